@@ -1,0 +1,52 @@
+# `make help` says what there is. Every target sets up .venv first, which takes a moment once it is there.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PYTHON
+
+BIN := .venv/bin
+CODE := __init__.py py.typed shm runtime actors bench
+
+.PHONY: help demo test test-long check bench clean clean-venv setup setup-dev names
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: setup ## read a page of text with a graph of actors, step by step
+	@$(BIN)/python examples/demo.py
+
+test: setup-dev ## the test suite (a few minutes)
+	@$(BIN)/python -m pytest -m "not long"
+
+test-long: setup-dev ## the tests that take longer: kills at random moments, long runs
+	@$(BIN)/python -m pytest -m long
+
+check: setup-dev names ## formatting, lint, types, and which floor imports what
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p slabwire | sed 's#build/import/slabwire/##'
+	@$(BIN)/mypy examples tests
+	@PYTHONPATH=build/import $(BIN)/lint-imports
+
+bench: setup-dev ## round trips beside other ways, and pages a second beside one straight script
+	@$(BIN)/slabwire bench hop
+	@$(BIN)/python -m slabwire.bench.read_page
+
+clean: ## remove what builds, checks and tests leave behind
+	@rm -rf build dist slabwire.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+clean-venv: ## remove .venv
+	@rm -rf .venv
+
+setup:
+	@.ci/setup
+
+setup-dev:
+	@.ci/setup dev
+
+# The root folder is the package and may have any name; here tools find the package under its own.
+names:
+	@mkdir -p build/import/slabwire
+	@for each in $(CODE); do ln -sfn "../../../$$each" "build/import/slabwire/$$each"; done

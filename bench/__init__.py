@@ -1,0 +1,1 @@
+"""Benchmarks, each named by its topology; `slabwire bench` runs them."""

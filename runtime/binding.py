@@ -1,0 +1,64 @@
+"""What an actor's verbs do inside a worker: loan, emit, call, stream, context."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from .actor import Context, Shape
+from .calls import AsyncCalls
+from .caller import deadline_of
+from .endpoint import Endpoint
+from .message import Header, Kind
+from .outlets import Outlets
+from .work import Work, current
+
+_OWN_ACCOUNT = Header(Kind.DATA)
+
+
+class CellBinding:
+    """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs."""
+
+    def __init__(
+        self, instance: str, cores: tuple[int, ...], endpoint: Endpoint, outlets: Outlets, calls: AsyncCalls
+    ) -> None:
+        self._instance = instance
+        self._cores = cores
+        self._endpoint = endpoint
+        self._outlets = outlets
+        self._calls = calls
+        # What an actor emits outside of any input; it waits here for room.
+        self.on_own_account = Work(_OWN_ACCOUNT, 0, 0, 1)
+
+    def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
+        return self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+
+    def emit(self, port: str, value: Any) -> None:
+        self._outlets.send(current.get() or self.on_own_account, port, value)
+
+    async def call(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None) -> Any:
+        return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())
+
+    def stream(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
+    ) -> AsyncIterator[Any]:
+        return self._calls.stream(target, args, fields, self._deadline(timeout_s), self._trace())
+
+    @property
+    def context(self) -> Context:
+        work = current.get() or self.on_own_account
+        header = work.header
+        deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
+        return Context(header.request, work.attempt, header.trace, self._instance, self._cores, deadline_s, work.ordinal)
+
+    def _deadline(self, timeout_s: float | None) -> int:
+        """A call made for a request must end with it."""
+        work = current.get()
+        limits = [deadline_of(timeout_s), work.header.deadline_ns if work is not None else 0]
+        return min((each for each in limits if each), default=0)
+
+    def _trace(self) -> tuple[int, int]:
+        work = current.get()
+        return (work.header.trace_high, work.header.trace_low) if work is not None else (0, 0)

@@ -1,0 +1,169 @@
+"""Outgoing calls of one process: numbers them, finds a way in, and hands what comes back to whoever waits."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..shm.bell import now_ns
+from ..shm.lane import Consumer, Producer
+from .endpoint import Endpoint
+from .errors import Cancelled, Overloaded, SlabwireError, error_from_wire
+from .message import Kind, read_header
+from .parcel import Parcel
+from .routing import Routing
+
+CALL_CAPACITY = 256
+REPLY_CAPACITY = 256
+# Half of a reply lane is kept for single answers, so this many calls always find room for theirs.
+MOST_CALLS = REPLY_CAPACITY // 2
+
+
+class Pending:
+    """One call in flight. `arrived` holds (kind, value or error) of what has come back; `notify` says so."""
+
+    __slots__ = ("arrived", "entry", "notify", "request", "route", "span", "trace_high", "trace_low")
+
+    def __init__(self, request: int, route: int, entry: Producer, trace: tuple[int, int], notify: Callable[[], None]) -> None:
+        self.request = request
+        self.route = route
+        self.entry = entry
+        self.trace_high, self.trace_low = trace
+        self.notify = notify
+        self.arrived: deque[tuple[Kind, Any]] = deque()
+
+
+class Caller:
+    """Built over an endpoint. One thread at a time.
+
+    Request numbers of one incarnation never meet those of another: the upper half is drawn at random.
+    """
+
+    def __init__(self, endpoint: Endpoint, routing: Routing, *, inside: bool) -> None:
+        self._endpoint = endpoint
+        self._routing = routing
+        self._inside = inside
+        self._entries: dict[str, Producer] = {}
+        self.replies: list[Consumer] = []
+        self._open_routes: set[int] = set()
+        self._pending: dict[int, Pending] = {}
+        self._last_request = secrets.randbits(31) << 32
+        self._turn = 0
+
+    def lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+        """A lane to an entry, or from somebody who answers."""
+        if isinstance(end, Producer):
+            self._entries[label["target"]] = end
+        else:
+            self.replies.append(end)
+
+    def begin(
+        self,
+        target: str,
+        fields: dict[str, Any],
+        *,
+        deadline_ns: int = 0,
+        trace: tuple[int, int] = (0, 0),
+        notify: Callable[[], None],
+    ) -> Pending:
+        """Sends a request. Raises UnknownPort, MessageError, Overloaded, or Disconnected."""
+        route = self._routing.route(target, inside=self._inside)
+        if len(self._pending) >= MOST_CALLS:
+            raise Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
+        if route not in self._open_routes:
+            self._endpoint.ask("route", route=route)
+            self._open_routes.add(route)
+        entry = self._entry(route)
+        parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
+        if not parcel.can_go(entry):
+            raise Overloaded(f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later")
+        self._last_request += 1
+        pending = Pending(self._last_request, route, entry, trace, notify)
+        self._pending[pending.request] = pending
+        self._write(pending, Kind.DATA, parcel, deadline_ns)
+        return pending
+
+    def _entry(self, route: int) -> Producer:
+        actor = self._routing.spec.routes[route].entry.actor
+        lanes = [self._entries[each] for each in self._routing.instances[actor] if each in self._entries]
+        self._turn += 1
+        turned = (lanes[(self._turn + index) % len(lanes)] for index in range(len(lanes)))
+        return min(turned, key=lambda each: each.waiting)
+
+    def _write(self, pending: Pending, kind: Kind, parcel: Parcel, deadline_ns: int) -> None:
+        target = self._routing.number[self._routing.spec.routes[pending.route].entry]
+        head = (
+            *(0, target, 0, self._endpoint.identifier, pending.route, pending.request, deadline_ns),
+            *(pending.trace_high, pending.trace_low, 0, 0, 0, 0),
+        )
+        parcel.publish(pending.entry, kind, 0, head)
+        parcel.close()
+
+    def finish(self, pending: Pending) -> None:
+        """The caller has got all that it wants."""
+        self._pending.pop(pending.request, None)
+
+    def cancel(self, pending: Pending) -> None:
+        """The caller has lost interest: tells the graph, if the answer has not come."""
+        if self._pending.pop(pending.request, None) is None:
+            return
+        if pending.entry.room():
+            self._write(pending, Kind.CANCEL, Parcel(None, self._endpoint.pool), 0)
+
+    def fail_all(self, error: SlabwireError) -> None:
+        """Every call in flight ends with the error: the graph is gone."""
+        for pending in list(self._pending.values()):
+            self._arrive(pending, Kind.ERROR, error)
+
+    def pump(self) -> bool:
+        """Takes in all answers that have come; True if there were any."""
+        came = False
+        for lane in self.replies:
+            while lane.available():
+                self._take(lane)
+                came = True
+        return came
+
+    def _take(self, lane: Consumer) -> None:
+        offset = lane.offset()
+        header = read_header(lane.segment.bytes, offset)
+        pending = self._pending.get(header.request)
+        try:
+            if pending is None:
+                self._endpoint.lease(lane, header, lane.cursor)  # nobody waits any more: taken and let go
+            else:
+                value = self._endpoint.open(lane, header, lane.segment.bytes[offset : offset + 256], lane.cursor)
+                kind = Kind(header.kind)
+                self._arrive(pending, kind, error_from_wire(*value) if kind == Kind.ERROR else value)
+        except SlabwireError as error:
+            if pending is not None:
+                self._arrive(pending, Kind.ERROR, error)
+        lane.commit()
+
+    def _arrive(self, pending: Pending, kind: Kind, value: Any) -> None:
+        pending.arrived.append((kind, value))
+        if kind != Kind.ITEM:
+            self.finish(pending)
+        pending.notify()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    def has_news(self) -> bool:
+        """Whether an answer lies unread."""
+        return any(lane.available() for lane in self.replies)
+
+
+def deadline_of(timeout_s: float | None) -> int:
+    """The deadline, on CLOCK_MONOTONIC in nanoseconds, of a call that may take `timeout_s`; 0 for none."""
+    return 0 if timeout_s is None else now_ns() + int(timeout_s * 1e9)
+
+
+def result_of(kind: Kind, value: Any) -> Any:
+    """The value that came back. Raises the error that did."""
+    if kind == Kind.ERROR:
+        raise value if isinstance(value, SlabwireError) else Cancelled(str(value))
+    return value

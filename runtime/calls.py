@@ -1,0 +1,96 @@
+"""Calls and streams, awaited: what asyncio clients and coroutine handlers share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ..shm.bell import now_ns
+from .caller import MOST_CALLS, Caller, Pending, result_of
+from .errors import DeadlineExceeded, MessageError, SlabwireError
+from .fields import check_types, fields_of
+from .message import Kind
+from .routing import Routing
+
+
+class AsyncCalls:
+    """Begins calls on a Caller and waits for them on the running loop. One loop, one thread."""
+
+    def __init__(self, caller: Caller, routing: Routing, *, inside: bool) -> None:
+        self._caller = caller
+        self._routing = routing
+        self._inside = inside
+        self._places = asyncio.Semaphore(MOST_CALLS)
+
+    async def call(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int] = (0, 0)
+    ) -> Any:
+        """The one answer. Raises what the call ended with."""
+        message = message_for(self._routing, target, args, fields, inside=self._inside, stream=False)
+        async with self._places:
+            arrived = asyncio.Event()
+            pending = self._caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set)
+            try:
+                await _arrival(arrived, deadline_ns, target)
+            finally:
+                self._caller.cancel(pending)
+            return result_of(*pending.arrived.popleft())
+
+    async def stream(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int] = (0, 0)
+    ) -> AsyncIterator[Any]:
+        """The items, as they come; closing the iterator cancels the rest."""
+        message = message_for(self._routing, target, args, fields, inside=self._inside, stream=True)
+        async with self._places:
+            arrived = asyncio.Event()
+            pending = self._caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set)
+            try:
+                async for item in _items(pending, arrived, deadline_ns, target):
+                    yield item
+            finally:
+                self._caller.cancel(pending)
+
+
+async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncIterator[Any]:
+    while True:
+        while pending.arrived:
+            kind, value = pending.arrived.popleft()
+            if kind == Kind.END:
+                return
+            yield result_of(kind, value)
+            if kind == Kind.REPLY:
+                return
+        arrived.clear()
+        await _arrival(arrived, deadline_ns, target)
+
+
+async def _arrival(arrived: asyncio.Event, deadline_ns: int, target: str) -> None:
+    if not deadline_ns:
+        await arrived.wait()
+        return
+    try:
+        async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9)):
+            await arrived.wait()
+    except TimeoutError:
+        raise timed_out(target) from None
+
+
+def message_for(
+    routing: Routing, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, inside: bool, stream: bool
+) -> dict[str, Any]:
+    """The fields of a call's message, checked against the port. Raises UnknownPort or MessageError."""
+    route = routing.route(target, inside=inside)
+    if routing.streams(route) and not stream:
+        raise MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
+    spec, owner = routing.entry(route), routing.spec.routes[route].entry.actor
+    message = fields_of(spec, owner, args, fields)
+    check_types(spec, owner, message)
+    return message
+
+
+def timed_out(target: str) -> SlabwireError:
+    """What a caller gets whose time has run out."""
+    return DeadlineExceeded(f"{target} did not answer in time; give it longer by timeout_s=, or see `slabwire top`")
+
+

@@ -1,0 +1,121 @@
+"""What control groups (v1, v2 or both at once) allow this process: CPU time, CPUs, memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# v1 writes "no limit" as the largest multiple of a page below 2**63; nothing above this can be meant as a limit.
+UNLIMITED_BYTES = 1 << 60
+
+
+@dataclass(frozen=True)
+class CgroupLimits:
+    """`cpu_quota` is in cores' worth of time, `cpus` the CPU numbers of the cpuset; None: no limit.
+
+    A group is bound by all groups above it, so each value is the strictest of the chain.
+    """
+
+    cpu_quota: float | None = None
+    cpus: frozenset[int] | None = None
+    memory_bytes: int | None = None
+
+
+def read_text(path: Path) -> str:
+    """The stripped text of a file of /proc or /sys; empty where it is missing or may not be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def parse_cpu_list(text: str) -> frozenset[int]:
+    """The kernel's list format: "0-3,8" is {0, 1, 2, 3, 8}. Raises ValueError for anything else."""
+    numbers: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
+
+
+def read_limits(root: Path) -> CgroupLimits:
+    """The limits of the process that reads, below `root` ("/", or a recorded tree)."""
+    quotas = [_quota(each) for each in _chain(root, "cpu")]
+    memory = [_memory(each) for each in _chain(root, "memory")]
+    cpusets = [_cpuset(each) for each in _chain(root, "cpuset")]
+    return CgroupLimits(
+        min((each for each in quotas if each is not None), default=None),
+        next((each for each in cpusets if each), None),  # "effective" is already the intersection with those above
+        min((each for each in memory if each is not None), default=None),
+    )
+
+
+def _chain(root: Path, controller: str) -> Iterator[Path]:
+    """The groups of this process that may limit by `controller`, innermost first, up to the mount."""
+    for mounted_root, mount_point, name in _mounts(root):
+        if name in ("", controller):
+            membership = _membership(root, name)
+            if membership is not None:
+                yield from _levels(root / mount_point.lstrip("/"), mounted_root, membership)
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
+    """(directory mounted, mount point, controller) for each mount of cgroups; v2 has the controller ""."""
+    for line in read_text(root / "proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        mounted, filesystem = left.split(), right.split()
+        if len(mounted) < 5 or len(filesystem) < 1:
+            continue
+        mount_point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), mounted[4])
+        if filesystem[0] == "cgroup2":
+            yield mounted[3], mount_point, ""
+        elif filesystem[0] == "cgroup":
+            for option in filesystem[-1].split(","):
+                yield mounted[3], mount_point, option
+
+
+def _membership(root: Path, controller: str) -> str | None:
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if (not names and not controller) or (controller and controller in names.split(",")):
+            return path
+    return None
+
+
+def _levels(mount: Path, mounted_root: str, membership: str) -> Iterable[Path]:
+    """From the process's own group up to the mount.
+
+    In a container without a cgroup namespace the path is the host's while the mount starts at the container's group;
+    a path that does not lead anywhere (also one with "..") means the mount itself.
+    """
+    inside = membership.removeprefix(mounted_root) if mounted_root != "/" else membership
+    own = mount / inside.lstrip("/")
+    if ".." in own.parts or not own.is_dir():
+        return [mount]
+    return [own, *(each for each in own.parents if each == mount or mount in each.parents)]
+
+
+def _quota(group: Path) -> float | None:
+    quota, _, period = read_text(group / "cpu.max").partition(" ")
+    if not quota:
+        quota = read_text(group / "cpu.cfs_quota_us")
+        period = read_text(group / "cpu.cfs_period_us")
+    if not (quota.isdigit() and period.isdigit() and int(quota) and int(period)):
+        return None  # absent, "max" or -1
+    return int(quota) / int(period)
+
+
+def _memory(group: Path) -> int | None:
+    text = read_text(group / "memory.max") or read_text(group / "memory.limit_in_bytes")
+    return int(text) if text.isdigit() and int(text) < UNLIMITED_BYTES else None
+
+
+def _cpuset(group: Path) -> frozenset[int]:
+    for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
+        text = read_text(group / name)
+        if text:
+            return parse_cpu_list(text)
+    return frozenset()

@@ -1,0 +1,63 @@
+"""Which running graph, and which actor of it, a command means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from .. import rundir
+from ..errors import Disconnected, SlabwireError
+from .root import did_you_mean
+
+
+class UnknownActor(SlabwireError):
+    """A name that no actor and no worker of the graph has."""
+
+    code = "unknown_actor"
+
+
+def _complete_graph(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in rundir.list_graphs() if name.startswith(incomplete)]
+
+
+name_argument = click.argument("name", required=False, shell_complete=_complete_graph)
+
+
+def running_graph(name: str | None) -> str:
+    """The name of a running graph: the one given, else the only one.
+
+    Raises Disconnected where it is not running, UsageError where several are and none was named.
+    """
+    graphs: list[str] = rundir.list_graphs()
+    if name is not None:
+        if name not in graphs:
+            there = did_you_mean(name, graphs) if graphs else "; no graph is running"
+            raise Disconnected(f"no graph {name!r} is running{there} (`slabwire ps` lists them)")
+        return name
+    if not graphs:
+        raise Disconnected("no graph is running; start one with `slabwire run FILE`")
+    if len(graphs) > 1:
+        raise click.UsageError(f"several graphs are running, name one of them: {', '.join(graphs)}")
+    return graphs[0]
+
+
+def actor_names(status: dict[str, Any]) -> list[str]:
+    """What an actor may be called on the command line: instances, actors without their index, workers."""
+    instances = [actor["name"] for worker in status["workers"] for actor in worker["actors"]]
+    workers = [worker["name"] for worker in status["workers"]]
+    return list(dict.fromkeys([*instances, *(base_name(each) for each in instances), *workers]))
+
+
+def base_name(instance: str) -> str:
+    """The actor of an instance: `scale` of `scale[2]`."""
+    return instance.partition("[")[0]
+
+
+def known_actor(graph: str, actor: str, names: Iterable[str]) -> str:
+    """`actor`, if it is one of `names`; raises UnknownActor with the closest ones."""
+    known = list(names)
+    if actor not in known:
+        raise UnknownActor(f"graph {graph!r} has no actor {actor!r}{did_you_mean(actor, known)}")
+    return actor

@@ -1,0 +1,50 @@
+"""How a failed command says what went wrong: one message on stderr, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from ..errors import GraphError, SlabwireError
+
+
+@dataclass
+class Complaint:
+    """How this run of the command line wants to hear of errors; set while options are parsed."""
+
+    as_json: bool = False
+    debug: bool = False
+
+
+def complain(error: BaseException, complaint: Complaint, status: int) -> int:
+    """Prints the one message of a failed command and returns `status`."""
+    if complaint.as_json:
+        click.echo(json.dumps({"error": _plain(error, status)}), err=True)
+        return status
+    click.echo(f"error: {_text(error)}", err=True)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"try: {error.ctx.command_path} --help", err=True)
+    return status
+
+
+def _plain(error: BaseException, status: int) -> dict[str, Any]:
+    code = error.code if isinstance(error, SlabwireError) else "usage" if status == 2 else "internal"
+    plain: dict[str, Any] = {"code": code, "message": _text(error), "status": status}
+    if isinstance(error, GraphError):
+        plain["problems"] = list(error.problems)
+    return plain
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, GraphError) and len(error.problems) > 1:
+        return f"{len(error.problems)} problems\n" + "\n".join(f"  - {each}" for each in error.problems)
+    if isinstance(error, SlabwireError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error}"
+    return f"{type(error).__name__}: {error} (a bug of slabwire; `slabwire --debug ...` shows where)"

@@ -1,0 +1,133 @@
+"""The logs of a graph's workers: read, put in order of time, and followed."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z ")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of one worker's log. `unix_s` is its stamp, or that of its neighbour if it has none of its own."""
+
+    worker: str
+    text: str
+    unix_s: float | None = None
+
+    @property
+    def body(self) -> str:
+        """The text without the stamp."""
+        return STAMP.sub("", self.text, count=1)
+
+
+def stamp_of(text: str) -> float | None:
+    """Unix seconds of a line's leading timestamp (UTC); None where it has none."""
+    match = STAMP.match(text)
+    try:
+        return None if match is None else datetime.fromisoformat(f"{match[1]}+00:00").timestamp()
+    except ValueError:  # looks like a date and is none
+        return None
+
+
+def date(lines: Iterable[Line], before: float | None, after: float) -> Iterator[Line]:
+    """Gives each line a time: its own stamp, else the one above it, else the next below, else `after`.
+
+    So what users print stays beside the line that it was printed after.
+    """
+    undated: list[Line] = []
+    latest = before
+    for line in lines:
+        stamp = stamp_of(line.text)
+        latest = latest if stamp is None else stamp
+        if latest is None:
+            undated.append(line)
+            continue
+        yield from (replace(each, unix_s=latest) for each in undated)
+        undated.clear()
+        yield replace(line, unix_s=latest)
+    yield from (replace(each, unix_s=after) for each in undated)
+
+
+def in_order(lines_by_worker: Iterable[Iterable[Line]]) -> Iterator[Line]:
+    """All lines by time; those of one worker keep their order."""
+    return heapq.merge(*lines_by_worker, key=lambda line: line.unix_s or 0.0)
+
+
+class LogFile:
+    """One worker's log, read from where the last reading ended. It stays readable after it was removed."""
+
+    def __init__(self, path: Path) -> None:
+        self.worker = path.stem
+        self._path = path
+        self._stream: IO[bytes] = path.open("rb")
+        self._rest = b""
+        self._latest: float | None = None
+
+    def read(self, *, final: bool = False) -> list[Line]:
+        """The whole lines that are new; with `final` also one that nobody has ended."""
+        self._start_over_if_cut()
+        data = self._rest + self._stream.read()
+        *whole, self._rest = data.split(b"\n")
+        if final and self._rest:
+            whole.append(self._rest)
+            self._rest = b""
+        texts = (each.decode("utf-8", "replace").rstrip("\r") for each in whole)
+        modified = os.fstat(self._stream.fileno()).st_mtime
+        lines = list(date((Line(self.worker, text) for text in texts), self._latest, modified))
+        self._latest = lines[-1].unix_s if lines else self._latest
+        return lines
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _start_over_if_cut(self) -> None:
+        """A file that became shorter was emptied; one of another inode has taken its place."""
+        ours = os.fstat(self._stream.fileno())
+        try:
+            current = self._path.stat()
+        except FileNotFoundError:
+            return
+        if current.st_ino != ours.st_ino:
+            self._stream.close()
+            self._stream = self._path.open("rb")
+            self._rest = b""
+        elif ours.st_size < self._stream.tell():
+            self._stream.seek(0)
+            self._rest = b""
+
+
+class LogFolder:
+    """The logs of some workers of a graph (None: of all); files that appear later are taken in. A context manager."""
+
+    def __init__(self, folder: Path, workers: set[str] | None = None) -> None:
+        self._folder = folder
+        self._workers = workers
+        self._files: dict[str, LogFile] = {}
+
+    def __enter__(self) -> LogFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._files.values():
+            each.close()
+
+    def read(self, *, final: bool = False) -> Iterator[Line]:
+        """What is new in all files, by time."""
+        for path in log_paths(self._folder):
+            wanted = self._workers is None or path.stem in self._workers
+            if wanted and path.stem not in self._files:
+                self._files[path.stem] = LogFile(path)
+        return in_order([each.read(final=final) for each in self._files.values()])
+
+
+def log_paths(folder: Path) -> list[Path]:
+    """The log files of a graph, by worker."""
+    return sorted(folder.glob("*.log"))

@@ -1,0 +1,143 @@
+"""`slabwire logs`: what the workers of a graph and its supervisor wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from time import monotonic, sleep, time
+
+import click
+
+from ..errors import Disconnected, SlabwireError
+from .choice import base_name, known_actor, running_graph
+from .logfile import Line, LogFolder, log_paths
+from .presentation import format_option, print_json
+from .root import did_you_mean
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LOOK_EVERY_S = 0.2
+LIVENESS_EVERY_S = 1.0
+
+Wanted = Callable[[Line], bool]
+
+
+def _since(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """Unix seconds from "10s", "5m", "2h", "1d" (ago) or an ISO date and time (UTC unless it says otherwise)."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if match:
+        return time() - float(match[1]) * UNITS[match[2]]
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither like 10s, 5m, 2h, 1d nor an ISO date and time") from None
+    return (moment if moment.tzinfo else datetime.fromisoformat(f"{moment.isoformat()}+00:00")).timestamp()
+
+
+def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if value is None else re.compile(value)
+    except re.error as error:
+        raise click.BadParameter(f"{value!r} is not a regular expression: {error}") from None
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.argument("actors", nargs=-1, metavar="[ACTOR]...")
+@click.option("--follow", "-f", is_flag=True, help="Go on printing what is written, until the graph ends or Ctrl-C.")
+@click.option("--since", callback=_since, metavar="10s|5m|2h|1d|TIME", help="Only what was written since then.")
+@click.option("--grep", callback=_pattern, metavar="REGEX", help="Only lines in which this is found.")
+@format_option
+def command(
+    name: str | None,
+    actors: tuple[str, ...],
+    follow: bool,
+    since: float | None,
+    grep: re.Pattern[str] | None,
+    form: str,
+) -> None:
+    """Print the logs of a graph, by time; of all its workers and the supervisor, or of the ACTORs named."""
+
+    def wanted(line: Line) -> bool:
+        recent = since is None or (line.unix_s or 0.0) >= since
+        return recent and (grep is None or grep.search(line.text) is not None)
+
+    graph, folder = _folder(name)
+    workers = _workers(graph, folder, actors) if actors else None
+    alone = workers is not None and len(workers) == 1
+    with LogFolder(folder, workers) as logs:
+        _print(logs.read(final=not follow), wanted, form, alone)
+        if follow:
+            _follow(graph, logs, wanted, form, alone)
+
+
+def _folder(name: str | None) -> tuple[str, Path]:
+    """The logs of a graph that is running, or was killed and has not been cleaned up yet.
+
+    Looks before it lists graphs, since that removes what nobody locks.
+    """
+    from .. import rundir
+
+    if name is None:
+        name = running_graph(None)
+    folder = rundir.graph_directory(name) / "logs"
+    if not folder.is_dir():
+        graphs = rundir.list_graphs()
+        there = did_you_mean(name, graphs) if graphs else "; no graph is running"
+        raise Disconnected(f"there are no logs of a graph {name!r}{there}")
+    return name, folder
+
+
+def _workers(graph: str, folder: Path, actors: tuple[str, ...]) -> set[str]:
+    """The workers whose logs hold what the actors wrote; raises UnknownActor."""
+    homes: dict[str, set[str]] = {}
+    for worker in (path.stem for path in log_paths(folder)):
+        homes.setdefault(worker, set()).add(worker)
+        homes.setdefault(base_name(worker), set()).add(worker)
+    if any(actor not in homes for actor in actors):
+        _add_shared(homes, graph)
+    return {worker for actor in actors for worker in homes[known_actor(graph, actor, homes)]}
+
+
+def _add_shared(homes: dict[str, set[str]], graph: str) -> None:
+    """Actors that share a worker are not named by its file; only the running graph knows them."""
+    from ..control import Control
+
+    try:
+        with Control(graph) as control:
+            workers = control.request("status")["workers"]
+    except SlabwireError:
+        return
+    for worker in workers:
+        for actor in worker["actors"]:
+            for alias in (actor["name"], base_name(actor["name"])):
+                homes.setdefault(alias, set()).add(worker["name"])
+
+
+def _print(lines: Iterable[Line], wanted: Wanted, form: str, alone: bool) -> None:
+    for line in filter(wanted, lines):
+        if form == "json":
+            print_json({"worker": line.worker, "unix_s": line.unix_s, "text": line.body})
+        else:
+            click.echo(line.text if alone else f"{line.worker} | {line.text}")
+
+
+def _follow(graph: str, logs: LogFolder, wanted: Wanted, form: str, alone: bool) -> None:
+    from .. import rundir
+
+    look_again = 0.0
+    try:
+        while True:
+            if monotonic() >= look_again:
+                if graph not in rundir.list_graphs():
+                    break
+                look_again = monotonic() + LIVENESS_EVERY_S
+            _print(logs.read(), wanted, form, alone)
+            sleep(LOOK_EVERY_S)
+    except KeyboardInterrupt:  # the usual end of following
+        return
+    _print(logs.read(final=True), wanted, form, alone)
+    click.echo(f"graph {graph!r} has ended", err=True)

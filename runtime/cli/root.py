@@ -1,0 +1,170 @@
+"""The root command: finds commands by entry point and turns every error into one message and a status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import Any, NoReturn
+
+import click
+
+from ..errors import SlabwireError
+from .complaint import Complaint, complain
+from .exits import Exit, exit_for
+
+GROUP = "slabwire.commands"
+
+# What ends a command as a matter of course: a traceback of it would teach nobody anything.
+EXPECTED = (click.exceptions.Exit, click.UsageError, click.Abort, SystemExit, KeyboardInterrupt)
+
+
+class BrokenCommand(SlabwireError):
+    """A command that is registered and cannot be imported."""
+
+    code = "load"
+
+
+class Root(click.Group):
+    """`slabwire`: its commands are the entry points of the group "slabwire.commands"."""
+
+    @cached_property
+    def found(self) -> dict[str, EntryPoint]:
+        return {each.name: each for each in entry_points(group=GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(self.found)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        entry = self.found.get(cmd_name)
+        return None if entry is None else load(entry)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of `--help`; a command that cannot be imported stands there with the reason."""
+        rows = [(name, _summary(entry)) for name, entry in sorted(self.found.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows or [("(none)", "the package is not installed: pip install slabwire")])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every exit status, then the epilog."""
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(each.value), each.meaning) for each in Exit])
+        super().format_epilog(ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.found and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"no command {name!r}{did_you_mean(name, self.found)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; that whoever reads its output went away (`slabwire logs | head`) is no error."""
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered must go somewhere when the interpreter flushes it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.OK
+        return status
+
+    def main(self, args: Sequence[str] | None = None, *other: Any, **extra: Any) -> NoReturn:
+        """Never returns: exits with a status of `Exit`, after at most one message on stderr."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        debug = "--debug" in arguments
+        complaint = Complaint(as_json=_asks_for_json(arguments))
+        try:
+            status = super().main(arguments, *other, obj=complaint, **extra)
+        except BaseException as error:
+            if (debug or complaint.debug) and not isinstance(error, EXPECTED):
+                _print_traceback(error)
+            status = _status_after(error, complaint)
+        sys.exit(int(status) if isinstance(status, int) else Exit.OK)
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Ours, and the one that another process (the planner) handed over with the error."""
+    traceback.print_exception(error)
+    detail = getattr(error, "detail", "")
+    if detail:
+        click.echo(detail, err=True)
+
+
+def _status_after(error: BaseException, complaint: Complaint) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else Exit.FAILED
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return Exit.INTERRUPTED
+    return complain(error, complaint, _status_of(error))
+
+
+def _status_of(error: BaseException) -> Exit:
+    if isinstance(error, click.ClickException):
+        return Exit.USAGE if isinstance(error, click.UsageError) else Exit.FAILED
+    return exit_for(error) if isinstance(error, SlabwireError) else Exit.INTERNAL
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Seen before parsing, so that usage errors come in the format that was asked for, too."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    return any(one == "--format=json" or (one == "--format" and other == "json") for one, other in pairs)
+
+
+def load(entry: EntryPoint) -> click.Command:
+    """Imports one command; raises BrokenCommand with the remedy, whatever the import raised."""
+    try:
+        command = entry.load()
+    except Exception as error:
+        what = f"{entry.value} cannot be imported: {type(error).__name__}: {error}"
+        extras = ",".join(entry.extras)
+        remedy = f"pip install 'slabwire[{extras}]'" if extras else "install what is missing, or reinstall its package"
+        raise BrokenCommand(f"command {entry.name!r} is not available, {what}; {remedy}") from error
+    if not isinstance(command, click.Command):
+        raise BrokenCommand(f"command {entry.name!r} is not available: {entry.value} is not a click command")
+    return command
+
+
+def _summary(entry: EntryPoint) -> str:
+    try:
+        return load(entry).get_short_help_str(100)
+    except BrokenCommand as error:
+        return f"(not available: {error.__cause__ or error})"
+
+
+def did_you_mean(word: str, possible: Sequence[str] | dict[str, Any]) -> str:
+    """The end of a message about an unknown name: the closest ones, else all of a few, else nothing."""
+    close = get_close_matches(word, list(possible), n=3, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    return f"; there is {', '.join(map(repr, sorted(possible)))}" if 0 < len(possible) <= 16 else ""
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        try:
+            click.echo(f"slabwire {version('slabwire')}")
+        except PackageNotFoundError:
+            click.echo("slabwire (not installed)")
+        ctx.exit()
+
+
+@click.command(
+    cls=Root,
+    context_settings={"auto_envvar_prefix": "SLABWIRE", "help_option_names": ["-h", "--help"]},
+    epilog="Every option can be set by the environment: --drain-timeout of `run` is SLABWIRE_RUN_DRAIN_TIMEOUT.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version, help="Show the version."
+)
+@click.pass_obj
+def root(complaint: Complaint, debug: bool) -> None:
+    """Actor graphs in shared memory: start them, look into them, stop them."""
+    complaint.debug = debug

@@ -1,0 +1,135 @@
+"""`slabwire run`: starts a graph in the foreground and drains it on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from ..spec import GraphSpec
+from .exits import Exit, GraphLost
+from .presentation import format_option, print_json
+from .target import TARGET_HELP, read_target, target_argument
+
+if TYPE_CHECKING:
+    from ..running import Running
+
+
+class _StopRequested(BaseException):  # not an Exception: nothing on the way may swallow it
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
+
+
+@click.command(epilog=TARGET_HELP)
+@target_argument
+@click.option("--name", help="Name of the running graph; by default the graph's own.")
+@click.option("--listen", metavar="tcp://127.0.0.1:PORT", help="Also take calls over TCP at this address.")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long work in flight may take to end when the graph is stopped.",
+)
+@click.option("--plan/--no-plan", default=True, help="Print where each actor goes and why.")
+@format_option
+def command(target: str, name: str | None, listen: str | None, drain_timeout: float, plan: bool, form: str) -> int:
+    """Run a graph until Ctrl-C (or SIGTERM): once drains it, twice stops it now."""
+    if listen is not None and not listen.startswith("tcp://"):
+        raise click.BadParameter(f"{listen!r} does not begin with tcp://", param_hint="--listen")
+    began = monotonic()
+    with _signals_as_exceptions():
+        try:
+            spec = read_target(target)
+            if plan:
+                _print_plan(spec, form)
+            return _run(spec, name, listen, drain_timeout, form, began)
+        except _StopRequested as request:  # before the graph was ready: there is nothing to drain
+            return request.status
+
+
+def _print_plan(spec: GraphSpec, form: str) -> None:
+    from ..placement import plan
+    from ..topology import Topology
+
+    planned = plan(spec, Topology.read())
+    if form == "json":
+        print_json({"event": "plan", **planned.to_plain()})
+    else:
+        click.echo(f"{planned}\n")
+
+
+def _run(spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: float, form: str, began: float) -> int:
+    from ..running import start
+
+    running = start(spec, drain_timeout_s=drain_timeout, listen=listen, echo_logs=True, name=name)
+    try:
+        _print_ready(running, spec, listen, monotonic() - began, form)
+        status = running.wait()
+    except _StopRequested:
+        return _drain(running, drain_timeout, form)
+    except BaseException:
+        running.kill()
+        raise
+    if status:
+        raise GraphLost(
+            f"the supervisor of graph {running.name!r} ended with status {status} and nobody had asked it to; "
+            f"its log above tells why"
+        )
+    _say(form, f"{running.name} was stopped", event="stopped", graph=running.name)
+    return Exit.OK
+
+
+def _drain(running: Running, drain_timeout: float, form: str) -> int:
+    text = f"draining {running.name} (at most {drain_timeout:g} s); Ctrl-C again stops it now"
+    try:
+        _say(form, text, event="draining", graph=running.name, drain_timeout_s=drain_timeout)
+        running.stop()
+    except _StopRequested as request:
+        running.kill()
+        _say(form, f"{running.name} was stopped before it was drained", event="killed", graph=running.name)
+        return request.status
+    _say(form, f"{running.name} was drained and stopped", event="stopped", graph=running.name)
+    return Exit.OK
+
+
+def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds: float, form: str) -> None:
+    ports = [str(route.entry) for route in spec.routes[: spec.exposed]]
+    lines = [f"{running.name} is ready in {seconds:.1f} s"]
+    if ports:
+        lines.append(f'  call it   slabwire.connect("{running.name}").call("{ports[0]}", ...)')
+        lines.append(f"  ports     {', '.join(ports)}")
+    lines += [f"  listens   {listen}"] if listen else []
+    lines.append(f"  look      slabwire top {running.name}")
+    lines.append(f"  stop it   Ctrl-C, or slabwire stop {running.name}")
+    about = {"graph": running.name, "seconds": round(seconds, 3), "ports": ports, "listen": listen}
+    _say(form, "\n".join(lines), event="ready", directory=str(running.directory), **about)
+
+
+def _say(form: str, text: str, **document: object) -> None:
+    if form == "json":
+        print_json(document)
+    else:
+        click.echo(text)
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """SIGINT and SIGTERM interrupt whatever the main thread does, each time they come."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise _StopRequested(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

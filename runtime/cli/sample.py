@@ -1,0 +1,134 @@
+"""One look at a running graph, and what has changed since the look before. No I/O; time is in the sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..placement import cpu_list
+from .presentation import bytes_text, count_text, duration_text, micros_text
+
+ACTOR_HEADS = ("actor", ">handled", ">rate/s", ">waiting", ">in flight", ">p50", ">p99", ">busy", ">failed")
+PROCESS_HEADS = (
+    "process",
+    "CPUs",
+    ">pid",
+    "state",
+    ">CPU",
+    ">spins",
+    ">parks",
+    ">wakes",
+    ">restarts",
+    ">slabs",
+    ">PSS",
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A status and when it was taken (Unix seconds); without `previous` rates are those since the start."""
+
+    status: dict[str, Any]
+    taken_unix_s: float
+    previous: Sample | None = None
+
+    def without_previous(self) -> Sample:
+        return replace(self, previous=None)
+
+    @property
+    def elapsed_s(self) -> float:
+        began = self.previous.taken_unix_s if self.previous else self.status["started_unix_s"]
+        return max(1e-3, self.taken_unix_s - began)
+
+    def change(self, actor: str, key: str) -> float:
+        """By how much a counter of an actor has grown; a restarted one begins at 0 again."""
+        now = self._actors()[actor][key]
+        before = self.previous._actors().get(actor, {}).get(key, 0) if self.previous else 0
+        return float(now - before if now >= before else now)
+
+    def rate(self, actor: str) -> float:
+        return self.change(actor, "handled") / self.elapsed_s
+
+    def busy(self, actor: str) -> float:
+        """The part of the time in which the actor was at work, from 0 to 1."""
+        return min(1.0, self.change(actor, "busy_s") / self.elapsed_s)
+
+    def cpu(self, worker: dict[str, Any] | None) -> float:
+        """Cores' worth of CPU time that a worker (None: the supervisor) used."""
+        now = (worker or self.status["supervisor"])["cpu_s"]
+        before = 0.0
+        if self.previous:
+            old = self.previous.status
+            same = [each for each in old["workers"] if worker and each["name"] == worker["name"]]
+            before = old["supervisor"]["cpu_s"] if worker is None else sum(each["cpu_s"] for each in same)
+        return float(now - before if now >= before else now) / self.elapsed_s
+
+    def _actors(self) -> dict[str, dict[str, Any]]:
+        return {actor["name"]: actor for worker in self.status["workers"] for actor in worker["actors"]}
+
+    def to_plain(self) -> dict[str, Any]:
+        """The status, with `rate_per_s` and `busy` in each actor and `cpu` in each process."""
+        workers = []
+        for worker in self.status["workers"]:
+            actors = [
+                {**actor, "rate_per_s": round(self.rate(actor["name"]), 3), "busy": round(self.busy(actor["name"]), 4)}
+                for actor in worker["actors"]
+            ]
+            workers.append({**worker, "actors": actors, "cpu": round(self.cpu(worker), 4)})
+        supervisor = {**self.status["supervisor"], "cpu": round(self.cpu(None), 4)}
+        return {**self.status, "workers": workers, "supervisor": supervisor, "taken_unix_s": self.taken_unix_s}
+
+
+def headline(sample: Sample) -> str:
+    """The line above the table."""
+    status = sample.status
+    parts = [
+        f"{status['graph']} is {status['state']}",
+        f"up {duration_text(max(0.0, sample.taken_unix_s - status['started_unix_s']))}",
+        f"{status['clients']} client{'' if status['clients'] == 1 else 's'}",
+        f"{bytes_text(status['memory_bytes'])} shared",
+    ]
+    parts += [f"waits for {each['actor']}: {each['reason']}" for each in status.get("not_ready", [])]
+    return ", ".join(parts)
+
+
+def actor_rows(sample: Sample) -> list[tuple[str, ...]]:
+    """A row for each actor instance; one that shares its worker says which."""
+    return [_actor_row(sample, worker, actor) for worker in sample.status["workers"] for actor in worker["actors"]]
+
+
+def _actor_row(sample: Sample, worker: dict[str, Any], actor: dict[str, Any]) -> tuple[str, ...]:
+    name = actor["name"]
+    return (
+        name if name == worker["name"] else f"{name} in {worker['name']}",
+        count_text(actor["handled"]),
+        f"{sample.rate(name):.1f}",
+        count_text(actor["waiting"]),
+        count_text(actor["in_flight"]),
+        micros_text(actor["p50_us"]),
+        micros_text(actor["p99_us"]),
+        f"{sample.busy(name):.0%}",
+        count_text(actor["failed"]),
+    )
+
+
+def process_rows(sample: Sample) -> list[tuple[str, ...]]:
+    """A row for each worker, and the supervisor's at the end."""
+    supervisor = sample.status["supervisor"]
+    blank = ("",) * 5
+    pss = bytes_text(supervisor["pss_bytes"])
+    last = ("(supervisor)", "", str(supervisor["pid"]), "", f"{sample.cpu(None):.0%}", *blank, pss)
+    return [*(_process_row(sample, worker) for worker in sample.status["workers"]), last]
+
+
+def _process_row(sample: Sample, worker: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        worker["name"],
+        cpu_list(tuple(worker["cores"])),
+        str(worker["pid"]),
+        worker["state"],
+        f"{sample.cpu(worker):.0%}",
+        *(count_text(worker[key]) for key in ("spins", "parks", "wakes", "restarts")),
+        f"{bytes_text(worker['slab_used_bytes'])}/{bytes_text(worker['slab_bytes'])}",
+        bytes_text(worker["pss_bytes"]),
+    )

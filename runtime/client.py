@@ -1,0 +1,165 @@
+"""The client SDK for ordinary code: `slabwire.connect(...)`, `call`, `stream`."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from ..shm.bell import RECORDS, now_ns
+from .caller import Pending, deadline_of, result_of
+from .calls import message_for, timed_out
+from .errors import Disconnected
+from .local import LocalConnection
+from .message import Kind
+
+# A call without a timeout of its own waits this long.
+CALL_TIMEOUT_S = 60.0
+# A thread that waits while another one receives looks up this often for its own deadline and for the end of the graph.
+_FOLLOW_S = 0.05
+
+
+class Client:
+    """Talks to a running graph on this host through shared memory. Threads may share it; each call blocks its own.
+
+    One of the waiting threads receives for all. Close it, or use it in a `with`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._connection = LocalConnection(name, may_spin=len(os.sched_getaffinity(0)) > 1)
+        self._lock = threading.RLock()  # guards the connection
+        self._receiving = threading.Lock()  # held by the one thread that parks
+        self._poll = select.poll()
+        self._poll.register(self._connection.bell.fd, select.POLLIN)
+        self._poll.register(self._connection.link.channel.fileno(), select.POLLIN)
+        self._closed = False
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        spec = self._connection.routing.spec
+        return [str(route.entry) for route in spec.routes[: spec.exposed]]
+
+    def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+        """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
+
+        Arrays that come back are read-only views of shared memory, given back when the last of them dies. Raises
+        DeadlineExceeded, UnknownPort, MessageError, Overloaded, Disconnected, or what the handler raised.
+        """
+        deadline_ns = deadline_of(timeout_s)
+        pending, came = self._begin(target, args, fields, deadline_ns, stream=False)
+        try:
+            self._wait(pending, came, deadline_ns, target)
+        finally:
+            self._cancel(pending)
+        return result_of(*pending.arrived.popleft())
+
+    def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
+        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for the whole stream."""
+        deadline_ns = deadline_of(timeout_s)
+        pending, came = self._begin(target, args, fields, deadline_ns, stream=True)
+        return self._items(pending, came, deadline_ns, target)
+
+    def _items(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> Iterator[Any]:
+        try:
+            while True:
+                self._wait(pending, came, deadline_ns, target)
+                kind, value = pending.arrived.popleft()
+                if kind == Kind.END:
+                    return
+                yield result_of(kind, value)
+                if kind == Kind.REPLY:
+                    return
+        finally:
+            self._cancel(pending)
+
+    def _begin(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
+    ) -> tuple[Pending, threading.Event]:
+        if self._closed:
+            raise Disconnected(f"this client of graph {self.name!r} is closed")
+        connection, came = self._connection, threading.Event()
+        message = message_for(connection.routing, target, args, fields, inside=False, stream=stream)
+        with self._lock:
+            pending = connection.caller.begin(target, message, deadline_ns=deadline_ns, notify=came.set)
+        return pending, came
+
+    def _cancel(self, pending: Pending) -> None:
+        with self._lock:
+            if not self._closed:
+                self._connection.caller.cancel(pending)
+
+    def _wait(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> None:
+        """Returns when something has arrived for `pending`."""
+        while not pending.arrived:
+            if self._receiving.acquire(blocking=False):
+                try:
+                    self._receive_until(lambda: bool(pending.arrived), deadline_ns)
+                finally:
+                    self._receiving.release()
+            else:
+                came.wait(_FOLLOW_S if not deadline_ns else max(0.0, min(_FOLLOW_S, (deadline_ns - now_ns()) / 1e9)))
+                came.clear()
+            if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
+                raise timed_out(target)
+
+    def _receive_until(self, done: Callable[[], bool], deadline_ns: int) -> None:
+        """Receives for all threads: spins for a while if that has paid lately, then parks."""
+        connection, bell = self._connection, self._connection.bell
+        started = now_ns()
+        spin_until = started + bell.spin_ns()
+        spun = False
+        while not done() and not (deadline_ns and now_ns() > deadline_ns):
+            with self._lock:
+                came = connection.caller.pump()
+            if came:
+                bell.spins += not spun
+            elif now_ns() > spin_until:
+                spun = True
+                self._park(deadline_ns)
+        bell.waited(now_ns() - started)
+
+    def _park(self, deadline_ns: int) -> None:
+        connection, bell = self._connection, self._connection.bell
+        longest = bell.park(RECORDS)
+        try:
+            if connection.caller.has_news():
+                return
+            limits = [each for each in (longest, (deadline_ns - now_ns()) / 1e9 if deadline_ns else None) if each is not None]
+            self._poll.poll(max(0.0, min(limits) * 1000) if limits else None)
+        finally:
+            bell.unpark()
+        with self._lock:
+            connection.take_in()
+
+    def close(self) -> None:
+        """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.caller.fail_all(Disconnected("the client was closed"))
+                self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def connect(where: str) -> Any:
+    """A client of the graph that runs under that name on this host, or at `ipc://...` or `tcp://host:port`.
+
+    Raises Disconnected if nothing answers there.
+    """
+    if "://" in where:
+        from .remote import RemoteClient
+
+        return RemoteClient(where)
+    return Client(where)
+
+

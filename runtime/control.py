@@ -1,0 +1,69 @@
+"""Asks the supervisor of a running graph, over ZeroMQ: what the CLI does."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import msgpack
+import zmq
+
+from .errors import Disconnected, ProtocolError, error_from_wire
+from .fields import did_you_mean
+from .rundir import graph_directory, is_running, list_graphs
+
+
+class Control:
+    """A connection to the graph `name` of this user on this host. One thread.
+
+    Raises Disconnected, saying what does run, when there is no such graph or it does not answer.
+    """
+
+    def __init__(self, name: str, timeout_s: float = 5.0) -> None:
+        self.name = name
+        self._timeout_s = timeout_s
+        directory = graph_directory(name)
+        if not is_running(directory):
+            raise not_running(name)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(f"ipc://{directory / 'control'}")
+        self._last_token = 0
+
+    def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to one request. Raises what the supervisor refuses with."""
+        self._last_token += 1
+        self._socket.send(msgpack.packb({"verb": verb, "token": self._last_token, **arguments}))
+        while True:
+            if not self._socket.poll(int(self._timeout_s * 1000)):
+                raise Disconnected(
+                    f"the supervisor of graph {self.name!r} did not answer {verb!r} within {self._timeout_s:g} s"
+                )
+            answer = msgpack.unpackb(self._socket.recv())
+            if answer.get("token") == self._last_token:
+                break
+        if not answer.get("ok"):
+            raise error_from_wire(str(answer.get("code")), str(answer.get("error")))
+        result = answer.get("result")
+        if not isinstance(result, dict):
+            raise ProtocolError(f"the supervisor of {self.name!r} gave no answer to {verb!r}")
+        return result
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def not_running(name: str) -> Disconnected:
+    """The error for a graph that is not there."""
+    running = list_graphs()
+    hint = did_you_mean(name, running)
+    listed = f"; running: {', '.join(running)}" if running else "; no graph is running, start one with `slabwire run FILE`"
+    return Disconnected(f"no graph named {name!r} is running{hint}{listed}")

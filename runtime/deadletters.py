@@ -1,0 +1,23 @@
+"""The messages that were given up: a bounded list, newest last."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+MOST_KEPT = 256
+
+
+class DeadLetters:
+    """Kept by the supervisor, so that they outlive the actors that died of them."""
+
+    def __init__(self) -> None:
+        self._kept: deque[dict[str, Any]] = deque(maxlen=MOST_KEPT)
+
+    def add(self, report: dict[str, Any]) -> None:
+        named = {name: report.get(name) for name in ("actor", "reason", "request", "trace")}
+        self._kept.append({"unix_s": time.time(), **named})
+
+    def listed(self) -> list[dict[str, Any]]:
+        return list(self._kept)

@@ -1,0 +1,210 @@
+"""A process's place on the data plane: its bell, its pool of blocks, its lanes, and the slabs that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..shm.bell import BELL, Bell, Ringer
+from ..shm.errors import CorruptLane, StaleReference
+from ..shm.lane import LANE, Consumer, Producer, Source
+from ..shm.lease import Lease
+from ..shm.segment import Segment
+from ..shm.slab import SLAB, Block, Pool, Slab
+from .channel import close_all
+from .message import Flag, Header, read_header
+from .parcel import open_parcel, source_of
+
+Ask = Callable[..., dict[str, Any]]
+LaneOpened = Callable[[dict[str, Any], Producer | Consumer], None]
+
+
+class _Nobody:
+    """Holder of a predecessor's loan whose owner has gone."""
+
+    def returned(self) -> None:
+        """There is nobody to give it back to."""
+
+
+class Endpoint:
+    """Built from what the supervisor offers: first the bell, then peers' bells, lanes and slabs. One thread, but for leases.
+
+    `lane_opened(label, end)` is called for every lane that arrives. Until `recover` was called, loans and leases of a
+    predecessor are as it left them.
+    """
+
+    def __init__(self, identifier: int, ask: Ask, lane_opened: LaneOpened, *, may_spin: bool, limit_nbytes: int) -> None:
+        self.identifier = identifier
+        self.ask = ask
+        self._lane_opened = lane_opened
+        self._may_spin = may_spin
+        self.bell: Bell | None = None
+        self.ringers: dict[int, Ringer] = {}
+        self.producers: dict[int, Producer] = {}
+        self.consumers: dict[int, Consumer] = {}
+        self._readers: dict[int, Slab] = {}
+        self._inherited: list[Slab] = []
+        self._recovered = False
+        self.pool = Pool(self._grow, self.reap, limit_nbytes)
+
+    def take_offers(self, offers: list[dict[str, Any]], descriptors: list[int]) -> list[tuple[dict[str, Any], list[int]]]:
+        """Takes over bells, lanes and slabs; hands back the offers that are no business of the data plane."""
+        others, at = [], 0
+        for label in offers:
+            own = descriptors[at : at + label["descriptors"]]
+            at += label["descriptors"]
+            take = {"bell": self._take_bell, "lane": self._take_lane, "slab": self._take_slab}.get(label["what"])
+            if take is None:
+                others.append((label, own))
+            else:
+                take(label, own)
+        close_all(descriptors[at:])
+        return others
+
+    def _take_bell(self, label: dict[str, Any], descriptors: list[int]) -> None:
+        own = label["endpoint"] == self.identifier
+        segment = Segment.open(descriptors[0], BELL, writable=own)
+        segment.close_descriptor()
+        if own:
+            self.bell = Bell(segment, descriptors[1], may_spin=self._may_spin)
+            self.ringers[self.identifier] = Ringer(segment, descriptors[1])
+        else:
+            self.ringers[label["endpoint"]] = Ringer(segment, descriptors[1])
+
+    def _take_lane(self, label: dict[str, Any], descriptors: list[int]) -> None:
+        segment = Segment.open(descriptors[0], LANE, writable=True)
+        segment.close_descriptor()
+        peer = self.ringers[label["peer"]]
+        if label["role"] == "producer":
+            producer = self.producers[label["lane"]] = Producer(segment, peer)
+            self._lane_opened(label, producer)
+        else:
+            consumer = self.consumers[label["lane"]] = Consumer(label["lane"], segment, peer)
+            self._lane_opened(label, consumer)
+
+    def _take_slab(self, label: dict[str, Any], descriptors: list[int]) -> None:
+        own = label["owner"] == self.identifier
+        segment = Segment.open(descriptors[0], SLAB, writable=own)
+        segment.close_descriptor()
+        slab = self._readers[label["slab"]] = Slab(label["slab"], segment)
+        if own and not self._recovered:
+            self._inherited.append(slab)
+
+    def _grow(self, block_nbytes: int, blocks: int) -> Slab:
+        answer = self.ask("grow", block_nbytes=block_nbytes, blocks=blocks)
+        return self._readers[answer["slab"]]
+
+    def _reader(self, slab: int) -> Slab:
+        if slab not in self._readers:
+            self.ask("view", slab=slab)
+        try:
+            return self._readers[slab]
+        except KeyError:
+            raise StaleReference(f"slab {slab} is gone with its owner") from None
+
+    def recover(self, kept: Iterable[tuple[int, Header]] = ()) -> None:
+        """Takes over from a predecessor: what it lent and still is out, what it had been lent and still is needed.
+
+        `kept` are the records, with their lanes, that the predecessor was still handling.
+        """
+        needed: dict[int, set[int]] = {lane: set() for lane in self.consumers}
+        for lane, header in kept:
+            if header.flags & Flag.BLOCK and lane in needed:
+                needed[lane].add(header.row)
+        for lane, consumer in self.consumers.items():
+            needed[lane].update(_rows_waiting(consumer))
+        out = self._adopt_unfinished(needed)
+        for lane, consumer in self.consumers.items():
+            consumer.release_all_but(needed[lane])
+        for slab in self._inherited:
+            self.pool.join(slab, out.get(slab.identifier))
+        self._inherited.clear()
+        self._recovered = True
+
+    def _adopt_unfinished(self, needed: dict[int, set[int]]) -> dict[int, dict[int, Block]]:
+        """Finds holders for all that the predecessor lent; returns its own blocks that are out, by slab and index."""
+        out: dict[int, dict[int, Block]] = {}
+        own = {slab.identifier: slab for slab in self._inherited}
+        for producer in self.producers.values():
+            for lent in producer.unfinished:
+                if lent.source.lane in self.consumers:
+                    needed[lent.source.lane].add(lent.source.row)
+                    producer.adopt(lent, self._forwarded(lent.slab, lent.block, lent.source))
+                elif lent.slab in own:
+                    fresh = Block(self.pool, own[lent.slab], lent.block)
+                    block = out.setdefault(lent.slab, {}).setdefault(lent.block, fresh)
+                    block.lends += 1
+                    producer.adopt(lent, block)
+                else:
+                    producer.adopt(lent, _Nobody())
+            producer.unfinished.clear()
+        return out
+
+    def _forwarded(self, slab: int, block: int, source: Source) -> Lease:
+        reader = self._reader(slab)
+        return Lease(self.consumers[source.lane], source, reader, block, reader.generation(block), 0)
+
+    def open(self, consumer: Consumer, header: Header, record: memoryview, sequence: int) -> Any:
+        """The value of a record; its arrays hold the lease of its block."""
+        return open_parcel(header, record, self.lease(consumer, header, sequence))
+
+    def lease(self, consumer: Consumer, header: Header, sequence: int) -> Lease | None:
+        """The lease that a record gives: when it dies, the block is released."""
+        if not header.flags & Flag.BLOCK:
+            return None
+        source = source_of(header, consumer.lane, sequence)
+        if header.row >= consumer.leases:
+            raise CorruptLane(f"lane {consumer.lane} lends row {header.row} of {consumer.leases}")
+        try:
+            return Lease(consumer, source, self._reader(header.slab), header.block, header.generation, 0)
+        except StaleReference:
+            consumer.release(source.row, source.generation)
+            raise
+
+    def reap(self) -> None:
+        """Collects all loans that have ended."""
+        for producer in self.producers.values():
+            if producer.holders:
+                producer.reap()
+        self.pool.collect()
+
+    @property
+    def forwards(self) -> bool:
+        """Whether somebody else's blocks wait here for their next readers: then ended leases are news."""
+        return any(
+            isinstance(holder, Lease) for producer in self.producers.values() for _, holder in producer.holders.values()
+        )
+
+    def drop(self, lanes: list[int], endpoint: int, slabs: list[int]) -> None:
+        """Forgets a peer that is gone for good: its lanes, its bell, its slabs. Leases of its blocks live on."""
+        for lane in lanes:
+            self.consumers.pop(lane, None)
+            producer = self.producers.pop(lane, None)
+            if producer is not None:
+                producer.end_all()
+        for slab in slabs:
+            self._readers.pop(slab, None)
+        ringer = self.ringers.pop(endpoint, None)
+        if ringer is not None:
+            ringer.close()
+
+    def close(self) -> None:
+        """Gives back all descriptors; memory goes when its last array has died."""
+        for identifier, ringer in self.ringers.items():
+            if identifier != self.identifier:
+                ringer.close()
+        if self.bell is not None:
+            self.bell.close()
+        self.producers.clear()
+        self.consumers.clear()
+
+
+def _rows_waiting(consumer: Consumer) -> list[int]:
+    """The rows lent by records that were not given back."""
+    consumer.available()
+    rows = []
+    for sequence in range(consumer.tail, consumer.head):
+        header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
+        if header.flags & Flag.BLOCK:
+            rows.append(header.row)
+    return rows

@@ -1,0 +1,138 @@
+"""Every error that Slabwire raises on purpose: what it means, its code on the wire, its HTTP status."""
+
+from __future__ import annotations
+
+from ..shm.errors import CorruptLane, LayoutError, MessageError, OutOfMemory, SlabwireError, StaleReference
+
+__all__ = [
+    "Cancelled",
+    "CorruptLane",
+    "DeadLetter",
+    "DeadlineExceeded",
+    "Disconnected",
+    "Draining",
+    "EdgeFull",
+    "GraphError",
+    "HandlerError",
+    "Interrupted",
+    "LayoutError",
+    "LoadError",
+    "MessageError",
+    "OutOfMemory",
+    "Overloaded",
+    "ProtocolError",
+    "SlabwireError",
+    "StaleReference",
+    "StartError",
+    "UnknownPort",
+    "error_from_wire",
+]
+
+
+class GraphError(SlabwireError, ValueError):
+    """A graph that cannot run as it is written; `problems` lists each reason."""
+
+    code = "graph"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LoadError(SlabwireError):
+    """User code that could not be imported, unpacked or constructed."""
+
+    code = "load"
+
+
+class StartError(SlabwireError):
+    """A graph or a worker that did not become ready."""
+
+    code = "start"
+
+
+class UnknownPort(SlabwireError, LookupError):
+    """A port that the graph does not have, or does not expose."""
+
+    code = "unknown_port"
+    http_status = 404
+
+
+class HandlerError(SlabwireError):
+    """An exception raised by a handler; the text holds its type, its message and where it was raised."""
+
+    code = "handler"
+
+
+class DeadlineExceeded(SlabwireError, TimeoutError):
+    """The answer did not come within the caller's time."""
+
+    code = "deadline"
+    http_status = 504
+
+
+class Cancelled(SlabwireError):
+    """The work was cancelled by its caller."""
+
+    code = "cancelled"
+    http_status = 499
+
+
+class Interrupted(SlabwireError):
+    """A partly sent stream whose actor died; its handler is not resumable."""
+
+    code = "interrupted"
+    http_status = 503
+
+
+class DeadLetter(SlabwireError):
+    """A message whose handling killed its actor as often as the actor allows."""
+
+    code = "dead_letter"
+
+
+class EdgeFull(SlabwireError):
+    """A message that a full edge turned away, as the edge's policy says."""
+
+    code = "edge_full"
+    http_status = 429
+
+
+class Overloaded(SlabwireError):
+    """More calls in flight than this caller may have."""
+
+    code = "overloaded"
+    http_status = 429
+
+
+class Draining(SlabwireError):
+    """The graph is stopping and takes no new work."""
+
+    code = "draining"
+    http_status = 503
+
+
+class Disconnected(SlabwireError, ConnectionError):
+    """The graph is not there, or went away while a call was in flight."""
+
+    code = "disconnected"
+    http_status = 503
+
+
+class ProtocolError(SlabwireError):
+    """Bytes from a peer that do not follow the protocol."""
+
+    code = "protocol"
+    http_status = 400
+
+
+def _classes(root: type[SlabwireError]) -> list[type[SlabwireError]]:
+    return [root, *(each for child in root.__subclasses__() for each in _classes(child))]
+
+
+def error_from_wire(code: str, text: str) -> SlabwireError:
+    """The error that a peer reported by its code; an unknown code becomes a plain `SlabwireError`."""
+    for each in _classes(SlabwireError):
+        if each.code == code:
+            return each(text)
+    return SlabwireError(f"{code}: {text}")

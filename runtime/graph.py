@@ -1,0 +1,252 @@
+"""Actors, edges and what clients may call: written down in Python, checked, and turned into a `GraphSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from .code import is_loading
+from .errors import GraphError
+from .fields import did_you_mean
+from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
+from .routes import Routes
+from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, WhenFull
+from .types import why_not
+
+if TYPE_CHECKING:
+    from .running import Running
+
+MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
+POLICIES: tuple[str, ...] = get_args(WhenFull)
+
+
+@dataclass(frozen=True)
+class _Exposure:
+    entry: PortRef
+    reply: PortRef | None
+
+
+class Graph:
+    """A graph of actors. To be written at the top level of a module; only its author's thread may use it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._plans: dict[str, Plan] = {}
+        self._edges: list[EdgeSpec] = []
+        self._exposed: list[_Exposure] = []
+
+    def __repr__(self) -> str:
+        return f"Graph({self.name!r}: {', '.join(self._plans) or 'no actors'})"
+
+    def add(
+        self,
+        code: Code,
+        /,
+        *,
+        name: str | None = None,
+        replicas: int = 1,
+        cores: int = 0,
+        weight: int = 1,
+        restart: Restart = "permanent",
+        worker: str | None = None,
+        concurrency: int | None = None,
+        hang_after_s: float = 30.0,
+        start_timeout_s: float = 120.0,
+        max_attempts: int = 3,
+        memory_bytes: int = 1 << 30,
+        **arguments: Any,
+    ) -> Node:
+        """Adds an actor: a class derived from Actor, constructed with `arguments` in its worker, or a function.
+
+        `name`: the class in lower case, if not given. `cores`: whole cores for it alone, 0 is a share of one. `worker`:
+        actors that name the same one share its process. `concurrency`: inputs in flight, 1 where all handlers are
+        plain, else 64. Raises GraphError at once for a name that is taken and arguments that do not fit.
+        """
+        settings = Settings(
+            replicas,
+            cores,
+            weight,
+            restart,
+            worker,
+            concurrency,
+            hang_after_s,
+            start_timeout_s,
+            max_attempts,
+            memory_bytes,
+        )
+        plan = plan_of(self, code, name, settings, arguments)
+        if plan.name in self._plans:
+            raise GraphError(
+                f"graph '{self.name}' has an actor '{plan.name}' already; give this one another with name="
+            )
+        self._plans[plan.name] = plan
+        return Node(plan)
+
+    def connect(
+        self, source: Node | Port, target: Node | Port, *, capacity: int = 64, when_full: WhenFull = "block"
+    ) -> None:
+        """Lets what leaves by the output `source` enter at the input `target`.
+
+        A bare node stands for its port where it has only one in that direction. `capacity` counts messages; `when_full`
+        is block, reject, drop_newest or drop_oldest. Raises GraphError for what is no output or no input of this graph.
+        """
+        edge = EdgeSpec(self._output(source), self._input(target), capacity, when_full)
+        if any((each.source, each.target) == (edge.source, edge.target) for each in self._edges):
+            raise GraphError(f"{edge.source} and {edge.target} are connected already")
+        self._edges.append(edge)
+
+    def expose(self, *ports: Node | Port, reply: Node | Port | None = None) -> None:
+        """Lets clients call these inputs; `reply` says which output answers where several could."""
+        answer = None if reply is None else self._output(reply)
+        self._exposed.extend(_Exposure(self._input(each), answer) for each in ports)
+
+    def _input(self, place: Node | Port) -> PortRef:
+        return self._resolved(place, "input")
+
+    def _output(self, place: Node | Port) -> PortRef:
+        return self._resolved(place, "output")
+
+    def _resolved(self, place: Node | Port, direction: str) -> PortRef:
+        if not isinstance(place, (Node, Port)):
+            raise GraphError(f"expected a node of this graph or one of its ports, got {place!r}")
+        plan = place._plan if isinstance(place, Node) else place.plan
+        if plan.graph is not self:
+            raise GraphError(f"actor '{plan.name}' belongs to graph '{plan.graph.name}', not to '{self.name}'")
+        ports = plan.inputs if direction == "input" else plan.leaving
+        listed = ", ".join(f"{plan.name}.{each}" for each in ports) or "none"
+        if isinstance(place, Port):
+            if place.ref.port not in ports:
+                raise GraphError(f"{place} is no {direction}; the {direction}s of '{plan.name}' are {listed}")
+            return place.ref
+        if len(ports) != 1:
+            raise GraphError(f"'{plan.name}' has {len(ports)} {direction}s, so say which: {listed}")
+        return PortRef(plan.name, ports[0])
+
+    def validate(self) -> GraphSpec:
+        """The graph as plain data. Raises GraphError with all problems, each naming the actors or both ends."""
+        problems = [*self._name_problems(), *self._edge_problems(), *self._exposure_problems()]
+        actors = []
+        for plan in self._plans.values():
+            try:
+                actors.append(plan.spec())
+            except GraphError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise GraphError(*problems)
+        return self._assembled(actors)
+
+    def spec(self) -> GraphSpec:
+        """The same as `validate`."""
+        return self.validate()
+
+    def _assembled(self, actors: list[ActorSpec]) -> GraphSpec:
+        routes = self._routes()
+        exposed = [RouteSpec(each.entry, each.reply or routes.sinks(each.entry)[0]) for each in self._exposed]
+        every = (*exposed, *routes.internal(exposed))
+        return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed))
+
+    def _routes(self) -> Routes:
+        ports = {name: (plan.handlers, plan.outputs) for name, plan in self._plans.items()}
+        return Routes(ports, [(each.source, each.target) for each in self._edges])
+
+    def _name_problems(self) -> Iterable[str]:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            yield f"graph name {self.name!r} must consist of {NAME_RULE}"
+        if not self._plans:
+            yield f"graph '{self.name}' has no actors; add one with graph.add"
+        for name, plan in self._plans.items():
+            yield from plan.settings.problems(name)
+
+    def _edge_problems(self) -> Iterable[str]:
+        for edge in self._edges:
+            capacity = edge.capacity
+            if isinstance(capacity, bool) or not isinstance(capacity, int) or not 1 <= capacity <= MAX_CAPACITY:
+                yield f"{_ends(edge)}: capacity={capacity!r} must be a whole number from 1 to {MAX_CAPACITY}"
+            if edge.when_full not in POLICIES:
+                hint = did_you_mean(str(edge.when_full), POLICIES)
+                yield f"{_ends(edge)}: when_full={edge.when_full!r} must be one of {', '.join(POLICIES)}{hint}"
+            why = self._type_problem(edge)
+            if why is not None:
+                yield f"{_ends(edge)}: {why}"
+
+    def _type_problem(self, edge: EdgeSpec) -> str | None:
+        source = self._plans[edge.source.actor].output_type(edge.source.port)
+        fields = self._plans[edge.target.actor].handler(edge.target.port).fields
+        if not fields:
+            return f"{edge.target} takes no fields, so nothing can be connected to it"
+        if len(fields) > 1:
+            if source.kind in ("any", "dict"):
+                return None
+            names = ", ".join(each.name for each in fields)
+            return f"{edge.source} gives {source.text}, but {edge.target} takes several fields; give a dict of {names}"
+        why = why_not(source, fields[0].type)
+        takes = f"{edge.target} takes {fields[0].type.text}"
+        return f"{edge.source} gives {source.text}, but {takes}: {why}" if why is not None else None
+
+    def _exposure_problems(self) -> Iterable[str]:
+        routes = self._routes()
+        seen = set()
+        for each in self._exposed:
+            if each.entry in seen:
+                yield f"{each.entry} is exposed twice; once is enough"
+            seen.add(each.entry)
+            why = _no_answer(routes, each) if each.reply is None else _no_reply(routes, each.entry, each.reply)
+            if why is not None:
+                yield why
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart; works for one that is not valid yet."""
+        numbers = {name: f"n{index}" for index, name in enumerate(self._plans)}
+        lines = ["flowchart LR"]
+        lines += [f'    {numbers[name]}["{_label(plan)}"]' for name, plan in self._plans.items()]
+        for edge in self._edges:
+            kind = self._plans[edge.source.actor].output_type(edge.source.port).text.replace('"', "'")
+            text = f"{edge.source.port} → {edge.target.port}<br/>{kind}"
+            lines.append(f'    {numbers[edge.source.actor]} -- "{text}" --> {numbers[edge.target.actor]}')
+        if self._exposed:
+            lines.append("    client([client])")
+        lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
+        return "\n".join(lines) + "\n"
+
+    def run(self, **options: Any) -> Running:
+        """Starts the graph: `with graph.run() as running:` or `async with`. Options are those of `running.start`.
+
+        Raises GraphError where the graph is not valid, StartError where it does not become ready.
+        """
+        if is_loading():
+            raise GraphError(
+                f"graph '{self.name}' is run while its module is being imported by a worker; "
+                'put graph.run() under `if __name__ == "__main__":`'
+            )
+        spec = self.validate()
+        from .running import start
+
+        return start(spec, **options)
+
+
+def _ends(edge: EdgeSpec) -> str:
+    return f"{edge.source} → {edge.target}"
+
+
+def _label(plan: Plan) -> str:
+    count = f" ×{plan.settings.replicas}" if plan.settings.replicas != 1 else ""
+    kind = plan.code.__name__.replace("<", "").replace(">", "")
+    return f"{plan.name}<br/>{kind}{count}"
+
+
+def _no_answer(routes: Routes, exposure: _Exposure) -> str | None:
+    sinks = routes.sinks(exposure.entry)
+    if len(sinks) == 1:
+        return None
+    if not sinks:
+        return f"{exposure.entry} is exposed, but no call of it would end: its edges only lead in a circle"
+    listed = " and ".join(map(str, sinks))
+    return f"{exposure.entry} is exposed, but its calls could end at {listed}; say which: expose(..., reply={sinks[0]})"
+
+
+def _no_reply(routes: Routes, entry: PortRef, reply: PortRef) -> str | None:
+    if routes.may_reply(entry, reply):
+        return None
+    sinks = ", ".join(map(str, routes.sinks(entry))) or "none"
+    return f"{entry} is exposed with reply={reply}, which its calls do not end at; they end at {sinks}"

@@ -1,0 +1,21 @@
+"""Ties a process to its parent: when the parent dies, however it dies, the kernel kills the child."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Arms the kernel's signal, then checks that the parent did not die before. Ends the process if it did.
+
+    The signal follows the parent's *thread* that started this process, so that must be its main thread.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,69 @@
+"""The near end of a descriptor channel: asks the supervisor and waits for its answer, and hears what it tells unasked."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ..shm.bell import now_ns
+from .channel import Channel
+from .errors import DeadlineExceeded, error_from_wire
+
+# The supervisor answers in well under a millisecond; on a machine that is swapping or stopped it may take long.
+ANSWER_WITHIN_S = 20.0
+
+
+class Link:
+    """What a worker or a local client holds of the supervisor. Any thread may ask.
+
+    `heard(message, descriptors)` is called for every message, answers included, in the order they came.
+    """
+
+    def __init__(self, channel: Channel, heard: Callable[[dict[str, Any], list[int]], None]) -> None:
+        self.channel = channel
+        self._heard = heard
+        self._lock = threading.RLock()
+        self._last_token = 0
+        self._answers: dict[int, dict[str, Any]] = {}
+
+    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        """Asks and waits. Raises what the supervisor refuses with, Disconnected when it is gone."""
+        with self._lock:
+            self._last_token += 1
+            token = self._last_token
+            self.channel.send({"ask": what, "token": token, **arguments})
+            answer = self._await(token)
+        if "error" in answer:
+            raise error_from_wire(*answer["error"])
+        return answer
+
+    def pump(self) -> bool:
+        """Hears all that has come; True if there was something. Raises Disconnected when the supervisor is gone."""
+        with self._lock:
+            heard = False
+            while (received := self.channel.receive()) is not None:
+                self._take(*received)
+                heard = True
+            return heard
+
+    def _await(self, token: int) -> dict[str, Any]:
+        poll = select.poll()
+        until = now_ns() + int(ANSWER_WITHIN_S * 1e9)
+        while token not in self._answers:
+            poll.register(self.channel.fileno(), select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
+            poll.poll(1000)
+            self.channel.flush()
+            self.pump()
+            if now_ns() > until and token not in self._answers:
+                raise DeadlineExceeded(f"the supervisor did not answer within {ANSWER_WITHIN_S:.0f} s: is it stopped?")
+        return self._answers.pop(token)
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        self._heard(message, descriptors)
+        if "answer" in message:
+            self._answers[message["answer"]] = message
+
+    def close(self) -> None:
+        self.channel.close()

@@ -1,0 +1,77 @@
+"""A process on the same host as a graph: lanes to and from its actors, and a pool of its own."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from ..shm.bell import Bell
+from ..shm.lane import Consumer, Producer
+from .caller import Caller
+from .channel import Channel, close_all
+from .control import Control
+from .endpoint import Endpoint
+from .errors import Disconnected, SlabwireError
+from .link import Link
+from .routing import Routing
+from .spec import graph_from_plain
+from .switchboard import CLIENT_SLABS_NBYTES
+
+
+class LocalConnection:
+    """Built from a graph's name. One thread at a time; leases may end in any thread, at any time, also after `close`.
+
+    Raises Disconnected if no such graph runs.
+    """
+
+    def __init__(self, name: str, *, may_spin: bool) -> None:
+        with Control(name) as control:
+            hello = control.request("hello")
+        self.routing = Routing(graph_from_plain(hello["spec"]))
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(hello["local"])
+        except OSError as error:
+            connection.close()
+            raise Disconnected(f"graph {name!r} is ending and takes no more clients ({error.strerror})") from None
+        self.link = Link(Channel(connection), self._heard)
+        self.endpoint = Endpoint(0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES)
+        self.caller = Caller(self.endpoint, self.routing, inside=False)
+        try:
+            self.link.ask("offers")
+            self.endpoint.recover()
+            self.bell  # noqa: B018
+        except SlabwireError:
+            self.close()
+            raise
+
+    @property
+    def bell(self) -> Bell:
+        if self.endpoint.bell is None:
+            raise Disconnected("the supervisor handed over no bell")
+        return self.endpoint.bell
+
+    def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        offers = message.get("offer", [])
+        if self.endpoint.bell is None and offers and offers[0]["what"] == "bell":
+            self.endpoint.identifier = offers[0]["endpoint"]  # the first bell that a client is offered is its own
+        for _, unwanted in self.endpoint.take_offers(offers, descriptors):
+            close_all(unwanted)
+
+    def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+        self.caller.lane_opened(label, end)
+
+    def take_in(self) -> bool:
+        """Takes in answers and news; True if answers came. Calls in flight fail when the graph is gone."""
+        try:
+            self.link.pump()
+        except Disconnected:
+            self.caller.pump()
+            self.caller.fail_all(Disconnected(f"graph {self.routing.spec.name!r} ended while the call was in flight"))
+            raise
+        return self.caller.pump()
+
+
+    def close(self) -> None:
+        self.link.close()
+        self.endpoint.close()

@@ -1,0 +1,87 @@
+"""The header of a record: what kind it is, where it goes, whose request it serves, and where its payload lies."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from ..shm.errors import CorruptLane
+from ..shm.lane import RECORD_NBYTES
+
+
+class Kind(IntEnum):
+    """What a record is for."""
+
+    DATA = 1  # a message for a handler
+    REPLY = 2  # the one answer of a call
+    ITEM = 3  # one item of a stream of replies
+    END = 4  # the stream is over; also travels along edges behind the stream's items
+    ERROR = 5  # the call failed: payload [code, text]
+    CANCEL = 6  # the caller has lost interest; follows the request along the edges
+
+
+class Flag(IntFlag):
+    """How a record's payload is to be read."""
+
+    FIELDS = 1  # a dict by field name, not one value
+    IN_BLOCK = 2  # the metadata lies in the block, at `at`
+    BLOCK = 4  # the record refers to a block, and lends it
+    ITEM = 8  # one of a stream: what becomes of it is one item of the reply
+
+
+class Header(NamedTuple):
+    """All of a record but its inline payload.
+
+    `reply_to` is the endpoint that waits for the answer (0: nobody), `request` is its number there, and `route` says by
+    index in the graph's routes which port answers. `deadline_ns` is on CLOCK_MONOTONIC (0: none). The causing input
+    (lane, sequence) and `ordinal` name an output for good: a successor does not send it again.
+    """
+
+    kind: int
+    flags: int = 0
+    source: int = 0
+    target: int = 0
+    attempt: int = 0
+    reply_to: int = 0
+    route: int = 0
+    request: int = 0
+    deadline_ns: int = 0
+    trace_high: int = 0
+    trace_low: int = 0
+    span: int = 0
+    cause_lane: int = 0
+    ordinal: int = 0
+    cause_sequence: int = 0
+    nbytes: int = 0
+    row: int = 0
+    slab: int = 0
+    block: int = 0
+    generation: int = 0
+    at: int = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Names the request among all of the graph."""
+        return self.reply_to, self.request
+
+    @property
+    def trace(self) -> str:
+        """The trace id in W3C form: 32 hex digits."""
+        return f"{self.trace_high:016x}{self.trace_low:016x}"
+
+
+_HEADER = struct.Struct("<BBHHHIIQQQQQIIQIIIIQQ")
+INLINE_AT = _HEADER.size
+INLINE_NBYTES = RECORD_NBYTES - INLINE_AT
+_KINDS = frozenset(Kind)
+
+pack_header = _HEADER.pack_into
+
+
+def read_header(buffer: memoryview, offset: int) -> Header:
+    """The header of the record at `offset`. Raises CorruptLane if no correct peer can have written it."""
+    header = Header._make(_HEADER.unpack_from(buffer, offset))
+    if header.kind not in _KINDS or (header.nbytes > INLINE_NBYTES and not header.flags & Flag.IN_BLOCK):
+        raise CorruptLane(f"a record of kind {header.kind} with {header.nbytes} bytes of metadata")
+    return header

@@ -1,0 +1,227 @@
+"""The ways out of one actor instance: lanes along its edges and back to callers, and what happens when they are full."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..shm.bell import now_ns
+from ..shm.inflight import Inflight
+from ..shm.lane import Producer
+from .endpoint import Endpoint
+from .errors import DeadlineExceeded, EdgeFull, SlabwireError
+from .message import Flag, Header, Kind
+from .parcel import Parcel
+from .routing import Routing
+from .spec import EdgeSpec
+from .stats import CellStats
+from .work import REPLY_KEY, Dispatch, Work
+
+
+class Outlets:
+    """Sends for one actor instance. An output that finds no room waits in the outbox of the input that caused it.
+
+    `look_for_lanes` is called when a caller's lane is not known: its offer may lie unread.
+    """
+
+    def __init__(
+        self, actor: str, routing: Routing, endpoint: Endpoint, table: Inflight, stats: CellStats, look_for_lanes: Callable[[], Any]
+    ) -> None:
+        self._routing = routing
+        self._endpoint = endpoint
+        self._table = table
+        self._stats = stats
+        self._look_for_lanes = look_for_lanes
+        self.edges: dict[int, list[Producer]] = {}
+        self.replies: dict[int, Producer] = {}
+        self._leaving: dict[str, tuple[int, list[tuple[int, EdgeSpec]]]] = {}
+        for port in (each for each in routing.ports if each.actor == actor):
+            self._leaving[port.port] = routing.number[port], routing.edges_from(port)
+        self._reply_ports = [
+            route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes
+        ]
+        self._turn = 0
+        # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
+        self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
+
+    def send(self, work: Work, port: str, value: Any, *, item: bool = False) -> None:
+        """One output by a port: to the caller if this port answers the request, and along all its edges.
+
+        Raises MessageError or OutOfMemory for a value that cannot be sent.
+        """
+        parcel = Parcel(value, self._endpoint.pool)
+        self._dispatch(work, port, parcel, Kind.DATA, item=item or bool(work.header.flags & Flag.ITEM))
+        work.ordinal += 1
+        self.flush(work)
+
+    def answer_none(self, work: Work) -> None:
+        """Ends the request with None: a handler on the way returned it."""
+        kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
+        if kind == Kind.REPLY:
+            self._answer(work, kind, Parcel(None, self._endpoint.pool))
+
+    def end_stream(self, work: Work, ports: list[str]) -> None:
+        """No more items: tells the caller, or whoever got the items."""
+        parcel = Parcel(None, self._endpoint.pool)
+        for port in ports:
+            self._dispatch(work, port, parcel, Kind.END, item=True)
+        work.ordinal += 1
+        self.flush(work)
+
+    def fail(self, work: Work, error: SlabwireError) -> None:
+        """Ends the request with an error, if anybody waits for it."""
+        self._answer(work, Kind.ERROR, Parcel([error.code, str(error)], self._endpoint.pool))
+
+    def _answer(self, work: Work, kind: Kind, parcel: Parcel) -> None:
+        if work.header.reply_to:
+            work.outbox.append(Dispatch(parcel, kind, 0, 0, REPLY_KEY, work.ordinal))
+            work.ordinal += 1
+            self.flush(work)
+
+    def _dispatch(self, work: Work, port: str, parcel: Parcel, kind: Kind, *, item: bool) -> None:
+        number, edges = self._leaving[port]
+        header = work.header
+        flags = Flag.ITEM if item else 0
+        if header.reply_to and self._reply_ports[header.route] == port:
+            reply = kind if kind == Kind.END else Kind.ITEM if item else Kind.REPLY
+            work.outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal))
+        for edge, _ in edges:
+            work.outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal))
+
+    def flush(self, work: Work) -> bool:
+        """Publishes what waits, in order; True when nothing is left."""
+        outbox = work.outbox
+        while outbox:
+            dispatch = outbox[0]
+            if not work.was_sent(dispatch.edge, dispatch.ordinal) and not self._publish(work, dispatch):
+                return False
+            outbox.popleft()
+            if work.row and (not outbox or outbox[0].ordinal != dispatch.ordinal):
+                self._table.sent(work.row, dispatch.ordinal + 1)
+        return True
+
+    def could_go(self, work: Work) -> bool:
+        """Whether the first output that waits would find room now, or its deadline has passed."""
+        if not work.outbox:
+            return True
+        dispatch, deadline = work.outbox[0], work.header.deadline_ns
+        if dispatch.edge == REPLY_KEY:
+            producer = self.replies.get(work.header.reply_to)
+            needed = producer.capacity // 2 if producer is not None and dispatch.kind == Kind.ITEM else 0
+            return producer is None or (producer.room() > needed and dispatch.parcel.can_go(producer))
+        return bool(deadline and now_ns() >= deadline) or any(
+            dispatch.parcel.can_go(producer) for producer in self.edges[dispatch.edge]
+        )
+
+    def _publish(self, work: Work, dispatch: Dispatch) -> bool:
+        """Sends it, or disposes of it as the edge's policy says; False if it must wait."""
+        if dispatch.edge == REPLY_KEY:
+            return self._reply(work, dispatch)
+        edge = self._routing.spec.edges[dispatch.edge]
+        waiting = self.overflow.get(dispatch.edge)
+        producer = self._choose(dispatch, work.header)
+        if not waiting and dispatch.parcel.can_go(producer):
+            self._write(producer, work, dispatch, self._routing.number[edge.target])
+            return True
+        return self._full(work, dispatch, edge)
+
+    def _reply(self, work: Work, dispatch: Dispatch) -> bool:
+        reply_to = work.header.reply_to
+        if reply_to not in self.replies:
+            self._look_for_lanes()
+        producer = self.replies.get(reply_to)
+        if producer is None:
+            return True  # the caller is gone
+        # Items may fill half of the lane: the rest is kept for the single answers of other calls, of which a caller
+        # has no more in flight than that. So a caller that does not read stops its own streams and nobody else.
+        if dispatch.kind == Kind.ITEM and producer.room() <= producer.capacity // 2:
+            return False
+        if not dispatch.parcel.can_go(producer):
+            return False
+        self._write(producer, work, dispatch, 0)
+        return True
+
+    def _choose(self, dispatch: Dispatch, header: Header) -> Producer:
+        """A lane of the edge. Of several, the one with the least waiting; the items of one stream stay together."""
+        producers = self.edges[dispatch.edge]
+        if len(producers) == 1:
+            return producers[0]
+        if dispatch.flags & Flag.ITEM:
+            return producers[header.request % len(producers)]
+        self._turn += 1
+        turned = (producers[(self._turn + index) % len(producers)] for index in range(len(producers)))
+        return min(turned, key=lambda each: each.waiting)
+
+    def _write(self, producer: Producer, work: Work, dispatch: Dispatch, target: int) -> None:
+        header = work.header
+        head = (
+            dispatch.source,
+            target,
+            work.attempt,
+            *header[5:12],  # reply_to to span: they travel with the request
+            work.lane,
+            dispatch.ordinal,
+            work.sequence,
+        )
+        dispatch.parcel.publish(producer, dispatch.kind, dispatch.flags, head)
+        self._stats.count("sent")
+
+    def _full(self, work: Work, dispatch: Dispatch, edge: EdgeSpec) -> bool:
+        deadline = work.header.deadline_ns
+        if edge.when_full == "block":
+            if not deadline or now_ns() < deadline:
+                return False
+            self._drop(work, DeadlineExceeded(f"edge {edge.source} -> {edge.target} was full until the deadline"))
+        elif edge.when_full == "drop_oldest":
+            self._overflow(work, dispatch, edge)
+        else:
+            self._drop(work, EdgeFull(f"edge {edge.source} -> {edge.target} is full: {edge.capacity} messages wait"))
+        return True
+
+    def _overflow(self, work: Work, dispatch: Dispatch, edge: EdgeSpec) -> None:
+        waiting = self.overflow.setdefault(dispatch.edge, deque())
+        waiting.append((work, dispatch))
+        if len(waiting) > edge.capacity:
+            oldest, _ = waiting.popleft()
+            self._drop(oldest, EdgeFull(f"edge {edge.source} -> {edge.target} is full and newer messages came"))
+
+    def flush_overflow(self) -> None:
+        """Lets messages of drop_oldest edges go while there is room."""
+        for edge, waiting in self.overflow.items():
+            while waiting and waiting[0][1].parcel.can_go(self._choose(waiting[0][1], waiting[0][0].header)):
+                work, dispatch = waiting.popleft()
+                target = self._routing.number[self._routing.spec.edges[edge].target]
+                self._write(self._choose(dispatch, work.header), work, dispatch, target)
+
+    def _drop(self, work: Work, error: SlabwireError) -> None:
+        self._stats.count("dropped")
+        if work.header.reply_to:
+            parcel = Parcel([error.code, str(error)], self._endpoint.pool)
+            # Answered at once, past the outbox, at whose front the dropped message still stands.
+            self._reply(work, Dispatch(parcel, Kind.ERROR, 0, 0, REPLY_KEY, work.ordinal))
+
+    def forward_cancel(self, header: Header) -> None:
+        """Tells the next hops of a request that nobody waits for it. A full lane may miss it: it costs only work."""
+        work = Work(header, 0, 0, 0)
+        dispatch = Dispatch(Parcel(None, self._endpoint.pool), Kind.CANCEL, 0, 0, 0, 0)
+        for number, producers in self.edges.items():
+            target = self._routing.number[self._routing.spec.edges[number].target]
+            for producer in producers:
+                if producer.room():
+                    self._write(producer, work, dispatch, target)
+
+    def end_ports(self, port: str, spec_outputs: list[str], replies: bool) -> list[str]:
+        """By which ports the end of a stream leaves that came in by `port`."""
+        return [port] if replies and port in self._leaving else spec_outputs
+
+    def ways(self, port: str, header: Header) -> list[int]:
+        """By which ways an output of a port leaves."""
+        _, edges = self._leaving[port]
+        replies = header.reply_to and self._reply_ports[header.route] == port
+        return [number for number, _ in edges] + ([REPLY_KEY] if replies else [])
+
+    def lanes(self) -> list[tuple[int, Producer]]:
+        """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""
+        along = [(edge, producer) for edge, producers in self.edges.items() for producer in producers]
+        return along + [(REPLY_KEY, producer) for producer in self.replies.values()]

@@ -1,0 +1,259 @@
+"""A value packed for the road: metadata as msgpack, tensors in a block of shared memory or inside the record."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shm.errors import MessageError
+from ..shm.lane import OWN, Producer, Source
+from ..shm.layout import LINE_NBYTES, round_up
+from ..shm.lease import Lease, lease_of
+from ..shm.slab import METADATA_NBYTES, Block, Pool, loaned_block
+from ..shm.tensor import extent, pack_tensor, unpack_tensor
+from .message import INLINE_AT, INLINE_NBYTES, Flag, Header, pack_header
+
+TENSOR_CODE = 1
+# A tensor up to this size travels in the metadata; with its description it just fits a record.
+_INLINE_TENSOR_NBYTES = 96
+_DEEPEST = 64
+
+
+class _OutsideBlock(Exception):
+    """A second array lies elsewhere than the first: all must be copied into one block."""
+
+
+class Parcel:
+    """One encoded value, ready to be published any number of times. It keeps its block until it is closed or dies.
+
+    Raises MessageError for what a message cannot carry, naming the path to it; OutOfMemory when the pool is exhausted.
+    """
+
+    __slots__ = ("_array", "_held", "at", "flags", "holder", "metadata")
+
+    def __init__(self, value: object, pool: Pool, *, is_fields: bool = False) -> None:
+        self.flags = Flag.FIELDS if is_fields else Flag(0)
+        self.holder: Block | Lease | None = None
+        self.at = 0
+        self._array: NDArray[Any] | None = None  # keeps a loan from being freed while the parcel waits
+        self._held: Block | None = None
+        try:
+            self.metadata, copies = self._pack(value, by_reference=True)
+        except _OutsideBlock:
+            self.holder = self._array = None
+            self.metadata, copies = self._pack(value, by_reference=False)
+        self._settle(pool, copies)
+
+    def _pack(self, value: object, *, by_reference: bool) -> tuple[bytes, list[tuple[NDArray[Any], int]]]:
+        copies: list[tuple[NDArray[Any], int]] = []
+        end = 0
+
+        def place(obj: Any) -> Any:
+            nonlocal end
+            if not isinstance(obj, np.ndarray):
+                return _plain(obj)
+            holder = (loaned_block(obj) or lease_of(obj)) if by_reference else None
+            if holder is not None:
+                if (self.holder is not None and self.holder is not holder) or copies:
+                    raise _OutsideBlock
+                self.holder, self._array = holder, obj
+                return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, _offset_in(obj, holder)))
+            if obj.nbytes <= _INLINE_TENSOR_NBYTES:
+                return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, 0, inline=True))
+            if self.holder is not None:
+                raise _OutsideBlock
+            contiguous = np.ascontiguousarray(obj) if obj.ndim else obj
+            copies.append((contiguous, end))
+            packed = pack_tensor(contiguous, end)
+            end = round_up(end + obj.nbytes, LINE_NBYTES)
+            return msgpack.ExtType(TENSOR_CODE, packed)
+
+        try:
+            _check_keys(value, "message", 0)
+            return msgpack.packb(value, default=place), copies
+        except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, MessageError):
+                raise
+            raise MessageError(_complaint(value) or f"the message cannot be packed: {error}") from None
+
+    def _settle(self, pool: Pool, copies: list[tuple[NDArray[Any], int]]) -> None:
+        """Finds a place for the tensors' bytes and for metadata that does not fit the record."""
+        outside = len(self.metadata) > INLINE_NBYTES
+        if isinstance(self.holder, Block):
+            if outside:
+                self._append_to_loan()
+            if self._array is not None:
+                _freeze(self._array)
+        elif isinstance(self.holder, Lease):
+            if outside:
+                raise MessageError(
+                    f"a received tensor is forwarded beside {len(self.metadata)} bytes of other data, of which a record holds "
+                    f"{INLINE_NBYTES}; send them as two messages, or send a copy of the tensor"
+                )
+        elif copies or outside:
+            end = sum(round_up(array.nbytes, LINE_NBYTES) for array, _ in copies)
+            self._fill(pool.take(end + len(self.metadata) * outside), copies, end, outside=outside)
+        if self.holder is not None:
+            self.flags |= Flag.BLOCK
+
+    def _append_to_loan(self) -> None:
+        block = self.holder
+        if not isinstance(block, Block):
+            return
+        if len(self.metadata) > METADATA_NBYTES or block.lends:
+            raise MessageError(
+                f"a loaned tensor is sent beside {len(self.metadata)} bytes of other data; at most {METADATA_NBYTES} fit behind it, "
+                "once; send them as two messages"
+            )
+        self.at = block.slab.block_nbytes - METADATA_NBYTES
+        block.bytes()[self.at : self.at + len(self.metadata)] = self.metadata
+        self.flags |= Flag.IN_BLOCK
+
+    def _fill(self, block: Block, copies: list[tuple[NDArray[Any], int]], end: int, *, outside: bool) -> None:
+        block.viewed = True
+        self.holder = self._held = block
+        room = block.bytes()
+        for array, at in copies:
+            np.frombuffer(room, np.uint8, array.nbytes, at)[:] = array.reshape(-1).view(np.uint8)
+        if outside:
+            self.at = end
+            room[end : end + len(self.metadata)] = self.metadata
+            self.flags |= Flag.IN_BLOCK
+
+    def close(self) -> None:
+        """Lets go of the block; leases of it live on."""
+        if self._held is not None:
+            self._held.viewed = False
+            self._held.pool.reclaim(self._held)
+            self._held = None
+        self.holder = self._array = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_held", None) is not None:
+            self.close()
+
+    def can_go(self, producer: Producer) -> bool:
+        """Whether the lane has a free record, and a free row if this lends a block."""
+        return producer.room() > 0 and (self.holder is None or producer.can_lend())
+
+    def publish(self, producer: Producer, kind: int, flags: int, head: tuple[int, ...]) -> None:
+        """Writes one record and makes it visible; only if `can_go`.
+
+        `head` holds the header's numbers from `source` to `cause_sequence`.
+        """
+        offset, buffer = producer.slot(), producer.segment.bytes
+        holder = self.holder
+        row = slab = block = generation = 0
+        if isinstance(holder, Block):
+            slab, block, generation = holder.slab.identifier, holder.index, holder.generation
+            holder.lends += 1
+            row = producer.lend(slab, block, holder)
+        elif holder is not None:
+            slab, block, generation = holder.slab.identifier, holder.block, holder.generation
+            row = producer.lend(slab, block, holder, holder.source)
+        flags |= self.flags
+        pack_header(buffer, offset, kind, flags, *head, len(self.metadata), row, slab, block, generation, self.at)
+        if not flags & Flag.IN_BLOCK:
+            start = offset + INLINE_AT
+            buffer[start : start + len(self.metadata)] = self.metadata
+        producer.publish()
+
+
+def open_parcel(header: Header, record: memoryview, lease: Lease | None) -> Any:
+    """The value of a record: tensors are read-only arrays under the lease.
+
+    Raises MessageError if the bytes are no message of ours.
+    """
+
+    def place(code: int, packed: bytes) -> Any:
+        if code != TENSOR_CODE:
+            raise MessageError(f"a message holds an extension of unknown code {code}")
+        tensor = unpack_tensor(packed)
+        if tensor.inline is not None:
+            return np.frombuffer(tensor.inline, tensor.dtype).reshape(tensor.shape)
+        if lease is None:
+            raise MessageError("a message describes a tensor in a block, but refers to none")
+        low, high = extent(tensor.shape, tensor.strides, tensor.dtype.itemsize)
+        if tensor.at + low < 0 or tensor.at + high > lease.slab.block_nbytes:
+            raise MessageError(f"a tensor of shape {tensor.shape} at {tensor.at} does not lie in its block")
+        return lease.array(tensor.at, tensor.shape, tensor.dtype, tensor.strides)
+
+    if header.flags & Flag.IN_BLOCK:
+        if lease is None or header.at + header.nbytes > lease.slab.block_nbytes:
+            raise MessageError("a message's metadata does not lie in its block")
+        packed = lease.bytes()[header.at : header.at + header.nbytes]
+    else:
+        packed = record[INLINE_AT : INLINE_AT + header.nbytes]
+    try:
+        return msgpack.unpackb(packed, ext_hook=place)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        if isinstance(error, MessageError):
+            raise
+        raise MessageError(f"a message cannot be unpacked: {error}") from None
+
+
+def source_of(header: Header, lane: int, sequence: int) -> Source:
+    """The lease that a record gives its reader."""
+    return Source(lane, header.row, sequence + 1) if header.flags & Flag.BLOCK else OWN
+
+
+def _offset_in(array: NDArray[Any], holder: Block | Lease) -> int:
+    start = holder.address() if isinstance(holder, Block) else holder.slab.segment.address + holder.offset
+    return int(array.__array_interface__["data"][0]) - start
+
+
+def _freeze(array: NDArray[Any]) -> None:
+    """Publishing ends writing: the array and those that it is a view of."""
+    each: Any = array
+    while isinstance(each, np.ndarray):
+        each.flags.writeable = False
+        each = each.base
+
+
+def _plain(obj: Any) -> Any:
+    if is_dataclass(obj) and not isinstance(obj, type):
+        return {each.name: getattr(obj, each.name) for each in fields(obj)}
+    if isinstance(obj, np.generic):
+        return obj.item() if not isinstance(obj, np.void) else np.asarray(obj)
+    raise TypeError(f"a {type(obj).__name__} cannot be sent")
+
+
+def _check_keys(value: object, path: str, depth: int) -> None:
+    """Raises MessageError for a key that is not a str: the receiver would refuse it."""
+    if depth > _DEEPEST:
+        raise MessageError(f"{path} is nested deeper than {_DEEPEST} levels")
+    if type(value) is dict:
+        for key, inner in value.items():
+            if type(key) is not str:
+                raise MessageError(f"{path} has the key {key!r} of type {type(key).__name__}; keys must be str")
+            if type(inner) in _CONTAINERS:
+                _check_keys(inner, f"{path}[{key!r}]", depth + 1)
+    elif type(value) in (list, tuple):
+        for index, inner in enumerate(value):  # type: ignore[arg-type]
+            if type(inner) in _CONTAINERS:
+                _check_keys(inner, f"{path}[{index}]", depth + 1)
+
+
+_CONTAINERS = frozenset((dict, list, tuple))
+_SENDABLE = "None, bool, int (64 bits), float, str, bytes, lists, dicts with str keys, dataclasses and ndarrays"
+
+
+def _complaint(value: object, path: str = "message") -> str | None:
+    """Names the first thing in a value that cannot be sent, by the path to it."""
+    if isinstance(value, dict):
+        inner = ((f"{path}[{key!r}]", each) for key, each in value.items())
+    elif isinstance(value, (list, tuple)):
+        inner = ((f"{path}[{index}]", each) for index, each in enumerate(value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        inner = ((f"{path}.{each.name}", getattr(value, each.name)) for each in fields(value))
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return f"{path} is an int of {value.bit_length()} bits; 64 fit"
+    elif value is None or isinstance(value, (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, np.generic)):
+        return None
+    else:
+        return f"{path} is a {type(value).__name__}; a message carries {_SENDABLE}"
+    return next((found for where, each in inner if (found := _complaint(each, where))), None)

@@ -1,0 +1,64 @@
+"""Where a worker sleeps: inside asyncio's selector, with its lanes looked at once more after saying so."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+from ..shm.bell import Bell
+
+
+class PausingSelector(selectors.EpollSelector):
+    """A selector whose every sleep is a park of the bell.
+
+    `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is told of each sleep.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bell: Bell | None = None
+
+    def watch(
+        self, bell: Bell, reasons: Callable[[], int], has_news: Callable[[], bool], asleep: Callable[[bool], None]
+    ) -> None:
+        self._bell = bell
+        self._reasons = reasons
+        self._has_news = has_news
+        self._asleep = asleep
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        bell = self._bell
+        if bell is None or (timeout is not None and timeout <= 0):
+            return super().select(timeout)
+        longest = bell.park(self._reasons())
+        if self._has_news():
+            timeout = 0
+        elif longest is not None:
+            timeout = longest if timeout is None else min(timeout, longest)
+        self._asleep(True)
+        events = super().select(timeout)
+        self._asleep(False)
+        bell.unpark()
+        return events
+
+
+def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:
+    """An event loop that sleeps by parking."""
+    selector = PausingSelector()
+    return asyncio.SelectorEventLoop(selector), selector
+
+
+def tick(loop: asyncio.AbstractEventLoop) -> None:
+    """Lets asyncio do what is due, without sleeping."""
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def sleep(loop: asyncio.AbstractEventLoop, timeout_s: float | None) -> None:
+    """Sleeps in the selector until something calls `loop.stop()`, or the time is over."""
+    timer: Any = None if timeout_s is None else loop.call_later(timeout_s, loop.stop)
+    loop.run_forever()
+    if timer is not None:
+        timer.cancel()

@@ -1,0 +1,172 @@
+"""One worker as its parent sees it: the process, how it ended, whether it hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from ..shm.bell import now_ns
+from .channel import Channel
+from .placement import WorkerPlan
+from .restart import RestartPolicy
+from .rundir import RunDirectory
+from .spec import ActorSpec
+from .switchboard import Party
+
+logger = logging.getLogger("slabwire")
+
+HUNG_SIGNAL = signal.SIGUSR1
+# The stacks of a hung worker are written by a signal handler; it is given this long.
+_STACKS_WITHIN_S = 0.2
+_LOG_NBYTES = 16 << 20
+
+
+class WorkerProcess:
+    """Spawned by the supervisor's main thread alone: the kernel kills it when that thread ends.
+
+    `exited(self)` is called on the loop when it has ended and was reaped.
+    """
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        party: Party,
+        actors: Sequence[ActorSpec],
+        directory: RunDirectory,
+        exited: Callable[[WorkerProcess], None],
+    ) -> None:
+        self.plan = plan
+        self.name = plan.name
+        self.party = party
+        self.restarts = 0
+        self.is_ready = False
+        self.told_to_stop = False
+        self.error: str | None = None
+        self.detail = ""
+        self.last_status: int | None = None
+        self.last_exit: str | None = None
+        ranks = ("permanent", "transient", "temporary")
+        self.policy = RestartPolicy(min((each.restart for each in actors), key=ranks.index))
+        self._hang_after_ns = int(min(each.hang_after_s for each in actors) * 1e9)
+        self._start_within_ns = int(max(each.start_timeout_s for each in actors) * 1e9)
+        self._directory = directory
+        self._exited = exited
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._ended = asyncio.Event()
+        self._spawned_ns = 0
+        self._hung = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and not self._ended.is_set()
+
+    def spawn(self, control: str) -> Channel:
+        """Starts the process; returns this end of its descriptor channel."""
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "slabwire.runtime.worker", "--name", self.name, "--control", control]
+        command += ["--fd", str(far.fileno()), "--parent", str(os.getpid())]
+        self.is_ready = self._hung = False
+        self.error, self.detail = None, ""
+        self._ended.clear()
+        with self._log() as log, far:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[far.fileno()],
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C on the terminal is for whoever started the graph
+            )
+        self._spawned_ns = now_ns()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
+        return Channel(near)
+
+    def _environment(self) -> dict[str, str]:
+        threads = str(self.plan.threads)
+        pools = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **pools}
+
+    def _log(self) -> contextlib.closing[object]:
+        path = self._directory.log(self.name)
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > _LOG_NBYTES:
+                path.replace(path.with_suffix(".log.1"))
+        return open(path, "ab")  # type: ignore[return-value]
+
+    def _reap(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        status = process.wait()
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self.is_ready = False
+        self.last_status = status
+        self.last_exit = "hung and was killed" if self._hung else _in_words(status)
+        self._ended.set()
+        self._exited(self)
+
+    def why(self) -> str:
+        """How it ended last, with the error that it reported if it did."""
+        return f"{self.last_exit}: {self.error}" if self.error else str(self.last_exit)
+
+    def end_if_hung(self, alive_ns: int) -> None:
+        """Kills a worker that has not come round to its loop for too long, after having it write its stacks."""
+        if not self.is_alive or self._hung:
+            return
+        now = now_ns()
+        if not self.is_ready:
+            hung, limit_ns = now - self._spawned_ns > self._start_within_ns, self._start_within_ns
+        else:
+            hung, limit_ns = alive_ns > 0 and now - alive_ns > self._hang_after_ns, self._hang_after_ns
+        if hung:
+            self._hung = True
+            logger.error("%s made no progress for %.0f s; its stacks are in its log; it is killed", self.name, limit_ns / 1e9)
+            self._signal(HUNG_SIGNAL)
+            asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.is_alive and self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def wait_ended(self, timeout_s: float | None) -> bool:
+        """Waits until the process was reaped; False if that took too long."""
+        if not self.is_alive:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _in_words(status: int) -> str:
+    if status < 0:
+        try:
+            return f"killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return "ended" if status == 0 else f"ended with status {status}"

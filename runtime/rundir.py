@@ -1,0 +1,117 @@
+"""Where a running graph keeps what must have a name: sockets, logs and a locked pid file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from .errors import StartError
+
+# Of the path of a Unix socket (sun_path has 108 bytes with its terminating zero).
+LONGEST_SOCKET_PATH = 107
+
+
+def base_directory() -> Path:
+    """$SLABWIRE_RUN_DIR, else $XDG_RUNTIME_DIR/slabwire, else slabwire-<uid> among the temporary files."""
+    named = os.environ.get("SLABWIRE_RUN_DIR")
+    if named:
+        return Path(named)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "slabwire"
+    return Path(tempfile.gettempdir()) / f"slabwire-{os.getuid()}"
+
+
+def graph_directory(name: str) -> Path:
+    """The directory of the graph `name`, whether it runs or not."""
+    return base_directory() / name
+
+
+def list_graphs() -> list[str]:
+    """The names of the graphs that run. Removes what a killed supervisor left behind."""
+    base = base_directory()
+    names = []
+    for each in sorted(base.iterdir()) if base.is_dir() else []:
+        if not each.is_dir():
+            continue
+        if is_running(each):
+            names.append(each.name)
+        else:
+            shutil.rmtree(each, ignore_errors=True)
+    return names
+
+
+def is_running(directory: Path) -> bool:
+    """Whether a supervisor holds the lock of that directory."""
+    try:
+        descriptor = os.open(directory / "pid", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class RunDirectory:
+    """The directory of one running graph, locked while this object lives. Raises StartError if the name is taken."""
+
+    def __init__(self, name: str) -> None:
+        self.path = graph_directory(name)
+        _make_private(base_directory())
+        if self.path.exists() and not is_running(self.path):
+            shutil.rmtree(self.path, ignore_errors=True)
+        _make_private(self.path)
+        longest = str(self.path / "control")
+        if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
+            raise StartError(
+                f"the socket path {longest} has over {LONGEST_SOCKET_PATH} bytes; set SLABWIRE_RUN_DIR to a shorter directory"
+            )
+        self._lock = os.open(self.path / "pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(self._lock, 20).decode().strip()
+            os.close(self._lock)
+            raise StartError(
+                f"a graph named {name!r} is running already (supervisor {pid}); stop it with `slabwire stop {name}`, "
+                "or run this one under another name"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, f"{os.getpid()}\n".encode())
+        (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control"
+
+    @property
+    def local(self) -> Path:
+        return self.path / "local"
+
+    def log(self, name: str) -> Path:
+        return self.path / "logs" / f"{name}.log"
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _make_private(directory: Path) -> None:
+    """Makes a directory of mode 0700. Raises StartError if it is somebody else's or open to others."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.lstat()
+    except OSError as error:
+        raise StartError(f"cannot make the directory {directory}: {error.strerror}; set SLABWIRE_RUN_DIR") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise StartError(f"{directory} is not a directory of yours; set SLABWIRE_RUN_DIR to one that is")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        directory.chmod(0o700)

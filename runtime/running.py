@@ -1,0 +1,142 @@
+"""A graph that was started by this process: its client, its status, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .client import Client
+from .control import Control
+from .errors import Disconnected, StartError
+from .frames import FrameReader, write_frame
+from .rundir import graph_directory
+from .spec import GraphSpec
+
+# Over and above the time to drain: for on_stop hooks and the supervisor's own end.
+_STOP_MARGIN_S = 15.0
+
+
+class Running:
+    """A running graph, as `graph.run()` gives it. Leaving its `with` drains and stops it; nothing stays behind.
+
+    No signal handlers are installed. When this process dies, however it dies, the graph drains and ends.
+    """
+
+    def __init__(self, spec: GraphSpec, options: dict[str, Any]) -> None:
+        self.spec = spec
+        self.name: str = options.get("name") or spec.name
+        self.directory: Path = graph_directory(self.name)
+        self._drain_timeout_s = float(options["drain_timeout_s"])
+        self._client: Client | None = None
+        self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with far:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "slabwire.runtime.supervisor", "--fd", str(far.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[far.fileno()],
+                start_new_session=True,
+            )
+        try:
+            write_frame(self._tie, {"spec": spec.to_plain(), "options": options})
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_ready(self) -> None:
+        try:
+            event = FrameReader(self._tie).read()
+        except Disconnected:
+            raise StartError(f"the supervisor of graph {self.name!r} ended with status {self._process.wait()}") from None
+        if event["event"] != "ready":
+            error = StartError(f"graph {self.name!r} did not start: {event.get('error', event['event'])}")
+            error.detail = event.get("detail", "")
+            raise error
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        return self._process.pid
+
+    @property
+    def client(self) -> Client:
+        """A client of this graph, made at first use and closed with the graph."""
+        if self._client is None:
+            self._client = Client(self.name)
+        return self._client
+
+    def status(self) -> dict[str, Any]:
+        """What `slabwire ps` and `top` show, as a dict."""
+        with Control(self.name) as control:
+            return control.request("status")
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Waits for the graph to end by itself; its supervisor's exit status, or None if it still runs."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> int:
+        """Drains and stops; returns the supervisor's exit status. Stops at once what does not end in time."""
+        self._close_client()
+        self._say(b"s")
+        status = self.wait(self._drain_timeout_s + _STOP_MARGIN_S)
+        return self.kill() if status is None else self._ended(status)
+
+    def kill(self) -> int:
+        """Stops now: work in flight is lost."""
+        self._close_client()
+        self._say(b"k")
+        status = self.wait(_STOP_MARGIN_S)
+        if status is None:
+            self._process.kill()
+            status = self._process.wait()
+        return self._ended(status)
+
+    def _ended(self, status: int) -> int:
+        self._tie.close()
+        return status
+
+    def _say(self, order: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._tie.sendall(order)
+
+    def _close_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def start(
+    spec: GraphSpec, *, name: str | None = None, drain_timeout_s: float = 10.0, listen: str | None = None
+) -> Running:
+    """Starts a supervisor for the graph and waits until all its actors are ready.
+
+    `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address. Raises StartError with
+    the reason.
+    """
+    options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen}
+    return Running(spec, options)
+
+

@@ -1,0 +1,204 @@
+"""A graph as plain data: what travels from the process that defines it to supervisor, workers and clients.
+
+Everything here packs into msgpack by `to_plain` and comes back by `graph_from_plain`.
+User code appears only as a `CodeSpec`; nothing in this file imports it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+WhenFull = Literal["block", "reject", "drop_newest", "drop_oldest"]
+Restart = Literal["permanent", "transient", "temporary"]
+HandlerKind = Literal["plain", "generator", "coroutine", "async_generator"]
+TypeKind = Literal["any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor"]
+
+
+@dataclass(frozen=True)
+class TypeSpec:
+    """What a field or a port carries, as far as an annotation says it.
+
+    For a tensor `dtypes` lists the names of the dtypes allowed (empty: any) and `dims` its axes as written
+    ("h", "3", "*batch", "..."; None: any rank). A dataclass is a "dict". `optional`: None may stand for it.
+    """
+
+    kind: TypeKind = "any"
+    text: str = "Any"
+    dtypes: tuple[str, ...] = ()
+    dims: tuple[str, ...] | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One parameter of a handler: one field of the messages it takes."""
+
+    name: str
+    type: TypeSpec
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """How inputs of a `@batched` handler are gathered: at most `max_size`, waiting at most `max_wait_s`."""
+
+    max_size: int
+    max_wait_s: float
+
+
+@dataclass(frozen=True)
+class HandlerSpec:
+    """One input port with its handler.
+
+    `result` is what one reply (for a stream: one item) carries. `replies` is False for a handler of an actor with
+    declared outputs whose return annotation is None: nothing leaves by the port of its own name.
+    """
+
+    port: str
+    kind: HandlerKind
+    fields: tuple[FieldSpec, ...]
+    result: TypeSpec
+    replies: bool = True
+    batch: BatchSpec | None = None
+    resumable: bool = False
+    summary: str = ""
+
+    @property
+    def streams(self) -> bool:
+        return self.kind in ("generator", "async_generator")
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """A declared output port."""
+
+    port: str
+    type: TypeSpec
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """How an actor's code reaches a worker.
+
+    "module": `origin` is a module's name; "file": a path, imported under its stem; "dill": `pickled` holds the object.
+    `search_path` is put in front of sys.path (the folder of a script, or the directory it was started in).
+    `arguments` holds the keyword arguments of the constructor: msgpack, or dill where `arguments_dilled`.
+    """
+
+    kind: Literal["module", "file", "dill"]
+    origin: str
+    qualname: str
+    search_path: tuple[str, ...] = ()
+    pickled: bytes = b""
+    arguments: bytes = b"\x80"
+    arguments_dilled: bool = False
+
+
+@dataclass(frozen=True)
+class ActorSpec:
+    """One actor of a graph, with all that `graph.add` was told."""
+
+    name: str
+    code: CodeSpec
+    handlers: tuple[HandlerSpec, ...]
+    outputs: tuple[OutputSpec, ...] = ()
+    replicas: int = 1
+    cores: int = 0  # whole cores it asks for; 0: a share of one
+    weight: int = 1
+    restart: Restart = "permanent"
+    worker: str | None = None  # actors that name the same worker share its process
+    concurrency: int = 64
+    hang_after_s: float = 30.0
+    start_timeout_s: float = 120.0
+    max_attempts: int = 3
+    memory_bytes: int = 1 << 30  # most that the slabs of its worker may grow to on its account
+    summary: str = ""
+
+    def handler(self, port: str) -> HandlerSpec | None:
+        return next((each for each in self.handlers if each.port == port), None)
+
+    def output_type(self, port: str) -> TypeSpec | None:
+        """The type that leaves by `port`: a declared output's, else the result of the handler of that name."""
+        for output in self.outputs:
+            if output.port == port:
+                return output.type
+        handler = self.handler(port)
+        return handler.result if handler is not None and handler.replies else None
+
+
+@dataclass(frozen=True)
+class PortRef:
+    """A port of an actor of the graph; prints as `actor.port`."""
+
+    actor: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.actor}.{self.port}"
+
+
+@dataclass(frozen=True)
+class EdgeSpec:
+    source: PortRef
+    target: PortRef
+    capacity: int = 64
+    when_full: WhenFull = "block"
+
+
+@dataclass(frozen=True)
+class RouteSpec:
+    """An exposed port: calls enter at `entry` and are answered by what leaves at `reply`."""
+
+    entry: PortRef
+    reply: PortRef
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A whole, validated graph. `routes` holds the exposed ports first in order of exposure, then the others that can
+    be called from inside (`exposed` says how many of them clients may use)."""
+
+    name: str
+    actors: tuple[ActorSpec, ...]
+    edges: tuple[EdgeSpec, ...] = ()
+    routes: tuple[RouteSpec, ...] = ()
+    exposed: int = 0
+
+    def actor(self, name: str) -> ActorSpec:
+        return next(each for each in self.actors if each.name == name)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Nested dicts, lists, str, int, float, bool, bytes and None: what msgpack packs."""
+        return asdict(self)
+
+
+def _type(plain: dict[str, Any]) -> TypeSpec:
+    dims = plain["dims"]
+    return TypeSpec(
+        plain["kind"], plain["text"], tuple(plain["dtypes"]), None if dims is None else tuple(dims), plain["optional"]
+    )
+
+
+def _handler(plain: dict[str, Any]) -> HandlerSpec:
+    fields = tuple(FieldSpec(each["name"], _type(each["type"]), each["required"]) for each in plain["fields"])
+    batch = BatchSpec(**plain["batch"]) if plain["batch"] else None
+    return HandlerSpec(**{**plain, "fields": fields, "result": _type(plain["result"]), "batch": batch})
+
+
+def _actor(plain: dict[str, Any]) -> ActorSpec:
+    code = CodeSpec(**{**plain["code"], "search_path": tuple(plain["code"]["search_path"])})
+    handlers = tuple(_handler(each) for each in plain["handlers"])
+    outputs = tuple(OutputSpec(each["port"], _type(each["type"])) for each in plain["outputs"])
+    return ActorSpec(**{**plain, "code": code, "handlers": handlers, "outputs": outputs})
+
+
+def graph_from_plain(plain: dict[str, Any]) -> GraphSpec:
+    """The inverse of `GraphSpec.to_plain` (after msgpack, where tuples have become lists)."""
+    edges = tuple(
+        EdgeSpec(PortRef(**each["source"]), PortRef(**each["target"]), each["capacity"], each["when_full"])
+        for each in plain["edges"]
+    )
+    routes = tuple(RouteSpec(PortRef(**each["entry"]), PortRef(**each["reply"])) for each in plain["routes"])
+    actors = tuple(_actor(each) for each in plain["actors"])
+    return GraphSpec(plain["name"], actors, edges, routes, plain["exposed"])

@@ -1,0 +1,113 @@
+"""Counters and latencies of a worker, in shared memory: right after kill -9, and read without asking the worker.
+
+The worker is the only writer; the supervisor maps it read-only. Counters go on where a predecessor stopped.
+"""
+
+from __future__ import annotations
+
+from ..shm.layout import Group, Layout, Word
+from ..shm.segment import Segment
+
+# Latency of a handler: bucket i counts runs of 2**i to 2**(i+1) nanoseconds; 44 doublings are 4.9 hours.
+BUCKETS = 44
+
+_READER = "supervisor"
+_WORKER_WORDS = ("spins", "parks", "wakes", "slab_bytes", "slab_used_bytes", "alive_ns")
+_CELL_WORDS = (
+    "handled",
+    "failed",
+    "redelivered",
+    "dead",
+    "expired",
+    "cancelled",
+    "sent",
+    "dropped",
+    "in_flight",
+    "outbox",
+    "busy_ns",
+    "busy_since_ns",
+)
+
+STATS = Layout(
+    "stats",
+    Group("worker", "worker", tuple(Word(name, name.replace("_", " "), _READER) for name in _WORKER_WORDS)),
+    Group(
+        "cells",
+        "worker",
+        (
+            *(Word(name, name.replace("_", " "), _READER) for name in _CELL_WORDS),
+            Word("latency", "handler runs by power of two of their nanoseconds", _READER, nbytes=8 * BUCKETS),
+        ),
+        rows="actors",
+    ),
+)
+
+
+class CellStats:
+    """The row of one actor instance. Written by its worker, one thread."""
+
+    __slots__ = ("_busy", "_first", "_latency", "_words")
+
+    def __init__(self, segment: Segment, row: int) -> None:
+        place = next(each for each in segment.placed.places if each.word.name == _CELL_WORDS[0])
+        self._words = segment.words
+        self._first = (place.offset + row * place.stride) // 8
+        self._busy = self._first + _CELL_WORDS.index("busy_ns")
+        self._latency = self._first + len(_CELL_WORDS)
+
+    def count(self, name: str, by: int = 1) -> None:
+        self._words[self._first + _CELL_WORDS.index(name)] += by
+
+    def show(self, name: str, value: int) -> None:
+        """Sets a gauge."""
+        self._words[self._first + _CELL_WORDS.index(name)] = value
+
+    def begin(self, now_ns: int) -> None:
+        """A handler starts to run: from here on it is busy, and may be hung."""
+        self._words[self._busy + 1] = now_ns
+
+    def end(self, started_ns: int, now_ns: int, *, waited: bool = False) -> None:
+        """It has returned. `waited`: most of the time went by in `await`, so it counts as latency alone."""
+        words, took = self._words, now_ns - started_ns
+        if not waited:
+            words[self._busy] += took
+            words[self._busy + 1] = 0
+        words[self._first] += 1
+        words[self._latency + min(took.bit_length() - 1, BUCKETS - 1) if took > 0 else self._latency] += 1
+
+    def reset_gauges(self) -> None:
+        """A successor starts with nothing in flight."""
+        for name in ("in_flight", "outbox", "busy_since_ns"):
+            self.show(name, 0)
+
+    def read(self) -> dict[str, int]:
+        """All counters and gauges, with `p50_us` and `p99_us` of the handler's runs."""
+        values = {name: self._words[self._first + index] for index, name in enumerate(_CELL_WORDS)}
+        buckets = [self._words[self._latency + index] for index in range(BUCKETS)]
+        return {**values, "p50_us": _quantile_us(buckets, 0.5), "p99_us": _quantile_us(buckets, 0.99)}
+
+
+class WorkerStats:
+    """The worker's own words."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._words = segment.words
+        self._first = segment.placed.word(_WORKER_WORDS[0])
+
+    def show(self, **values: int) -> None:
+        for name, value in values.items():
+            self._words[self._first + _WORKER_WORDS.index(name)] = value
+
+    def read(self) -> dict[str, int]:
+        return {name: self._words[self._first + index] for index, name in enumerate(_WORKER_WORDS)}
+
+
+def _quantile_us(buckets: list[int], share: float) -> int:
+    """The upper bound, in microseconds, of the bucket that the quantile falls into."""
+    wanted = share * sum(buckets)
+    seen = 0
+    for index, count in enumerate(buckets):
+        seen += count
+        if count and seen >= wanted:
+            return max(1, (2 << index) // 1000)
+    return 0

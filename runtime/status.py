@@ -1,0 +1,96 @@
+"""What `ps` and `top` show: one document about a running graph, read from shared memory without asking its workers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ..shm.bell import now_ns
+from .process import WorkerProcess
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def status_of(supervisor: Supervisor) -> dict[str, Any]:
+    """State, workers with their actors, edges and memory."""
+    board = supervisor.switchboard
+    workers = [_worker(supervisor, worker) for worker in supervisor.workers.values()]
+    return {
+        "graph": supervisor.name,
+        "pid": os.getpid(),
+        "state": supervisor.state,
+        "not_ready": [_reason(each) for each in supervisor.workers.values() if not each.is_ready],
+        "started_unix_s": supervisor.started_unix_s,
+        "clients": len(board.clients()),
+        "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
+        "supervisor": {"pid": os.getpid(), "pss_bytes": pss_nbytes(os.getpid()), "cpu_s": cpu_s(os.getpid())},
+        "workers": workers,
+        "edges": [_edge(supervisor, number) for number in range(len(supervisor.spec.edges))],
+    }
+
+
+def _reason(worker: WorkerProcess) -> dict[str, str]:
+    if worker.is_alive:
+        return {"actor": worker.name, "reason": f"starting (last: {worker.last_exit})" if worker.last_exit else "starting"}
+    return {"actor": worker.name, "reason": worker.why() if worker.last_exit else "not started"}
+
+
+def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
+    stats = supervisor.switchboard.worker_stats(worker.party)
+    names = ("spins", "parks", "wakes", "slab_bytes", "slab_used_bytes")
+    state = "ready" if worker.is_ready else "starting" if worker.is_alive else "stopped"
+    return {
+        "name": worker.name,
+        "pid": worker.pid if worker.is_alive else 0,
+        "cores": list(worker.plan.cores),
+        "state": "restarting" if state == "starting" and worker.restarts else state,
+        "restarts": worker.restarts,
+        "last_exit": worker.last_exit,
+        "pss_bytes": pss_nbytes(worker.pid) if worker.is_alive else 0,
+        "cpu_s": cpu_s(worker.pid) if worker.is_alive else 0.0,
+        **{name: stats.get(name, 0) for name in names},
+        "actors": [_actor(supervisor, worker, instance) for instance in worker.plan.instances],
+    }
+
+
+def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict[str, Any]:
+    stats = supervisor.switchboard.actor_stats(worker.party, instance)
+    busy_since = stats.pop("busy_since_ns")
+    busy_for_s = (now_ns() - busy_since) / 1e9 if busy_since else 0.0
+    return {"name": instance, **stats, "busy_s": stats.pop("busy_ns") / 1e9, "busy_for_s": max(0.0, busy_for_s)}
+
+
+def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
+    edge = supervisor.spec.edges[number]
+    lines = [each for each in supervisor.switchboard.lines.values() if each.edge == number]
+    return {
+        "source": str(edge.source),
+        "target": str(edge.target),
+        "capacity": edge.capacity,
+        "when_full": edge.when_full,
+        "waiting": sum(each.waiting() for each in lines),
+        "sent": sum(each.published() for each in lines),
+    }
+
+
+def pss_nbytes(pid: int) -> int:
+    """The memory of a process, what it shares counted by shares; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as rollup:
+            found = [line for line in rollup if line.startswith("Pss:")]
+    except OSError:
+        return 0
+    return int(found[0].split()[1]) * 1024 if found else 0
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -1,0 +1,397 @@
+"""The parent of all workers: spawns, watches, restarts and drains them. It imports no user code.
+
+Started as `python -m slabwire.runtime.supervisor --fd N` by whoever runs the graph, and tied to it by that socket: end of
+file means drain, then stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from ..shm import fence
+from .channel import Channel
+from .deadletters import DeadLetters
+from .errors import Disconnected, ProtocolError, SlabwireError, UnknownPort
+from .fields import did_you_mean
+from .frames import FrameReader, write_frame
+from .logs import configure_logging
+from .placement import Plan, plan
+from .process import WorkerProcess
+from .routing import Routing
+from .rundir import RunDirectory
+from .server import ControlServer
+from .spec import GraphSpec, graph_from_plain
+from .status import status_of
+from .switchboard import Party, Switchboard
+from .topology import Topology
+
+logger = logging.getLogger("slabwire")
+
+# How often hung workers are looked for. Deaths are noticed at once, by pidfd.
+LOOK_EVERY_S = 0.5
+# What workers get to run their on_stop and leave, after the draining.
+STOP_WITHIN_S = 5.0
+_POLL_DRAIN_S = 0.005
+
+
+class Supervisor:
+    """One running graph. Everything happens on one asyncio loop, in the main thread."""
+
+    def __init__(self, spec: GraphSpec, options: dict[str, Any], owner: socket.socket) -> None:
+        self.spec = spec
+        self.name = options.get("name") or spec.name
+        self.drain_timeout_s = float(options["drain_timeout_s"])
+        self.listen: str | None = options.get("listen")
+        self.state = "starting"
+        self.started_unix_s = time.time()
+        self.directory = RunDirectory(self.name)
+        self.plan: Plan = plan(spec, Topology.read())
+        self.switchboard = Switchboard(Routing(spec), self.plan)
+        self.workers: dict[str, WorkerProcess] = {}
+        self.dead_letters = DeadLetters()
+        self.failure: str | None = None
+        self._owner = owner
+        self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
+        self._local = _listen(self.directory.local)
+        self._stopped = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._gateway: WorkerProcess | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Runs the graph to its end; returns the exit status: 0 after a stop, 1 when it could not start or gave up."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_reader(self._owner, self._hear_owner)
+        loop.add_reader(self._local, self._accept)
+        self._server.attach(loop)
+        self._spawn_all()
+        watch = loop.create_task(self._watch())
+        await self._stopped.wait()
+        watch.cancel()
+        self._close()
+        return 1 if self.failure else 0
+
+    def _spawn_all(self) -> None:
+        for planned in self.plan.workers:
+            party = self.switchboard.home_of(planned.instances[0])
+            actors = [self.spec.actor(self.switchboard.routing.actor_of[each]) for each in planned.instances]
+            worker = WorkerProcess(planned, party, actors, self.directory, self._exited)
+            self.workers[planned.name] = worker
+            self._spawn(worker)
+
+    def _spawn(self, worker: WorkerProcess) -> None:
+        channel = worker.spawn(f"ipc://{self.directory.control}")
+        self._attach(worker.party, channel)
+
+    def _exited(self, worker: WorkerProcess) -> None:
+        """A worker has died, or has ended as it was told."""
+        self._detach(worker.party)
+        self.switchboard.wake_neighbours(worker.party)
+        if self.state in ("draining", "stopped") and worker.told_to_stop:
+            return
+        if self.state == "starting" and worker.error is not None:
+            self._give_up(f"{worker.name} could not start: {worker.error}")
+            return
+        delay_s = worker.policy.after_exit(failed=worker.last_status != 0, now_s=time.monotonic())
+        if delay_s is not None:
+            logger.warning("%s: %s; it is started again", worker.name, worker.last_exit)
+            asyncio.get_running_loop().call_later(delay_s, self._respawn, worker)
+        elif worker.policy.gave_up:
+            self._give_up(f"{worker.name} died {worker.policy.intensity} times within {worker.policy.window_s:.0f} s: {worker.why()}")
+        else:
+            logger.info("%s ended (%s) and is not started again: restart=%r", worker.name, worker.last_exit, worker.policy.restart)
+
+    def _respawn(self, worker: WorkerProcess) -> None:
+        if self.state != "stopped" and not worker.is_alive:
+            worker.restarts += 1
+            self._spawn(worker)
+
+    def _give_up(self, reason: str) -> None:
+        logger.error("the graph gives up: %s", reason)
+        if self.failure is None:
+            self.failure = reason
+            self._tell_owner({"event": "failed", "error": reason, "detail": ""})
+        self.stop(drain=False)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for worker in self.workers.values():
+                worker.end_if_hung(self.switchboard.worker_stats(worker.party).get("alive_ns", 0))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def stop(self, *, drain: bool = True, drain_timeout_s: float | None = None) -> None:
+        """Drains and stops; asked a second time, stops now."""
+        if self._stopping is not None:
+            drain = False
+            self._stopping.cancel()
+        timeout_s = self.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        self._stopping = asyncio.get_running_loop().create_task(self._end(timeout_s if drain else None))
+
+    async def _end(self, drain_timeout_s: float | None) -> None:
+        was_ready = self.state == "ready"
+        self.state = "draining"
+        if drain_timeout_s is not None and was_ready:
+            await self._drain(drain_timeout_s)
+        await self._stop_workers(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
+        self.state = "stopped"
+        self._tell_owner({"event": "stopped"})
+        self._stopped.set()
+
+    async def _drain(self, timeout_s: float) -> None:
+        """Takes no new requests and lets those in flight end."""
+        logger.info("draining, for at most %.1f s", timeout_s)
+        for worker in self.workers.values():
+            self._server.tell(worker.name, {"verb": "drain"})
+        until = time.monotonic() + timeout_s
+        idle = 0
+        while idle < 3 and time.monotonic() < until:
+            idle = idle + 1 if self.switchboard.is_idle() else 0
+            await asyncio.sleep(_POLL_DRAIN_S)
+        if idle < 3:
+            logger.warning("work was still in flight after %.1f s; it is cut off", timeout_s)
+
+    async def _stop_workers(self, *, within_s: float) -> None:
+        """In reverse of the order in which they were added to the graph."""
+        for worker in reversed(self.workers.values()):
+            worker.told_to_stop = True
+            if worker.is_ready and within_s:
+                self._server.tell(worker.name, {"verb": "stop"})
+            else:
+                worker.kill()
+        until = time.monotonic() + within_s
+        for worker in reversed(self.workers.values()):
+            await worker.wait_ended(max(0.0, until - time.monotonic()))
+        for worker in self.workers.values():
+            worker.kill()
+            await worker.wait_ended(None)
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for party in list(self.switchboard.parties.values()):
+            self._detach(party)
+        loop.remove_reader(self._local)
+        self._local.close()
+        self._server.close()
+        self.switchboard.close()
+        self.directory.remove()
+
+    # -- the owner ---------------------------------------------------------------------------------------------------
+
+    def _hear_owner(self) -> None:
+        """The process that started this graph: its orders, and its end."""
+        try:
+            received = self._owner.recv(64)
+        except OSError:
+            received = b""
+        if not received:
+            asyncio.get_running_loop().remove_reader(self._owner)
+            if self._stopping is None:
+                self.stop()
+        elif b"k" in received:
+            self.stop(drain=False)
+        elif b"s" in received:
+            self.stop()
+
+    def _tell_owner(self, event: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            write_frame(self._owner, event)
+
+    # -- descriptors -------------------------------------------------------------------------------------------------
+
+    def _attach(self, party: Party, channel: Channel) -> None:
+        party.channel = channel
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._serve_channel, party, channel)
+
+    def _detach(self, party: Party) -> None:
+        if party.channel is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(party.channel.fileno())
+            loop.remove_writer(party.channel.fileno())
+            party.channel.close()
+            party.channel = None
+
+    def _serve_channel(self, party: Party, channel: Channel) -> None:
+        try:
+            while party.channel is channel and (received := channel.receive()) is not None:
+                message, descriptors = received
+                for each in descriptors:
+                    os.close(each)
+                self.switchboard.answer(party, message)
+            self._flush_all()
+        except (Disconnected, ProtocolError):
+            self._detach(party)
+            if not party.instances:
+                self.switchboard.remove_client(party)
+                self._flush_all()
+
+    def _flush_all(self) -> None:
+        """Peers whose sockets were full get the rest when they have room."""
+        loop = asyncio.get_running_loop()
+        for party in self.switchboard.parties.values():
+            if party.channel is not None and party.channel.has_unsent:
+                loop.add_writer(party.channel.fileno(), self._flush, party)
+
+    def _flush(self, party: Party) -> None:
+        channel = party.channel
+        if channel is not None:
+            with contextlib.suppress(Disconnected):
+                if not channel.flush():
+                    return
+            asyncio.get_running_loop().remove_writer(channel.fileno())
+
+    def _accept(self) -> None:
+        """A client on this host, of the same user (or root), gets a party of its own."""
+        try:
+            connection, _ = self._local.accept()
+        except OSError:
+            return
+        if _peer_uid(connection) not in (os.getuid(), 0) or self.state in ("draining", "stopped"):
+            connection.close()
+            return
+        channel = Channel(connection)
+        party = self.switchboard.add_client(channel)
+        self._attach(party, channel)
+
+    # -- control -----------------------------------------------------------------------------------------------------
+
+    def _report(self, worker_name: str, message: dict[str, Any]) -> None:
+        """What a worker says over ZeroMQ."""
+        worker = self.workers.get(worker_name)
+        if worker is None or message.get("pid") != worker.pid:
+            return  # a late word of one that was replaced
+        verb = message["verb"]
+        if verb == "register":
+            self._server.tell(worker_name, self._start_of(worker))
+        elif verb == "ready":
+            worker.is_ready = True
+            self._became_ready()
+        elif verb == "failed":
+            worker.error, worker.detail = message["error"], message.get("detail", "")
+        elif verb == "dead":
+            self.dead_letters.add(message)
+
+    def _start_of(self, worker: WorkerProcess) -> dict[str, Any]:
+        planned = {"instances": list(worker.plan.instances), "cores": list(worker.plan.cores), "spin": worker.plan.spin}
+        return {"verb": "start", "spec": self.spec.to_plain(), "plan": planned, "endpoint": worker.party.number}
+
+    def _became_ready(self) -> None:
+        if self.state == "starting" and all(worker.is_ready for worker in self.workers.values()):
+            self.state = "ready"
+            logger.info("%s is ready", self.name)
+            self._tell_owner({"event": "ready", "name": self.name, "directory": str(self.directory.path)})
+
+    async def _serve(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One control request of the CLI or a client. Raises SlabwireError for what cannot be done."""
+        verb = request.get("verb")
+        if verb == "status":
+            return status_of(self)
+        if verb == "hello":
+            return {"graph": self.name, "state": self.state, "local": str(self.directory.local), "spec": _for_clients(self.spec)}
+        if verb == "stop":
+            self.stop(drain_timeout_s=request.get("drain_timeout_s"))
+            return {"stopping": self.name}
+        if verb == "restart":
+            return await self._restart(str(request.get("actor")))
+        if verb == "dead":
+            return {"dead": self.dead_letters.listed()}
+        if verb == "layout":
+            return {"segments": _described(self.switchboard)}
+        if verb == "describe":
+            return {"spec": _for_clients(self.spec), "plan": self.plan.to_plain()}
+        raise ProtocolError(f"nobody here knows the verb {verb!r}")
+
+    async def _restart(self, actor: str) -> dict[str, Any]:
+        """Ends the workers of an actor, or of one of its instances; their successors take over."""
+        routing = self.switchboard.routing
+        instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
+        if not instances:
+            hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
+            raise UnknownPort(f"graph {self.name!r} has no actor {actor!r}{hint}")
+        workers = list({self.switchboard.home_of(each).name for each in instances})
+        for name in workers:
+            self.workers[name].policy.forgive()
+            self.workers[name].terminate()
+        return {"restarted": workers}
+
+
+def _for_clients(spec: GraphSpec) -> dict[str, Any]:
+    """The spec without code: what clients need to know of ports and routes."""
+    plain = spec.to_plain()
+    for actor in plain["actors"]:
+        actor["code"].update(pickled=b"", arguments=b"\x80", arguments_dilled=False)
+    return plain
+
+
+def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
+    described = []
+    for purpose, layout, segment in switchboard.segments():
+        rows = {each.word.name: each.rows for each in segment.placed.places}
+        parameters = {
+            name: next(rows[group.words[0].name] for group in layout.groups if group.rows == name)
+            for name in layout.parameters
+        }
+        text = layout.describe(**parameters) if parameters else layout.describe()
+        described.append({"purpose": purpose, "layout": layout.name, "nbytes": segment.nbytes, "map": text})
+    return described
+
+
+def _listen(path: Any) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
+
+
+def main() -> int:
+    """The process. What goes wrong before it is ready is told to the owner."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    owner = socket.socket(fileno=parser.parse_args().fd)
+    configure_logging()
+    fence.register()
+    try:
+        document = FrameReader(owner).read()
+        owner.setblocking(False)
+        return asyncio.run(_run(graph_from_plain(document["spec"]), document["options"], owner))
+    except SlabwireError as error:
+        with contextlib.suppress(OSError):
+            write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
+        return 1
+
+
+async def _run(spec: GraphSpec, options: dict[str, Any], owner: socket.socket) -> int:
+    supervisor = Supervisor(spec, options, owner)
+    _log_to(supervisor.directory)
+    return await supervisor.run()
+
+
+def _log_to(directory: RunDirectory) -> None:
+    """From here on everything that is printed goes to the supervisor's log."""
+    log = os.open(directory.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+"""Who is connected to whom: every bell, lane, slab and table of a graph, held by the supervisor so that no death takes them.
+
+It owns the descriptors and hands out duplicates; it knows nothing of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..shm.bell import BELL, new_doorbell
+from ..shm.errors import OutOfMemory, SlabwireError
+from ..shm.inflight import INFLIGHT
+from ..shm.lane import LANE
+from ..shm.layout import LINE_NBYTES, Layout
+from ..shm.segment import Segment
+from ..shm.slab import SLAB
+from .caller import CALL_CAPACITY, REPLY_CAPACITY
+from .channel import MOST_DESCRIPTORS, Channel
+from .errors import ProtocolError, UnknownPort
+from .placement import Plan
+from .routing import Routing
+from .spec import ActorSpec
+from .stats import STATS, CellStats, WorkerStats
+
+FIRST_CLIENT = 1 << 16
+# What one client may make its slabs hold; a worker's limit is in its actors' memory_bytes.
+CLIENT_SLABS_NBYTES = 1 << 30
+_MOST_BLOCKS = 1 << 16
+
+
+@dataclass
+class Party:
+    """One endpoint: a worker (`instances`) or a client (none). `given` are the parties whose bells it has."""
+
+    number: int
+    name: str
+    bell: Segment
+    doorbell: int
+    instances: tuple[str, ...] = ()
+    limit_nbytes: int = CLIENT_SLABS_NBYTES
+    channel: Channel | None = None
+    given: set[int] = field(default_factory=set)
+    stats: Segment | None = None
+    tables: dict[str, Segment] = field(default_factory=dict)
+    routes: set[int] = field(default_factory=set)
+
+    def descriptors(self) -> list[int]:
+        return [self.bell.fd, self.doorbell]
+
+
+@dataclass
+class Line:
+    """One lane, and its two ends."""
+
+    number: int
+    segment: Segment
+    producer: Party
+    consumer: Party
+    purpose: str
+    source: str
+    target: str
+    edge: int = -1
+
+    def waiting(self) -> int:
+        placed, words = self.segment.placed, self.segment.words
+        return int(words[placed.word("head")] - words[placed.word("tail")])
+
+    def published(self) -> int:
+        return int(self.segment.words[self.segment.placed.word("head")])
+
+
+@dataclass
+class SlabLine:
+    """One slab, and whose it is."""
+
+    number: int
+    segment: Segment
+    owner: Party
+
+
+class Switchboard:
+    """Built from the graph and its plan: all workers' parties and all edges' lanes exist before any worker does.
+
+    Raises OutOfMemory when the machine has not enough for them. One thread.
+    """
+
+    def __init__(self, routing: Routing, plan: Plan) -> None:
+        self.routing = routing
+        self.plan = plan
+        self.parties: dict[int, Party] = {}
+        self.lines: dict[int, Line] = {}
+        self.slabs: dict[int, SlabLine] = {}
+        self._last_number = 0
+        self._next_client = FIRST_CLIENT
+        self._last_slab = 0
+        for number, worker in enumerate(plan.workers, start=1):
+            self._add_worker(number, worker.name, worker.instances)
+        for edge, spec in enumerate(routing.spec.edges):
+            for source in routing.instances[spec.source.actor]:
+                for target in routing.instances[spec.target.actor]:
+                    ends = self.home_of(source), self.home_of(target)
+                    self._connect(*ends, "edge", source, target, spec.capacity, edge)
+
+    def _actor(self, instance: str) -> ActorSpec:
+        return self.routing.spec.actor(self.routing.actor_of[instance])
+
+    def _add_worker(self, number: int, name: str, instances: tuple[str, ...]) -> None:
+        party = self._add_party(number, name)
+        party.instances = instances
+        party.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
+        party.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
+        for each in instances:
+            actor = self._actor(each)
+            largest_batch = max((h.batch.max_size for h in actor.handlers if h.batch), default=0)
+            rows = 1 + max(actor.concurrency, largest_batch)
+            party.tables[each] = Segment.create(INFLIGHT, f"in-flight table of {each}", inputs=rows)
+
+    def _add_party(self, number: int, name: str) -> Party:
+        party = Party(number, name, Segment.create(BELL, f"bell of {name}"), new_doorbell())
+        self.parties[number] = party
+        return party
+
+    def home_of(self, instance: str) -> Party:
+        """The worker that runs an actor instance."""
+        return next(party for party in self.parties.values() if instance in party.instances)
+
+    def _connect(
+        self, producer: Party, consumer: Party, purpose: str, source: str, target: str, capacity: int, edge: int = -1
+    ) -> Line:
+        self._last_number += 1
+        segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=max(64, 2 * capacity))
+        line = Line(self._last_number, segment, producer, consumer, purpose, source, target, edge)
+        self.lines[line.number] = line
+        return line
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    def add_client(self, channel: Channel) -> Party:
+        """A party for a process on this host that has connected to the local socket."""
+        self._next_client += 1
+        party = self._add_party(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
+        party.channel = channel
+        return party
+
+    def remove_client(self, party: Party) -> None:
+        """Its end: all that it had goes, and its neighbours are told."""
+        lanes = [each for each in self.lines.values() if party in (each.producer, each.consumer)]
+        slabs = [each for each in self.slabs.values() if each.owner is party]
+        for line in lanes:
+            del self.lines[line.number]
+            line.segment.close()
+        for slab in slabs:
+            del self.slabs[slab.number]
+            slab.segment.close()
+        del self.parties[party.number]
+        _close_party(party)
+        news = {"gone": party.number, "lanes": [e.number for e in lanes], "slabs": [e.number for e in slabs]}
+        for other in self._workers():
+            other.given.discard(party.number)
+            if other.channel is not None:
+                _tell(other, news, [])
+
+    def clients(self) -> list[Party]:
+        return [each for each in self.parties.values() if not each.instances]
+
+    def _workers(self) -> list[Party]:
+        return [each for each in self.parties.values() if each.instances]
+
+    # -- what is asked -----------------------------------------------------------------------------------------------
+
+    def answer(self, party: Party, message: dict[str, Any]) -> None:
+        """Serves one request of a party; a refusal is an answer too."""
+        if party.channel is None:
+            return
+        token = message.get("token")
+        try:
+            extra = self._serve(party, message)
+        except SlabwireError as error:
+            extra = {"error": [error.code, str(error)]}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            extra = {"error": [ProtocolError.code, f"request {message.get('ask')!r} is malformed: {error!r}"]}
+        _tell(party, {"answer": token, **extra}, [])
+
+    def _serve(self, party: Party, message: dict[str, Any]) -> dict[str, Any]:
+        what = message["ask"]
+        if what == "offers":
+            self._offer_all(party)
+        elif what == "grow":
+            return {"slab": self._grow(party, message["block_nbytes"], message["blocks"])}
+        elif what == "view":
+            slab = self.slabs.get(message["slab"])
+            if slab is not None:
+                self._offer(party, [self._slab_offer(slab)])
+        elif what == "route":
+            self._open_route(party, message["route"])
+        else:
+            raise ProtocolError(f"nobody here knows the request {what!r}")
+        return {}
+
+    def _offer_all(self, party: Party) -> None:
+        """Everything that is a party's: at the start of a worker and of each successor, and of a client."""
+        party.given.clear()
+        offers = [self._bell_offer(party, party)]
+        for instance, table in party.tables.items():
+            offers.append(({"what": "inflight", "instance": instance}, [table.fd]))
+        if party.stats is not None:
+            offers.append(({"what": "stats"}, [party.stats.fd]))
+        for line in self.lines.values():
+            offers += self._line_offers(party, line)
+        offers += [self._slab_offer(slab) for slab in self.slabs.values() if slab.owner is party]
+        self._offer(party, offers)
+
+    def _line_offers(self, party: Party, line: Line) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        for role, near, far in (("producer", line.producer, line.consumer), ("consumer", line.consumer, line.producer)):
+            if near is not party:
+                continue
+            if far is not party and far.number not in party.given:
+                party.given.add(far.number)
+                yield self._bell_offer(party, far)
+            label = {"what": "lane", "lane": line.number, "role": role, "peer": far.number, "purpose": line.purpose}
+            yield {**label, "source": line.source, "target": line.target, "edge": line.edge}, [line.segment.fd]
+
+    def _bell_offer(self, party: Party, other: Party) -> tuple[dict[str, Any], list[int]]:
+        party.given.add(other.number)
+        return {"what": "bell", "endpoint": other.number}, other.descriptors()
+
+    def _slab_offer(self, slab: SlabLine) -> tuple[dict[str, Any], list[int]]:
+        return {"what": "slab", "slab": slab.number, "owner": slab.owner.number}, [slab.segment.fd]
+
+    def _offer(self, party: Party, offers: list[tuple[dict[str, Any], list[int]]]) -> None:
+        labels: list[dict[str, Any]] = []
+        descriptors: list[int] = []
+        for label, own in offers:
+            if len(descriptors) + len(own) > MOST_DESCRIPTORS:
+                _tell(party, {"offer": labels}, descriptors)
+                labels, descriptors = [], []
+            labels.append({**label, "descriptors": len(own)})
+            descriptors += own
+        if labels:
+            _tell(party, {"offer": labels}, descriptors)
+
+    def _grow(self, party: Party, block_nbytes: int, blocks: int) -> int:
+        held = sum(each.segment.nbytes for each in self.slabs.values() if each.owner is party)
+        if not (0 < blocks <= _MOST_BLOCKS and 0 < block_nbytes and block_nbytes % LINE_NBYTES == 0):
+            raise ProtocolError(f"a slab of {blocks} blocks of {block_nbytes} bytes was asked for")
+        if held + blocks * block_nbytes > party.limit_nbytes:
+            raise OutOfMemory(
+                f"{party.name} holds {held} bytes of slabs and asks for {blocks * block_nbytes} more; its limit is "
+                f"{party.limit_nbytes} (memory_bytes= of graph.add)"
+            )
+        segment = Segment.create(
+            SLAB, f"slab of {party.name}", populate=True, blocks=blocks, payload_lines=blocks * block_nbytes // LINE_NBYTES
+        )
+        self._last_slab += 1
+        slab = SlabLine(self._last_slab, segment, party)
+        self.slabs[slab.number] = slab
+        self._offer(party, [self._slab_offer(slab)])
+        return slab.number
+
+    def _open_route(self, party: Party, route: int) -> None:
+        """Lanes from a caller to the entry of a route, and back to it from everybody who may answer."""
+        allowed = len(self.routing.spec.routes) if party.instances else self.routing.spec.exposed
+        if not 0 <= route < allowed:
+            raise UnknownPort(f"there is no route {route}")
+        if route in party.routes:
+            return
+        party.routes.add(route)
+        actors = self.routing.actors_on(route)
+        lines = [self._reply_line(each, party) for actor in actors for each in self.routing.instances[actor]]
+        lines += [self._call_line(party, each) for each in self.routing.instances[actors[0]]]
+        # Callees first: when the caller has its lanes, everybody who may answer has been told.
+        for line in filter(None, lines):
+            callee = line.producer if line.purpose == "reply" else line.consumer
+            for near in dict.fromkeys((callee.number, party.number)):
+                if self.parties[near].channel is not None:
+                    self._offer(self.parties[near], list(self._line_offers(self.parties[near], line)))
+
+    def _reply_line(self, instance: str, party: Party) -> Line | None:
+        """A new lane, unless one exists."""
+        home = self.home_of(instance)
+        if self._has("reply", instance, party, home, party):
+            return None
+        return self._connect(home, party, "reply", instance, party.name, REPLY_CAPACITY)
+
+    def _call_line(self, party: Party, instance: str) -> Line | None:
+        home = self.home_of(instance)
+        if self._has("call", instance, party, party, home):
+            return None
+        return self._connect(party, home, "call", party.name, instance, CALL_CAPACITY)
+
+    def _has(self, purpose: str, instance: str, caller: Party, producer: Party, consumer: Party) -> bool:
+        named = (instance, caller.name) if purpose == "reply" else (caller.name, instance)
+        return any(
+            (each.purpose, each.source, each.target) == (purpose, *named)
+            and each.producer is producer
+            and each.consumer is consumer
+            for each in self.lines.values()
+        )
+
+    # -- what is seen ------------------------------------------------------------------------------------------------
+
+    def wake_neighbours(self, party: Party) -> None:
+        """Somebody died: those who wait for it look again."""
+        for line in self.lines.values():
+            other = line.consumer if line.producer is party else line.producer if line.consumer is party else None
+            if other is not None:
+                os.eventfd_write(other.doorbell, 1)
+
+    def worker_stats(self, party: Party) -> dict[str, int]:
+        return WorkerStats(party.stats).read() if party.stats is not None else {}
+
+    def actor_stats(self, party: Party, instance: str) -> dict[str, int]:
+        if party.stats is None:
+            return {}
+        stats = CellStats(party.stats, party.instances.index(instance)).read()
+        waiting = [e.waiting() for e in self.lines.values() if e.target == instance and e.purpose != "reply"]
+        return {**stats, "waiting": sum(waiting)}
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is being handled: a drained graph."""
+        if any(line.waiting() for line in self.lines.values() if line.purpose != "reply"):
+            return False
+        for party in self._workers():
+            for instance in party.instances:
+                stats = self.actor_stats(party, instance)
+                if stats["in_flight"] or stats["busy_since_ns"]:
+                    return False
+        return True
+
+    def segments(self) -> Iterator[tuple[str, Layout, Segment]]:
+        """Every segment with what it is for."""
+        for party in self.parties.values():
+            yield f"bell of {party.name}", BELL, party.bell
+            if party.stats is not None:
+                yield f"counters of {party.name}", STATS, party.stats
+            for instance, table in party.tables.items():
+                yield f"in-flight table of {instance}", INFLIGHT, table
+        for line in self.lines.values():
+            yield f"lane {line.number}: {line.source} -> {line.target} ({line.purpose})", LANE, line.segment
+        for slab in self.slabs.values():
+            yield f"slab {slab.number} of {slab.owner.name}", SLAB, slab.segment
+
+    def close(self) -> None:
+        for _, _, segment in list(self.segments()):
+            segment.close_descriptor()
+        for party in self.parties.values():
+            _close_party(party)
+
+
+def _close_party(party: Party) -> None:
+    party.bell.close_descriptor()
+    if party.doorbell >= 0:
+        os.close(party.doorbell)
+        party.doorbell = -1
+    if party.channel is not None:
+        party.channel.close()
+        party.channel = None
+
+
+def _tell(party: Party, message: dict[str, Any], descriptors: list[int]) -> None:
+    if party.channel is None:
+        return
+    try:
+        party.channel.send(message, descriptors)
+    except SlabwireError:
+        return  # it is dying: whoever watches it will notice

@@ -1,0 +1,65 @@
+"""One input that an actor is handling, with the outputs that wait to leave."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..shm.inflight import RUNNING_ROW
+from .message import Header
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .handler import Handler
+    from .parcel import Parcel
+
+REPLY_KEY = -1  # where edges are named by their number, this names the way back to the caller
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge."""
+
+    parcel: Parcel
+    kind: int
+    flags: int
+    source: int
+    edge: int
+    ordinal: int
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """`row` is its row in the in-flight table. `floor` and `sent` are what a predecessor had published: outputs of
+    ordinals below are not sent again.
+    """
+
+    header: Header
+    lane: int
+    sequence: int
+    attempt: int
+    row: int = RUNNING_ROW
+    ordinal: int = 0
+    floor: int = 0
+    sent: dict[int, int] = field(default_factory=dict)
+    outbox: deque[Dispatch] = field(default_factory=deque)
+    handler: Handler | None = None
+    items: Iterator[Any] | AsyncIterator[Any] | None = None
+    task: asyncio.Task[None] | None = None
+    room: asyncio.Future[None] | None = None
+    value: Any = None
+    started_ns: int = 0
+    finished: bool = False
+    cancelled: bool = False
+
+    def was_sent(self, edge: int, ordinal: int) -> bool:
+        """Whether a predecessor published this output."""
+        return ordinal < self.sent.get(edge, self.floor)
+
+
+# The input that the running handler, or the running task, works on.
+current: ContextVar[Work | None] = ContextVar("slabwire_current", default=None)

@@ -1,0 +1,376 @@
+"""The worker process: polls its lanes, runs its actors, ticks asyncio, parks.
+
+Started by the supervisor as `python -m slabwire.runtime.worker`; it builds itself from what the supervisor tells it over
+ZeroMQ and from the descriptors that it is handed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import inspect
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import msgpack
+import zmq
+
+from ..shm.bell import BLOCKS, RECORDS, ROOM, now_ns
+from ..shm.inflight import INFLIGHT, Inflight
+from ..shm.lane import Consumer, Producer
+from ..shm.segment import Segment
+from . import pause
+from .actor import Actor, handlers_of
+from .binding import CellBinding
+from .calls import AsyncCalls
+from .caller import Caller
+from .cell import Cell
+from .channel import Channel
+from .code import construct
+from .endpoint import Endpoint
+from .errors import Disconnected, SlabwireError
+from .lifeline import die_with_parent
+from .link import Link
+from .logs import configure_logging
+from .message import read_header
+from .outlets import Outlets
+from .scheduler import RunQueue
+from .spec import PortRef, graph_from_plain
+from .routing import Routing
+from .stats import STATS, CellStats, WorkerStats
+from .work import Work
+
+logger = logging.getLogger("slabwire")
+
+# How long one actor runs before its neighbours in the worker get their turn.
+QUANTUM_NS = 500_000
+# While a coroutine waits for something outside, asyncio gets a look at least this often.
+TICK_NS = 1_000_000
+FIRST_CLIENT = 1 << 16
+HUNG_SIGNAL = signal.SIGUSR1
+
+
+class Worker:
+    """One process of a graph, as told by `start`: the graph, the plan's line for it, and its endpoint's number."""
+
+    def __init__(self, name: str, link_socket: socket.socket, control: zmq.Socket[bytes], start: dict[str, Any]) -> None:
+        self.name = name
+        self.control = control
+        self.plan = start["plan"]
+        spec = graph_from_plain(start["spec"])
+        self.routing = Routing(spec)
+        self.loop, self._selector = pause.pausing_loop()
+        asyncio.set_event_loop(self.loop)
+        self.link = Link(Channel(link_socket), self._heard)
+        limit = sum(spec.actor(self.routing.actor_of[each]).memory_bytes for each in self.plan["instances"])
+        self.endpoint = Endpoint(
+            start["endpoint"], self.link.ask, self._lane_opened, may_spin=self.plan["spin"], limit_nbytes=limit
+        )
+        self.caller = Caller(self.endpoint, self.routing, inside=True)
+        self.cells: dict[str, Cell] = {}
+        self._tables: dict[str, Inflight] = {}
+        self._outlets: dict[str, Outlets] = {}
+        self._stats: WorkerStats | None = None
+        self._stats_segment: Segment | None = None
+        self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
+        self._queue = RunQueue({each: self._spec_of(each).weight for each in self.plan["instances"]})
+        self._stopping = False
+        self._started = False
+        self._last_tick_ns = 0
+
+    def _spec_of(self, instance: str) -> Any:
+        return self.routing.spec.actor(self.routing.actor_of[instance])
+
+    # -- building ----------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Constructs the actors and takes over what a predecessor left. Raises LoadError."""
+        actors = {each: construct(self._spec_of(each)) for each in self.plan["instances"]}
+        self.link.ask("offers")
+        for row, instance in enumerate(self.plan["instances"]):
+            self._add_cell(row, instance, actors[instance])
+        for label, end in self._early:
+            self._lane_opened(label, end)
+        self._early.clear()
+        kept = [
+            (left.lane, read_header(table.record(left.row), 0))
+            for table in self._tables.values()
+            for left in table.live()
+            if left.row
+        ]
+        self.endpoint.recover(kept)
+        for cell in self.cells.values():
+            cell.recover(self.endpoint.consumers)
+        self._watch()
+
+    def _add_cell(self, row: int, instance: str, actor: Actor) -> None:
+        spec, segment = self._spec_of(instance), self._stats_segment
+        if segment is None:
+            raise Disconnected("the supervisor handed over no stats segment")
+        stats, table = CellStats(segment, row), self._tables[instance]
+        outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
+        calls = AsyncCalls(self.caller, self.routing, inside=True)
+        actor._binding = CellBinding(instance, tuple(self.plan["cores"]), self.endpoint, outlets, calls)
+        handlers = handlers_of(actor, spec.name)
+        ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
+        self.cells[instance] = Cell(
+            instance, spec, actor, ports, table, outlets, self.endpoint, stats, self.loop, self._buried
+        )
+
+    def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "gone" in message:
+            self._forget(message["gone"], message["lanes"], message["slabs"])
+        for label, own in self.endpoint.take_offers(message.get("offer", []), descriptors):
+            if label["what"] == "inflight":
+                segment = Segment.open(own[0], INFLIGHT, writable=True)
+                self._tables[label["instance"]] = Inflight(segment)
+            else:
+                segment = self._stats_segment = Segment.open(own[0], STATS, writable=True)
+                self._stats = WorkerStats(segment)
+            segment.close_descriptor()
+
+    def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+        """Puts a lane where it belongs: to an actor here, or to this process as a caller."""
+        ours = label["source"] if isinstance(end, Producer) else label["target"]
+        if label["purpose"] != "edge" and not _is_callee(label, end):
+            self.caller.lane_opened(label, end)
+        elif ours not in self.cells:
+            self._early.append((label, end))
+        elif isinstance(end, Consumer):
+            self.cells[ours].inlets.append(end)
+            if label["peer"] >= FIRST_CLIENT:
+                self.cells[ours].calls_from_clients.add(end.lane)
+        elif label["purpose"] == "edge":
+            self.cells[ours].outlets.edges.setdefault(label["edge"], []).append(end)
+        else:
+            self.cells[ours].outlets.replies[label["peer"]] = end
+
+    def _forget(self, endpoint: int, lanes: list[int], slabs: list[int]) -> None:
+        for cell in self.cells.values():
+            cell.forget_caller(endpoint, lanes)
+        self.caller.replies = [lane for lane in self.caller.replies if lane.lane not in lanes]
+        self.endpoint.drop(lanes, endpoint, slabs)
+
+    def _buried(self, instance: str, work: Work, reason: str) -> None:
+        self._report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
+
+    def _watch(self) -> None:
+        bell = self.endpoint.bell
+        if bell is None:
+            raise Disconnected("the supervisor handed over no bell")
+        self._selector.watch(bell, self._reasons, self._has_news, self._asleep)
+        self.loop.add_reader(bell.fd, self.loop.stop)
+        self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
+        self.loop.add_reader(self.control.get(zmq.FD), self.loop.stop)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def start_actors(self) -> None:
+        """Runs the actors' `on_start`; they may call other actors by then."""
+        for cell in self.cells.values():
+            self._finish_hook(cell.actor.on_start())
+        self._started = True
+        self._report("ready")
+
+    def _finish_hook(self, result: Any) -> None:
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(result, loop=self.loop)
+            task.add_done_callback(lambda _: self.loop.stop())
+            while not task.done():
+                self._turn()
+            task.result()
+
+    def run(self) -> None:
+        """Works until the supervisor says stop."""
+        while not self._stopping:
+            self._turn()
+        for cell in self.cells.values():
+            self._finish_hook(cell.actor.on_stop())
+
+    def _turn(self) -> None:
+        """Works off what there is, then waits for more: spinning for a while if that has paid lately, else parked."""
+        self._show_awake()
+        if self._work():
+            return
+        self._collect_forwards()
+        bell, started = self.endpoint.bell, now_ns()
+        if bell is None:
+            return
+        spin_until = started + bell.spin_ns()
+        while now_ns() < spin_until:
+            if self._has_input():
+                bell.spins += 1
+                bell.waited(now_ns() - started)
+                return
+        pause.sleep(self.loop, self._sleep_s())
+        bell.waited(now_ns() - started)
+        self._obey()
+
+    def _work(self) -> bool:
+        progressed = self.caller.pump()
+        if self._started:
+            progressed |= self._run_cells()
+        now = now_ns()
+        if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
+            pause.tick(self.loop)
+            self._last_tick_ns = now
+            self._obey()
+        return progressed
+
+    def _run_cells(self) -> bool:
+        """One quantum for each actor that can use one, fairly."""
+        if len(self.cells) == 1:
+            (cell,) = self.cells.values()
+            return cell.step(now_ns() + QUANTUM_NS)
+        progressed = False
+        idle: set[str] = set()
+        while len(idle) < len(self.cells) and not progressed:
+            ready = [name for name, cell in self.cells.items() if name not in idle and cell.is_ready()]
+            started = now_ns()
+            name = self._queue.pick(ready, {}, started)
+            if name is None:
+                break
+            if self.cells[name].step(started + QUANTUM_NS):
+                progressed = True
+            else:
+                idle.add(name)
+            self._queue.charge(name, now_ns() - started)
+        return progressed
+
+    def _has_tasks(self) -> bool:
+        return self.caller.in_flight > 0 or any(cell.is_async for cell in self.cells.values())
+
+    def _has_input(self) -> bool:
+        return self.caller.has_news() or (self._started and any(cell.has_input() for cell in self.cells.values()))
+
+    def _has_news(self) -> bool:
+        """The last look after parking."""
+        if self._can_progress():
+            self.loop.stop()
+            return True
+        return False
+
+    def _can_progress(self) -> bool:
+        if self.caller.has_news():
+            return True
+        return self._started and any(cell.can_progress() for cell in self.cells.values())
+
+    def _reasons(self) -> int:
+        room = any(cell.waits_for_room() for cell in self.cells.values())
+        return RECORDS | (ROOM | BLOCKS if room else 0) | (BLOCKS if self.endpoint.forwards else 0)
+
+    def _sleep_s(self) -> float | None:
+        due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
+        return max(0.0, (min(due) - now_ns()) / 1e9) if due else None
+
+    def _collect_forwards(self) -> None:
+        if self.endpoint.forwards:
+            self.endpoint.reap()
+
+    def _asleep(self, asleep: bool) -> None:
+        if self._stats is not None:
+            self._show_awake()
+            if asleep:
+                self._stats.show(alive_ns=0)
+
+    def _show_awake(self) -> None:
+        stats, bell, pool = self._stats, self.endpoint.bell, self.endpoint.pool
+        if stats is not None and bell is not None:
+            stats.show(
+                spins=bell.spins,
+                parks=bell.parks,
+                wakes=bell.wakes,
+                slab_bytes=pool.nbytes,
+                slab_used_bytes=pool.used_nbytes,
+                alive_ns=now_ns(),
+            )
+
+    # -- control -----------------------------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        """Hears the supervisor, on both lines."""
+        self.link.pump()
+        while self.control.get(zmq.EVENTS) & zmq.POLLIN:
+            order = msgpack.unpackb(self.control.recv())
+            if order["verb"] == "drain":
+                for cell in self.cells.values():
+                    cell.draining = True
+            elif order["verb"] == "stop":
+                self._stopping = True
+                self.loop.stop()
+
+    def _report(self, verb: str, **details: Any) -> None:
+        self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
+
+    def close(self) -> None:
+        self.cells.clear()
+        self.endpoint.close()
+        self.link.close()
+        self.loop.close()
+
+
+def _is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
+    """Whether the near end of a call's or a reply's lane is an actor: the callee; else it is this process as caller."""
+    return (label["purpose"] == "call") == isinstance(end, Consumer)
+
+
+def _start_of(control: zmq.Socket[bytes], name: str) -> dict[str, Any]:
+    control.send(msgpack.packb({"verb": "register", "worker": name, "pid": os.getpid()}))
+    start: dict[str, Any] = msgpack.unpackb(control.recv())
+    return start
+
+
+def main() -> int:
+    """The process: 0 after a stop, 3 if it could not start (and said why)."""
+    parser = argparse.ArgumentParser()
+    for name in ("name", "control"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("fd", "parent"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent(options.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    faulthandler.register(HUNG_SIGNAL, all_threads=True)
+    configure_logging()
+    context = zmq.Context()
+    control = context.socket(zmq.DEALER)
+    control.setsockopt(zmq.LINGER, 1000)
+    control.setsockopt(zmq.IDENTITY, f"w:{options.name}".encode())
+    control.connect(options.control)
+    worker: Worker | None = None
+    try:
+        start = _start_of(control, options.name)
+        os.sched_setaffinity(0, start["plan"]["cores"])
+        worker = Worker(options.name, socket.socket(fileno=options.fd), control, start)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(worker, "_stopping", True))
+        worker.build()
+        worker.start_actors()
+        worker.run()
+        worker._report("stopped")
+        return 0
+    except Disconnected:
+        return 0  # the supervisor is gone, and so is the graph
+    except BaseException as error:
+        detail = traceback.format_exc()
+        logger.error("%s could not go on: %s", options.name, detail)
+        text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
+        control.send(
+            msgpack.packb({"verb": "failed", "worker": options.name, "pid": os.getpid(), "error": text, "detail": detail})
+        )
+        return 3
+    finally:
+        with contextlib.suppress(Exception):
+            control.close()
+            context.term()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

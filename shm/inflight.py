@@ -1,0 +1,103 @@
+"""The consumer's table of inputs that are being handled, from which a successor starts.
+
+Row 0 says which record a plain handler is running; the record itself stays in its lane. The other rows hold copies of
+inputs that outlive their call (generators, coroutines, batches), whose records have been given back.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .lane import RECORD_NBYTES
+from .layout import Group, Layout, Word
+from .segment import Segment
+
+INFLIGHT = Layout(
+    "inflight",
+    Group(
+        "rows",
+        "consumer",
+        (
+            Word("live", "1 while the row is in use; stored last, cleared first", "consumer's successor"),
+            Word("lane", "the lane it came by", "consumer's successor"),
+            Word("sequence", "its sequence number in that lane", "consumer's successor"),
+            Word("attempt", "how often it was begun", "consumer's successor"),
+            Word("ordinal", "outputs that were published for it", "consumer's successor"),
+            Word("copy", "its record", "consumer's successor", nbytes=RECORD_NBYTES),
+        ),
+        rows="inputs",
+        aligned=128,
+    ),
+)
+RUNNING_ROW = 0
+
+
+class Input(NamedTuple):
+    """What a row says: which record, how often begun, how many outputs published."""
+
+    row: int
+    lane: int
+    sequence: int
+    attempt: int
+    ordinal: int
+
+
+class Inflight:
+    """The table, written by the process that handles the inputs. One thread."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._words = segment.words
+        self._bytes = segment.bytes
+        place = next(each for each in segment.placed.places if each.word.name == "live")
+        self._first, self._stride = place.offset // 8, place.stride // 8
+        self._copy = segment.placed["copy"]
+        self._row_nbytes = place.stride
+        self.rows = place.rows
+        self._free = [row for row in reversed(range(1, self.rows)) if not self._words[self._first + row * self._stride]]
+
+    def begin_running(self, lane: int, sequence: int, attempt: int) -> None:
+        """Notes in row 0 what a plain handler is about to do."""
+        words, at = self._words, self._first
+        words[at] = 0
+        words[at + 1], words[at + 2], words[at + 3] = lane, sequence, attempt
+        words[at] = 1
+
+    def can_keep(self) -> bool:
+        return bool(self._free)
+
+    def keep(self, lane: int, sequence: int, attempt: int, record: memoryview) -> int:
+        """Copies an input into a free row, which it returns; the record may be given back after this."""
+        row = self._free.pop()
+        at, copy = self._first + row * self._stride, self._copy + row * self._row_nbytes
+        words = self._words
+        words[at + 1], words[at + 2], words[at + 3], words[at + 4] = lane, sequence, attempt, 0
+        self._bytes[copy : copy + RECORD_NBYTES] = record
+        words[at] = 1
+        return row
+
+    def restart(self, row: int, attempt: int) -> None:
+        """Counts one more attempt at a predecessor's input."""
+        self._words[self._first + row * self._stride + 3] = attempt
+
+    def sent(self, row: int, ordinal: int) -> None:
+        """Notes that the outputs below `ordinal` were published."""
+        self._words[self._first + row * self._stride + 4] = ordinal
+
+    def clear(self, row: int) -> None:
+        """The input is finished."""
+        self._words[self._first + row * self._stride] = 0
+        self._free.append(row)
+
+    def record(self, row: int) -> memoryview:
+        copy = self._copy + row * self._row_nbytes
+        return self._bytes[copy : copy + RECORD_NBYTES]
+
+    def live(self) -> list[Input]:
+        """What a predecessor left: row 0 first, if a plain handler was running."""
+        found = []
+        for row in range(self.rows):
+            at = self._first + row * self._stride
+            if self._words[at]:
+                found.append(Input(row, *self._words[at + 1 : at + 5].tolist()))
+        return found

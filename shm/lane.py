@@ -1,0 +1,252 @@
+"""The ring of records that carries one edge between two processes, and the table of what it has lent.
+
+One producer, one consumer, each writing only its own lines. A record is written first and published by one store of the
+head; it is given back by one store of the tail. A record may lend a block: the producer notes the loan in a row of `lent`,
+the consumer ends it by storing the loan's generation into the same row of `released`. The generation of a loan is the
+sequence number of its record plus one, so both tables need no counter of their own and a store is idempotent.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, Protocol
+
+from .bell import BLOCKS, RECORDS, ROOM, Ringer
+from .errors import CorruptLane
+from .layout import Group, Layout, Word
+from .segment import Segment
+
+RECORD_NBYTES = 256
+_LENT_NBYTES = 64
+_LENT = struct.Struct("<QIIQQQ")
+
+LANE = Layout(
+    "lane",
+    Group(
+        "producer",
+        "producer",
+        (Word("head", "records published so far", "consumer", pairs_with="waiting_for of the consumer's bell"),),
+    ),
+    Group(
+        "consumer",
+        "consumer",
+        (Word("tail", "records given back so far", "producer", pairs_with="waiting_for of the producer's bell"),),
+    ),
+    Group(
+        "lent_rows",
+        "producer",
+        (Word("lent", "generation, slab, block, and the lease it forwards (lane, row, generation)", "producer's successor", nbytes=_LENT_NBYTES),),
+        rows="leases",
+    ),
+    Group(
+        "released_rows",
+        "consumer",
+        (Word("released", "generation of the last loan of this row that has ended", "producer", pairs_with="waiting_for of the producer's bell"),),
+        rows="leases",
+    ),
+    Group(
+        "ring",
+        "producer",
+        (Word("record", "one record; published by head", "consumer", nbytes=RECORD_NBYTES, pairs_with="head"),),
+        rows="capacity",
+        aligned=128,
+    ),
+)
+
+
+class Source(NamedTuple):
+    """The lease that a forwarded block is held by: a row of another lane. Zeros: the block is the producer's own."""
+
+    lane: int = 0
+    row: int = 0
+    generation: int = 0
+
+
+class Lent(NamedTuple):
+    """One loan that a predecessor made and that has not ended."""
+
+    row: int
+    generation: int
+    slab: int
+    block: int
+    source: Source
+
+
+class Holder(Protocol):
+    """What a producer keeps for a loan until it ends: its own block, or the lease that it forwards."""
+
+    def returned(self) -> None: ...
+
+
+OWN = Source()
+
+
+class Producer:
+    """The writing end of a lane. One thread.
+
+    `unfinished` are the loans of a predecessor that have not ended; whoever takes over adopts each of them.
+    """
+
+    def __init__(self, segment: Segment, consumer: Ringer) -> None:
+        self.segment = segment
+        self.consumer = consumer
+        self._words = segment.words
+        self._bytes = segment.bytes
+        placed = segment.placed
+        self._head_word, self._tail_word = placed.word("head"), placed.word("tail")
+        self._lent, self._released = placed["lent"], placed.word("released")
+        self._ring = placed["record"]
+        self.capacity, self.leases = _parameters(segment)
+        self.head = self._words[self._head_word]
+        self._tail = _checked_tail(self._words[self._tail_word], self.head, self.capacity)
+        self.holders: dict[int, tuple[int, Holder]] = {}
+        self.unfinished = self._find_unfinished()
+        taken = {each.row for each in self.unfinished}
+        self._free_rows = [row for row in reversed(range(self.leases)) if row not in taken]
+
+    @property
+    def waiting(self) -> int:
+        """Records that the consumer has not given back."""
+        return int(self.head - self._words[self._tail_word])
+
+    def room(self) -> int:
+        """How many records may be published now. Reads the consumer's tail only when the ring looks full."""
+        if self.head - self._tail >= self.capacity:
+            self._tail = _checked_tail(self._words[self._tail_word], self.head, self.capacity)
+        return self.capacity - (self.head - self._tail)
+
+    def slot(self) -> int:
+        """Byte offset in `segment.bytes` of the next record; only while there is room."""
+        return self._ring + (self.head % self.capacity) * RECORD_NBYTES
+
+    def can_lend(self) -> bool:
+        """Whether a row is free for one more loan."""
+        return bool(self._free_rows) or self.reap() > 0
+
+    def lend(self, slab: int, block: int, holder: Holder, source: Source = OWN) -> int:
+        """Notes a loan for the record that is published next; returns its row. Only if `can_lend`."""
+        row = self._free_rows.pop()
+        generation = self.head + 1
+        _LENT.pack_into(self._bytes, self._lent + row * _LENT_NBYTES, generation, slab, block, *source)
+        self.holders[row] = (generation, holder)
+        return row
+
+    def adopt(self, lent: Lent, holder: Holder) -> None:
+        """Takes over a predecessor's loan."""
+        self.holders[lent.row] = (lent.generation, holder)
+
+    def publish(self) -> None:
+        """Makes the record written at `slot()` visible."""
+        self.head += 1
+        self._words[self._head_word] = self.head  # pairs with: Consumer.available
+        self.consumer.ring(RECORDS)
+
+    def reap(self) -> int:
+        """Gives back to their holders all loans that have ended; returns how many."""
+        words, first = self._words, self._released
+        ended = [row for row, (generation, _) in self.holders.items() if words[first + row] >= generation]
+        for row in ended:
+            _, holder = self.holders.pop(row)
+            self._free_rows.append(row)
+            holder.returned()
+        return len(ended)
+
+    def end_all(self) -> None:
+        """Ends every loan: the consumer is gone for good."""
+        for _, holder in self.holders.values():
+            holder.returned()
+        self.holders.clear()
+
+    def record(self, sequence: int) -> memoryview:
+        """A published record that has not been overwritten: one of the last `capacity`."""
+        start = self._ring + (sequence % self.capacity) * RECORD_NBYTES
+        return self._bytes[start : start + RECORD_NBYTES]
+
+    def _find_unfinished(self) -> list[Lent]:
+        found = []
+        for row in range(self.leases):
+            generation, slab, block, *source = _LENT.unpack_from(self._bytes, self._lent + row * _LENT_NBYTES)
+            # A generation above the head belongs to a record that was never published.
+            if self._words[self._released + row] < generation <= self.head:
+                found.append(Lent(row, generation, slab, block, Source(*source)))
+        return found
+
+
+class Consumer:
+    """The reading end of a lane. One thread, except for `release`, which any thread may call.
+
+    `cursor` is the sequence number of the record that is read next; what lies before it and after the tail is being handled.
+    """
+
+    def __init__(self, lane: int, segment: Segment, producer: Ringer) -> None:
+        self.lane = lane
+        self.segment = segment
+        self.producer = producer
+        self._words = segment.words
+        self._bytes = segment.bytes
+        placed = segment.placed
+        self._head_word, self._tail_word = placed.word("head"), placed.word("tail")
+        self._released = placed.word("released")
+        self._ring = placed["record"]
+        self.capacity, self.leases = _parameters(segment)
+        self.tail = self.cursor = self._words[self._tail_word]
+        self.head = self.tail
+        self.available()
+
+    def available(self) -> int:
+        """How many records wait to be read. Reads the producer's head only when none is known of.
+
+        Raises CorruptLane if the producer's index cannot be right.
+        """
+        if self.cursor == self.head:
+            head = self._words[self._head_word]  # pairs with: Producer.publish
+            if not self.tail <= head <= self.tail + self.capacity:
+                raise CorruptLane(f"lane {self.lane}: head {head} with tail {self.tail} and {self.capacity} records")
+            self.head = head
+        return self.head - self.cursor
+
+    def waiting(self) -> int:
+        """All records not given back, also those that arrived since `available` last looked."""
+        return int(self._words[self._head_word] - self.tail)
+
+    def offset(self) -> int:
+        """Byte offset in `segment.bytes` of the record at the cursor."""
+        return self.offset_of(self.cursor)
+
+    def offset_of(self, sequence: int) -> int:
+        """Byte offset of a record that has not been given back."""
+        return self._ring + (sequence % self.capacity) * RECORD_NBYTES
+
+    def commit(self) -> None:
+        """Gives back the record at the cursor; it will never be read again."""
+        self.cursor += 1
+        self.tail = self.cursor
+        self._words[self._tail_word] = self.tail  # pairs with: Producer.room
+        self.producer.ring(ROOM)
+
+    def release(self, row: int, generation: int) -> None:
+        """Ends a loan. Idempotent; may run in any thread, inside any function."""
+        self._words[self._released + row] = generation  # pairs with: Producer.reap
+        self.producer.ring(BLOCKS)
+
+    def release_all_but(self, rows: set[int]) -> None:
+        """Ends every loan that a predecessor held, but for those in `rows`, which are still needed.
+
+        Loans of records published from now on have generations above the head and are not touched.
+        """
+        head = self._words[self._head_word]
+        for row in range(self.leases):
+            if row not in rows and self._words[self._released + row] < head:
+                self._words[self._released + row] = head
+        self.producer.ring(BLOCKS)
+
+
+def _parameters(segment: Segment) -> tuple[int, int]:
+    rows = {each.word.name: each.rows for each in segment.placed.places}
+    return rows["record"], rows["released"]
+
+
+def _checked_tail(tail: int, head: int, capacity: int) -> int:
+    if not head - capacity <= tail <= head:
+        raise CorruptLane(f"tail {tail} of a lane with head {head} and {capacity} records")
+    return tail

@@ -1,0 +1,62 @@
+"""The reader's side of a block: read-only arrays whose lifetime is the lease."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .lane import Consumer, Source
+from .slab import Slab
+from .tensor import base_of, interface_of
+
+
+class Lease:
+    """The right to read one published block; it ends when the last array over it has died, in whatever thread.
+
+    `source` names it for whoever forwards the block.
+    """
+
+    __slots__ = ("_consumer", "block", "generation", "offset", "slab", "source")
+
+    def __init__(self, consumer: Consumer, source: Source, slab: Slab, block: int, generation: int, nbytes: int) -> None:
+        self._consumer = consumer
+        self.source = source
+        self.slab = slab
+        self.block = block
+        self.generation = generation
+        self.offset = slab.check(block, generation, nbytes)
+
+    def array(self, at: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None) -> NDArray[Any]:
+        """A read-only array, `at` bytes into the block."""
+        address = self.slab.segment.address + self.offset + at
+        array = np.asarray(LeaseBase(self, interface_of(address, shape, dtype, strides=strides, writable=False)))
+        return array if array.dtype == dtype else array.view(dtype)
+
+    def bytes(self) -> memoryview:
+        return self.slab.segment.bytes[self.offset : self.offset + self.slab.block_nbytes]
+
+    def returned(self) -> None:
+        """A forwarded block was released by its next reader: dropping this object ends the lease."""
+
+    def __del__(self) -> None:
+        source = getattr(self, "source", None)
+        if source is not None:
+            self._consumer.release(source.row, source.generation)
+
+
+class LeaseBase:
+    """The base of a received array; it holds the lease, and by it the mapping."""
+
+    __slots__ = ("__array_interface__", "lease")
+
+    def __init__(self, lease: Lease, interface: dict[str, Any]) -> None:
+        self.lease = lease
+        self.__array_interface__ = interface
+
+
+def lease_of(array: NDArray[Any]) -> Lease | None:
+    """The lease that an array was received under, if it is such an array or a view of one."""
+    base = base_of(array)
+    return base.lease if isinstance(base, LeaseBase) else None

@@ -1,0 +1,219 @@
+"""Blocks of shared memory for the tensors of messages: one mapping, cut into equal blocks, owned by one process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .errors import OutOfMemory, StaleReference
+from .layout import LINE_NBYTES, Group, Layout, Word, round_up
+from .segment import Segment
+from .tensor import base_of, interface_of, readable_dtype
+
+SLAB = Layout(
+    "slab",
+    Group(
+        "generations",
+        "owner",
+        (Word("generation", "odd while the block is out, raised whenever it is taken or comes back", "readers of the block"),),
+        rows="blocks",
+    ),
+    Group(
+        "payload",
+        "owner",
+        (Word("payload", "the blocks, one after the other, each a number of lines", "readers, by a read-only mapping", nbytes=LINE_NBYTES),),
+        rows="payload_lines",
+        aligned=LINE_NBYTES,
+    ),
+)
+
+# Room behind a loaned tensor for the metadata of its message, should that not fit its record.
+METADATA_NBYTES = 1024
+SMALLEST_BLOCK_NBYTES = 2048
+_FIRST_SLAB_NBYTES = 1 << 20
+_MOST_BLOCKS = 64
+_LEAST_BLOCKS = 4
+
+
+class Slab:
+    """One slab segment, as its owner or a reader sees it. `block_nbytes` is the size of each block."""
+
+    def __init__(self, identifier: int, segment: Segment) -> None:
+        self.identifier = identifier
+        self.segment = segment
+        rows = {each.word.name: each.rows for each in segment.placed.places}
+        self.blocks = rows["generation"]
+        self.block_nbytes = rows["payload"] * LINE_NBYTES // self.blocks
+        self._generation = segment.placed.word("generation")
+        self._payload = segment.placed["payload"]
+
+    def offset(self, block: int) -> int:
+        """Byte offset of a block in the segment."""
+        return self._payload + block * self.block_nbytes
+
+    def generation(self, block: int) -> int:
+        return self.segment.words[self._generation + block]
+
+    def raise_generation(self, block: int) -> int:
+        """Owner only: makes all earlier references to the block stale."""
+        generation = self.segment.words[self._generation + block] + 1
+        self.segment.words[self._generation + block] = generation
+        return generation
+
+    def check(self, block: int, generation: int, nbytes: int) -> int:
+        """The offset of a referenced block. Raises StaleReference if it is not, or no longer, that block."""
+        if block >= self.blocks or nbytes > self.block_nbytes:
+            raise StaleReference(f"slab {self.identifier} has {self.blocks} blocks of {self.block_nbytes} bytes, not {block} with {nbytes}")
+        if self.generation(block) != generation:
+            raise StaleReference(
+                f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, the reference says {generation}"
+            )
+        return self.offset(block)
+
+
+class Block:
+    """One block that is out: it comes back when its owner's own array and all leases of it are gone."""
+
+    __slots__ = ("generation", "index", "lends", "pool", "slab", "viewed")
+
+    def __init__(self, pool: Pool, slab: Slab, index: int) -> None:
+        self.pool = pool
+        self.slab = slab
+        self.index = index
+        self.generation = 0
+        self.lends = 0
+        self.viewed = False
+
+    def returned(self) -> None:
+        """One lease has ended."""
+        self.lends -= 1
+        self.pool.reclaim(self)
+
+    def address(self) -> int:
+        return self.slab.segment.address + self.slab.offset(self.index)
+
+    def bytes(self) -> memoryview:
+        start = self.slab.offset(self.index)
+        return self.slab.segment.bytes[start : start + self.slab.block_nbytes]
+
+
+class LoanBase:
+    """The base of a loaned array: while it or any view of it lives, the block stays out. Dies in any thread."""
+
+    __slots__ = ("__array_interface__", "block")
+
+    def __init__(self, block: Block, interface: dict[str, Any]) -> None:
+        self.block = block
+        self.__array_interface__ = interface
+
+    def __del__(self) -> None:
+        self.block.pool.unviewed.append(self.block)
+
+
+class Pool:
+    """All slabs of one process, as size classes with private free lists. One thread.
+
+    `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block first:
+    it is the one that is still in cache.
+    """
+
+    def __init__(self, grow: Callable[[int, int], Slab], reap: Callable[[], None], limit_nbytes: int) -> None:
+        self._grow = grow
+        self._reap = reap
+        self.limit_nbytes = limit_nbytes
+        self.slabs: dict[int, Slab] = {}
+        self._free: dict[int, list[Block]] = {}
+        self.unviewed: deque[Block] = deque()
+        self.nbytes = 0
+        self.used_nbytes = 0
+
+    def join(self, slab: Slab, out: dict[int, Block] | None = None) -> None:
+        """Adds a slab, all of whose blocks are free but for those in `out`, by index."""
+        self.slabs[slab.identifier] = slab
+        self.nbytes += slab.segment.nbytes
+        free = self._free.setdefault(slab.block_nbytes, [])
+        for index in reversed(range(slab.blocks)):
+            if out and index in out:
+                out[index].generation = slab.generation(index)
+                self.used_nbytes += slab.block_nbytes
+                continue
+            if slab.generation(index) % 2:
+                slab.raise_generation(index)  # a predecessor died with it
+            free.append(Block(self, slab, index))
+
+    def take(self, nbytes: int) -> Block:
+        """A free block of at least `nbytes`. Raises OutOfMemory when the pool may not grow to hold it."""
+        size = size_class(nbytes)
+        free = self._free.get(size)
+        self.collect()
+        if not free:
+            self._reap()
+            self.collect()
+            free = self._free.get(size)
+            if not free:
+                free = self._join_larger(size)
+        block = free.pop()
+        block.generation = block.slab.raise_generation(block.index)
+        self.used_nbytes += block.slab.block_nbytes
+        return block
+
+    def loan(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A writable array in a block of its own, uninitialised, aligned to 128 bytes."""
+        kind = readable_dtype(np.dtype(dtype))
+        nbytes = kind.itemsize
+        for length in shape:
+            nbytes *= length
+        block = self.take(nbytes + METADATA_NBYTES)
+        block.viewed = True
+        base = LoanBase(block, interface_of(block.address(), shape, kind, writable=True))
+        array = np.asarray(base)
+        return array if array.dtype == kind else array.view(kind)
+
+    def collect(self) -> None:
+        """Takes note of loaned arrays that have died."""
+        while self.unviewed:
+            block = self.unviewed.popleft()
+            block.viewed = False
+            self.reclaim(block)
+
+    def reclaim(self, block: Block) -> None:
+        """Frees a block if nothing needs it any more."""
+        if not block.lends and not block.viewed:
+            block.slab.raise_generation(block.index)
+            self.used_nbytes -= block.slab.block_nbytes
+            self._free[block.slab.block_nbytes].append(block)
+
+    def _join_larger(self, size: int) -> list[Block]:
+        held = sum(slab.blocks for slab in self.slabs.values() if slab.block_nbytes == size)
+        blocks = held or min(_MOST_BLOCKS, max(_LEAST_BLOCKS, _FIRST_SLAB_NBYTES // size))
+        while blocks > 1 and self.nbytes + blocks * size > self.limit_nbytes:
+            blocks //= 2
+        if self.nbytes + blocks * size > self.limit_nbytes:
+            raise OutOfMemory(
+                f"a block of {size} bytes: {self.used_nbytes} of {self.nbytes} bytes of this process's slabs are in use and "
+                f"memory_bytes={self.limit_nbytes} does not let them grow; raise it in graph.add, or keep fewer arrays"
+            )
+        self.join(self._grow(size, blocks))
+        return self._free[size]
+
+    def close(self) -> None:
+        for slab in self.slabs.values():
+            slab.segment.close_descriptor()
+
+
+def size_class(nbytes: int) -> int:
+    """The size of the blocks that serve `nbytes`: four classes to a doubling, so at most a quarter is wasted."""
+    if nbytes <= SMALLEST_BLOCK_NBYTES:
+        return SMALLEST_BLOCK_NBYTES
+    step = 1 << max(0, (nbytes - 1).bit_length() - 3)
+    return round_up(round_up(nbytes, step), LINE_NBYTES)
+
+
+def loaned_block(array: NDArray[Any]) -> Block | None:
+    """The block that an array lies in, if it is a loan or a view of one."""
+    base = base_of(array)
+    return base.block if isinstance(base, LoanBase) else None

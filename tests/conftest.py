@@ -1,0 +1,116 @@
+"""After every test: no process, no descriptor and no shared memory may be left."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+# How long the kernel is given to end processes whose parent has just gone: a leak stays for ever.
+_GRACE_S = 10.0
+
+
+def pytest_configure() -> None:
+    """Processes that outlive their parent become children of the test run, where they are seen."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process holds at one moment."""
+
+    children: frozenset[int]
+    descriptors: Counter[str]
+    mappings: Counter[str]
+    names: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Held:
+        return cls(_children(), _descriptors(), _mappings(), frozenset(os.listdir("/dev/shm")))
+
+    def left_since(self, before: Held) -> list[str]:
+        processes = [f"process {pid}: {_command_of(pid)}" for pid in sorted(self.children - before.children)]
+        descriptors = [f"descriptor of {each}" for each in (self.descriptors - before.descriptors).elements()]
+        mappings = [f"mapping of {each}" for each in (self.mappings - before.mappings).elements()]
+        names = [f"/dev/shm/{each}" for each in sorted(self.names - before.names)]
+        return [*processes, *descriptors, *mappings, *names]
+
+
+def _children() -> frozenset[int]:
+    """Living children of every thread; those that have ended, and that nobody here started, are reaped."""
+    pids = (int(word) for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split())
+    return frozenset(pid for pid in pids if not _is_dead(pid))
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "ZX"
+
+
+def _reap_adopted(known: frozenset[int]) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        for pid in map(int, (task / "children").read_text().split()):
+            if pid not in known and _is_dead(pid):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return "ended meanwhile"
+
+
+def _descriptors() -> Counter[str]:
+    targets: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            targets[os.readlink(f"/proc/self/fd/{name}")] += 1
+        except OSError:
+            continue  # the one that listed the folder
+    return targets
+
+
+def _mappings() -> Counter[str]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return Counter(line.split(maxsplit=5)[5] for line in lines if "/memfd:slabwire" in line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
+
+_PASSED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves something behind. A test that failed is let off: its traceback holds its objects."""
+    gc.collect()
+    before = Held.now()
+    yield
+    if not request.node.stash.get(_PASSED, False):
+        return
+    give_up = time.monotonic() + _GRACE_S
+    gc.collect()
+    while left := Held.now().left_since(before):
+        if time.monotonic() > give_up:
+            pytest.fail("left behind: " + "; ".join(left))
+        time.sleep(0.02)
+    _reap_adopted(before.children)

@@ -1,0 +1,213 @@
+"""User code reaches another process: by module, by file or by dill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slabwire.runtime.actor import Actor, FunctionActor
+from slabwire.runtime.code import code_spec, construct, is_loading, load, load_arguments, load_file, module_name
+from slabwire.runtime.errors import GraphError, LoadError
+from slabwire.runtime.spec import ActorSpec, CodeSpec
+
+SCRIPT = """
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+import msgpack
+import slabwire.runtime.actor as sw
+from slabwire.runtime.graph import Graph
+import neighbour
+
+@dataclass
+class Config:
+    size: int
+
+BASE = 10
+
+def shift(n):
+    return n + BASE
+
+class Add(sw.Actor):
+    def __init__(self, config, where, transform):
+        assert isinstance(config, Config), type(config)
+        assert isinstance(where, Path)
+        self.config, self.transform = config, transform
+
+    def plus(self, n: int) -> int:
+        return self.transform(n) + self.config.size
+
+def closure(k):
+    def times(n: int) -> int:
+        return n * k
+    return times
+
+graph = Graph("g")
+graph.add(Add, config=Config(5), where=Path("/"), transform=shift)
+graph.add(neighbour.Neighbour)
+graph.add(closure(3))
+graph.add(lambda n: n + BASE, name="lam")
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgpack.packb(graph.validate().to_plain()))
+"""
+
+NEIGHBOUR = """
+import slabwire.runtime.actor as sw
+
+class Neighbour(sw.Actor):
+    def hello(self) -> str:
+        return "hello"
+"""
+
+WORKER = """
+import sys, msgpack
+from slabwire.runtime.code import construct
+from slabwire.runtime.actor import handlers_of
+from slabwire.runtime.spec import graph_from_plain
+spec = graph_from_plain(msgpack.unpackb(sys.stdin.buffer.read()))
+values = {"add": 1, "times": 2, "lam": 3}
+for each in spec.actors:
+    (handler,) = handlers_of(construct(each)).values()
+    value = values.get(each.name)
+    print(each.name, each.code.kind, handler.function(**handler.bind({} if value is None else value, value is None)))
+"""
+
+
+def _run(arguments: list[str], folder: Path, given: bytes = b"") -> bytes:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, input=given, stdout=subprocess.PIPE, check=True
+    ).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "neighbour.py").write_text(NEIGHBOUR)
+    return tmp_path
+
+
+EXPECTED = ["add file 16", "neighbour module hello", "times dill 6", "lam dill 13"]
+
+
+def test_a_script_reaches_a_worker_in_another_folder(project: Path) -> None:
+    plain = _run(["script.py"], project)
+    assert _run(["-c", WORKER], Path("/"), plain).decode().splitlines() == EXPECTED
+
+
+def test_a_script_run_as_a_module(project: Path) -> None:
+    plain = _run(["-m", "script"], project)
+    assert _run(["-c", WORKER], project, plain).decode().splitlines()[0] == "add module 16"
+
+
+def test_code_of_a_prompt_goes_by_dill(project: Path) -> None:
+    (project / "neighbour.py").write_text(NEIGHBOUR)
+    plain = _run(["-c", SCRIPT.replace("assert isinstance(config, Config), type(config)", "pass")], project)
+    lines = _run(["-c", WORKER], project, plain).decode().splitlines()
+    assert lines == [line.replace("file", "dill") for line in EXPECTED]
+
+
+class Stated(Actor):
+    def __init__(self, value: Any = None) -> None:
+        if isinstance(value, str):
+            raise FileNotFoundError(value)
+        self.value = value
+
+    def get(self) -> Any:
+        return self.value
+
+
+class Shadowing(Actor):
+    def __init__(self) -> None:
+        self.loan = 1  # type: ignore[method-assign, assignment]
+
+    def get(self) -> int:
+        return 1
+
+
+def plain_function(n: int) -> int:
+    return n
+
+
+def _spec(code: CodeSpec) -> ActorSpec:
+    return ActorSpec("mine", code, ())
+
+
+def test_a_function_is_wrapped() -> None:
+    assert isinstance(construct(_spec(code_spec(plain_function, {}))), FunctionActor)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_dilled"),
+    [({"a": [1, 2.5, None, b"x", "y", True]}, False), ((1, 2), True), (Path("/tmp"), True), (1 << 70, True)],
+)
+def test_arguments_arrive_as_they_were(value: Any, is_dilled: bool) -> None:
+    spec = code_spec(Stated, {"value": value})
+    assert spec.arguments_dilled is is_dilled
+    assert load_arguments(spec) == {"value": value}
+
+
+def test_what_cannot_travel_is_named() -> None:
+    with pytest.raises(GraphError, match="actor 'mine': argument 'value' cannot travel to a worker"):
+        code_spec(Stated, {"other": 1, "value": (n for n in "abc")}, "mine")
+    frame = sys._getframe()
+
+    def local() -> Any:
+        return frame
+
+    with pytest.raises(GraphError, match="actor 'mine': variable 'frame' of the enclosing function cannot travel"):
+        code_spec(local, {}, "mine")
+
+
+def test_constructor_that_raises() -> None:
+    with pytest.raises(
+        LoadError, match=r"actor 'mine': Stated\(...\) failed: FileNotFoundError: model.onnx \(.*test_code.py:\d+\)"
+    ):
+        construct(_spec(code_spec(Stated, {"value": "model.onnx"})))
+
+
+def test_constructor_that_takes_a_name_of_actor() -> None:
+    with pytest.raises(LoadError, match=r"its constructor sets self\.loan, a name that Actor itself uses"):
+        construct(_spec(code_spec(Shadowing, {})))
+
+
+def test_class_under_the_main_guard_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "guarded.py").write_text("x = 1\n")
+    with pytest.raises(LoadError, match="has no 'Hidden' when it is imported; if it is defined under"):
+        load(CodeSpec("file", str(tmp_path / "guarded.py"), "Hidden"))
+
+
+def test_import_that_raises_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "breaks.py"
+    path.write_text("import os\n\nraise ValueError('no luck')\n")
+    with pytest.raises(LoadError) as caught:
+        load(CodeSpec("file", str(path), "Any"))
+    assert str(caught.value) == f"{path} could not be imported: ValueError: no luck ({path}:3)"
+    assert "Traceback" in caught.value.detail
+    assert not is_loading()
+
+
+def test_running_a_graph_while_it_is_imported(tmp_path: Path) -> None:
+    path = tmp_path / "unguarded.py"
+    path.write_text(
+        "from slabwire.runtime.graph import Graph\ndef f(n: int) -> int: ...\ng = Graph('g')\ng.add(f)\ng.run()\n"
+    )
+    with pytest.raises(LoadError, match=r'put graph.run\(\) under `if __name__ == "__main__":` \(.*unguarded.py:5\)'):
+        load(CodeSpec("file", str(path), "f"))
+
+
+def test_file_named_like_a_module_takes_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "queue.py"
+    path.write_text("here = True\n")
+    module = load_file(str(path))
+    try:
+        assert module.__name__ == "slabwire_file_queue"
+        assert load_file(os.path.relpath(path)) is module
+        assert module_name(str(tmp_path / "other" / "queue.py")) == "slabwire_file_queue_2"
+    finally:
+        del sys.modules[module.__name__]
