@@ -1,1 +1,40 @@
 """Benchmarks, each named by its topology; `slabwire bench` runs them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+# Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
+_BENCHES = {
+    "hop": ("hop", "command", "Round trips between two processes, beside pyzmq and multiprocessing."),
+    "read-page": ("read_page", "main", "Pages a second of examples/read_page.py, beside one straight script."),
+}
+
+
+class Benches(click.Group):
+    """The benches of this folder."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_BENCHES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _BENCHES:
+            return None
+        module, name, _ = _BENCHES[cmd_name]
+        try:
+            found: click.Command = getattr(import_module(f".{module}", __name__), name)
+        except ImportError as error:
+            remedy = "it runs in a checkout of the repository, after pip install -e '.[examples,bench]'"
+            raise click.ClickException(f"bench {cmd_name!r} is not available: {error}; {remedy}") from error
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in _BENCHES.items()])
+
+
+@click.command(cls=Benches)
+def command() -> None:
+    """Measure speed on this machine, beside other ways to do the same."""

@@ -11,11 +11,8 @@ from .actor import Context, Shape
 from .calls import AsyncCalls
 from .caller import deadline_of
 from .endpoint import Endpoint
-from .message import Header, Kind
 from .outlets import Outlets
-from .work import Work, current
-
-_OWN_ACCOUNT = Header(Kind.DATA)
+from .work import current
 
 
 class CellBinding:
@@ -29,14 +26,12 @@ class CellBinding:
         self._endpoint = endpoint
         self._outlets = outlets
         self._calls = calls
-        # What an actor emits outside of any input; it waits here for room.
-        self.on_own_account = Work(_OWN_ACCOUNT, 0, 0, 1)
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
         return self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
 
     def emit(self, port: str, value: Any) -> None:
-        self._outlets.send(current.get() or self.on_own_account, port, value)
+        self._outlets.send(current.get() or self._outlets.own_account, port, value)
 
     async def call(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None) -> Any:
         return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())
@@ -48,7 +43,7 @@ class CellBinding:
 
     @property
     def context(self) -> Context:
-        work = current.get() or self.on_own_account
+        work = current.get() or self._outlets.own_account
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
         return Context(header.request, work.attempt, header.trace, self._instance, self._cores, deadline_s, work.ordinal)

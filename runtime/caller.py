@@ -148,6 +148,12 @@ class Caller:
             self.finish(pending)
         pending.notify()
 
+    def close(self) -> None:
+        """Lets go of all lanes."""
+        self._entries.clear()
+        self.replies.clear()
+        self._pending.clear()
+
     @property
     def in_flight(self) -> int:
         return len(self._pending)

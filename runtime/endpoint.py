@@ -195,8 +195,12 @@ class Endpoint:
                 ringer.close()
         if self.bell is not None:
             self.bell.close()
+            self.bell = None
         self.producers.clear()
         self.consumers.clear()
+        self.ringers.clear()
+        self._readers.clear()
+        self.pool.close()
 
 
 def _rows_waiting(consumer: Consumer) -> list[int]:

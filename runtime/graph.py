@@ -15,7 +15,7 @@ from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, W
 from .types import why_not
 
 if TYPE_CHECKING:
-    from .running import Running
+    from .running import Launch
 
 MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
 POLICIES: tuple[str, ...] = get_args(WhenFull)
@@ -209,10 +209,11 @@ class Graph:
         lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
         return "\n".join(lines) + "\n"
 
-    def run(self, **options: Any) -> Running:
-        """Starts the graph: `with graph.run() as running:` or `async with`. Options are those of `running.start`.
+    def run(self, *, name: str | None = None, drain_timeout_s: float = 10.0, listen: str | None = None) -> Launch:
+        """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
-        Raises GraphError where the graph is not valid, StartError where it does not become ready.
+        `name` runs it under another name, `listen` also takes calls at a tcp:// address. Raises GraphError where the graph
+        is not valid; entering raises StartError where it does not become ready.
         """
         if is_loading():
             raise GraphError(
@@ -220,9 +221,9 @@ class Graph:
                 'put graph.run() under `if __name__ == "__main__":`'
             )
         spec = self.validate()
-        from .running import start
+        from .running import Launch
 
-        return start(spec, **options)
+        return Launch(spec, {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen})
 
 
 def _ends(edge: EdgeSpec) -> str:

@@ -74,4 +74,5 @@ class LocalConnection:
 
     def close(self) -> None:
         self.link.close()
+        self.caller.close()
         self.endpoint.close()

@@ -44,6 +44,8 @@ class Outlets:
         self._turn = 0
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
+        # What the actor emits outside of any input.
+        self.own_account = Work(Header(Kind.DATA), 0, 0, 1)
 
     def send(self, work: Work, port: str, value: Any, *, item: bool = False) -> None:
         """One output by a port: to the caller if this port answers the request, and along all its edges.
@@ -108,8 +110,9 @@ class Outlets:
         dispatch, deadline = work.outbox[0], work.header.deadline_ns
         if dispatch.edge == REPLY_KEY:
             producer = self.replies.get(work.header.reply_to)
-            needed = producer.capacity // 2 if producer is not None and dispatch.kind == Kind.ITEM else 0
-            return producer is None or (producer.room() > needed and dispatch.parcel.can_go(producer))
+            if producer is None or (dispatch.kind == Kind.ITEM and not _has_room_for_item(producer)):
+                return producer is None
+            return dispatch.parcel.can_go(producer)
         return bool(deadline and now_ns() >= deadline) or any(
             dispatch.parcel.can_go(producer) for producer in self.edges[dispatch.edge]
         )
@@ -135,7 +138,7 @@ class Outlets:
             return True  # the caller is gone
         # Items may fill half of the lane: the rest is kept for the single answers of other calls, of which a caller
         # has no more in flight than that. So a caller that does not read stops its own streams and nobody else.
-        if dispatch.kind == Kind.ITEM and producer.room() <= producer.capacity // 2:
+        if dispatch.kind == Kind.ITEM and not _has_room_for_item(producer):
             return False
         if not dispatch.parcel.can_go(producer):
             return False
@@ -186,13 +189,32 @@ class Outlets:
             oldest, _ = waiting.popleft()
             self._drop(oldest, EdgeFull(f"edge {edge.source} -> {edge.target} is full and newer messages came"))
 
-    def flush_overflow(self) -> None:
-        """Lets messages of drop_oldest edges go while there is room."""
+    @property
+    def holds_any(self) -> bool:
+        """Whether messages wait here that hold up no input."""
+        return bool(self.own_account.outbox or any(self.overflow.values()))
+
+    def can_shed(self) -> bool:
+        """Whether one of them could go now."""
+        if self.own_account.outbox and self.could_go(self.own_account):
+            return True
+        return any(
+            waiting and waiting[0][1].parcel.can_go(self._choose(waiting[0][1], waiting[0][0].header))
+            for waiting in self.overflow.values()
+        )
+
+    def shed(self) -> None:
+        """Lets messages go that hold up no input, while there is room."""
+        self.flush(self.own_account)
         for edge, waiting in self.overflow.items():
-            while waiting and waiting[0][1].parcel.can_go(self._choose(waiting[0][1], waiting[0][0].header)):
-                work, dispatch = waiting.popleft()
-                target = self._routing.number[self._routing.spec.edges[edge].target]
-                self._write(self._choose(dispatch, work.header), work, dispatch, target)
+            target = self._routing.number[self._routing.spec.edges[edge].target]
+            while waiting:
+                work, dispatch = waiting[0]
+                producer = self._choose(dispatch, work.header)
+                if not dispatch.parcel.can_go(producer):
+                    break
+                waiting.popleft()
+                self._write(producer, work, dispatch, target)
 
     def _drop(self, work: Work, error: SlabwireError) -> None:
         self._stats.count("dropped")
@@ -211,10 +233,6 @@ class Outlets:
                 if producer.room():
                     self._write(producer, work, dispatch, target)
 
-    def end_ports(self, port: str, spec_outputs: list[str], replies: bool) -> list[str]:
-        """By which ports the end of a stream leaves that came in by `port`."""
-        return [port] if replies and port in self._leaving else spec_outputs
-
     def ways(self, port: str, header: Header) -> list[int]:
         """By which ways an output of a port leaves."""
         _, edges = self._leaving[port]
@@ -225,3 +243,9 @@ class Outlets:
         """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""
         along = [(edge, producer) for edge, producers in self.edges.items() for producer in producers]
         return along + [(REPLY_KEY, producer) for producer in self.replies.values()]
+
+
+def _has_room_for_item(producer: Producer) -> bool:
+    """Items may fill half of a caller's lane."""
+    half = producer.capacity // 2
+    return producer.room(half + 1) > half

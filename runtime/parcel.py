@@ -1,4 +1,8 @@
-"""A value packed for the road: metadata as msgpack, tensors in a block of shared memory or inside the record."""
+"""A value packed for the road: metadata as msgpack, tensors in a block of shared memory or inside the record.
+
+Tensors that lie in one block already, a loan or a received one, are sent by reference. All others are copied, once, into a
+fresh block; so is everything when a message mixes blocks, or holds more other data than there is room for beside a reference.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ _DEEPEST = 64
 
 
 class _OutsideBlock(Exception):
-    """A second array lies elsewhere than the first: all must be copied into one block."""
+    """Not everything finds room in the block that the first array lies in: all must be copied into a fresh one."""
 
 
 class Parcel:
@@ -43,6 +47,7 @@ class Parcel:
         self._held: Block | None = None
         try:
             self.metadata, copies = self._pack(value, by_reference=True)
+            self._check_metadata_room()
         except _OutsideBlock:
             self.holder = self._array = None
             self.metadata, copies = self._pack(value, by_reference=False)
@@ -80,37 +85,30 @@ class Parcel:
                 raise
             raise MessageError(_complaint(value) or f"the message cannot be packed: {error}") from None
 
+    def _check_metadata_room(self) -> None:
+        """Metadata that a record cannot hold goes behind a loan, once; a received block has no such room."""
+        if self.holder is None or len(self.metadata) <= INLINE_NBYTES:
+            return
+        if isinstance(self.holder, Lease) or self.holder.lends or len(self.metadata) > METADATA_NBYTES:
+            raise _OutsideBlock
+
     def _settle(self, pool: Pool, copies: list[tuple[NDArray[Any], int]]) -> None:
         """Finds a place for the tensors' bytes and for metadata that does not fit the record."""
         outside = len(self.metadata) > INLINE_NBYTES
-        if isinstance(self.holder, Block):
-            if outside:
-                self._append_to_loan()
-            if self._array is not None:
-                _freeze(self._array)
-        elif isinstance(self.holder, Lease):
-            if outside:
-                raise MessageError(
-                    f"a received tensor is forwarded beside {len(self.metadata)} bytes of other data, of which a record holds "
-                    f"{INLINE_NBYTES}; send them as two messages, or send a copy of the tensor"
-                )
-        elif copies or outside:
+        if self.holder is None and (copies or outside):
             end = sum(round_up(array.nbytes, LINE_NBYTES) for array, _ in copies)
             self._fill(pool.take(end + len(self.metadata) * outside), copies, end, outside=outside)
+        elif isinstance(self.holder, Block):
+            if outside:
+                self._append(self.holder, self.holder.slab.block_nbytes - METADATA_NBYTES)
+            if self._array is not None:
+                _freeze(self._array)
         if self.holder is not None:
             self.flags |= Flag.BLOCK
 
-    def _append_to_loan(self) -> None:
-        block = self.holder
-        if not isinstance(block, Block):
-            return
-        if len(self.metadata) > METADATA_NBYTES or block.lends:
-            raise MessageError(
-                f"a loaned tensor is sent beside {len(self.metadata)} bytes of other data; at most {METADATA_NBYTES} fit behind it, "
-                "once; send them as two messages"
-            )
-        self.at = block.slab.block_nbytes - METADATA_NBYTES
-        block.bytes()[self.at : self.at + len(self.metadata)] = self.metadata
+    def _append(self, block: Block, at: int) -> None:
+        self.at = at
+        block.bytes()[at : at + len(self.metadata)] = self.metadata
         self.flags |= Flag.IN_BLOCK
 
     def _fill(self, block: Block, copies: list[tuple[NDArray[Any], int]], end: int, *, outside: bool) -> None:
@@ -120,9 +118,7 @@ class Parcel:
         for array, at in copies:
             np.frombuffer(room, np.uint8, array.nbytes, at)[:] = array.reshape(-1).view(np.uint8)
         if outside:
-            self.at = end
-            room[end : end + len(self.metadata)] = self.metadata
-            self.flags |= Flag.IN_BLOCK
+            self._append(block, end)
 
     def close(self) -> None:
         """Lets go of the block; leases of it live on."""

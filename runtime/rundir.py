@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import StartError
@@ -32,21 +34,49 @@ def graph_directory(name: str) -> Path:
 
 
 def list_graphs() -> list[str]:
-    """The names of the graphs that run. Removes what a killed supervisor left behind."""
+    """The names of the graphs that run. Removes what a killed supervisor left behind, and nothing else."""
     base = base_directory()
-    names = []
-    for each in sorted(base.iterdir()) if base.is_dir() else []:
-        if not each.is_dir():
-            continue
-        if is_running(each):
-            names.append(each.name)
-        else:
-            shutil.rmtree(each, ignore_errors=True)
-    return names
+    if not base.is_dir():
+        return []
+    with _exclusively(base):
+        found = [each for each in sorted(base.iterdir()) if _is_ours(each)]
+        running = [each.name for each in found if _is_locked(each)]
+        for each in found:
+            if each.name not in running:
+                shutil.rmtree(each, ignore_errors=True)
+    return running
 
 
 def is_running(directory: Path) -> bool:
     """Whether a supervisor holds the lock of that directory."""
+    if not (directory / "pid").exists():
+        return False
+    with _exclusively(directory.parent):
+        return _is_locked(directory)
+
+
+@contextlib.contextmanager
+def _exclusively(base: Path) -> Iterator[None]:
+    """While one process looks whether a directory is locked, or locks it, no other does: a look takes the lock."""
+    descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is the run directory of a graph of this user: private, with a pid file."""
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
+    return private and status.st_uid == os.getuid() and (directory / "pid").is_file()
+
+
+def _is_locked(directory: Path) -> bool:
     try:
         descriptor = os.open(directory / "pid", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -65,16 +95,23 @@ class RunDirectory:
 
     def __init__(self, name: str) -> None:
         self.path = graph_directory(name)
-        _make_private(base_directory())
-        if self.path.exists() and not is_running(self.path):
-            shutil.rmtree(self.path, ignore_errors=True)
-        _make_private(self.path)
         longest = str(self.path / "control")
         if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
             raise StartError(
                 f"the socket path {longest} has over {LONGEST_SOCKET_PATH} bytes; set SLABWIRE_RUN_DIR to a shorter directory"
             )
-        self._lock = os.open(self.path / "pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _make_private(base_directory())
+        with _exclusively(base_directory()):
+            if self.path.exists() and _is_ours(self.path) and not _is_locked(self.path):
+                shutil.rmtree(self.path, ignore_errors=True)
+            _make_private(self.path)
+            self._lock = os.open(self.path / "pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._take(name)
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, f"{os.getpid()}\n".encode())
+        (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
+
+    def _take(self, name: str) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,9 +121,6 @@ class RunDirectory:
                 f"a graph named {name!r} is running already (supervisor {pid}); stop it with `slabwire stop {name}`, "
                 "or run this one under another name"
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
-        (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
 
     @property
     def control(self) -> Path:
@@ -105,13 +139,14 @@ class RunDirectory:
 
 
 def _make_private(directory: Path) -> None:
-    """Makes a directory of mode 0700. Raises StartError if it is somebody else's or open to others."""
+    """Makes a directory of mode 0700. Raises StartError if there is one that is somebody else's or open to others."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.lstat()
     except OSError as error:
         raise StartError(f"cannot make the directory {directory}: {error.strerror}; set SLABWIRE_RUN_DIR") from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise StartError(f"{directory} is not a directory of yours; set SLABWIRE_RUN_DIR to one that is")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        directory.chmod(0o700)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise StartError(
+            f"{directory} must be a directory of yours that nobody else may enter, since it holds sockets: "
+            f"chmod 700 {directory}, or set SLABWIRE_RUN_DIR to another"
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .async_client import AsyncClient
 from .client import Client
 from .control import Control
 from .errors import Disconnected, StartError
@@ -119,13 +120,53 @@ class Running:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    async def __aenter__(self) -> Self:
-        return self
+
+class AsyncRunning:
+    """What `async with graph.run()` gives: the same, with an asyncio client, and nothing that blocks the loop."""
+
+    def __init__(self, running: Running, client: AsyncClient) -> None:
+        self.running = running
+        self.name = running.name
+        self.directory = running.directory
+        self.client = client
+
+    async def status(self) -> dict[str, Any]:
+        """What `slabwire ps` and `top` show, as a dict."""
+        return await asyncio.to_thread(self.running.status)
+
+    async def stop(self) -> int:
+        """Drains and stops; returns the supervisor's exit status."""
+        await self.client.close()
+        return await asyncio.to_thread(self.running.stop)
+
+
+class Launch:
+    """A graph about to run: `with` it, or `async with` it. Nothing is started before."""
+
+    def __init__(self, spec: GraphSpec, options: dict[str, Any]) -> None:
+        self._spec = spec
+        self._options = options
+
+    def __enter__(self) -> Running:
+        self._running = start(self._spec, **self._options)
+        return self._running
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._running.stop()
+
+    async def __aenter__(self) -> AsyncRunning:
+        running = await asyncio.to_thread(start, self._spec, **self._options)
+        try:
+            self._async_running = AsyncRunning(running, await AsyncClient(running.name).open())
+        except BaseException:
+            running.kill()
+            raise
+        return self._async_running
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.stop)
+        await self._async_running.stop()
 
 
 def start(

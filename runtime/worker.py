@@ -303,8 +303,12 @@ class Worker:
                 for cell in self.cells.values():
                     cell.draining = True
             elif order["verb"] == "stop":
-                self._stopping = True
-                self.loop.stop()
+                self.stop()
+
+    def stop(self) -> None:
+        """Leaves after the work at hand; what is in flight is taken up by a successor, if there is one."""
+        self._stopping = True
+        self.loop.stop()
 
     def _report(self, verb: str, **details: Any) -> None:
         self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
@@ -350,7 +354,7 @@ def main() -> int:
         start = _start_of(control, options.name)
         os.sched_setaffinity(0, start["plan"]["cores"])
         worker = Worker(options.name, socket.socket(fileno=options.fd), control, start)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(worker, "_stopping", True))
+        worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
         worker.build()
         worker.start_actors()
         worker.run()

@@ -40,28 +40,52 @@ UNFENCED_PARK_S = 0.002
 class Ringer:
     """A peer's side of somebody's bell. Any thread may ring."""
 
-    __slots__ = ("_fd", "_words", "segment")
+    __slots__ = ("_doorbell", "_waiting_for", "_words", "segment")
 
     def __init__(self, segment: Segment, fd: int) -> None:
         self.segment = segment
         self._words = segment.words
-        self._fd = fd
+        self._waiting_for = _WAITING_FOR  # here, since leases end also when modules have been taken down
+        self._doorbell: _Doorbell | None = _Doorbell(fd)
+        fence.register()  # the parked side's barrier reaches registered processes only
 
     def ring(self, news: int) -> None:
         """Wakes the owner if it is parked for such news. Call it after the store that it shall see."""
-        if self._words[_WAITING_FOR] & news:
+        if self._words[self._waiting_for] & news:  # pairs with: Bell.park
             self.ring_always()
 
     def ring_always(self) -> None:
-        try:
-            os.eventfd_write(self._fd, 1)
-        except (BlockingIOError, OSError):
-            pass  # full: it is ringing already; closed: this process is ending
+        """Wakes the owner, parked or not; nothing after `close`."""
+        doorbell = self._doorbell  # holds it: another thread may close meanwhile, and the number may be used again
+        if doorbell is not None:
+            doorbell.ring()
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Gives the descriptor back as soon as no thread is ringing."""
+        doorbell, self._doorbell = self._doorbell, None
+        if doorbell is not None:
+            doorbell.closing = True
+
+
+class _Doorbell:
+    """An eventfd; once it is `closing` the last thread that still uses it closes it."""
+
+    __slots__ = ("_close", "_write", "closing", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.closing = False
+        self._write, self._close = os.eventfd_write, os.close
+
+    def ring(self) -> None:
+        try:
+            self._write(self.fd, 1)
+        except OSError:
+            pass  # full, so it is ringing already
+
+    def __del__(self) -> None:
+        if self.closing:
+            self._close(self.fd)
 
 
 class Bell:
@@ -106,7 +130,11 @@ class Bell:
         except BlockingIOError:
             pass
 
+    def stats(self) -> dict[str, int]:
+        return {"spins": self.spins, "parks": self.parks, "wakes": self.wakes}
+
     def close(self) -> None:
+        """Gives the descriptors back; peers that still ring wake nobody."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -68,6 +68,8 @@ class Inflight:
 
     def keep(self, lane: int, sequence: int, attempt: int, record: memoryview) -> int:
         """Copies an input into a free row, which it returns; the record may be given back after this."""
+        if len(record) != RECORD_NBYTES:
+            raise ValueError(f"a record has {RECORD_NBYTES} bytes, not {len(record)}")
         row = self._free.pop()
         at, copy = self._first + row * self._stride, self._copy + row * self._row_nbytes
         words = self._words
@@ -85,13 +87,19 @@ class Inflight:
         self._words[self._first + row * self._stride + 4] = ordinal
 
     def clear(self, row: int) -> None:
-        """The input is finished."""
-        self._words[self._first + row * self._stride] = 0
-        self._free.append(row)
+        """The input is finished. Idempotent: a row that were free twice would hold two inputs."""
+        at = self._first + row * self._stride
+        if self._words[at]:
+            self._words[at] = 0
+            if row != RUNNING_ROW:
+                self._free.append(row)
 
     def record(self, row: int) -> memoryview:
         copy = self._copy + row * self._row_nbytes
         return self._bytes[copy : copy + RECORD_NBYTES]
+
+    def stats(self) -> dict[str, int]:
+        return {"rows": self.rows - 1, "free": len(self._free)}
 
     def live(self) -> list[Input]:
         """What a predecessor left: row 0 first, if a plain handler was running."""

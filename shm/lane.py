@@ -11,14 +11,16 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Protocol
 
+from . import fence
 from .bell import BLOCKS, RECORDS, ROOM, Ringer
 from .errors import CorruptLane
-from .layout import Group, Layout, Word
+from .layout import WORD_NBYTES, Group, Layout, Word
 from .segment import Segment
 
 RECORD_NBYTES = 256
 _LENT_NBYTES = 64
 _LENT = struct.Struct("<QIIQQQ")
+_LENT_REST = struct.Struct("<IIQQQ")
 
 LANE = Layout(
     "lane",
@@ -35,13 +37,27 @@ LANE = Layout(
     Group(
         "lent_rows",
         "producer",
-        (Word("lent", "generation, slab, block, and the lease it forwards (lane, row, generation)", "producer's successor", nbytes=_LENT_NBYTES),),
+        (
+            Word(
+                "lent",
+                "generation, slab, block, and the lease it forwards (lane, row, generation)",
+                "producer's successor",
+                nbytes=_LENT_NBYTES,
+            ),
+        ),
         rows="leases",
     ),
     Group(
         "released_rows",
         "consumer",
-        (Word("released", "generation of the last loan of this row that has ended", "producer", pairs_with="waiting_for of the producer's bell"),),
+        (
+            Word(
+                "released",
+                "generation of the last loan of this row that has ended",
+                "producer",
+                pairs_with="waiting_for of the producer's bell",
+            ),
+        ),
         rows="leases",
     ),
     Group(
@@ -109,9 +125,9 @@ class Producer:
         """Records that the consumer has not given back."""
         return int(self.head - self._words[self._tail_word])
 
-    def room(self) -> int:
-        """How many records may be published now. Reads the consumer's tail only when the ring looks full."""
-        if self.head - self._tail >= self.capacity:
+    def room(self, wanted: int = 1) -> int:
+        """How many records may be published now. Reads the consumer's tail only when there seems to be less than `wanted`."""
+        if self.capacity - (self.head - self._tail) < wanted:
             self._tail = _checked_tail(self._words[self._tail_word], self.head, self.capacity)
         return self.capacity - (self.head - self._tail)
 
@@ -127,7 +143,10 @@ class Producer:
         """Notes a loan for the record that is published next; returns its row. Only if `can_lend`."""
         row = self._free_rows.pop()
         generation = self.head + 1
-        _LENT.pack_into(self._bytes, self._lent + row * _LENT_NBYTES, generation, slab, block, *source)
+        start = self._lent + row * _LENT_NBYTES
+        _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, *source)
+        # One store, and after the rest: a successor never sees half of it (struct writes byte by byte).
+        self._words[start // WORD_NBYTES] = generation
         self.holders[row] = (generation, holder)
         return row
 
@@ -137,6 +156,8 @@ class Producer:
 
     def publish(self) -> None:
         """Makes the record written at `slot()` visible."""
+        if not fence.KEEPS_ORDER:
+            fence.full_barrier()
         self.head += 1
         self._words[self._head_word] = self.head  # pairs with: Consumer.available
         self.consumer.ring(RECORDS)
@@ -157,6 +178,9 @@ class Producer:
             holder.returned()
         self.holders.clear()
 
+    def stats(self) -> dict[str, int]:
+        return {"published": self.head, "waiting": self.waiting, "capacity": self.capacity, "lent": len(self.holders)}
+
     def record(self, sequence: int) -> memoryview:
         """A published record that has not been overwritten: one of the last `capacity`."""
         start = self._ring + (sequence % self.capacity) * RECORD_NBYTES
@@ -166,8 +190,10 @@ class Producer:
         found = []
         for row in range(self.leases):
             generation, slab, block, *source = _LENT.unpack_from(self._bytes, self._lent + row * _LENT_NBYTES)
-            # A generation above the head belongs to a record that was never published.
-            if self._words[self._released + row] < generation <= self.head:
+            if generation > self.head:
+                # It died before the record was published. Another record will have this number: forget the loan.
+                self._words[(self._lent + row * _LENT_NBYTES) // WORD_NBYTES] = 0
+            elif self._words[self._released + row] < generation:
                 found.append(Lent(row, generation, slab, block, Source(*source)))
         return found
 
@@ -209,6 +235,9 @@ class Consumer:
         """All records not given back, also those that arrived since `available` last looked."""
         return int(self._words[self._head_word] - self.tail)
 
+    def stats(self) -> dict[str, int]:
+        return {"taken": self.tail, "waiting": self.waiting(), "capacity": self.capacity}
+
     def offset(self) -> int:
         """Byte offset in `segment.bytes` of the record at the cursor."""
         return self.offset_of(self.cursor)
@@ -219,6 +248,8 @@ class Consumer:
 
     def commit(self) -> None:
         """Gives back the record at the cursor; it will never be read again."""
+        if not fence.KEEPS_ORDER:
+            fence.full_barrier()
         self.cursor += 1
         self.tail = self.cursor
         self._words[self._tail_word] = self.tail  # pairs with: Producer.room
@@ -226,8 +257,12 @@ class Consumer:
 
     def release(self, row: int, generation: int) -> None:
         """Ends a loan. Idempotent; may run in any thread, inside any function."""
-        self._words[self._released + row] = generation  # pairs with: Producer.reap
-        self.producer.ring(BLOCKS)
+        if not fence.KEEPS_ORDER:
+            fence.full_barrier()
+        words, at = self._words, self._released + row
+        if words[at] < generation:  # said again later, it must not take back the end of the row's next loan
+            words[at] = generation  # pairs with: Producer.reap
+            self.producer.ring(BLOCKS)
 
     def release_all_but(self, rows: set[int]) -> None:
         """Ends every loan that a predecessor held, but for those in `rows`, which are still needed.

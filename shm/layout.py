@@ -100,6 +100,7 @@ class Layout:
         self.groups = (HEADER, *groups)
         self.parameters = tuple(sorted({each.rows for each in groups if isinstance(each.rows, str)}))
         self._reject_ambiguity()
+        self._reject_odd_sizes()
         self.magic = int.from_bytes(blake2b(repr((name, self.groups)).encode(), digest_size=8).digest(), "little")
         _declared[name] = self
 
@@ -109,6 +110,20 @@ class Layout:
             raise LayoutError(f"layout {self.name!r} uses a name twice: {names}")
         if len(self.parameters) > MOST_PARAMETERS:
             raise LayoutError(f"layout {self.name!r} has more than {MOST_PARAMETERS} parameters: {self.parameters}")
+
+    def _reject_odd_sizes(self) -> None:
+        for group in self.groups:
+            if (
+                group.aligned < WORD_NBYTES
+                or group.aligned % WORD_NBYTES
+                or (isinstance(group.rows, int) and group.rows < 1)
+            ):
+                raise LayoutError(
+                    f"group {group.name!r} of layout {self.name!r}: rows of no words, or rows that split words"
+                )
+            for word in group.words:
+                if word.nbytes < 1:
+                    raise LayoutError(f"word {word.name!r} of layout {self.name!r} has {word.nbytes} bytes")
 
     def place(self, **parameters: int) -> Placed:
         """Computes all offsets. Each group starts on a new line, and the whole is a multiple of a line."""
@@ -123,39 +138,60 @@ class Layout:
         return Placed(self, tuple(places), offset)
 
     def check(self, **parameters: int) -> None:
-        """Proves on the bytes that no line has two writers, no byte two words, and every word is aligned.
-
-        Raises LayoutError with the first offence.
-        """
-        owner_of_line: dict[int, str] = {}
-        used = 0
-        starts = [(start, place) for place in self.place(**parameters).places for start in _starts(place)]
-        for start, place in sorted(starts, key=lambda each: each[0]):
-            if start < used:
-                raise LayoutError(f"{self.name}.{place.word.name} at {start} overlaps the word before it")
-            if start % min(place.word.nbytes, WORD_NBYTES):
-                raise LayoutError(f"{self.name}.{place.word.name} at {start} is not aligned")
-            used = start + place.word.nbytes
-            for line in range(start // LINE_NBYTES, (used - 1) // LINE_NBYTES + 1):
-                if owner_of_line.setdefault(line, place.writer) != place.writer:
-                    raise LayoutError(
-                        f"line {line} of {self.name!r} has two writers: {owner_of_line[line]} and {place.writer}"
-                    )
+        """Proves on the bytes what `prove` says, for these parameters. Raises LayoutError with the first offence."""
+        prove(self.place(**parameters))
 
     def describe(self, **parameters: int) -> str:
         """The map as a table: offset, word, writer, readers, what it pairs with, meaning."""
         placed = self.place(**(parameters or dict.fromkeys(self.parameters, 2)))
         head = f"{self.name}: {placed.nbytes} bytes, magic {self.magic:016x}"
         if self.parameters:
-            head += ", shown with " + ", ".join(f"{k}={v}" for k, v in (parameters or dict.fromkeys(self.parameters, 2)).items())
-        rows = [("offset", "bytes", "rows", "word", "writer", "readers", "pairs with", "meaning")]
+            head += ", shown with " + ", ".join(
+                f"{k}={v}" for k, v in (parameters or dict.fromkeys(self.parameters, 2)).items()
+            )
+        rows: list[tuple[str, ...]] = [
+            ("offset", "bytes", "rows", "word", "writer", "readers", "pairs with", "meaning")
+        ]
         for each in placed.places:
             repeat = f"{each.rows} x {each.stride}" if each.rows > 1 else ""
             word = each.word
             rows.append(
-                (f"{each.offset:#06x}", str(word.nbytes), repeat, word.name, each.writer, word.readers, word.pairs_with, word.meaning)
+                (
+                    f"{each.offset:#06x}",
+                    str(word.nbytes),
+                    repeat,
+                    word.name,
+                    each.writer,
+                    word.readers,
+                    word.pairs_with,
+                    word.meaning,
+                )
             )
         return head + "\n" + _table(rows)
+
+
+def prove(placed: Placed) -> None:
+    """Proves that no line has two writers, no byte two words, that every word is aligned and lies inside.
+
+    Raises LayoutError with the first offence.
+    """
+    name = placed.layout.name
+    owner_of_line: dict[int, str] = {}
+    used = 0
+    starts = [(start, place) for place in placed.places for start in _starts(place)]
+    for start, place in sorted(starts, key=lambda each: each[0]):
+        if start < used:
+            raise LayoutError(f"{name}.{place.word.name} at {start} overlaps the word before it")
+        if start % min(place.word.nbytes, WORD_NBYTES):
+            raise LayoutError(f"{name}.{place.word.name} at {start} is not aligned")
+        used = start + place.word.nbytes
+        if used > placed.nbytes:
+            raise LayoutError(
+                f"{name}.{place.word.name} at {start} lies beyond the {placed.nbytes} bytes of the segment"
+            )
+        for line in range(start // LINE_NBYTES, (used - 1) // LINE_NBYTES + 1):
+            if owner_of_line.setdefault(line, place.writer) != place.writer:
+                raise LayoutError(f"line {line} of {name!r} has two writers: {owner_of_line[line]} and {place.writer}")
 
 
 def _places(group: Group, offset: int, rows: int) -> list[Place]:
@@ -172,7 +208,9 @@ def _starts(place: Place) -> range:
 
 def _table(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def round_up(nbytes: int, multiple: int) -> int:

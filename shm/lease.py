@@ -15,34 +15,40 @@ from .tensor import base_of, interface_of
 class Lease:
     """The right to read one published block; it ends when the last array over it has died, in whatever thread.
 
-    `source` names it for whoever forwards the block.
+    `source` names it for whoever forwards the block. There is one of it for each loan: two would end it twice. Raises
+    StaleReference if the block is not, or no longer, what the reference says; the loan is then still to be released.
     """
 
-    __slots__ = ("_consumer", "block", "generation", "offset", "slab", "source")
+    __slots__ = ("__weakref__", "_consumer", "block", "generation", "offset", "slab", "source")
 
-    def __init__(self, consumer: Consumer, source: Source, slab: Slab, block: int, generation: int, nbytes: int) -> None:
+    def __init__(
+        self, consumer: Consumer, source: Source, slab: Slab, block: int, generation: int, nbytes: int
+    ) -> None:
+        self.offset = slab.check(block, generation, nbytes)
         self._consumer = consumer
-        self.source = source
         self.slab = slab
         self.block = block
         self.generation = generation
-        self.offset = slab.check(block, generation, nbytes)
+        self.source = source  # last: `__del__` sees by it whether there is anything to end
 
-    def array(self, at: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None) -> NDArray[Any]:
+    def array(
+        self, at: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None
+    ) -> NDArray[Any]:
         """A read-only array, `at` bytes into the block."""
         address = self.slab.segment.address + self.offset + at
         array = np.asarray(LeaseBase(self, interface_of(address, shape, dtype, strides=strides, writable=False)))
         return array if array.dtype == dtype else array.view(dtype)
 
     def bytes(self) -> memoryview:
-        return self.slab.segment.bytes[self.offset : self.offset + self.slab.block_nbytes]
+        return self.slab.block_bytes(self.block)
 
     def returned(self) -> None:
         """A forwarded block was released by its next reader: dropping this object ends the lease."""
 
     def __del__(self) -> None:
         source = getattr(self, "source", None)
-        if source is not None:
+        # A forked child has this object but not its memory.
+        if source is not None and self._consumer.segment.is_mapped:
             self._consumer.release(source.row, source.generation)
 
 

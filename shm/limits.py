@@ -9,6 +9,10 @@ from pathlib import Path
 from .errors import OutOfMemory
 
 
+# cgroup v1 writes the largest multiple of a page below 2**63 where there is no limit.
+_UNLIMITED = 1 << 60
+
+
 @dataclass(frozen=True)
 class MemoryLimit:
     """What may still be taken, in bytes, and which setting says so."""
@@ -31,8 +35,32 @@ def _cgroup_paths(root: Path) -> dict[str, str]:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return {}
-    return {controller: path for _, controllers, path in (line.split(":", 2) for line in lines)
-            for controller in controllers.split(",")}
+    return {
+        controller: path
+        for _, controllers, path in (line.split(":", 2) for line in lines)
+        for controller in controllers.split(",")
+    }
+
+
+def _folders(mount: Path, path: str) -> list[Path]:
+    """The group of the process and all that it lies in, each of which may have a limit.
+
+    Inside a container the path names the host's tree while the mount shows only our part of it: so the mount itself too.
+    """
+    group = Path(path.lstrip("/"))
+    return [mount / each for each in (group, *group.parents) if ".." not in each.parts]
+
+
+def _page_cache_nbytes(stat: Path) -> int:
+    """What the kernel takes back from the cache of files before it refuses memory; usage counts it."""
+    try:
+        fields = dict(line.split(maxsplit=1) for line in stat.read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    # Version 1 has the sums over all groups below in fields of their own; version 2 has nothing else.
+    names = ("total_inactive_file", "total_active_file")
+    names = names if names[0] in fields else ("inactive_file", "active_file")
+    return sum(int(fields.get(name, 0)) for name in names)
 
 
 def _cgroup_limits(root: Path) -> list[MemoryLimit]:
@@ -43,11 +71,11 @@ def _cgroup_limits(root: Path) -> list[MemoryLimit]:
     ]
     limits = []
     for mount, path, limit_file, usage_file in candidates:
-        # Inside a container the path names the host's tree while the mount shows only our part of it: try both.
-        for folder in {mount, mount / (path or "/").lstrip("/")}:
+        for folder in _folders(mount, path or "/"):
             limit, usage = _number(folder / limit_file), _number(folder / usage_file)
-            if limit is not None and usage is not None and limit < 1 << 60:
-                limits.append(MemoryLimit(limit - usage, f"{folder / limit_file} = {limit} bytes"))
+            if limit is not None and usage is not None and limit < _UNLIMITED:
+                needed = usage - min(usage, _page_cache_nbytes(folder / "memory.stat"))
+                limits.append(MemoryLimit(limit - needed, f"{folder / limit_file} = {limit} bytes"))
     return limits
 
 
@@ -69,15 +97,24 @@ def _address_space_limit() -> list[MemoryLimit]:
     return [MemoryLimit(soft - used, f"RLIMIT_AS (ulimit -v) = {soft} bytes")]
 
 
+def _file_size_limit() -> list[MemoryLimit]:
+    """A memfd is a file, so the limit on the size of files holds for each segment."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return [] if soft == resource.RLIM_INFINITY else [MemoryLimit(soft, f"RLIMIT_FSIZE (ulimit -f) = {soft} bytes")]
+
+
 def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
-    """All limits that apply to this process, the tightest first: cgroup v1 and v2, RLIMIT_AS, free memory."""
-    limits = [*_cgroup_limits(root), *_address_space_limit(), *_machine_limit(root)]
+    """All limits that apply to a segment of this process, the tightest first.
+
+    These are cgroup v1 and v2 with all groups above, RLIMIT_AS, RLIMIT_FSIZE, and the memory that is free.
+    """
+    limits = [*_cgroup_limits(root), *_address_space_limit(), *_file_size_limit(), *_machine_limit(root)]
     return sorted(limits, key=lambda each: each.available_nbytes)
 
 
-def require_memory(nbytes: int, purpose: str) -> None:
-    """Raises OutOfMemory if no limit leaves room for `nbytes` more."""
-    for limit in memory_limits()[:1]:
+def require_memory(nbytes: int, purpose: str, root: Path = Path("/")) -> None:
+    """Raises OutOfMemory, naming the limit, if the tightest one does not leave room for `nbytes` more."""
+    for limit in memory_limits(root)[:1]:
         if limit.available_nbytes < nbytes:
             raise OutOfMemory(
                 f"{purpose} needs {nbytes} bytes, but {limit.setting} leaves {max(0, limit.available_nbytes)}; "

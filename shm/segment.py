@@ -12,12 +12,13 @@ from typing import Self
 import numpy as np
 
 from .errors import LayoutError, OutOfMemory
-from .layout import HEADER, Layout, Placed
-from .limits import require_memory
+from .layout import HEADER, MOST_PARAMETERS, Layout, Placed
+from .limits import memory_limits, require_memory
 
-# linux/mman.h and linux/fcntl.h; Python's modules do not name all of them.
+# linux/mman.h; Python's module does not name it.
 _MADV_POPULATE_WRITE = 23
-_SEALS = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG)
 _HEADER = struct.Struct("<8Q")
 _PREFAULT_FROM = 1 << 20
 
@@ -38,6 +39,7 @@ class Segment:
         self.bytes = memoryview(mapping)
         self.words = self.bytes.cast("Q")
         self.address = int(np.frombuffer(mapping, np.uint8).ctypes.data)
+        self._pid = os.getpid()
 
     @classmethod
     def create(cls, layout: Layout, purpose: str, *, populate: bool = False, **parameters: int) -> Self:
@@ -49,31 +51,45 @@ class Segment:
         require_memory(placed.nbytes, purpose)
         fd = os.memfd_create(f"slabwire:{layout.name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(fd, placed.nbytes)
-            mapping = _map(fd, placed.nbytes, writable=True)
-            _reserve(fd, mapping, placed.nbytes, purpose, populate=populate)
+            segment = cls(fd, _reserved(fd, placed.nbytes, purpose), placed, writable=True)
+            values = [parameters[name] for name in layout.parameters] + [0] * (MOST_PARAMETERS - len(layout.parameters))
+            _HEADER.pack_into(segment.bytes, 0, layout.magic, placed.nbytes, os.getpid(), _start_time(), *values)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+            if populate:
+                segment.prefault()
         except BaseException:
             os.close(fd)
             raise
-        segment = cls(fd, mapping, placed, writable=True)
-        values = [parameters[name] for name in layout.parameters]
-        values += [0] * (4 - len(values))
-        _HEADER.pack_into(segment.bytes, 0, layout.magic, placed.nbytes, os.getpid(), _start_time(), *values)
         return segment
 
     @classmethod
     def open(cls, fd: int, layout: Layout, *, writable: bool) -> Self:
         """Maps a segment that somebody else made, and takes over its descriptor (also when it raises).
 
-        Raises LayoutError if the descriptor is not a sealed segment of that layout.
+        Raises LayoutError if the descriptor is not a sealed segment of that layout, OutOfMemory if it cannot be mapped.
         """
         try:
             placed = _placed_of(fd, layout)
-            return cls(fd, _map(fd, placed.nbytes, writable=writable), placed, writable=writable)
+            return cls(fd, _mapped(fd, placed.nbytes, layout.name, writable=writable), placed, writable=writable)
         except BaseException:
             os.close(fd)
             raise
+
+    @property
+    def is_mapped(self) -> bool:
+        """False in a child that was forked: the memory is its parent's alone, and touching it ends the child."""
+        return os.getpid() == self._pid
+
+    def prefault(self) -> None:
+        """Owner: fills its page tables, so that no access faults later. Raises OutOfMemory."""
+        if self.nbytes < _PREFAULT_FROM:
+            return
+        try:
+            self.mapping.madvise(_MADV_POPULATE_WRITE)
+        except OSError as error:
+            # Kernels before 5.14 do not know it; the pages exist, only the page tables are filled later.
+            if error.errno != errno.EINVAL:
+                raise _refused(f"segment {self.placed.layout.name}", self.nbytes, error) from None
 
     def close_descriptor(self) -> None:
         """Gives the descriptor back; the mapping stays."""
@@ -84,7 +100,8 @@ class Segment:
     def close(self) -> None:
         """Lets go of descriptor and mapping. Memory is unmapped when the last array or lease over it is gone."""
         self.close_descriptor()
-        del self.words, self.bytes, self.mapping
+        if "mapping" in self.__dict__:
+            del self.words, self.bytes, self.mapping
 
 
 def _map(fd: int, nbytes: int, *, writable: bool) -> mmap.mmap:
@@ -95,35 +112,47 @@ def _map(fd: int, nbytes: int, *, writable: bool) -> mmap.mmap:
     return mapping
 
 
-def _reserve(fd: int, mapping: mmap.mmap, nbytes: int, purpose: str, *, populate: bool) -> None:
-    """Takes all pages now, so that a full machine is an error here and not a SIGBUS later."""
+def _mapped(fd: int, nbytes: int, purpose: str, *, writable: bool) -> mmap.mmap:
     try:
+        return _map(fd, nbytes, writable=writable)
+    except PermissionError:
+        raise LayoutError(f"the descriptor of segment {purpose!r} does not allow to write") from None
+    except OSError as error:
+        raise _refused(f"mapping segment {purpose!r}", nbytes, error) from None
+
+
+def _reserved(fd: int, nbytes: int, purpose: str) -> mmap.mmap:
+    """A writable mapping all of whose pages are taken now, so that a full machine is an error here and no SIGBUS later."""
+    try:
+        os.ftruncate(fd, nbytes)
         os.posix_fallocate(fd, 0, nbytes)
-        if populate and nbytes >= _PREFAULT_FROM:
-            _populate(mapping)
+        return _map(fd, nbytes, writable=True)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
-            raise
-        raise OutOfMemory(f"{purpose}: the kernel refused {nbytes} bytes of shared memory ({error.strerror})") from None
+        raise _refused(purpose, nbytes, error) from None
 
 
-def _populate(mapping: mmap.mmap) -> None:
-    try:
-        mapping.madvise(_MADV_POPULATE_WRITE)
-    except OSError as error:
-        # Kernels before 5.14 do not know it; the pages exist, only the page tables are filled later.
-        if error.errno != errno.EINVAL:
-            raise
+def _refused(purpose: str, nbytes: int, error: OSError) -> Exception:
+    """The error to raise: OutOfMemory with the limit that is nearest, or the error itself if it is about something else."""
+    if error.errno not in _NO_MEMORY:
+        return error
+    limit = next(iter(memory_limits()), None)
+    nearest = f"; the tightest limit is {limit.setting}, which leaves {limit.available_nbytes}" if limit else ""
+    return OutOfMemory(
+        f"{purpose} needs {nbytes} bytes of shared memory, which the kernel refused ({error.strerror}){nearest}; "
+        "raise that limit, or ask for less (memory_bytes= of graph.add)"
+    )
 
 
 def _placed_of(fd: int, layout: Layout) -> Placed:
-    nbytes = os.fstat(fd).st_size
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
     except OSError:
         sealed = False
+    nbytes = os.fstat(fd).st_size  # after the seals: from there on it cannot change
     if not sealed or nbytes < HEADER.row_nbytes:
-        raise LayoutError(f"descriptor {fd} is not a segment of slabwire: a sealed memfd of at least {HEADER.row_nbytes} bytes")
+        raise LayoutError(
+            f"descriptor {fd} is not a segment of slabwire: a sealed memfd of at least {HEADER.row_nbytes} bytes"
+        )
     magic, recorded_nbytes, pid, _, *values = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
     if magic != layout.magic:
         raise LayoutError(
@@ -132,7 +161,9 @@ def _placed_of(fd: int, layout: Layout) -> Placed:
         )
     placed = layout.place(**dict(zip(layout.parameters, values, strict=False)))
     if placed.nbytes != nbytes or recorded_nbytes != nbytes:
-        raise LayoutError(f"segment {layout.name!r} of process {pid} has {nbytes} bytes, its header says {placed.nbytes}")
+        raise LayoutError(
+            f"segment {layout.name!r} of process {pid} has {nbytes} bytes, its header says {placed.nbytes}"
+        )
     return placed
 
 

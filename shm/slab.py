@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .errors import OutOfMemory, StaleReference
+from .errors import LayoutError, OutOfMemory, StaleReference
 from .layout import LINE_NBYTES, Group, Layout, Word, round_up
 from .segment import Segment
 from .tensor import base_of, interface_of, readable_dtype
@@ -19,13 +20,26 @@ SLAB = Layout(
     Group(
         "generations",
         "owner",
-        (Word("generation", "odd while the block is out, raised whenever it is taken or comes back", "readers of the block"),),
+        (
+            Word(
+                "generation",
+                "odd while the block is out, raised whenever it is taken or comes back",
+                "readers of the block",
+            ),
+        ),
         rows="blocks",
     ),
     Group(
         "payload",
         "owner",
-        (Word("payload", "the blocks, one after the other, each a number of lines", "readers, by a read-only mapping", nbytes=LINE_NBYTES),),
+        (
+            Word(
+                "payload",
+                "the blocks, one after the other, each a number of lines",
+                "readers, by a read-only mapping",
+                nbytes=LINE_NBYTES,
+            ),
+        ),
         rows="payload_lines",
         aligned=LINE_NBYTES,
     ),
@@ -37,10 +51,18 @@ SMALLEST_BLOCK_NBYTES = 2048
 _FIRST_SLAB_NBYTES = 1 << 20
 _MOST_BLOCKS = 64
 _LEAST_BLOCKS = 4
+# Ended loans are looked for at every take while few blocks are out, else after as many takes as an eighth of them: the
+# cost of a look, which grows with them, stays the same per take, and few blocks cycle through the cache.
+_BLOCKS_A_LOOK = 8
+POISON = 0xDB
 
 
 class Slab:
-    """One slab segment, as its owner or a reader sees it. `block_nbytes` is the size of each block."""
+    """One slab segment, as its owner or a reader sees it. `block_nbytes` is the size of each block.
+
+    While it lives the memory stays mapped, also when the segment is closed. Raises LayoutError for parameters that cut
+    no blocks.
+    """
 
     def __init__(self, identifier: int, segment: Segment) -> None:
         self.identifier = identifier
@@ -48,6 +70,11 @@ class Slab:
         rows = {each.word.name: each.rows for each in segment.placed.places}
         self.blocks = rows["generation"]
         self.block_nbytes = rows["payload"] * LINE_NBYTES // self.blocks
+        if rows["payload"] % self.blocks:
+            raise LayoutError(
+                f"slab {identifier}: {rows['payload']} lines cannot be cut into {self.blocks} equal blocks"
+            )
+        self._words, self._bytes = segment.words, segment.bytes
         self._generation = segment.placed.word("generation")
         self._payload = segment.placed["payload"]
 
@@ -56,19 +83,25 @@ class Slab:
         return self._payload + block * self.block_nbytes
 
     def generation(self, block: int) -> int:
-        return self.segment.words[self._generation + block]
+        return self._words[self._generation + block]
 
     def raise_generation(self, block: int) -> int:
         """Owner only: makes all earlier references to the block stale."""
-        generation = self.segment.words[self._generation + block] + 1
-        self.segment.words[self._generation + block] = generation
+        generation = self._words[self._generation + block] + 1
+        self._words[self._generation + block] = generation  # pairs with: Slab.check
         return generation
+
+    def block_bytes(self, block: int) -> memoryview:
+        start = self.offset(block)
+        return self._bytes[start : start + self.block_nbytes]
 
     def check(self, block: int, generation: int, nbytes: int) -> int:
         """The offset of a referenced block. Raises StaleReference if it is not, or no longer, that block."""
         if block >= self.blocks or nbytes > self.block_nbytes:
-            raise StaleReference(f"slab {self.identifier} has {self.blocks} blocks of {self.block_nbytes} bytes, not {block} with {nbytes}")
-        if self.generation(block) != generation:
+            raise StaleReference(
+                f"slab {self.identifier} has {self.blocks} blocks of {self.block_nbytes} bytes, not {block} with {nbytes}"
+            )
+        if self.generation(block) != generation or not generation % 2:
             raise StaleReference(
                 f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, the reference says {generation}"
             )
@@ -97,8 +130,7 @@ class Block:
         return self.slab.segment.address + self.slab.offset(self.index)
 
     def bytes(self) -> memoryview:
-        start = self.slab.offset(self.index)
-        return self.slab.segment.bytes[start : start + self.slab.block_nbytes]
+        return self.slab.block_bytes(self.index)
 
 
 class LoanBase:
@@ -118,10 +150,18 @@ class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
     `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block first:
-    it is the one that is still in cache.
+    it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG=1) overwrites blocks that come back, so that whoever
+    still looks at one sees it.
     """
 
-    def __init__(self, grow: Callable[[int, int], Slab], reap: Callable[[], None], limit_nbytes: int) -> None:
+    def __init__(
+        self,
+        grow: Callable[[int, int], Slab],
+        reap: Callable[[], None],
+        limit_nbytes: int,
+        *,
+        poison: bool | None = None,
+    ) -> None:
         self._grow = grow
         self._reap = reap
         self.limit_nbytes = limit_nbytes
@@ -130,6 +170,19 @@ class Pool:
         self.unviewed: deque[Block] = deque()
         self.nbytes = 0
         self.used_nbytes = 0
+        self.blocks_out = 0
+        self._takes_until_look = 0
+        self._poison = os.environ.get("SLABWIRE_DEBUG") == "1" if poison is None else poison
+
+    def stats(self) -> dict[str, int]:
+        free = sum(len(each) for each in self._free.values())
+        return {
+            "slabs": len(self.slabs),
+            "nbytes": self.nbytes,
+            "used_nbytes": self.used_nbytes,
+            "out": self.blocks_out,
+            "free": free,
+        }
 
     def join(self, slab: Slab, out: dict[int, Block] | None = None) -> None:
         """Adds a slab, all of whose blocks are free but for those in `out`, by index."""
@@ -139,7 +192,7 @@ class Pool:
         for index in reversed(range(slab.blocks)):
             if out and index in out:
                 out[index].generation = slab.generation(index)
-                self.used_nbytes += slab.block_nbytes
+                self._note_out(slab)
                 continue
             if slab.generation(index) % 2:
                 slab.raise_generation(index)  # a predecessor died with it
@@ -148,18 +201,20 @@ class Pool:
     def take(self, nbytes: int) -> Block:
         """A free block of at least `nbytes`. Raises OutOfMemory when the pool may not grow to hold it."""
         size = size_class(nbytes)
-        free = self._free.get(size)
-        self.collect()
-        if not free:
+        self._takes_until_look -= 1
+        if self._takes_until_look <= 0 or not self._free.get(size):
+            self._takes_until_look = self.blocks_out // _BLOCKS_A_LOOK
             self._reap()
-            self.collect()
-            free = self._free.get(size)
-            if not free:
-                free = self._join_larger(size)
+        self.collect()
+        free = self._free.get(size) or self._more(size)
         block = free.pop()
         block.generation = block.slab.raise_generation(block.index)
-        self.used_nbytes += block.slab.block_nbytes
+        self._note_out(block.slab)
         return block
+
+    def _note_out(self, slab: Slab) -> None:
+        self.blocks_out += 1
+        self.used_nbytes += slab.block_nbytes
 
     def loan(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A writable array in a block of its own, uninitialised, aligned to 128 bytes."""
@@ -181,11 +236,28 @@ class Pool:
             self.reclaim(block)
 
     def reclaim(self, block: Block) -> None:
-        """Frees a block if nothing needs it any more."""
-        if not block.lends and not block.viewed:
-            block.slab.raise_generation(block.index)
-            self.used_nbytes -= block.slab.block_nbytes
-            self._free[block.slab.block_nbytes].append(block)
+        """Frees a block if nothing needs it any more. Idempotent: a block that were free twice would be lent twice."""
+        if block.lends or block.viewed or not block.generation:
+            return
+        block.generation = 0
+        block.slab.raise_generation(block.index)
+        if self._poison:
+            block.bytes()[:] = bytes([POISON]) * block.slab.block_nbytes
+        self.blocks_out -= 1
+        self.used_nbytes -= block.slab.block_nbytes
+        free = self._free.get(block.slab.block_nbytes)
+        if free is not None:  # else the pool was closed
+            free.append(block)
+
+    def _more(self, size: int) -> list[Block]:
+        """Free blocks of a new slab; where none is to be had, larger ones that lie idle."""
+        try:
+            return self._join_larger(size)
+        except OutOfMemory:
+            larger = min((each for each, free in self._free.items() if each > size and free), default=0)
+            if not larger:
+                raise
+            return self._free[larger]
 
     def _join_larger(self, size: int) -> list[Block]:
         held = sum(slab.blocks for slab in self.slabs.values() if slab.block_nbytes == size)
@@ -201,8 +273,11 @@ class Pool:
         return self._free[size]
 
     def close(self) -> None:
+        """Lets go of all slabs; a mapping goes when the last array over it has died."""
         for slab in self.slabs.values():
             slab.segment.close_descriptor()
+        self.slabs.clear()
+        self._free.clear()
 
 
 def size_class(nbytes: int) -> int:

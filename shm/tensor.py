@@ -22,7 +22,12 @@ class Description:
     __slots__ = ("at", "dtype", "inline", "shape", "strides")
 
     def __init__(
-        self, dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...] | None, at: int, inline: bytes | None
+        self,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        at: int,
+        inline: bytes | None,
     ) -> None:
         self.dtype = dtype
         self.shape = shape
@@ -34,11 +39,15 @@ class Description:
 def pack_tensor(array: NDArray[Any], at: int, *, inline: bool = False) -> bytes:
     """The description of an array that lies `at` bytes into its block, or (`inline`) with its bytes behind it."""
     name = dtype_name(array.dtype)
+    if array.ndim > MOST_DIMENSIONS:
+        raise MessageError(f"an array has {array.ndim} dimensions; at most {MOST_DIMENSIONS} are sent")
     strided = not inline and not array.flags.c_contiguous
     flags = _INLINE * inline | _STRIDED * strided
     numbers = (at, *array.shape, *(array.strides if strided else ()))
     data = array.tobytes() if inline else b""
-    return _FIXED.pack(len(name), array.ndim, flags, len(data)) + name + struct.pack(f"<{len(numbers)}q", *numbers) + data
+    return (
+        _FIXED.pack(len(name), array.ndim, flags, len(data)) + name + struct.pack(f"<{len(numbers)}q", *numbers) + data
+    )
 
 
 def unpack_tensor(packed: bytes) -> Description:
@@ -49,7 +58,9 @@ def unpack_tensor(packed: bytes) -> Description:
         start = _FIXED.size + name_nbytes
         count = 1 + dimensions * (2 if flags & _STRIDED else 1)
         at, *numbers = struct.unpack_from(f"<{count}q", packed, start)
-    except (struct.error, TypeError, ValueError, UnicodeDecodeError) as error:
+    except MessageError:
+        raise
+    except (struct.error, TypeError, ValueError) as error:
         raise MessageError(f"the description of a tensor is damaged: {error}") from None
     shape = tuple(numbers[:dimensions])
     strides = tuple(numbers[dimensions:]) if flags & _STRIDED else None
@@ -75,9 +86,14 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: in
 
 
 def readable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype itself, if its values are plain bytes. Raises MessageError for objects."""
+    """The dtype itself, if an array of it can be sent. Raises MessageError for objects and structures."""
     if dtype.hasobject:
-        raise MessageError(f"an array of dtype {dtype} holds Python objects, which are never sent; convert it, e.g. .astype(str) or .astype(float)")
+        raise MessageError(
+            f"an array of dtype {dtype} holds Python objects, which are never sent; "
+            "convert it, e.g. .astype(str) or .astype(float)"
+        )
+    if dtype.names is not None or dtype.subdtype is not None:
+        raise MessageError(f"structured dtype {dtype} is not sent; send one array a field")
     return dtype
 
 
@@ -85,38 +101,50 @@ def readable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def dtype_name(dtype: np.dtype[Any]) -> bytes:
     """A dtype's name in a description: `float32`, `bfloat16`, `<M8[ns]`. Raises MessageError for what has none."""
     readable_dtype(dtype)
-    if dtype.names is not None or dtype.subdtype is not None:
-        raise MessageError(f"structured dtype {dtype} is not sent; send one array a field")
-    native = dtype.isnative and dtype.kind in "biufcV" and dtype.name != f"void{dtype.itemsize * 8}"
-    return (dtype.name if native else dtype.str).encode()
+    named = is_extension(dtype) or (dtype.isnative and dtype.kind in "biufc")
+    return (dtype.name if named else dtype.str).encode()
 
 
 @lru_cache(maxsize=256)
 def dtype_named(name: bytes) -> np.dtype[Any]:
-    """The inverse of `dtype_name`. bfloat16, float8 and the like need the package ml_dtypes."""
+    """The inverse of `dtype_name`. bfloat16, float8 and the like need the package ml_dtypes.
+
+    Raises MessageError for every other text, above all for one that would make pointers out of the bytes of a peer.
+    """
     text = name.decode()
     try:
-        return readable_dtype(np.dtype(text))
-    except TypeError:
-        return np.dtype(_extension_type(text))
+        dtype = np.dtype(text)
+    except (TypeError, ValueError, SyntaxError):
+        dtype = _extension_dtype(text)
+    return readable_dtype(dtype)
 
 
-def _extension_type(text: str) -> Any:
+def is_extension(dtype: np.dtype[Any]) -> bool:
+    """Whether another package registered it with numpy, so that its `str` does not name it."""
+    return dtype.isbuiltin == 2
+
+
+def _extension_dtype(text: str) -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ImportError:
         raise MessageError(f"dtype {text} needs the package ml_dtypes: pip install ml_dtypes") from None
     found = getattr(ml_dtypes, text, None)
-    if found is None:
+    if not isinstance(found, type) or not is_extension(np.dtype(found)):
         raise MessageError(f"neither numpy nor ml_dtypes knows the dtype {text!r}")
-    return found
+    return np.dtype(found)
 
 
 def interface_of(
-    address: int, shape: tuple[int, ...], dtype: np.dtype[Any], *, strides: tuple[int, ...] | None = None, writable: bool
+    address: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    strides: tuple[int, ...] | None = None,
+    writable: bool,
 ) -> dict[str, Any]:
     """An array interface, version 3. An extension dtype appears as bytes; the caller views it as what it is."""
-    typestr = dtype.str if dtype.kind != "V" else f"|V{dtype.itemsize}"
+    typestr = f"|V{dtype.itemsize}" if is_extension(dtype) else dtype.str
     return {"data": (address, not writable), "shape": shape, "typestr": typestr, "strides": strides, "version": 3}
 
 

@@ -13,7 +13,7 @@ from .root import did_you_mean
 
 
 class UnknownActor(SlabwireError):
-    """A name that no actor and no worker of the graph has."""
+    """A name that no actor of the graph has."""
 
     code = "unknown_actor"
 
@@ -44,10 +44,9 @@ def running_graph(name: str | None) -> str:
 
 
 def actor_names(status: dict[str, Any]) -> list[str]:
-    """What an actor may be called on the command line: instances, actors without their index, workers."""
+    """What an actor may be called on the command line: its instances' names, and its own."""
     instances = [actor["name"] for worker in status["workers"] for actor in worker["actors"]]
-    workers = [worker["name"] for worker in status["workers"]]
-    return list(dict.fromkeys([*instances, *(base_name(each) for each in instances), *workers]))
+    return list(dict.fromkeys([*instances, *map(base_name, instances)]))
 
 
 def base_name(instance: str) -> str:

@@ -31,12 +31,12 @@ def command(name: str | None, form: str) -> None:
 
 
 def _head(key: str) -> str:
-    return key.removesuffix("_unix_s").replace("_", " ")
+    return "when" if key == "unix_s" else key.replace("_", " ")
 
 
 def _cell(key: str, value: Any) -> str:
     if value is None:
         return "-"
-    if key.endswith("unix_s"):
+    if key == "unix_s":
         return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return str(value)

@@ -25,14 +25,14 @@ class Exit(IntEnum):
     USAGE = 2, "a command line that cannot be understood"
     NOT_RUNNING = 3, "no such graph is running, or it does not answer"
     NOT_STARTED = 4, "a graph that did not become ready"
-    LOST = 5, "the supervisor died while it was needed"
+    LOST = 5, "a graph that ended unasked: its supervisor died or gave up"
     INTERNAL = 70, "a bug of slabwire: an exception that nobody foresaw"  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130, "Ctrl-C where nothing was drained: twice in `run`, once elsewhere"  # 128 + SIGINT
     TERMINATED = 143, "SIGTERM where nothing was drained"  # 128 + SIGTERM
 
 
 class GraphLost(SlabwireError):
-    """A supervisor that ended without being told to."""
+    """A supervisor that ended without being told to, or not as it should."""
 
     code = "lost"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .presentation import bytes_text, format_option, print_json, print_table
+from .presentation import format_option, print_json
 
 if TYPE_CHECKING:
     from ...shm.layout import Layout
@@ -68,12 +68,4 @@ def _print_segments(name: str, form: str) -> None:
     if form == "json":
         print_json({"graph": graph, **answer})
         return
-    segments = answer["segments"]
-    keys = list(dict.fromkeys(key for segment in segments for key in segment))
-    print_table(keys, [[_cell(key, segment.get(key)) for key in keys] for segment in segments])
-
-
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    return bytes_text(value) if key.endswith("bytes") and isinstance(value, int) else str(value)
+    click.echo("\n\n".join(f"{segment['purpose']}\n{segment['map']}" for segment in answer["segments"]))

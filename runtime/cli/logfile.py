@@ -73,8 +73,7 @@ class LogFile:
 
     def read(self, *, final: bool = False) -> list[Line]:
         """The whole lines that are new; with `final` also one that nobody has ended."""
-        self._start_over_if_cut()
-        data = self._rest + self._stream.read()
+        data = self._rest + self._unread()
         *whole, self._rest = data.split(b"\n")
         if final and self._rest:
             whole.append(self._rest)
@@ -88,20 +87,21 @@ class LogFile:
     def close(self) -> None:
         self._stream.close()
 
-    def _start_over_if_cut(self) -> None:
-        """A file that became shorter was emptied; one of another inode has taken its place."""
+    def _unread(self) -> bytes:
+        """What was written since, also where the file was emptied, or put aside and begun anew."""
         ours = os.fstat(self._stream.fileno())
+        if ours.st_size < self._stream.tell():
+            self._stream.seek(0)
+        data = self._stream.read()
         try:
-            current = self._path.stat()
+            is_replaced = self._path.stat().st_ino != ours.st_ino
         except FileNotFoundError:
-            return
-        if current.st_ino != ours.st_ino:
+            return data
+        if is_replaced:
             self._stream.close()
             self._stream = self._path.open("rb")
-            self._rest = b""
-        elif ours.st_size < self._stream.tell():
-            self._stream.seek(0)
-            self._rest = b""
+            data += self._stream.read()
+        return data
 
 
 class LogFolder:

@@ -58,9 +58,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str | None
     from rich.text import Text
 
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for head in heads:
+    for position, head in enumerate(heads):
         right = head.startswith(">")
-        result.add_column(head.removeprefix(">"), justify="right" if right else "left", no_wrap=right)
+        prose = position == len(heads) - 1 and not right
+        result.add_column(head.removeprefix(">"), justify="right" if right else "left", no_wrap=not prose)
     for row in rows:
         result.add_row(*(Text(cell) for cell in row))
     return result

@@ -12,7 +12,7 @@ from .presentation import format_option, print_json
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR")
 @format_option
 def command(words: tuple[str, ...], form: str) -> None:
-    """Restart one actor (all its replicas), one replica, or one worker of a running graph."""
+    """Restart an actor (all its replicas), or one replica, of a running graph; no message is lost."""
     from ..control import Control
 
     if len(words) > 2:
@@ -24,4 +24,4 @@ def command(words: tuple[str, ...], form: str) -> None:
     if form == "json":
         print_json({"graph": graph, "actor": actor, **answer})
     else:
-        click.echo(f"{actor} of {graph} is being restarted")
+        click.echo(f"restarting {', '.join(answer['restarted'])} of {graph}")

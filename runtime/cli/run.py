@@ -18,6 +18,7 @@ from .target import TARGET_HELP, read_target, target_argument
 
 if TYPE_CHECKING:
     from ..running import Running
+    from .logfile import Line
 
 
 class _StopRequested(BaseException):  # not an Exception: nothing on the way may swallow it
@@ -50,7 +51,8 @@ def command(target: str, name: str | None, listen: str | None, drain_timeout: fl
             spec = read_target(target)
             if plan:
                 _print_plan(spec, form)
-            return _run(spec, name, listen, drain_timeout, form, began)
+            with _logs_echoed(name or spec.name, form):
+                return _run(spec, name, listen, drain_timeout, form, began)
         except _StopRequested as request:  # before the graph was ready: there is nothing to drain
             return request.status
 
@@ -69,7 +71,7 @@ def _print_plan(spec: GraphSpec, form: str) -> None:
 def _run(spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: float, form: str, began: float) -> int:
     from ..running import start
 
-    running = start(spec, drain_timeout_s=drain_timeout, listen=listen, echo_logs=True, name=name)
+    running = start(spec, drain_timeout_s=drain_timeout, listen=listen, name=name)
     try:
         _print_ready(running, spec, listen, monotonic() - began, form)
         status = running.wait()
@@ -81,21 +83,39 @@ def _run(spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: f
     if status:
         raise GraphLost(
             f"the supervisor of graph {running.name!r} ended with status {status} and nobody had asked it to; "
-            f"its log above tells why"
+            "what it logged stands above"
         )
     _say(form, f"{running.name} was stopped", event="stopped", graph=running.name)
     return Exit.OK
+
+
+@contextmanager
+def _logs_echoed(name: str, form: str) -> Iterator[None]:
+    """Prints what the workers write, unless a graph of that name runs already: then those are not our workers."""
+    from ..rundir import graph_directory, list_graphs
+    from .echo import echoed
+
+    def say(line: Line) -> None:
+        _say(form, f"{line.worker} | {line.text}", event="log", worker=line.worker, text=line.body)
+
+    if name in list_graphs():  # removes what a killed predecessor has left, too
+        yield
+        return
+    with echoed(graph_directory(name) / "logs", say):
+        yield
 
 
 def _drain(running: Running, drain_timeout: float, form: str) -> int:
     text = f"draining {running.name} (at most {drain_timeout:g} s); Ctrl-C again stops it now"
     try:
         _say(form, text, event="draining", graph=running.name, drain_timeout_s=drain_timeout)
-        running.stop()
+        status = running.stop()
     except _StopRequested as request:
         running.kill()
         _say(form, f"{running.name} was stopped before it was drained", event="killed", graph=running.name)
         return request.status
+    if status:
+        raise GraphLost(f"the supervisor of graph {running.name!r} ended with status {status} while it was drained")
     _say(form, f"{running.name} was drained and stopped", event="stopped", graph=running.name)
     return Exit.OK
 
@@ -113,7 +133,7 @@ def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds:
     _say(form, "\n".join(lines), event="ready", directory=str(running.directory), **about)
 
 
-def _say(form: str, text: str, **document: object) -> None:
+def _say(form: str, text: str, /, **document: object) -> None:
     if form == "json":
         print_json(document)
     else:

@@ -129,6 +129,6 @@ def _process_row(sample: Sample, worker: dict[str, Any]) -> tuple[str, ...]:
         worker["state"],
         f"{sample.cpu(worker):.0%}",
         *(count_text(worker[key]) for key in ("spins", "parks", "wakes", "restarts")),
-        f"{bytes_text(worker['slab_used_bytes'])}/{bytes_text(worker['slab_bytes'])}",
+        f"{worker['slab_used_bytes'] / 2**20:.1f}/{worker['slab_bytes'] / 2**20:.1f} MiB",
         bytes_text(worker["pss_bytes"]),
     )

@@ -1,0 +1,154 @@
+"""A value as frames: a msgpack payload, and behind it the bytes of its tensors. No I/O; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shm.tensor import dtype_name, dtype_named
+from .errors import MessageError
+from .parcel import _check_keys, _complaint, _plain
+from .wire import LARGEST_HEAD_NBYTES, LARGEST_MESSAGE_NBYTES, LARGEST_PAYLOAD_NBYTES, MOST_TENSORS, Frame
+
+# The code of msgpack's extension type for a tensor. Its data is an array: [frame, dtype, shape], or
+# [nil, dtype, shape, bytes] for one that travels inside the payload.
+TENSOR_CODE = 1
+# A frame costs about 2 µs at each end; copying this much costs less.
+INLINE_NBYTES = 512
+MOST_DIMENSIONS = 32
+# Spelled as numpy does it. Nothing else reaches numpy's parser of dtypes.
+_DTYPE = re.compile(r"[a-z][a-z0-9_]{1,23}|[<>|][biufcSUVmM][0-9]{0,8}(\[[0-9]{0,6}[a-zA-Z]{1,2}\])?")
+_NIL = b"\xc0"
+# Where a payload could make msgpack reserve much more than it holds: each of its levels may announce so many elements.
+_SKIP_FROM_NBYTES = 1024
+
+
+def pack_value(value: object) -> list[Frame]:
+    """The frames of a value. Tensors that are contiguous are not copied: they must not change until they are sent.
+
+    Raises MessageError for what a message cannot carry, naming the path to it, and for what is too large.
+    """
+    if value is None:
+        return [_NIL]
+    tensors: list[Frame] = []
+
+    def place(obj: Any) -> Any:
+        return msgpack.ExtType(TENSOR_CODE, _pack_tensor(obj, tensors)) if isinstance(obj, np.ndarray) else _plain(obj)
+
+    try:
+        _check_keys(value, "message", 0)
+        payload: bytes = msgpack.packb(value, default=place)
+    except MessageError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MessageError(_complaint(value) or f"the message cannot be packed: {error}") from None
+    _check_size(len(payload), sum(each.nbytes for each in tensors if isinstance(each, memoryview)))
+    return [payload, *tensors]
+
+
+def _check_size(payload_nbytes: int, tensors_nbytes: int) -> None:
+    if payload_nbytes > LARGEST_PAYLOAD_NBYTES:
+        raise MessageError(
+            f"a message has {payload_nbytes} bytes beside its arrays, of which {LARGEST_PAYLOAD_NBYTES} may go over a network; "
+            "put the bulk into numpy arrays, or split it"
+        )
+    if payload_nbytes + tensors_nbytes > LARGEST_MESSAGE_NBYTES - LARGEST_HEAD_NBYTES:
+        raise MessageError(
+            f"a message has {payload_nbytes + tensors_nbytes} bytes, of which {LARGEST_MESSAGE_NBYTES - LARGEST_HEAD_NBYTES} "
+            "may go over a network; split it"
+        )
+
+
+def _pack_tensor(array: NDArray[Any], tensors: list[Frame]) -> bytes:
+    if array.ndim > MOST_DIMENSIONS:
+        raise MessageError(f"an array has {array.ndim} dimensions; {MOST_DIMENSIONS} are allowed")
+    name, shape = dtype_name(array.dtype).decode(), list(array.shape)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if array.nbytes <= INLINE_NBYTES or len(tensors) == MOST_TENSORS:
+        packed: bytes = msgpack.packb([None, name, shape, flat.tobytes()])
+        return packed
+    tensors.append(memoryview(flat.view(np.uint8)))
+    described: bytes = msgpack.packb([len(tensors) - 1, name, shape])
+    return described
+
+
+def unpack_value(frames: Sequence[Frame]) -> Any:
+    """The value in these frames, the payload first; its arrays are read-only views of the others where they can be.
+
+    Raises MessageError for bytes that are no value. What it takes of memory is bounded by what came.
+    """
+    payload, tensors = frames[0], frames[1:]
+    if len(payload) > LARGEST_PAYLOAD_NBYTES:
+        raise MessageError(f"a payload has {len(payload)} bytes; at most {LARGEST_PAYLOAD_NBYTES} are read")
+
+    def place(code: int, packed: bytes) -> Any:
+        if code != TENSOR_CODE:
+            raise MessageError(f"a message holds an extension of unknown code {code}")
+        return _unpack_tensor(packed, tensors)
+
+    try:
+        if len(payload) > _SKIP_FROM_NBYTES:
+            _check_announced(payload)
+        return msgpack.unpackb(payload, ext_hook=place)
+    except MessageError:
+        raise
+    except Exception as error:  # msgpack's own errors have no common base
+        raise MessageError(f"a message cannot be unpacked: {error}") from None
+
+
+def _check_announced(payload: Frame) -> None:
+    """Walks over a payload without building anything: so a container that announces more than came reserves nothing."""
+    unpacker = msgpack.Unpacker(read_size=len(payload), max_buffer_size=len(payload))
+    unpacker.feed(payload)
+    unpacker.skip()
+
+
+def _unpack_tensor(packed: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
+    match msgpack.unpackb(packed, max_map_len=0, max_ext_len=0):
+        case [None, str(name), list(shape), bytes(data)]:
+            source: Frame = data
+        case [int(frame), str(name), list(shape)] if 0 <= frame < len(tensors):
+            source = tensors[frame]
+        case _:
+            raise MessageError("a tensor is described neither as [frame, dtype, shape] nor as [nil, dtype, shape, bytes]")
+    dtype = _dtype(name)
+    _check_shape(shape, dtype, len(source))
+    if not len(source):
+        return _read_only(np.empty(shape, dtype))
+    array = np.frombuffer(source, np.uint8).view(dtype).reshape(shape)
+    # What the network library received may lie anywhere; native code behind numpy often cannot read that.
+    return _read_only(array if array.flags.aligned else array.copy())
+
+
+def _check_shape(shape: list[Any], dtype: np.dtype[Any], nbytes: int) -> None:
+    if len(shape) > MOST_DIMENSIONS or not all(type(each) is int and 0 <= each < 1 << 48 for each in shape):
+        raise MessageError(f"a tensor has the impossible shape {shape[:MOST_DIMENSIONS]}")
+    needed = dtype.itemsize
+    for each in shape:
+        needed *= each
+    if needed != nbytes or not dtype.itemsize:
+        raise MessageError(f"a tensor of shape {shape} and dtype {dtype.name} has {needed} bytes, but {nbytes} came")
+
+
+@lru_cache(maxsize=256)
+def _dtype(name: str) -> np.dtype[Any]:
+    if not _DTYPE.fullmatch(name):
+        raise MessageError(f"a tensor has the dtype {name[:64]!r}, which is none")
+    try:
+        dtype = dtype_named(name.encode())
+        if not dtype.hasobject and dtype_name(dtype) == name.encode():
+            return dtype
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise MessageError(f"a tensor has the dtype {name!r}: {error}") from None
+    raise MessageError(f"a tensor has the dtype {name!r}, which is not the name of one whose values are plain bytes")
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,352 @@
+"""The client SDK over ZeroMQ: the verbs of `Client` and `AsyncClient`, for graphs on other hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..shm.bell import now_ns
+from .caller import deadline_of
+from .calls import timed_out
+from .client import CALL_TIMEOUT_S
+from .dealer import Dealer
+from .errors import Disconnected
+from .session import Pending, result_of
+from .wire import Head, Kind, pack_head
+
+# A gateway greets in a millisecond; a network that lost a packet may need a few tries.
+HELLO_WITHIN_S = 5.0
+# A thread that waits while another one receives looks up this often for its own deadline.
+_FOLLOW_S = 0.05
+
+
+class RemoteClient:
+    """Talks to a running graph at `tcp://host:port` or `ipc://path`. Threads may share it; each call blocks its own.
+
+    One of the waiting threads receives for all. When the graph goes away, calls in flight fail with Disconnected; later
+    ones work again once it is back. `keys` is a folder with `client.key_secret` and `server.key`. Raises Disconnected
+    when nothing answers within 5 s.
+    """
+
+    def __init__(self, address: str, keys: Path | str | None = None) -> None:
+        self.address = address
+        self._dealer = Dealer(address, Path(keys) if keys is not None else None)
+        self._session = self._dealer.session
+        self._lock = threading.Lock()  # guards the socket and the session
+        self._receiving = threading.Lock()  # held by the one thread that waits for the socket
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        for each in (*self._dealer.descriptors, self._wake):
+            self._poll.register(each, select.POLLIN)
+        self._closed = False
+        try:
+            self._await_welcome(0)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """Of the graph that answers."""
+        return self._session.graph
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        return self._session.ports.names if self._session.ports is not None else []
+
+    def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+        """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
+
+        Arrays that come back are read-only. Raises DeadlineExceeded, UnknownPort, MessageError, Overloaded, Disconnected,
+        or what the handler raised.
+        """
+        deadline_ns = deadline_of(timeout_s)
+        pending, came = self._begin(target, args, fields, deadline_ns, stream=False)
+        try:
+            self._wait(pending, came, deadline_ns, target)
+        finally:
+            self._cancel(pending)
+        return result_of(*pending.arrived.popleft())
+
+    def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
+        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for the whole stream."""
+        deadline_ns = deadline_of(timeout_s)
+        pending, came = self._begin(target, args, fields, deadline_ns, stream=True)
+        return self._items(pending, came, deadline_ns, target)
+
+    def _items(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> Iterator[Any]:
+        try:
+            while True:
+                self._wait(pending, came, deadline_ns, target)
+                kind, value = self._session.take(pending)
+                self._pump()
+                if kind == Kind.END:
+                    return
+                yield result_of(kind, value)
+                if kind == Kind.REPLY:
+                    return
+        finally:
+            self._cancel(pending)
+
+    def _begin(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
+    ) -> tuple[Pending, threading.Event]:
+        if not self._session.is_ready:
+            self._await_welcome(deadline_ns)
+        self._check_open()
+        payload = self._session.pack(target, args, fields, stream=stream)
+        if stream:
+            payload = [bytes(each) for each in payload]  # the caller goes on before it is sent, and may change its arrays
+        came = threading.Event()
+        with self._lock:
+            timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
+            pending = self._session.begin(target, payload, timeout_s, came.set, stream=stream)
+        self._pump()
+        return pending, came
+
+    def _cancel(self, pending: Pending) -> None:
+        self._session.cancel(pending)
+        self._pump()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Disconnected(f"this client of {self.address} is closed")
+
+    def _await_welcome(self, deadline_ns: int) -> None:
+        until = now_ns() + int(HELLO_WITHIN_S * 1e9)
+        until = min(until, deadline_ns) if deadline_ns else until
+        session = self._session
+        while not session.is_ready:
+            self._check_open()
+            if session.refused is not None:
+                error, session.refused = session.refused, None
+                session.connected()  # asks once more, for whoever calls next
+                raise error
+            if now_ns() >= until:
+                raise _nothing_answers(self.address)
+            self._receive_for(lambda: session.is_ready or session.refused is not None, until, threading.Event())
+
+    def _wait(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> None:
+        """Returns when something has arrived for `pending`."""
+        while not pending.arrived:
+            self._check_open()
+            self._receive_for(lambda: bool(pending.arrived), deadline_ns, came)
+            if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
+                raise timed_out(target)
+
+    def _receive_for(self, done: Callable[[], bool], deadline_ns: int, came: threading.Event) -> None:
+        """Receives for all threads until `done`, or waits for a while if another thread does."""
+        if self._receiving.acquire(blocking=False):
+            try:
+                while not done() and not self._closed and not (deadline_ns and now_ns() > deadline_ns):
+                    if not self._pump():
+                        self._park(done, deadline_ns)
+            finally:
+                self._receiving.release()
+        else:
+            came.wait(_FOLLOW_S if not deadline_ns else max(0.0, min(_FOLLOW_S, (deadline_ns - now_ns()) / 1e9)))
+            came.clear()
+
+    def _park(self, done: Callable[[], bool], deadline_ns: int) -> None:
+        if done():
+            return
+        self._poll.poll(max(0.0, (deadline_ns - now_ns()) / 1e6) if deadline_ns else None)
+        with contextlib.suppress(OSError):
+            os.eventfd_read(self._wake)
+
+    def _pump(self) -> bool:
+        """Sends and receives; True if anything came, whoever it was for.
+
+        May be called by the garbage collector inside itself: then the call that is under way does the work.
+        """
+        came = False
+        while self._lock.acquire(blocking=False):
+            try:
+                came |= not self._closed and self._dealer.pump()
+            finally:
+                self._lock.release()
+            if not self._session.outbox or not self._session.is_ready:
+                break
+        if came:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self._wake, 1)  # what came may be for the thread that sleeps
+        return came
+
+    def close(self) -> None:
+        """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""
+        with self._lock:
+            if self._closed:
+                return
+            if self._session.is_ready:
+                self._session.outbox.append([pack_head(Head(Kind.BYE)), b"\xc0"])
+                self._dealer.pump()
+            self._closed = True
+            self._session.lost(Disconnected("the client was closed"))
+            self._dealer.close()
+        os.eventfd_write(self._wake, 1)
+        with self._receiving:  # whoever still sleeps on the descriptors has left
+            os.close(self._wake)
+            self._wake = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncRemoteClient:
+    """`RemoteClient`, awaited. Opened by `async with`; one loop, one thread."""
+
+    def __init__(self, address: str, keys: Path | str | None = None) -> None:
+        self.address = address
+        self._keys = Path(keys) if keys is not None else None
+        self._dealer: Dealer | None = None
+
+    async def open(self) -> Self:
+        """Connects. Raises Disconnected when nothing answers within 5 s."""
+        self._loop = asyncio.get_running_loop()
+        dealer = self._dealer = Dealer(self.address, self._keys)
+        self._news = asyncio.Event()  # the connection became ready, or was refused
+        for each in dealer.descriptors:
+            self._loop.add_reader(each, self._pump)
+        self._pump()
+        try:
+            await self._await_welcome(0)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    @property
+    def _open(self) -> Dealer:
+        if self._dealer is None:
+            raise Disconnected(f"this client of {self.address} is not open; use `async with`")
+        return self._dealer
+
+    @property
+    def name(self) -> str:
+        """Of the graph that answers."""
+        return self._open.session.graph
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        ports = self._open.session.ports
+        return ports.names if ports is not None else []
+
+    async def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+        """The answer of port `target`; as `RemoteClient.call`. Cancelling the task cancels the work."""
+        deadline_ns = deadline_of(timeout_s)
+        pending, came = await self._begin(target, args, fields, deadline_ns, stream=False)
+        try:
+            await self._arrival(pending, came, deadline_ns, target)
+        finally:
+            self._cancel(pending)
+        return result_of(*pending.arrived.popleft())
+
+    async def stream(
+        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+    ) -> AsyncIterator[Any]:
+        """The items of a stream, as they come; closing the iterator cancels the rest."""
+        deadline_ns = deadline_of(timeout_s)
+        pending, came = await self._begin(target, args, fields, deadline_ns, stream=True)
+        try:
+            while True:
+                await self._arrival(pending, came, deadline_ns, target)
+                kind, value = self._open.session.take(pending)
+                self._pump()
+                if kind == Kind.END:
+                    return
+                yield result_of(kind, value)
+                if kind == Kind.REPLY:
+                    return
+        finally:
+            self._cancel(pending)
+
+    async def _begin(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
+    ) -> tuple[Pending, asyncio.Event]:
+        session = self._open.session
+        if not session.is_ready:
+            await self._await_welcome(deadline_ns)
+        # Copied: the loop goes on before it is sent, and somebody may change the arrays.
+        payload = [bytes(each) for each in session.pack(target, args, fields, stream=stream)]
+        timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
+        came = asyncio.Event()
+        pending = session.begin(target, payload, timeout_s, came.set, stream=stream)
+        self._pump()
+        return pending, came
+
+    async def _await_welcome(self, deadline_ns: int) -> None:
+        until = now_ns() + int(HELLO_WITHIN_S * 1e9)
+        until = min(until, deadline_ns) if deadline_ns else until
+        session = self._open.session
+        while not session.is_ready:
+            if session.refused is not None:
+                error, session.refused = session.refused, None
+                session.connected()  # asks once more, for whoever calls next
+                raise error
+            self._news.clear()
+            try:
+                async with asyncio.timeout(max(0.0, (until - now_ns()) / 1e9)):
+                    await self._news.wait()
+            except TimeoutError:
+                raise _nothing_answers(self.address) from None
+            _ = self._open
+
+    async def _arrival(self, pending: Pending, came: asyncio.Event, deadline_ns: int, target: str) -> None:
+        while not pending.arrived:
+            came.clear()
+            try:
+                async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None):
+                    await came.wait()
+            except TimeoutError:
+                raise timed_out(target) from None
+
+    def _cancel(self, pending: Pending) -> None:
+        if self._dealer is not None:
+            self._dealer.session.cancel(pending)
+            self._pump()
+
+    def _pump(self) -> None:
+        if self._dealer is not None:
+            self._dealer.pump()
+            if self._dealer.session.is_ready or self._dealer.session.refused is not None:
+                self._news.set()
+
+    async def close(self) -> None:
+        """Ends the connection: calls in flight fail. Arrays that were received stay valid."""
+        dealer, self._dealer = self._dealer, None
+        if dealer is None:
+            return
+        for each in dealer.descriptors:
+            self._loop.remove_reader(each)
+        if dealer.session.is_ready:
+            dealer.session.outbox.append([pack_head(Head(Kind.BYE)), b"\xc0"])
+            dealer.pump()
+        dealer.session.lost(Disconnected("the client was closed"))
+        self._news.set()
+        await asyncio.to_thread(dealer.close)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _nothing_answers(address: str) -> Disconnected:
+    return Disconnected(
+        f"no graph answers at {address} (waited {HELLO_WITHIN_S:g} s); is it running, with that address given to --listen?"
+    )

@@ -1,0 +1,281 @@
+"""The inputs of one actor that outlive their call: generators, coroutines, batches, and outputs that wait for room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Any
+
+from ..shm.bell import now_ns
+from ..shm.inflight import Inflight
+from .answers import Answers
+from .batcher import Batcher
+from .errors import HandlerError, SlabwireError
+from .handler import Handler
+from .message import Flag
+from .outlets import Outlets
+from .stats import CellStats
+from .work import Work, current
+
+
+class Runs:
+    """Each input here has a row in the in-flight table until its handler is done and its outputs have left. One thread."""
+
+    def __init__(
+        self,
+        ports: dict[int, Handler],
+        table: Inflight,
+        outlets: Outlets,
+        answers: Answers,
+        stats: CellStats,
+        loop: asyncio.AbstractEventLoop,
+        concurrency: int,
+    ) -> None:
+        self._table = table
+        self._outlets = outlets
+        self._answers = answers
+        self._stats = stats
+        self._loop = loop
+        self._concurrency = concurrency
+        self._works: dict[int, Work] = {}
+        self._generators: deque[Work] = deque()
+        self._leaving: deque[Work] = deque()
+        self._batcher = Batcher({number: each.spec.batch for number, each in ports.items() if each.spec.batch})
+
+    @property
+    def are_any(self) -> bool:
+        return bool(self._works)
+
+    def has_place(self) -> bool:
+        """Whether one more input may begin."""
+        return len(self._works) < self._concurrency and self._table.can_keep()
+
+    def serve(self, key: tuple[int, int]) -> bool:
+        """Whether an input of that request is in flight."""
+        return any(work.header.key == key for work in self._works.values())
+
+    def waits_for_room(self) -> bool:
+        return bool(self._leaving) or any(work.outbox for work in self._generators)
+
+    def can_progress(self) -> bool:
+        """Whether `advance` or `flush` would get anywhere now."""
+        return any(not work.outbox or self._outlets.could_go(work) for work in self._generators) or any(
+            self._outlets.could_go(work) for work in self._leaving
+        )
+
+    def next_due_ns(self) -> int:
+        """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
+        deadlines = [work.header.deadline_ns for work in (*self._leaving, *self._generators) if work.outbox]
+        return min(filter(None, (*deadlines, self._batcher.next_due_ns())), default=0)
+
+    def start(self, work: Work, handler: Handler) -> None:
+        """Begins an input that has its row."""
+        self._works[work.row] = work
+        self._stats.show("in_flight", len(self._works))
+        work.started_ns = now_ns()
+        if handler.spec.batch is not None:
+            self._batcher.add(work)
+        elif handler.spec.kind == "generator":
+            self._start_generator(work, handler)
+        else:
+            run = self._run_coroutine if handler.spec.kind == "coroutine" else self._run_async_generator
+            token = current.set(work)
+            work.task = self._loop.create_task(run(work, handler))
+            current.reset(token)
+
+    def end(self, work: Work) -> None:
+        """Sees an input out that never began: its answer has been sent."""
+        self._works[work.row] = work
+        self._leave(work)
+
+    def _arguments(self, work: Work, handler: Handler) -> dict[str, Any]:
+        arguments = handler.bind(work.value, bool(work.header.flags & Flag.FIELDS))
+        work.value = None
+        if handler.spec.resumable:
+            arguments["sent"] = work.ordinal
+        return arguments
+
+    # -- generators --------------------------------------------------------------------------------------------------
+
+    def _start_generator(self, work: Work, handler: Handler) -> None:
+        try:
+            work.items = handler.function(**self._arguments(work, handler))
+        except Exception as error:
+            self._answers.fail(work, error)
+            self._leave(work)
+        else:
+            self._generators.append(work)
+
+    def advance(self) -> bool:
+        """One item of each generator that has room for it, and one batch that is due; True if there was anything."""
+        advanced = False
+        for _ in range(len(self._generators)):
+            work = self._generators.popleft()
+            if work.finished:
+                continue
+            if not work.outbox or self._outlets.flush(work):
+                advanced = True
+                if not self._next_item(work):
+                    continue
+            self._generators.append(work)
+        if self._batcher:
+            due = self._batcher.take_due(now_ns())
+            if due:
+                self._run_batch(due)
+            advanced |= bool(due)
+        return advanced
+
+    def _next_item(self, work: Work) -> bool:
+        """Sends one item; False if there are no more."""
+        handler = work.handler
+        if handler is None:
+            return False
+        started = now_ns()
+        self._stats.begin(started)
+        token = current.set(work)
+        try:
+            self._outlets.send(work, handler.spec.port, next(work.items), item=True)  # type: ignore[arg-type]
+        except StopIteration:
+            self._outlets.end_stream(work, [handler.spec.port])
+            self._leave(work)
+            return False
+        except Exception as error:
+            self._answers.fail(work, error)
+            self._leave(work)
+            return False
+        finally:
+            current.reset(token)
+            self._stats.end(started, now_ns())
+        return True
+
+    # -- coroutines --------------------------------------------------------------------------------------------------
+
+    async def _run_coroutine(self, work: Work, handler: Handler) -> None:
+        try:
+            self._answers.give(work, handler, await handler.function(**self._arguments(work, handler)))
+        except asyncio.CancelledError:
+            work.cancelled = True
+        except Exception as error:
+            self._answers.fail(work, error)
+        self._stats.end(work.started_ns, now_ns(), waited=True)
+        self._leave(work)
+
+    async def _run_async_generator(self, work: Work, handler: Handler) -> None:
+        try:
+            async with contextlib.aclosing(handler.function(**self._arguments(work, handler))) as items:
+                async for item in items:
+                    self._outlets.send(work, handler.spec.port, item, item=True)
+                    if work.outbox:
+                        await self._room(work)
+            self._outlets.end_stream(work, [handler.spec.port])
+        except asyncio.CancelledError:
+            work.cancelled = True
+        except Exception as error:
+            self._answers.fail(work, error)
+        self._stats.end(work.started_ns, now_ns(), waited=True)
+        self._leave(work)
+
+    async def _room(self, work: Work) -> None:
+        """Pauses a stream until what it has sent is on its way."""
+        work.room = self._loop.create_future()
+        self._leaving.append(work)
+        self._loop.stop()
+        await work.room
+
+    # -- batches -----------------------------------------------------------------------------------------------------
+
+    def _run_batch(self, works: list[Work]) -> None:
+        handler = works[0].handler
+        if handler is None:
+            return
+        bound = [(work, item) for work in works if (item := self._item_of(work, handler)) is not None]
+        started = now_ns()
+        self._stats.begin(started)
+        token = current.set(works[0])
+        try:
+            self._answer_batch(handler, [work for work, _ in bound], [item[0] for _, item in bound])
+        finally:
+            current.reset(token)
+            self._stats.end(started, now_ns())
+        for work in works:
+            self._leave(work)
+
+    def _item_of(self, work: Work, handler: Handler) -> tuple[Any] | None:
+        """What a message brings to its batch, in a tuple; None, with an error to its caller, if it does not fit."""
+        try:
+            return (self._arguments(work, handler)[str(handler.field)],)
+        except SlabwireError as error:
+            self._answers.fail(work, error)
+            return None
+
+    def _answer_batch(self, handler: Handler, works: list[Work], items: list[Any]) -> None:
+        try:
+            results = list(handler.function(**{str(handler.field): items})) if works else []
+            if len(results) != len(works):
+                raise HandlerError(f"{handler.owner}.{handler.spec.port} answered {len(results)} of {len(works)} inputs")
+        except Exception as error:
+            for work in works:
+                self._answers.fail(work, error)
+            return
+        for work, result in zip(works, results, strict=True):
+            try:
+                self._answers.give(work, handler, result)
+            except SlabwireError as error:
+                self._answers.fail(work, error)
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def _leave(self, work: Work) -> None:
+        """The handler is done; the input is finished when its outputs have left."""
+        work.items = work.task = None
+        if work.outbox and not work.cancelled and not self._outlets.flush(work):
+            self._leaving.append(work)
+            self._loop.stop()
+        else:
+            self._finish(work)
+
+    def _finish(self, work: Work) -> None:
+        if not work.finished:
+            work.finished = True
+            work.outbox.clear()
+            self._table.clear(work.row)
+            self._works.pop(work.row, None)
+            self._stats.show("in_flight", len(self._works))
+
+    def flush(self) -> bool:
+        """Lets outputs go that waited for room; True if any input got on by it."""
+        progressed = False
+        for _ in range(len(self._leaving)):
+            work = self._leaving.popleft()
+            if not work.finished and not self._outlets.flush(work):
+                self._leaving.append(work)
+                continue
+            progressed = True
+            if work.room is None:
+                self._finish(work)
+            elif not work.room.done():
+                work.room.set_result(None)
+                work.room = None
+        return progressed
+
+    def cancel(self, key: tuple[int, int]) -> None:
+        """Ends the inputs of a request whose caller has lost interest, without an answer."""
+        for work in [each for each in self._works.values() if each.header.key == key]:
+            self._stop(work)
+
+    def forget_caller(self, endpoint: int) -> None:
+        """Ends all inputs of a caller that is gone."""
+        for work in [each for each in self._works.values() if each.header.reply_to == endpoint]:
+            self._stop(work)
+
+    def _stop(self, work: Work) -> None:
+        work.cancelled = True
+        if work.task is not None:
+            work.task.cancel()
+            return
+        if work.items is not None:
+            with contextlib.suppress(Exception):
+                work.items.close()  # type: ignore[union-attr]
+        self._batcher.remove(work)
+        self._finish(work)

@@ -1,0 +1,250 @@
+"""Actors that tests put on stage: each does one thing that a test wants to see."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+import slabwire
+from slabwire import Actor, Output
+
+
+@dataclass
+class Point:
+    x: float
+    y: float
+
+
+class Echo(Actor):
+    """Gives back what it gets, in several manners."""
+
+    def echo(self, x: Any) -> Any:
+        return x
+
+    def double(self, x: np.ndarray) -> np.ndarray:
+        doubled = self.loan(x.shape, x.dtype)
+        np.multiply(x, 2, out=doubled)
+        return doubled
+
+    def pair(self, x: float, y: float = 1.0) -> dict[str, float]:
+        return {"x": x, "y": y}
+
+    def norm(self, point: Point) -> float:
+        return (point.x**2 + point.y**2) ** 0.5
+
+    def grey(self, image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+        return image.mean(axis=2)
+
+    def nothing(self) -> None:
+        return None
+
+    def fail(self, text: str) -> None:
+        raise ValueError(text)
+
+    def unsendable(self) -> Any:
+        return {"inner": [1, object()]}
+
+    def who(self) -> tuple[str, int]:
+        return self.context.actor, os.getpid()
+
+    def attempt(self) -> int:
+        return self.context.attempt
+
+    def time_left(self) -> float | None:
+        return self.context.time_left_s()
+
+
+class Streams(Actor):
+    """Streams of each kind."""
+
+    def upto(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+    def frames(self, n: int, nbytes: int) -> Iterator[np.ndarray]:
+        for i in range(n):
+            frame = self.loan(nbytes, np.uint8)
+            frame[:] = i % 251
+            yield frame
+
+    async def ticks(self, n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            await asyncio.sleep(0)
+            yield i
+
+    def breaks(self, n: int) -> Iterator[int]:
+        yield from range(n)
+        raise RuntimeError("broke off")
+
+    def forever(self, mark: str) -> Iterator[int]:
+        """Writes `mark` when it is closed."""
+        i = 0
+        try:
+            while True:
+                yield i
+                i += 1
+        finally:
+            Path(mark).write_text(str(i))
+
+
+class Waits(Actor):
+    """Coroutines."""
+
+    async def sleep(self, seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def many(self, n: int) -> list[int]:
+        return list(await asyncio.gather(*(self.call("echo.echo", i) for i in range(n))))
+
+    async def total(self, n: int) -> int:
+        return sum([i async for i in self.stream("streams.upto", n)])
+
+    async def cancelled(self, mark: str) -> None:
+        """Writes `mark` when it is cancelled."""
+        Path(f"{mark}.began").write_text("")
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            Path(mark).write_text("cancelled")
+            raise
+
+
+class Batches(Actor):
+    @slabwire.batched(max_size=4, max_wait_s=0.05)
+    def square(self, xs: list[int]) -> list[int]:
+        self.largest = max(getattr(self, "largest", 0), len(xs))
+        return [x * x for x in xs]
+
+    def largest_batch(self) -> int:
+        return getattr(self, "largest", 0)
+
+
+class Dies(Actor):
+    """Kills its own process, as often as told."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def _deaths(self, name: str) -> int:
+        return len(list(self.folder.glob(f"{name}-*")))
+
+    def _die(self, name: str, times: int) -> None:
+        deaths = self._deaths(name)
+        if deaths < times:
+            (self.folder / f"{name}-{deaths}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def plain(self, name: str, times: int) -> int:
+        self._die(name, times)
+        return self.context.attempt
+
+    async def coroutine(self, name: str, times: int) -> int:
+        await asyncio.sleep(0)
+        self._die(name, times)
+        return self.context.attempt
+
+    def yields(self, name: str, times: int, at: int) -> Iterator[int]:
+        for i in range(10):
+            if i == at:
+                self._die(name, times)
+            yield i
+
+    @slabwire.resumable
+    def resumes(self, name: str, times: int, at: int, sent: int = 0) -> Iterator[int]:
+        for i in range(sent, 10):
+            if i == at:
+                self._die(name, times)
+            yield i
+
+    def keeps(self, x: np.ndarray) -> float:
+        self.kept = getattr(self, "kept", [])
+        self.kept.append(x)
+        return float(x[0])
+
+
+class Emits(Actor):
+    """Sends each input on by a declared output, several times."""
+
+    out = Output(int)
+
+    def go(self, n: int, times: int = 1) -> None:
+        for i in range(times):
+            self.emit("out", n * 100 + i)
+
+
+class DiesAfterEmit(Actor):
+    """Emits, and dies once before it has returned: its output was sent, its input is not committed."""
+
+    out = Output(int)
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def go(self, n: int) -> None:
+        self.emit("out", n)
+        mark = self.folder / f"died-{n}"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Collects(Actor):
+    """Notes what it gets in a file, so that it can be seen from outside."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def take(self, n: int) -> int:
+        with open(self.path, "a") as file:
+            file.write(f"{n}\n")
+        return n
+
+    def slowly(self, n: int) -> int:
+        while not Path(f"{self.path}.go").exists():
+            time.sleep(0.002)
+        return self.take(n)
+
+
+class Hangs(Actor):
+    def loop(self) -> None:
+        while True:
+            pass
+
+    def fine(self) -> str:
+        return "fine"
+
+
+class FailsToStart(Actor):
+    def on_start(self) -> None:
+        raise RuntimeError("no licence for this model")
+
+
+class Hooks(Actor):
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    async def on_start(self) -> None:
+        await asyncio.sleep(0)
+        self.started = await self.call("echo.echo", "started")
+
+    def on_stop(self) -> None:
+        self.path.write_text("stopped")
+
+    def state(self) -> str:
+        return self.started
+
+
+class Passes(Actor):
+    """Forwards what it gets without touching it."""
+
+    def on(self, x: np.ndarray) -> np.ndarray:
+        return x

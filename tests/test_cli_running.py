@@ -1,0 +1,174 @@
+"""Commands that ask a running graph, whose part is played by a fake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_graphs import Graphs, a_status, a_worker, an_actor, fake_graphs, invoke
+from slabwire.runtime.cli.exits import Exit
+from slabwire.runtime.cli.sample import Sample, process_rows
+from slabwire.runtime.errors import Disconnected
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Graphs:
+    return fake_graphs(monkeypatch, tmp_path)
+
+
+def test_ps(graphs: Graphs) -> None:
+    assert invoke("ps").stdout.startswith("no graph is running")
+    graphs.start()
+    graphs.start("other", state="starting", not_ready=[{"actor": "load[0]", "reason": "still in on_start"}])
+    lines = invoke("ps").stdout.splitlines()
+    assert lines[0].split()[:4] == ["graph", "pid", "state", "up"]
+    assert next(line for line in lines if line.startswith("vision")).split()[2:7] == ["ready", "1m40s", "3", "3", "2"]
+    assert "load[0]: still in on_start" in next(line for line in lines if line.startswith("other"))
+    document = json.loads(invoke("ps", "--format", "json").stdout)
+    assert [each["graph"] for each in document["graphs"]] == ["other", "vision"]
+
+
+def test_ps_shows_a_graph_that_does_not_answer(graphs: Graphs) -> None:
+    graphs.start()
+    graphs.answers["status"] = Disconnected("vision does not answer")
+    result = invoke("ps")
+    assert result.exit_code == Exit.OK
+    assert "no answer" in result.stdout
+
+
+def test_the_only_graph_needs_no_name(graphs: Graphs) -> None:
+    missing = invoke("top", "--once")
+    assert missing.exit_code == Exit.NOT_RUNNING
+    assert "start one with `slabwire run FILE`" in missing.stderr
+    graphs.start()
+    assert invoke("top", "--once").exit_code == Exit.OK
+    graphs.start("other")
+    several = invoke("top", "--once")
+    assert several.exit_code == Exit.USAGE
+    assert "other, vision" in several.stderr
+    typo = invoke("top", "visoin", "--once")
+    assert typo.exit_code == Exit.NOT_RUNNING
+    assert "did you mean 'vision'?" in typo.stderr
+
+
+def test_top_once(graphs: Graphs) -> None:
+    graphs.start()
+    lines = invoke("top", "--once").stdout.splitlines()
+    assert lines[0].startswith("vision is ready, up 1m40s, 2 clients, 3.0 MiB shared")
+    actor, process = (line.split() for line in lines if line.startswith("scale "))
+    assert actor == ["scale", "500", "5.0", "0", "0", "12.5", "µs", "1.5", "ms", "50%", "0"]
+    assert process[:5] == ["scale", "0", "0", "ready", "0%"]
+    assert process[8] == "3"  # restarts
+    assert any(line.startswith("join in shared ") for line in lines)
+    assert [line.split()[1] for line in lines if line.startswith("edges[0]")] == ["0", "1,3"]
+    assert lines[-1].startswith("(supervisor)")
+    document = json.loads(invoke("top", "--once", "--format", "json").stdout)
+    assert document["workers"][0]["actors"][0]["rate_per_s"] == pytest.approx(5, rel=0.05)
+    assert document["supervisor"]["cpu"] == pytest.approx(0.01, rel=0.05)
+
+
+def test_live_top_ends_with_ctrl_c(graphs: Graphs) -> None:
+    graphs.start()
+    looks: list[int] = []
+
+    def status() -> dict[str, Any]:
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        return a_status()
+
+    graphs.answers["status"] = status
+    result = invoke("top", "--interval", "0.1", "--format", "json")
+    assert len(result.stdout.splitlines()) == 2
+    assert result.exit_code == Exit.OK
+
+
+def test_rates_are_those_between_two_looks() -> None:
+    def look(handled: int, busy_s: float, at: float, previous: Sample | None) -> Sample:
+        workers = [a_worker("a", an_actor("a", handled=handled, busy_s=busy_s), cpu_s=busy_s)]
+        return Sample(a_status(workers=workers, started_unix_s=0.0), at, previous)
+
+    first = look(1000, 10.0, 1000.0, None)
+    second = look(1500, 11.0, 1002.0, first)
+    assert (first.rate("a"), second.rate("a")) == (1.0, 250.0)
+    assert (second.busy("a"), second.cpu(second.status["workers"][0])) == (0.5, 0.5)
+    restarted = look(30, 0.5, 1003.0, second)
+    assert restarted.rate("a") == 30.0
+    assert process_rows(second)[-1][0] == "(supervisor)"
+
+
+def test_stop_asks_and_waits(graphs: Graphs) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    graphs.start(pid=child.pid)
+    graphs.answers["stop"] = lambda: child.communicate(b"\n") and {}
+    result = invoke("stop", "--drain-timeout", "2.5")
+    assert result.exit_code == Exit.OK
+    assert re.fullmatch(rf"vision \(pid {child.pid}\) stopped in \d+\.\d s\n", result.stdout)
+    assert graphs.asked[-1] == ("vision", "stop", {"drain_timeout_s": 2.5})
+
+
+def test_stop_without_waiting(graphs: Graphs) -> None:
+    graphs.start()
+    assert invoke("stop", "--no-wait").stdout == f"vision (pid {os.getpid()}) is stopping\n"
+    assert graphs.asked[-1] == ("vision", "stop", {})
+    invoke("stop", "--no-wait", "--now")
+    assert graphs.asked[-1] == ("vision", "stop", {"drain_timeout_s": 0.0})
+
+
+def test_a_graph_that_does_not_stop(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slabwire.runtime.cli.stop.GRACE_S", 0.0)
+    graphs.start()
+    result = invoke("stop", "--now")
+    assert result.exit_code == Exit.FAILED
+    assert "still runs after its drain time" in result.stderr
+
+
+def test_restart(graphs: Graphs) -> None:
+    graphs.start()
+    graphs.answers["restart"] = {"restarted": ["scale", "edges[0]"]}
+    assert invoke("restart", "scale").stdout == "restarting scale, edges[0] of vision\n"
+    assert graphs.asked[-1] == ("vision", "restart", {"actor": "scale"})
+    assert invoke("restart", "vision", "edges").exit_code == Exit.OK
+    typo = invoke("restart", "scael")
+    assert typo.exit_code == Exit.FAILED
+    assert "graph 'vision' has no actor 'scael'; did you mean 'scale'?" in typo.stderr
+    assert invoke("restart", "a", "b", "c").exit_code == Exit.USAGE
+    assert invoke("restart").exit_code == Exit.USAGE
+
+
+def test_dead(graphs: Graphs) -> None:
+    graphs.start()
+    graphs.answers["dead"] = {"dead": []}
+    assert invoke("dead").stdout == "vision has no dead messages\n"
+    graphs.answers["dead"] = {"dead": [{"actor": "scale", "request": None, "unix_s": 0, "reason": "SIGSEGV"}]}
+    lines = invoke("dead", "vision").stdout.splitlines()
+    assert lines[0].split() == ["actor", "request", "when", "reason"]
+    assert "1970-01-01 00:00:00" in lines[-1]
+    assert "SIGSEGV" in lines[-1]
+
+
+def test_layouts_of_the_package() -> None:
+    result = invoke("layout")
+    assert result.exit_code == Exit.OK
+    assert "lane" in result.stdout
+    layouts = json.loads(invoke("layout", "--format", "json").stdout)["layouts"]
+    assert all(group["writer"] for layout in layouts for group in layout["groups"])
+
+
+def test_layout_of_a_graph(graphs: Graphs) -> None:
+    graphs.start()
+    segments = [{"purpose": "slab of scale", "layout": "slab", "nbytes": 2048, "map": "slab: 2048 bytes"}]
+    graphs.answers["layout"] = {"segments": segments}
+    assert invoke("layout", "vision").stdout == "slab of scale\nslab: 2048 bytes\n"
+    assert json.loads(invoke("layout", "vision", "--format", "json").stdout) == {
+        "graph": "vision",
+        "segments": segments,
+    }
