@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Waiter:
 class BareLane:
     name = "bare_lane"
     title = "bare lane"
-    modes = (Mode.HOT, Mode.PARKED)
+    modes: tuple[Mode, ...] = (Mode.HOT, Mode.PARKED)
 
     def __init__(self, seats: Seats, sizes: Iterable[int]) -> None:
         self._apart = seats.apart
@@ -113,7 +113,7 @@ class BareLane:
         answers.commit()
         return int(answer)
 
-    def __enter__(self) -> BareLane:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None:

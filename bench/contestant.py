@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Contestant(Protocol):
     def trip(self, payload: Payload) -> int:
         """Carries the payload there and the checksum back."""
 
-    def __enter__(self) -> Contestant: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None: ...
 

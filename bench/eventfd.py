@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from .contestant import Mode, Payload, Seats, checksum
 from .echo import EchoProcess, Order
@@ -13,7 +13,7 @@ from .echo import EchoProcess, Order
 class Eventfd:
     name = "eventfd"
     title = "eventfd, no payload"
-    modes = (Mode.PARKED,)
+    modes: tuple[Mode, ...] = (Mode.PARKED,)
 
     def __init__(self, seats: Seats, sizes: Iterable[int]) -> None:  # noqa: ARG002 - nothing of any size
         self._descriptors = [os.eventfd(0, os.EFD_CLOEXEC) for _ in range(2)]
@@ -31,7 +31,7 @@ class Eventfd:
         os.eventfd_write(self._there, checksum(payload) + 1)  # a read waits while the value is 0
         return os.eventfd_read(self._back) - 1
 
-    def __enter__(self) -> Eventfd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.actor import Actor
 from ..runtime.graph import Graph
+from ..runtime.running import start
 from .contestant import Mode, Payload, Seats, checksum
 
 
@@ -24,12 +25,12 @@ class Echo(Actor):
 class GraphCall:
     name = "graph_call"
     title = "client.call"
-    modes = (Mode.HOT, Mode.PARKED)
+    modes: tuple[Mode, ...] = (Mode.HOT, Mode.PARKED)
 
     def __init__(self, seats: Seats, sizes: Iterable[int]) -> None:  # noqa: ARG002 - its slabs grow as they must
         graph = Graph(f"bench-hop-{os.getpid()}")
         graph.expose(graph.add(Echo).echo)
-        self._running = graph.run().__enter__()
+        self._running = start(graph.validate())
         try:
             self._client = self._running.client
             (worker,) = self._running.status()["workers"]
@@ -45,7 +46,7 @@ class GraphCall:
     def trip(self, payload: Payload) -> int:
         return int(self._client.call("echo.echo", payload))
 
-    def __enter__(self) -> GraphCall:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None:

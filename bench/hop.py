@@ -38,25 +38,26 @@ _LEAST_TRIPS = 10
 _MOST_TRIPS = {Mode.HOT: 300, Mode.PARKED: 100}
 
 
-class Sizes(click.ParamType):
-    """64,64KiB,1MiB as numbers of bytes."""
+def sizes_of(text: str) -> tuple[int, ...]:
+    """64,64KiB,1MiB as numbers of bytes, each once. Raises BadParameter."""
+    return tuple(dict.fromkeys(_nbytes(each) for each in text.split(",")))
 
-    name = "sizes"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if not isinstance(value, str):
-            return value  # type: ignore[return-value]
-        return tuple(dict.fromkeys(self._nbytes(each, param, ctx) for each in value.split(",")))
-
-    def _nbytes(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"(\d+) ?([a-z]*)", text.strip().lower())
-        if found is None or found[2] not in _UNITS or not 0 < int(found[1]) * _UNITS[found[2]] <= _LARGEST_NBYTES:
-            self.fail(f"{text!r} is no size from 1 to 64MiB, such as 64, 64KiB or 1MiB", param, ctx)
-        return int(found[1]) * _UNITS[found[2]]
+def _nbytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+) ?([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in _UNITS or not 0 < int(found[1]) * _UNITS[found[2]] <= _LARGEST_NBYTES:
+        raise click.BadParameter(f"{text!r} is no size from 1 to 64MiB, such as 64, 64KiB or 1MiB")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 @click.command()
-@click.option("--sizes", type=Sizes(), default="64,64KiB,1MiB", show_default=True, help="Payloads, comma between.")
+@click.option(
+    "--sizes",
+    default="64,64KiB,1MiB",
+    show_default=True,
+    callback=lambda _ctx, _option, text: sizes_of(text),
+    help="Payloads, comma between.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True, help="Visits to each contestant.")
 @click.option("--seed", default=1, show_default=True, help="Of the order of visits.")
 @click.option("--quick", is_flag=True, help=f"{_QUICK_ROUNDS} rounds of {_QUICK_TRIPS} trips: whether it works.")
@@ -65,7 +66,7 @@ def command(sizes: tuple[int, ...], rounds: int, seed: int, quick: bool, form: s
     """Round trips between two processes: client.call and the bare lane beside pyzmq, multiprocessing and eventfd.
 
     The payload goes one way and a checksum of it comes back. "hot": trips follow each other. "parked": each trip finds
-    the answering process asleep. client.call is everything on: supervisor, worker, message, lease, deadline, statistics.
+    the answering process asleep. client.call is everything on: supervisor, worker, message, lease, deadline, counters.
     """
     rounds = _QUICK_ROUNDS if quick else rounds
     seats = Seats.choose()
@@ -80,8 +81,12 @@ def command(sizes: tuple[int, ...], rounds: int, seed: int, quick: bool, form: s
         show(results, contestants, lines(machine))
 
 
-def _contest(contestants: Sequence[Contestant], sizes: Sequence[int], rounds: int, seed: int, *, quick: bool) -> Results:
-    cells = [Cell(size, mode, each.name) for size in sizes for mode in Mode for each in contestants if mode in each.modes]
+def _contest(
+    contestants: Sequence[Contestant], sizes: Sequence[int], rounds: int, seed: int, *, quick: bool
+) -> Results:
+    cells = [
+        Cell(size, mode, each.name) for size in sizes for mode in Mode for each in contestants if mode in each.modes
+    ]
     results = {cell: Measurement() for cell in cells}
     by_name = {each.name: each for each in contestants}
     for number, order in enumerate(rounds_of(cells, rounds, seed), 1):

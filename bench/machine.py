@@ -34,11 +34,12 @@ def lines(machine: dict[str, Any]) -> list[str]:
     """The same for people."""
     versions = ", ".join(f"{name} {each}" for name, each in machine["versions"].items())
     cpus = machine["cpus"]
+    seats = f"caller on CPU {cpus['caller']}, echo on CPU {cpus['echo']}"
+    load = f"load average {machine['load_average']:.2f} at the start"
     return [
         f"{machine['processor']}; {machine['topology']}",
         f"{machine['kernel']}; {machine['python']}; {versions}",
-        f"caller on CPU {cpus['caller']}, echo on CPU {cpus['echo']}; load average {machine['load_average']:.2f} at the "
-        f"start; reading the clock costs {machine['clock_us']:.2f} µs of each sample",
+        f"{seats}; {load}; reading the clock costs {machine['clock_us']:.2f} µs of each sample",
     ]
 
 

@@ -145,7 +145,9 @@ def _limited(contestant: Contestant) -> Iterator[None]:
     """Some ways wait without a timeout, which would cost them time: a signal ends a wait that is in vain."""
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
-        raise BenchError(f"{contestant.title} has not answered for {_VISIT_WITHIN_S} s; its process is {contestant.pid}")
+        raise BenchError(
+            f"{contestant.title} has not answered for {_VISIT_WITHIN_S} s; its process is {contestant.pid}"
+        )
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, _VISIT_WITHIN_S)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _ANSWER = struct.Struct("<Q")
 class MultiprocessingPipe:
     name = "pipe"
     title = "multiprocessing.Pipe"
-    modes = (Mode.HOT, Mode.PARKED)
+    modes: tuple[Mode, ...] = (Mode.HOT, Mode.PARKED)
 
     def __init__(self, seats: Seats, sizes: Iterable[int]) -> None:  # noqa: ARG002 - messages have any size
         self._near, far = Pipe()
@@ -38,7 +38,7 @@ class MultiprocessingPipe:
         (answer,) = _ANSWER.unpack(self._near.recv_bytes())
         return int(answer)
 
-    def __enter__(self) -> MultiprocessingPipe:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None:

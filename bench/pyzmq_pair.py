@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import secrets
 import struct
-import tempfile
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zmq
@@ -20,14 +20,14 @@ _ANSWER = struct.Struct("<Q")
 class PyzmqPair:
     name = "pyzmq"
     title = "pyzmq PAIR, ipc"
-    modes = (Mode.HOT, Mode.PARKED)
+    modes: tuple[Mode, ...] = (Mode.HOT, Mode.PARKED)
 
     def __init__(self, seats: Seats, sizes: Iterable[int]) -> None:  # noqa: ARG002 - frames have any size
-        self._folder = tempfile.mkdtemp(prefix="slabwire-bench-")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.linger = 0
-        address = f"ipc://{self._folder}/pair"
+        # An abstract address: nothing stays behind in any folder, however this process ends.
+        address = f"ipc://@slabwire-bench-{os.getpid()}-{secrets.token_hex(8)}"
         self._socket.bind(address)
         self._echo = EchoProcess("pyzmq_pair", seats.echo, {"address": address}, [])
 
@@ -39,17 +39,16 @@ class PyzmqPair:
         self._echo.order(mode, nbytes, trips)
 
     def trip(self, payload: Payload) -> int:
-        self._socket.send(payload)
+        self._socket.send(payload.data)
         (answer,) = _ANSWER.unpack(self._socket.recv())
         return int(answer)
 
-    def __enter__(self) -> PyzmqPair:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None:
         self._echo.close(now=kind is not None)
         self._context.destroy(linger=0)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def serve(orders: Iterable[Order], details: dict[str, Any]) -> None:

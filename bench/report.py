@@ -84,11 +84,13 @@ def warnings(results: Results) -> list[str]:
         return []
     worst = max(noisy, key=lambda each: results[each].mad / results[each].median)
     measured = results[worst]
-    return [
-        f"a noisy machine: the rounds of {len(noisy)} of {len(results)} rows deviate by more than {NOISY_FROM:.0%}, most "
-        f"{worst.contestant} at {size_text(worst.nbytes)} {worst.mode} ({measured.mad / measured.median:.0%} with "
-        f"{measured.samples} samples); trust the ratios more than the times, or take more --rounds on a quiet machine"
-    ]
+    deviation = f"{measured.mad / measured.median:.0%} with {measured.samples} samples"
+    said = (
+        f"a noisy machine: the rounds of {len(noisy)} of {len(results)} rows deviate by more than {NOISY_FROM:.0%}, "
+        f"most {worst.contestant} at {size_text(worst.nbytes)} {worst.mode} ({deviation}); "
+        "trust the ratios more than the times, or take more --rounds on a quiet machine"
+    )
+    return [said]
 
 
 def size_text(nbytes: int) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..shm.bell import RECORDS
 from .caller import deadline_of
@@ -13,6 +14,9 @@ from .calls import AsyncCalls
 from .client import CALL_TIMEOUT_S
 from .errors import Disconnected
 from .local import LocalConnection
+
+if TYPE_CHECKING:
+    from .async_remote import AsyncRemoteClient
 
 
 class AsyncClient:
@@ -67,7 +71,7 @@ class AsyncClient:
         self._park()
 
     def _park(self) -> None:
-        """Announces the sleep. asyncio's own loop may sleep any time from here on, so the lanes are looked at once more."""
+        """Announces the sleep. asyncio's loop may sleep any time from here on, so the lanes are looked at once more."""
         connection = self._open
         longest = connection.bell.park(RECORDS)
         if connection.caller.has_news():
@@ -93,10 +97,10 @@ class AsyncClient:
         await self.close()
 
 
-def connect_async(where: str) -> Any:
+def connect_async(where: str, *, keys: Path | str | None = None) -> AsyncClient | AsyncRemoteClient:
     """As `connect`, for `async with`."""
     if "://" in where:
-        from .remote import AsyncRemoteClient
+        from .async_remote import AsyncRemoteClient
 
-        return AsyncRemoteClient(where)
+        return AsyncRemoteClient(where, keys)
     return AsyncClient(where)

@@ -99,6 +99,10 @@ class Cell:
     def waits_for_room(self) -> bool:
         return bool(self._blocked or self.outlets.holds_any or self._runs.waits_for_room())
 
+    def show_sleep(self) -> None:
+        """Tells the supervisor whether this actor sleeps because its outputs find no room: then it does not hang."""
+        self._stats.show("outbox", int(self.waits_for_room()))
+
     def next_wake_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
         blocked = self._blocked[0].header.deadline_ns if self._blocked else 0

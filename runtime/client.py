@@ -6,8 +6,9 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..shm.bell import RECORDS, now_ns
 from .caller import Pending, deadline_of, result_of
@@ -15,6 +16,9 @@ from .calls import message_for, timed_out
 from .errors import Disconnected
 from .local import LocalConnection
 from .message import Kind
+
+if TYPE_CHECKING:
+    from .remote import RemoteClient
 
 # A call without a timeout of its own waits this long.
 CALL_TIMEOUT_S = 60.0
@@ -59,7 +63,7 @@ class Client:
         return result_of(*pending.arrived.popleft())
 
     def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
-        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for the whole stream."""
+        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
         deadline_ns = deadline_of(timeout_s)
         pending, came = self._begin(target, args, fields, deadline_ns, stream=True)
         return self._items(pending, came, deadline_ns, target)
@@ -129,7 +133,9 @@ class Client:
         try:
             if connection.caller.has_news():
                 return
-            limits = [each for each in (longest, (deadline_ns - now_ns()) / 1e9 if deadline_ns else None) if each is not None]
+            limits = [
+                each for each in (longest, (deadline_ns - now_ns()) / 1e9 if deadline_ns else None) if each is not None
+            ]
             self._poll.poll(max(0.0, min(limits) * 1000) if limits else None)
         finally:
             bell.unpark()
@@ -147,19 +153,20 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
-def connect(where: str) -> Any:
+def connect(where: str, *, keys: Path | str | None = None) -> Client | RemoteClient:
     """A client of the graph that runs under that name on this host, or at `ipc://...` or `tcp://host:port`.
 
-    Raises Disconnected if nothing answers there.
+    `keys` is a folder with `client.key_secret` and `server.key`, needed for other hosts. Raises Disconnected if nothing
+    answers there.
     """
     if "://" in where:
         from .remote import RemoteClient
 
-        return RemoteClient(where)
+        return RemoteClient(where, keys)
     return Client(where)
-
-

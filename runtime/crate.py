@@ -55,14 +55,12 @@ def pack_value(value: object) -> list[Frame]:
 def _check_size(payload_nbytes: int, tensors_nbytes: int) -> None:
     if payload_nbytes > LARGEST_PAYLOAD_NBYTES:
         raise MessageError(
-            f"a message has {payload_nbytes} bytes beside its arrays, of which {LARGEST_PAYLOAD_NBYTES} may go over a network; "
+            f"a message has {payload_nbytes} bytes beside its arrays; over a network {LARGEST_PAYLOAD_NBYTES} may go: "
             "put the bulk into numpy arrays, or split it"
         )
-    if payload_nbytes + tensors_nbytes > LARGEST_MESSAGE_NBYTES - LARGEST_HEAD_NBYTES:
-        raise MessageError(
-            f"a message has {payload_nbytes + tensors_nbytes} bytes, of which {LARGEST_MESSAGE_NBYTES - LARGEST_HEAD_NBYTES} "
-            "may go over a network; split it"
-        )
+    total, most = payload_nbytes + tensors_nbytes, LARGEST_MESSAGE_NBYTES - LARGEST_HEAD_NBYTES
+    if total > most:
+        raise MessageError(f"a message has {total} bytes; over a network {most} may go: split it")
 
 
 def _pack_tensor(array: NDArray[Any], tensors: list[Frame]) -> bytes:
@@ -73,7 +71,7 @@ def _pack_tensor(array: NDArray[Any], tensors: list[Frame]) -> bytes:
     if array.nbytes <= INLINE_NBYTES or len(tensors) == MOST_TENSORS:
         packed: bytes = msgpack.packb([None, name, shape, flat.tobytes()])
         return packed
-    tensors.append(memoryview(flat.view(np.uint8)))
+    tensors.append(flat.view(np.uint8).data)
     described: bytes = msgpack.packb([len(tensors) - 1, name, shape])
     return described
 
@@ -116,7 +114,9 @@ def _unpack_tensor(packed: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
         case [int(frame), str(name), list(shape)] if 0 <= frame < len(tensors):
             source = tensors[frame]
         case _:
-            raise MessageError("a tensor is described neither as [frame, dtype, shape] nor as [nil, dtype, shape, bytes]")
+            raise MessageError(
+                "a tensor is described neither as [frame, dtype, shape] nor as [nil, dtype, shape, bytes]"
+            )
     dtype = _dtype(name)
     _check_shape(shape, dtype, len(source))
     if not len(source):

@@ -10,10 +10,11 @@ from zmq.utils.monitor import recv_monitor_message
 from .address import check_address, is_private
 from .errors import Disconnected, ProtocolError, SlabwireError, StartError
 from .keys import ClientKeys
+from .readiness import can_read, can_write, descriptor_of
 from .session import Session
 from .wire import LARGEST_MESSAGE_NBYTES
 
-# libzmq asks the other side by itself, in a thread of its own: a peer that is stopped or unplugged is noticed after this.
+# libzmq asks the other side by itself, in a thread of its own: so a peer that is stopped or unplugged is noticed.
 HEARTBEAT_MS = 3000
 HEARTBEAT_TIMEOUT_MS = 10_000
 _RECONNECT_MS = 50
@@ -21,7 +22,7 @@ _LONGEST_RECONNECT_MS = 1000
 # What was just said (a cancel, a bye) may still leave when the socket is closed.
 _LINGER_MS = 200
 _CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
-_REFUSED = {
+_REFUSED: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not accept this client's key; put client.key into its folder of clients/",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it speaks another protocol, or one side has keys and the other has none",
 }
@@ -41,7 +42,7 @@ class Dealer:
         self._socket = self._context.socket(zmq.DEALER)
         try:
             self._configure(keys)
-            events = _CONNECTED | _LOST
+            events: int = _CONNECTED | _LOST
             for each in _REFUSED:
                 events |= each
             self._monitor = self._socket.get_monitor_socket(events)
@@ -52,7 +53,7 @@ class Dealer:
             if isinstance(error, SlabwireError):
                 raise
             raise Disconnected(f"{address} is no address that can be connected to: {error.strerror}") from None
-        self.descriptors = (self._socket.get(zmq.FD), self._monitor.get(zmq.FD))
+        self.descriptors = (descriptor_of(self._socket), descriptor_of(self._monitor))
 
     def _configure(self, keys: Path | None) -> None:
         socket = self._socket
@@ -79,42 +80,39 @@ class Dealer:
     def pump(self) -> bool:
         """Sends what waits and takes in what has come, until there is neither; True if anything came."""
         came = False
-        while self._socket.get(zmq.EVENTS) & zmq.POLLIN:
-            self.session.receive([frame.buffer for frame in self._socket.recv_multipart(zmq.DONTWAIT, copy=False)])
-            came = True
-        came |= self._hear_monitor()
-        return self._send() or came
+        while True:
+            while can_read(self._socket):
+                self.session.receive([frame.buffer for frame in self._socket.recv_multipart(zmq.DONTWAIT, copy=False)])
+                came = True
+            came |= self._hear_monitor()
+            self._send()
+            if not can_read(self._socket):  # libzmq tells of each change only once
+                return came
 
-    def _send(self) -> bool:
-        """True if something could be read again meanwhile: libzmq tells of that only once."""
+    def _send(self) -> None:
         outbox = self.session.outbox
-        while outbox and self._socket.get(zmq.EVENTS) & zmq.POLLOUT:
-            try:
-                frames = outbox.popleft()
-            except IndexError:  # lost in another thread
-                break
+        while outbox and can_write(self._socket):
+            frames = outbox.popleft()
             try:
                 self._socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
             except zmq.Again:
                 outbox.appendleft(frames)
-                break
-        if self._socket.get(zmq.EVENTS) & zmq.POLLIN:
-            self.pump()
-            return True
-        return False
+                return
 
     def _hear_monitor(self) -> bool:
         heard = False
-        while self._monitor.get(zmq.EVENTS) & zmq.POLLIN:
+        while can_read(self._monitor):
             message = recv_monitor_message(self._monitor, zmq.DONTWAIT)
-            event = message["event"]
+            event = int(message["event"])
             heard = True
             if event == _CONNECTED:
                 self.session.connected()
             elif event == _LOST:
                 self.session.lost()
             elif event in _REFUSED:
-                self.session.refused = ProtocolError(f"{self.session.address} refuses the connection: {_REFUSED[event]}")
+                self.session.refused = ProtocolError(
+                    f"{self.session.address} refuses the connection: {_REFUSED[event]}"
+                )
         return heard
 
     def close(self) -> None:

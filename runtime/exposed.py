@@ -71,7 +71,9 @@ class ExposedPorts:
         if intake is None:
             hint = did_you_mean(target, self._intakes)
             known = ", ".join(self._intakes) or "none"
-            raise UnknownPort(f"graph {self.graph!r} has no port {target!r} that can be called{hint}; there are: {known}")
+            raise UnknownPort(
+                f"graph {self.graph!r} has no port {target!r} that can be called{hint}; there are: {known}"
+            )
         if target in self._streams and not stream:
             raise MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
         return intake.fields(args, named)

@@ -25,7 +25,7 @@ class Pair(NamedTuple):
 
 
 class ServerKeys:
-    """The keys of a gateway: its own pair in `server.key_secret`, and the public keys of those who may come in `clients/`.
+    """The keys of a gateway: its own pair in `server.key_secret`, in `clients/` the public keys of those who may come.
 
     Raises StartError, naming the file, where something is missing.
     """

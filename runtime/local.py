@@ -62,15 +62,15 @@ class LocalConnection:
         self.caller.lane_opened(label, end)
 
     def take_in(self) -> bool:
-        """Takes in answers and news; True if answers came. Calls in flight fail when the graph is gone."""
+        """Takes in answers and news; True if answers came. Raises Disconnected, as all calls in flight do, at the end."""
         try:
             self.link.pump()
         except Disconnected:
-            self.caller.pump()
-            self.caller.fail_all(Disconnected(f"graph {self.routing.spec.name!r} ended while the call was in flight"))
-            raise
+            self.caller.pump()  # what came before the end still counts
+            gone = Disconnected(f"graph {self.routing.spec.name!r} has ended; calls that were in flight are lost")
+            self.caller.fail_all(gone)
+            raise gone from None
         return self.caller.pump()
-
 
     def close(self) -> None:
         self.link.close()

@@ -63,6 +63,7 @@ class WorkerProcess:
         self._ended = asyncio.Event()
         self._spawned_ns = 0
         self._hung = False
+        self._ignoring_since_ns = 0
 
     @property
     def pid(self) -> int:
@@ -79,6 +80,7 @@ class WorkerProcess:
         command += ["--fd", str(far.fileno()), "--parent", str(os.getpid())]
         self.is_ready = self._hung = False
         self.error, self.detail = None, ""
+        self._ignoring_since_ns = 0
         self._ended.clear()
         with self._log() as log, far:
             self._process = subprocess.Popen(
@@ -125,18 +127,21 @@ class WorkerProcess:
         """How it ended last, with the error that it reported if it did."""
         return f"{self.last_exit}: {self.error}" if self.error else str(self.last_exit)
 
-    def end_if_hung(self, alive_ns: int) -> None:
-        """Kills a worker that has not come round to its loop for too long, after having it write its stacks."""
+    def end_if_hung(self, alive_ns: int, *, ignores_input: bool) -> None:
+        """Kills a worker that has not come round to its loop for too long, after having it write its stacks.
+
+        `alive_ns` is when it last did, 0 while it sleeps; a sleeper that ignores its input hangs as well.
+        """
         if not self.is_alive or self._hung:
             return
         now = now_ns()
+        self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input else 0
+        since, limit_ns = self._ignoring_since_ns or alive_ns, self._hang_after_ns
         if not self.is_ready:
-            hung, limit_ns = now - self._spawned_ns > self._start_within_ns, self._start_within_ns
-        else:
-            hung, limit_ns = alive_ns > 0 and now - alive_ns > self._hang_after_ns, self._hang_after_ns
-        if hung:
+            since, limit_ns = self._spawned_ns, self._start_within_ns
+        if since and now - since > limit_ns:
             self._hung = True
-            logger.error("%s made no progress for %.0f s; its stacks are in its log; it is killed", self.name, limit_ns / 1e9)
+            logger.error("%s made no progress for %.1f s; it is killed, its stacks are in its log", self.name, limit_ns / 1e9)
             self._signal(HUNG_SIGNAL)
             asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
 

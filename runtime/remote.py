@@ -1,13 +1,12 @@
-"""The client SDK over ZeroMQ: the verbs of `Client` and `AsyncClient`, for graphs on other hosts."""
+"""The client SDK over ZeroMQ, for graphs on other hosts: the verbs of `Client`."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import select
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +41,7 @@ class RemoteClient:
         self._lock = threading.Lock()  # guards the socket and the session
         self._receiving = threading.Lock()  # held by the one thread that waits for the socket
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._followers: set[threading.Event] = set()
         self._poll = select.poll()
         for each in (*self._dealer.descriptors, self._wake):
             self._poll.register(each, select.POLLIN)
@@ -65,8 +65,8 @@ class RemoteClient:
     def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
         """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
 
-        Arrays that come back are read-only. Raises DeadlineExceeded, UnknownPort, MessageError, Overloaded, Disconnected,
-        or what the handler raised.
+        Arrays that come back are read-only. Raises DeadlineExceeded, UnknownPort, MessageError, Overloaded,
+        Disconnected, or what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
         pending, came = self._begin(target, args, fields, deadline_ns, stream=False)
@@ -77,7 +77,7 @@ class RemoteClient:
         return result_of(*pending.arrived.popleft())
 
     def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
-        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for the whole stream."""
+        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
         deadline_ns = deadline_of(timeout_s)
         pending, came = self._begin(target, args, fields, deadline_ns, stream=True)
         return self._items(pending, came, deadline_ns, target)
@@ -99,12 +99,15 @@ class RemoteClient:
     def _begin(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
     ) -> tuple[Pending, threading.Event]:
+        self._check_open()
+        self._pump()  # the graph may have gone, or come back, while nobody listened
         if not self._session.is_ready:
             self._await_welcome(deadline_ns)
-        self._check_open()
         payload = self._session.pack(target, args, fields, stream=stream)
         if stream:
-            payload = [bytes(each) for each in payload]  # the caller goes on before it is sent, and may change its arrays
+            payload = [
+                bytes(each) for each in payload
+            ]  # the caller goes on before it is sent, and may change its arrays
         came = threading.Event()
         with self._lock:
             timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
@@ -131,7 +134,7 @@ class RemoteClient:
                 session.connected()  # asks once more, for whoever calls next
                 raise error
             if now_ns() >= until:
-                raise _nothing_answers(self.address)
+                raise nothing_answers(self.address)
             self._receive_for(lambda: session.is_ready or session.refused is not None, until, threading.Event())
 
     def _wait(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> None:
@@ -151,8 +154,12 @@ class RemoteClient:
                         self._park(done, deadline_ns)
             finally:
                 self._receiving.release()
+                for follower in list(self._followers)[:1]:
+                    follower.set()  # it receives from now on
         else:
+            self._followers.add(came)
             came.wait(_FOLLOW_S if not deadline_ns else max(0.0, min(_FOLLOW_S, (deadline_ns - now_ns()) / 1e9)))
+            self._followers.discard(came)
             came.clear()
 
     def _park(self, done: Callable[[], bool], deadline_ns: int) -> None:
@@ -167,14 +174,13 @@ class RemoteClient:
 
         May be called by the garbage collector inside itself: then the call that is under way does the work.
         """
-        came = False
-        while self._lock.acquire(blocking=False):
+        came, waiting = False, -1
+        while len(self._session.outbox) != waiting and self._lock.acquire(blocking=False):
             try:
                 came |= not self._closed and self._dealer.pump()
+                waiting = len(self._session.outbox)  # what cannot leave now goes when the socket says so
             finally:
                 self._lock.release()
-            if not self._session.outbox or not self._session.is_ready:
-                break
         if came:
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._wake, 1)  # what came may be for the thread that sleeps
@@ -199,154 +205,14 @@ class RemoteClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
-class AsyncRemoteClient:
-    """`RemoteClient`, awaited. Opened by `async with`; one loop, one thread."""
-
-    def __init__(self, address: str, keys: Path | str | None = None) -> None:
-        self.address = address
-        self._keys = Path(keys) if keys is not None else None
-        self._dealer: Dealer | None = None
-
-    async def open(self) -> Self:
-        """Connects. Raises Disconnected when nothing answers within 5 s."""
-        self._loop = asyncio.get_running_loop()
-        dealer = self._dealer = Dealer(self.address, self._keys)
-        self._news = asyncio.Event()  # the connection became ready, or was refused
-        for each in dealer.descriptors:
-            self._loop.add_reader(each, self._pump)
-        self._pump()
-        try:
-            await self._await_welcome(0)
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    @property
-    def _open(self) -> Dealer:
-        if self._dealer is None:
-            raise Disconnected(f"this client of {self.address} is not open; use `async with`")
-        return self._dealer
-
-    @property
-    def name(self) -> str:
-        """Of the graph that answers."""
-        return self._open.session.graph
-
-    @property
-    def ports(self) -> list[str]:
-        """The exposed ports, as `actor.port`."""
-        ports = self._open.session.ports
-        return ports.names if ports is not None else []
-
-    async def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
-        """The answer of port `target`; as `RemoteClient.call`. Cancelling the task cancels the work."""
-        deadline_ns = deadline_of(timeout_s)
-        pending, came = await self._begin(target, args, fields, deadline_ns, stream=False)
-        try:
-            await self._arrival(pending, came, deadline_ns, target)
-        finally:
-            self._cancel(pending)
-        return result_of(*pending.arrived.popleft())
-
-    async def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
-    ) -> AsyncIterator[Any]:
-        """The items of a stream, as they come; closing the iterator cancels the rest."""
-        deadline_ns = deadline_of(timeout_s)
-        pending, came = await self._begin(target, args, fields, deadline_ns, stream=True)
-        try:
-            while True:
-                await self._arrival(pending, came, deadline_ns, target)
-                kind, value = self._open.session.take(pending)
-                self._pump()
-                if kind == Kind.END:
-                    return
-                yield result_of(kind, value)
-                if kind == Kind.REPLY:
-                    return
-        finally:
-            self._cancel(pending)
-
-    async def _begin(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
-    ) -> tuple[Pending, asyncio.Event]:
-        session = self._open.session
-        if not session.is_ready:
-            await self._await_welcome(deadline_ns)
-        # Copied: the loop goes on before it is sent, and somebody may change the arrays.
-        payload = [bytes(each) for each in session.pack(target, args, fields, stream=stream)]
-        timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
-        came = asyncio.Event()
-        pending = session.begin(target, payload, timeout_s, came.set, stream=stream)
-        self._pump()
-        return pending, came
-
-    async def _await_welcome(self, deadline_ns: int) -> None:
-        until = now_ns() + int(HELLO_WITHIN_S * 1e9)
-        until = min(until, deadline_ns) if deadline_ns else until
-        session = self._open.session
-        while not session.is_ready:
-            if session.refused is not None:
-                error, session.refused = session.refused, None
-                session.connected()  # asks once more, for whoever calls next
-                raise error
-            self._news.clear()
-            try:
-                async with asyncio.timeout(max(0.0, (until - now_ns()) / 1e9)):
-                    await self._news.wait()
-            except TimeoutError:
-                raise _nothing_answers(self.address) from None
-            _ = self._open
-
-    async def _arrival(self, pending: Pending, came: asyncio.Event, deadline_ns: int, target: str) -> None:
-        while not pending.arrived:
-            came.clear()
-            try:
-                async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None):
-                    await came.wait()
-            except TimeoutError:
-                raise timed_out(target) from None
-
-    def _cancel(self, pending: Pending) -> None:
-        if self._dealer is not None:
-            self._dealer.session.cancel(pending)
-            self._pump()
-
-    def _pump(self) -> None:
-        if self._dealer is not None:
-            self._dealer.pump()
-            if self._dealer.session.is_ready or self._dealer.session.refused is not None:
-                self._news.set()
-
-    async def close(self) -> None:
-        """Ends the connection: calls in flight fail. Arrays that were received stay valid."""
-        dealer, self._dealer = self._dealer, None
-        if dealer is None:
-            return
-        for each in dealer.descriptors:
-            self._loop.remove_reader(each)
-        if dealer.session.is_ready:
-            dealer.session.outbox.append([pack_head(Head(Kind.BYE)), b"\xc0"])
-            dealer.pump()
-        dealer.session.lost(Disconnected("the client was closed"))
-        self._news.set()
-        await asyncio.to_thread(dealer.close)
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-def _nothing_answers(address: str) -> Disconnected:
+def nothing_answers(address: str) -> Disconnected:
+    """The error of a hello that got no welcome."""
     return Disconnected(
-        f"no graph answers at {address} (waited {HELLO_WITHIN_S:g} s); is it running, with that address given to --listen?"
+        f"no graph answers at {address} (waited {HELLO_WITHIN_S:g} s); does it run, and listen there (--listen)?"
     )

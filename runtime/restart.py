@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .spec import Restart
 
 FIRST_DELAY_S = 0.05
-LONGEST_DELAY_S = 5.0
+LONGEST_DELAY_S = 1.0
 
 
 @dataclass
@@ -21,7 +21,7 @@ class RestartPolicy:
 
     restart: Restart = "permanent"
     intensity: int = 10
-    window_s: float = 10.0
+    window_s: float = 30.0
     _recent: deque[float] = field(default_factory=deque)
 
     def after_exit(self, *, failed: bool, now_s: float) -> float | None:

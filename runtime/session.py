@@ -69,9 +69,7 @@ class Session:
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
-    def pack(
-        self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool
-    ) -> list[Frame]:
+    def pack(self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool) -> list[Frame]:
         """The payload of a call, checked. Raises UnknownPort or MessageError."""
         if self.ports is None:
             raise Disconnected(f"nothing has answered at {self.address} yet")

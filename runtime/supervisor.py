@@ -20,6 +20,7 @@ from typing import Any
 from ..shm import fence
 from .channel import Channel
 from .deadletters import DeadLetters
+from .doorkeeper import Doorkeeper
 from .errors import Disconnected, ProtocolError, SlabwireError, UnknownPort
 from .fields import did_you_mean
 from .frames import FrameReader, write_frame
@@ -50,7 +51,6 @@ class Supervisor:
         self.spec = spec
         self.name = options.get("name") or spec.name
         self.drain_timeout_s = float(options["drain_timeout_s"])
-        self.listen: str | None = options.get("listen")
         self.state = "starting"
         self.started_unix_s = time.time()
         self.directory = RunDirectory(self.name)
@@ -64,7 +64,9 @@ class Supervisor:
         self._local = _listen(self.directory.local)
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-        self._gateway: WorkerProcess | None = None
+        self._opening: asyncio.Task[None] | None = None
+        listen = options.get("listen")
+        self.doorkeeper = Doorkeeper(self.name, self.directory, [listen] if listen else [])
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -129,7 +131,8 @@ class Supervisor:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             for worker in self.workers.values():
-                worker.end_if_hung(self.switchboard.worker_stats(worker.party).get("alive_ns", 0))
+                alive_ns = self.switchboard.worker_stats(worker.party).get("alive_ns", 0)
+                worker.end_if_hung(alive_ns, ignores_input=self.switchboard.ignores_input(worker.party))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -146,6 +149,7 @@ class Supervisor:
         self.state = "draining"
         if drain_timeout_s is not None and was_ready:
             await self._drain(drain_timeout_s)
+        await self.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         await self._stop_workers(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         self.state = "stopped"
         self._tell_owner({"event": "stopped"})
@@ -289,7 +293,23 @@ class Supervisor:
         return {"verb": "start", "spec": self.spec.to_plain(), "plan": planned, "endpoint": worker.party.number}
 
     def _became_ready(self) -> None:
-        if self.state == "starting" and all(worker.is_ready for worker in self.workers.values()):
+        if self.state != "starting" or not all(worker.is_ready for worker in self.workers.values()):
+            return
+        if not self.doorkeeper.listen:
+            self._tell_ready()
+        elif self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open_gateway())
+
+    async def _open_gateway(self) -> None:
+        try:
+            await self.doorkeeper.open()
+        except SlabwireError as error:
+            self._give_up(str(error))
+        else:
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self.state == "starting":
             self.state = "ready"
             logger.info("%s is ready", self.name)
             self._tell_owner({"event": "ready", "name": self.name, "directory": str(self.directory.path)})
@@ -310,6 +330,9 @@ class Supervisor:
             return {"dead": self.dead_letters.listed()}
         if verb == "layout":
             return {"segments": _described(self.switchboard)}
+        if verb == "gateway":
+            await self.doorkeeper.open()
+            return {"address": self.doorkeeper.address, "listen": self.doorkeeper.listen, "pid": self.doorkeeper.pid}
         if verb == "describe":
             return {"spec": _for_clients(self.spec), "plan": self.plan.to_plain()}
         raise ProtocolError(f"nobody here knows the verb {verb!r}")

@@ -319,6 +319,13 @@ class Switchboard:
         waiting = [e.waiting() for e in self.lines.values() if e.target == instance and e.purpose != "reply"]
         return {**stats, "waiting": sum(waiting)}
 
+    def ignores_input(self, party: Party) -> bool:
+        """Whether messages wait for a worker that sleeps though nothing keeps it from taking them."""
+        if self.worker_stats(party).get("alive_ns"):
+            return False
+        rows = (self.actor_stats(party, each) for each in party.instances)
+        return any(row["waiting"] and not row["in_flight"] and not row["outbox"] for row in rows)
+
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is being handled: a drained graph."""
         if any(line.waiting() for line in self.lines.values() if line.purpose != "reply"):

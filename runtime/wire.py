@@ -79,11 +79,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{16})([0-9a-f]{16})-[0-9a-f]{16
 
 def pack_head(head: Head) -> bytes:
     """The frame of a head; what has its default is left out."""
-    document: dict[str, Any] = {"version": VERSION}
-    for name, value in head._asdict().items():
-        if value != _DEFAULTS[name]:
-            document[name] = value
-    packed: bytes = msgpack.packb(document)
+    said = {name: value for name, value in head._asdict().items() if value != _DEFAULTS[name]}
+    packed: bytes = msgpack.packb({"version": VERSION, **said})
     return packed
 
 
@@ -128,7 +125,9 @@ def _checked(name: str, value: Any) -> Any:
     if type(value) not in _TYPES[name]:
         raise ProtocolError(f"{name!r} in the head of a message is a {type(value).__name__}")
     if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-        raise ProtocolError(f"{name!r} in the head of a message has {len(value)} characters; {_LONGEST_TEXT} are allowed")
+        raise ProtocolError(
+            f"{name!r} in the head of a message has {len(value)} characters; {_LONGEST_TEXT} are allowed"
+        )
     return value
 
 

@@ -278,6 +278,8 @@ class Worker:
         if self._stats is not None:
             self._show_awake()
             if asleep:
+                for cell in self.cells.values():
+                    cell.show_sleep()
                 self._stats.show(alive_ns=0)
 
     def _show_awake(self) -> None:

@@ -81,7 +81,7 @@ class _Doorbell:
         try:
             self._write(self.fd, 1)
         except OSError:
-            pass  # full, so it is ringing already
+            return  # full, so it is ringing already
 
     def __del__(self) -> None:
         if self.closing:

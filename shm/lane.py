@@ -1,9 +1,9 @@
 """The ring of records that carries one edge between two processes, and the table of what it has lent.
 
 One producer, one consumer, each writing only its own lines. A record is written first and published by one store of the
-head; it is given back by one store of the tail. A record may lend a block: the producer notes the loan in a row of `lent`,
-the consumer ends it by storing the loan's generation into the same row of `released`. The generation of a loan is the
-sequence number of its record plus one, so both tables need no counter of their own and a store is idempotent.
+head; it is given back by one store of the tail. A record may lend a block: the producer notes the loan in a row of
+`lent`, the consumer ends it by storing the loan's generation into the same row of `released`. The generation of a loan
+is the sequence number of its record plus one, so both tables need no counter of their own and a store is idempotent.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Producer:
         return int(self.head - self._words[self._tail_word])
 
     def room(self, wanted: int = 1) -> int:
-        """How many records may be published now. Reads the consumer's tail only when there seems to be less than `wanted`."""
+        """How many records may be published now. Reads the tail only when less than `wanted` seem to have room."""
         if self.capacity - (self.head - self._tail) < wanted:
             self._tail = _checked_tail(self._words[self._tail_word], self.head, self.capacity)
         return self.capacity - (self.head - self._tail)
@@ -201,7 +201,7 @@ class Producer:
 class Consumer:
     """The reading end of a lane. One thread, except for `release`, which any thread may call.
 
-    `cursor` is the sequence number of the record that is read next; what lies before it and after the tail is being handled.
+    `cursor` is the sequence number of the record that is read next; what lies between the tail and it is being handled.
     """
 
     def __init__(self, lane: int, segment: Segment, producer: Ringer) -> None:

@@ -90,9 +90,9 @@ class Placed:
 
 
 class Layout:
-    """The declaration of one kind of segment. `parameters` are the names that groups use for their row counts and sizes.
+    """The declaration of one kind of segment. `parameters` are the names that groups use for their numbers of rows.
 
-    Raises LayoutError where two groups or words have one name, or there are too many parameters.
+    Raises LayoutError where two groups or words have one name, a size makes no sense, or there are too many parameters.
     """
 
     def __init__(self, name: str, *groups: Group) -> None:

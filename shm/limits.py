@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .errors import OutOfMemory
 
-
 # cgroup v1 writes the largest multiple of a page below 2**63 where there is no limit.
 _UNLIMITED = 1 << 60
 
@@ -45,7 +44,7 @@ def _cgroup_paths(root: Path) -> dict[str, str]:
 def _folders(mount: Path, path: str) -> list[Path]:
     """The group of the process and all that it lies in, each of which may have a limit.
 
-    Inside a container the path names the host's tree while the mount shows only our part of it: so the mount itself too.
+    Inside a container the path names the host's tree while the mount shows only our part: so the mount itself too.
     """
     group = Path(path.lstrip("/"))
     return [mount / each for each in (group, *group.parents) if ".." not in each.parts]

@@ -122,7 +122,7 @@ def _mapped(fd: int, nbytes: int, purpose: str, *, writable: bool) -> mmap.mmap:
 
 
 def _reserved(fd: int, nbytes: int, purpose: str) -> mmap.mmap:
-    """A writable mapping all of whose pages are taken now, so that a full machine is an error here and no SIGBUS later."""
+    """A mapping all of whose pages are taken now, so that a full machine is an error here and no SIGBUS later."""
     try:
         os.ftruncate(fd, nbytes)
         os.posix_fallocate(fd, 0, nbytes)
@@ -132,7 +132,7 @@ def _reserved(fd: int, nbytes: int, purpose: str) -> mmap.mmap:
 
 
 def _refused(purpose: str, nbytes: int, error: OSError) -> Exception:
-    """The error to raise: OutOfMemory with the limit that is nearest, or the error itself if it is about something else."""
+    """What to raise: OutOfMemory with the nearest limit, or the error itself if it is about something else."""
     if error.errno not in _NO_MEMORY:
         return error
     limit = next(iter(memory_limits()), None)
@@ -156,8 +156,8 @@ def _placed_of(fd: int, layout: Layout) -> Placed:
     magic, recorded_nbytes, pid, _, *values = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
     if magic != layout.magic:
         raise LayoutError(
-            f"segment made by process {pid} has magic {magic:016x}, {layout.name!r} of this version is {layout.magic:016x}: "
-            "peers must run the same version of slabwire"
+            f"segment made by process {pid} has magic {magic:016x}, {layout.name!r} of this version is "
+            f"{layout.magic:016x}: peers must run the same version of slabwire"
         )
     placed = layout.place(**dict(zip(layout.parameters, values, strict=False)))
     if placed.nbytes != nbytes or recorded_nbytes != nbytes:

@@ -99,11 +99,13 @@ class Slab:
         """The offset of a referenced block. Raises StaleReference if it is not, or no longer, that block."""
         if block >= self.blocks or nbytes > self.block_nbytes:
             raise StaleReference(
-                f"slab {self.identifier} has {self.blocks} blocks of {self.block_nbytes} bytes, not {block} with {nbytes}"
+                f"slab {self.identifier} has {self.blocks} blocks of {self.block_nbytes} bytes, "
+                f"the reference says block {block} with {nbytes}"
             )
         if self.generation(block) != generation or not generation % 2:
             raise StaleReference(
-                f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, the reference says {generation}"
+                f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, "
+                f"the reference says {generation}"
             )
         return self.offset(block)
 
@@ -149,9 +151,9 @@ class LoanBase:
 class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
-    `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block first:
-    it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG=1) overwrites blocks that come back, so that whoever
-    still looks at one sees it.
+    `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block
+    first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG=1) overwrites blocks that come back, so
+    that whoever still looks at one sees it.
     """
 
     def __init__(
@@ -266,8 +268,9 @@ class Pool:
             blocks //= 2
         if self.nbytes + blocks * size > self.limit_nbytes:
             raise OutOfMemory(
-                f"a block of {size} bytes: {self.used_nbytes} of {self.nbytes} bytes of this process's slabs are in use and "
-                f"memory_bytes={self.limit_nbytes} does not let them grow; raise it in graph.add, or keep fewer arrays"
+                f"a block of {size} bytes: {self.used_nbytes} of {self.nbytes} bytes of this process's slabs are in "
+                f"use and memory_bytes={self.limit_nbytes} does not let them grow; "
+                "raise it in graph.add, or keep fewer arrays"
             )
         self.join(self._grow(size, blocks))
         return self._free[size]

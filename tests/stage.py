@@ -227,6 +227,9 @@ class FailsToStart(Actor):
     def on_start(self) -> None:
         raise RuntimeError("no licence for this model")
 
+    def use(self) -> None:
+        """Never runs."""
+
 
 class Hooks(Actor):
     def __init__(self, path: str) -> None:

@@ -58,7 +58,7 @@ def test_the_straight_script_prints_the_text() -> None:
 def test_pipeline_answers_for_every_frame() -> None:
     printed = example("pipeline.py", "40")
     assert printed.startswith("40 frames")
-    assert "'seen': 40" in printed
+    assert "measured: 40 frames of mean 0.5" in printed
 
 
 @pytest.mark.usefixtures("run_directory")

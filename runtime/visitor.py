@@ -1,0 +1,177 @@
+"""One remote client as the gateway sees it: its calls in flight, the credit of its streams, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..shm.bell import now_ns
+from .async_client import AsyncClient
+from .caller import deadline_of
+from .calls import timed_out
+from .crate import pack_value, unpack_value
+from .errors import MessageError, Overloaded, ProtocolError, SlabwireError
+from .message import Kind as RecordKind
+from .routing import Routing
+from .tap import Taps
+from .wire import MOST_CREDIT, Frame, Head, Kind, pack_head, trace_of
+
+logger = logging.getLogger("slabwire")
+
+# Calls and streams together. Their answers may pile up in the socket when the client does not read.
+MOST_CALLS = 64
+# Of all requests that the graph has not answered yet, whoever sent them.
+MOST_REQUESTS_NBYTES = 1 << 30
+
+Send = Callable[[list[Frame]], None]
+
+
+class GraphClient(AsyncClient):
+    """The gateway's own connection to the graph: single answers of all remote clients come over it."""
+
+    @property
+    def routing(self) -> Routing:
+        return self._open.routing
+
+    async def request(self, target: str, fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int]) -> Any:
+        return await self._calls.call(target, (), fields, deadline_ns, trace)
+
+
+class Budget:
+    """Bytes of requests that may be in flight in a gateway."""
+
+    def __init__(self, limit_nbytes: int = MOST_REQUESTS_NBYTES) -> None:
+        self.limit_nbytes = limit_nbytes
+        self.used_nbytes = 0
+
+    def take(self, nbytes: int) -> None:
+        """Raises Overloaded where it is exhausted."""
+        if self.used_nbytes + nbytes > self.limit_nbytes:
+            raise Overloaded(f"requests of {self.used_nbytes} bytes wait at this gateway already; try again later")
+        self.used_nbytes += nbytes
+
+    def give_back(self, nbytes: int) -> None:
+        self.used_nbytes -= nbytes
+
+
+class Credit:
+    """How many more items of a stream its client has room for."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        self._granted = asyncio.Event()
+
+    def grant(self, items: int) -> None:
+        """Raises ProtocolError for more than a client may have."""
+        if self.items + items > MOST_CREDIT:
+            raise ProtocolError(f"a stream was granted {self.items + items} items; at most {MOST_CREDIT} may be out")
+        self.items += items
+        self._granted.set()
+
+    async def take(self, deadline_ns: int, target: str) -> None:
+        """Waits for room for one item. Raises DeadlineExceeded."""
+        while not self.items:
+            self._granted.clear()
+            try:
+                async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None):
+                    await self._granted.wait()
+            except TimeoutError:
+                raise timed_out(target) from None
+        self.items -= 1
+
+
+class Visitor:
+    """Takes one client's messages and answers by `send`, which must not block. One loop."""
+
+    def __init__(self, send: Send, graph: GraphClient, taps: Taps, budget: Budget) -> None:
+        self._send = send
+        self._graph = graph
+        self._taps = taps
+        self._budget = budget
+        self._calls: dict[int, tuple[asyncio.Task[None], Credit]] = {}
+
+    def receive(self, head: Head, frames: Sequence[Frame]) -> None:
+        """One message after the hello. Raises ProtocolError for what no correct client sends."""
+        if head.kind == Kind.CALL:
+            self._begin(head, frames)
+        elif head.kind == Kind.CANCEL and head.id in self._calls:
+            self._calls[head.id][0].cancel()
+        elif head.kind == Kind.CREDIT and head.id in self._calls:
+            self._calls[head.id][1].grant(head.credit)
+
+    def _begin(self, head: Head, frames: Sequence[Frame]) -> None:
+        if not head.id or head.id in self._calls:
+            raise ProtocolError(f"the call id {head.id} is in use, or 0")
+        nbytes = sum(map(len, frames))
+        try:
+            if len(self._calls) >= MOST_CALLS:
+                raise Overloaded(
+                    f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
+                )
+            fields = unpack_value(frames)
+            if not isinstance(fields, dict):
+                raise MessageError(
+                    f"the payload of a call is a {type(fields).__name__}; it must be a map of fields by name"
+                )
+            self._budget.take(nbytes)
+        except SlabwireError as error:
+            self._fail(head.id, error)
+            return
+        credit = Credit(head.credit)
+        deadline_ns = deadline_of(head.timeout_s)
+        task = asyncio.get_running_loop().create_task(self._run(head, fields, credit, deadline_ns))
+        self._calls[head.id] = task, credit
+        task.add_done_callback(lambda _: self._ended(head.id, nbytes))
+
+    def _ended(self, number: int, nbytes: int) -> None:
+        self._calls.pop(number, None)
+        self._budget.give_back(nbytes)
+
+    async def _run(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
+        try:
+            if head.stream:
+                await self._stream(head, fields, credit, deadline_ns)
+            else:
+                trace = trace_of(head.traceparent)
+                self._answer(head.id, Kind.REPLY, await self._graph.request(head.port, fields, deadline_ns, trace))
+        except SlabwireError as error:
+            self._fail(head.id, error)
+        except Exception as error:  # a fault of ours; the client must not wait for ever
+            logger.exception("a call of a remote client failed")
+            self._fail(head.id, SlabwireError(f"the gateway failed: {type(error).__name__}"))
+
+    async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
+        tap = await self._taps.take()
+        answers = tap.answers(head.port, fields, deadline_ns, trace_of(head.traceparent))
+        try:
+            async for kind, value in answers:
+                if kind == RecordKind.ITEM:
+                    await credit.take(deadline_ns, head.port)
+                self._answer(head.id, _KINDS[kind], value)
+        finally:
+            await answers.aclose()  # type: ignore[attr-defined]
+            self._taps.give_back(tap)
+
+    def _answer(self, number: int, kind: Kind, value: Any) -> None:
+        self._send([pack_head(Head(kind, number)), *pack_value(value)])
+
+    def _fail(self, number: int, error: SlabwireError) -> None:
+        self._send(error_frames(error, number))
+
+    async def leave(self) -> None:
+        """The client is gone: all its calls are cancelled."""
+        tasks = [task for task, _ in self._calls.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_KINDS = {RecordKind.ITEM: Kind.ITEM, RecordKind.END: Kind.END, RecordKind.REPLY: Kind.REPLY}
+_LONGEST_ERROR = 8192
+
+
+def error_frames(error: SlabwireError, number: int = 0) -> list[Frame]:
+    """The message that tells a client of an error: of one call, or (0) of its whole conversation."""
+    return [pack_head(Head(Kind.ERROR, number, code=error.code)), *pack_value(str(error)[:_LONGEST_ERROR])]

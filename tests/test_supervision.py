@@ -1,0 +1,155 @@
+"""The supervisor: starts that fail, hangs, restarts, drains, names that are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Waits
+
+import slabwire
+from slabwire import Graph
+from slabwire.runtime.control import Control
+from slabwire.runtime.rundir import list_graphs
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    while not (seen := condition()):
+        time.sleep(0.005)
+    return seen
+
+
+def echo_graph(name: str = "echoes") -> Graph:
+    graph = Graph(name)
+    graph.expose(graph.add(Echo).echo)
+    return graph
+
+
+def test_an_actor_that_fails_to_start_is_named() -> None:
+    graph = Graph("broken")
+    graph.add(FailsToStart, name="model")
+    with pytest.raises(slabwire.StartError, match=r"model could not start: .*no licence for this model"), graph.run():
+        pass
+    assert list_graphs() == []
+
+
+def test_a_name_is_taken_once(run_directory: Path) -> None:
+    with echo_graph().run():
+        assert list_graphs() == ["echoes"]
+        with pytest.raises(slabwire.StartError, match=r"'echoes' is running already.*slabwire stop echoes"), echo_graph().run():
+            pass
+        with echo_graph().run(name="other") as other:
+            assert sorted(list_graphs()) == ["echoes", "other"]
+            assert other.client.call("echo.echo", 1) == 1
+    assert list_graphs() == []
+
+
+def test_what_is_not_ours_is_never_removed(run_directory: Path) -> None:
+    run_directory.mkdir(mode=0o700)
+    precious = run_directory / "precious"
+    precious.mkdir(mode=0o700)
+    (precious / "data").write_text("mine")
+    left = run_directory / "left"
+    left.mkdir(mode=0o700)
+    (left / "pid").write_text("1\n")
+    assert list_graphs() == []
+    assert (precious / "data").read_text() == "mine"
+    assert not left.exists()
+
+
+def test_a_directory_that_others_may_enter_is_refused(run_directory: Path) -> None:
+    run_directory.mkdir(mode=0o777)
+    run_directory.chmod(0o777)
+    with pytest.raises(slabwire.StartError, match="chmod 700"), echo_graph().run():
+        pass
+
+
+def test_a_hung_handler_is_reported_and_replaced(run_directory: Path) -> None:
+    graph = Graph("hung")
+    hangs = graph.add(Hangs, hang_after_s=0.3, max_attempts=1)
+    graph.expose(hangs.loop, hangs.fine)
+    with graph.run() as running:
+        with pytest.raises(slabwire.DeadLetter):
+            running.client.call("hangs.loop")
+        assert running.client.call("hangs.fine") == "fine"
+        (worker,) = running.status()["workers"]
+        assert worker["last_exit"] == "hung and was killed"
+        assert "in loop" in (run_directory / "hung" / "logs" / "hangs.log").read_text()
+
+
+def test_a_graph_gives_up_when_an_actor_keeps_dying(tmp_path: Path) -> None:
+    graph = Graph("hopeless")
+    graph.expose(graph.add(Dies, folder=str(tmp_path), max_attempts=1000).plain)
+    with graph.run() as running:
+        with pytest.raises(slabwire.Disconnected, match="hopeless"):
+            running.client.call("dies.plain", "x", 1000)
+        assert running.wait() == 1
+    assert list_graphs() == []
+
+
+def test_restart_takes_effect_while_idle() -> None:
+    with echo_graph().run() as running, Control("echoes") as control:
+        (before,) = running.status()["workers"]
+        assert control.request("restart", actor="echo") == {"restarted": ["echo"]}
+        wait_until(lambda: running.status()["workers"][0]["pid"] not in (0, before["pid"]))
+        assert running.client.call("echo.echo", 1) == 1
+        with pytest.raises(slabwire.UnknownPort, match="did you mean 'echo'"):
+            control.request("restart", actor="ecco")
+
+
+def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    graph = Graph("drains")
+    waits = graph.add(Waits)
+    emits, collects = graph.add(Emits), graph.add(Collects, path=str(tmp_path / "seen"))
+    graph.connect(emits.out, collects.take)
+    graph.expose(waits.sleep, emits.go)
+    answers: list[Any] = []
+    with graph.run() as running:
+        with slabwire.connect("drains") as client:
+            thread = threading.Thread(target=lambda: answers.append(client.call("waits.sleep", 0.5)))
+            thread.start()
+            wait_until(lambda: running.status()["workers"][0]["actors"][0]["in_flight"])
+            running.client.call("emits.go", 1, times=200)
+            with Control("drains") as control:
+                control.request("stop")
+                wait_until(lambda: control.request("status")["state"] == "draining")
+            with pytest.raises((slabwire.Draining, slabwire.Disconnected)):
+                client.call("emits.go", 2)
+            thread.join()
+            assert running.wait() == 0
+    assert answers == [0.5]
+    assert len((tmp_path / "seen").read_text().split()) == 200
+
+
+def test_an_embedded_graph_in_asyncio() -> None:
+    async def serve() -> None:
+        async with echo_graph().run() as running:
+            assert await running.client.call("echo.echo", 5) == 5
+            assert (await running.status())["state"] == "ready"
+
+    asyncio.run(serve())
+    assert list_graphs() == []
+
+
+def test_several_graphs_at_once_in_one_process() -> None:
+    with echo_graph("one").run() as one, echo_graph("two").run() as two:
+        assert one.client.call("echo.echo", 1) + two.client.call("echo.echo", 2) == 3
+
+
+def test_closures_and_lambdas_travel() -> None:
+    offset = 41
+    graph = Graph("closures")
+    graph.expose(graph.add(lambda x: x + offset, name="plus"))
+    with graph.run() as running:
+        assert running.client.call("plus.apply", 1) == 42
