@@ -1,0 +1,1 @@
+"""Processes: actors in workers, a supervisor above them, clients beside them."""

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from .actor import Context, Shape
-from .calls import AsyncCalls
 from .caller import deadline_of
+from .calls import AsyncCalls
 from .endpoint import Endpoint
 from .outlets import Outlets
 from .work import current
@@ -46,7 +46,9 @@ class CellBinding:
         work = current.get() or self._outlets.own_account
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
-        return Context(header.request, work.attempt, header.trace, self._instance, self._cores, deadline_s, work.ordinal)
+        return Context(
+            header.request, work.attempt, header.trace, self._instance, self._cores, deadline_s, work.ordinal
+        )
 
     def _deadline(self, timeout_s: float | None) -> int:
         """A call made for a request must end with it."""

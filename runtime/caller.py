@@ -26,7 +26,9 @@ class Pending:
 
     __slots__ = ("arrived", "entry", "notify", "request", "route", "span", "trace_high", "trace_low")
 
-    def __init__(self, request: int, route: int, entry: Producer, trace: tuple[int, int], notify: Callable[[], None]) -> None:
+    def __init__(
+        self, request: int, route: int, entry: Producer, trace: tuple[int, int], notify: Callable[[], None]
+    ) -> None:
         self.request = request
         self.route = route
         self.entry = entry
@@ -78,7 +80,9 @@ class Caller:
         entry = self._entry(route)
         parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
         if not parcel.can_go(entry):
-            raise Overloaded(f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later")
+            raise Overloaded(
+                f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
+            )
         self._last_request += 1
         pending = Pending(self._last_request, route, entry, trace, notify)
         self._pending[pending.request] = pending

@@ -24,7 +24,12 @@ class AsyncCalls:
         self._places = asyncio.Semaphore(MOST_CALLS)
 
     async def call(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int] = (0, 0)
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        deadline_ns: int,
+        trace: tuple[int, int] = (0, 0),
     ) -> Any:
         """The one answer. Raises what the call ended with."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=False)
@@ -38,7 +43,12 @@ class AsyncCalls:
             return result_of(*pending.arrived.popleft())
 
     async def stream(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int] = (0, 0)
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        deadline_ns: int,
+        trace: tuple[int, int] = (0, 0),
     ) -> AsyncIterator[Any]:
         """The items, as they come; closing the iterator cancels the rest."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=True)
@@ -92,5 +102,3 @@ def message_for(
 def timed_out(target: str) -> SlabwireError:
     """What a caller gets whose time has run out."""
     return DeadlineExceeded(f"{target} did not answer in time; give it longer by timeout_s=, or see `slabwire top`")
-
-

@@ -72,7 +72,9 @@ class Cell:
 
     def is_ready(self) -> bool:
         """Whether `step` may find something to do."""
-        return bool(self._blocked or self._runs.are_any or self._redelivered or self.outlets.holds_any or self.has_input())
+        return bool(
+            self._blocked or self._runs.are_any or self._redelivered or self.outlets.holds_any or self.has_input()
+        )
 
     def has_input(self) -> bool:
         return any(lane.available() for lane in self.inlets)
@@ -94,7 +96,11 @@ class Cell:
         header = read_header(lane.segment.bytes, lane.offset())
         if header.kind == Kind.END:
             return self._runs.serve(header.key)
-        return header.kind == Kind.DATA and not _runs_at_once(self._ports.get(header.target)) and not self._runs.has_place()
+        return (
+            header.kind == Kind.DATA
+            and not _runs_at_once(self._ports.get(header.target))
+            and not self._runs.has_place()
+        )
 
     def waits_for_room(self) -> bool:
         return bool(self._blocked or self.outlets.holds_any or self._runs.waits_for_room())

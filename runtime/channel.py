@@ -78,7 +78,9 @@ class Channel:
             raise Disconnected("the peer of a descriptor channel has closed it")
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise ProtocolError(f"a message on a descriptor channel is larger than {_MESSAGE_NBYTES} bytes, or has too many descriptors")
+                raise ProtocolError(
+                    f"a message on a descriptor channel has over {_MESSAGE_NBYTES} bytes, or too many descriptors"
+                )
             message = msgpack.unpackb(packed)
             if not isinstance(message, dict):
                 raise ProtocolError("a message on a descriptor channel is no dict")
@@ -101,6 +103,7 @@ class Channel:
 
 
 def close_all(descriptors: list[int]) -> None:
+    """Closes descriptors that nobody wants."""
     for each in descriptors:
         os.close(each)
 

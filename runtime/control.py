@@ -57,7 +57,9 @@ class Control:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -65,5 +67,7 @@ def not_running(name: str) -> Disconnected:
     """The error for a graph that is not there."""
     running = list_graphs()
     hint = did_you_mean(name, running)
-    listed = f"; running: {', '.join(running)}" if running else "; no graph is running, start one with `slabwire run FILE`"
+    listed = (
+        f"; running: {', '.join(running)}" if running else "; no graph is running, start one with `slabwire run FILE`"
+    )
     return Disconnected(f"no graph named {name!r} is running{hint}{listed}")

@@ -27,13 +27,15 @@ class _Nobody:
 
 
 class Endpoint:
-    """Built from what the supervisor offers: first the bell, then peers' bells, lanes and slabs. One thread, but for leases.
+    """Built from what the supervisor offers: its bell, then peers' bells, lanes and slabs. One thread, but for leases.
 
     `lane_opened(label, end)` is called for every lane that arrives. Until `recover` was called, loans and leases of a
     predecessor are as it left them.
     """
 
-    def __init__(self, identifier: int, ask: Ask, lane_opened: LaneOpened, *, may_spin: bool, limit_nbytes: int) -> None:
+    def __init__(
+        self, identifier: int, ask: Ask, lane_opened: LaneOpened, *, may_spin: bool, limit_nbytes: int
+    ) -> None:
         self.identifier = identifier
         self.ask = ask
         self._lane_opened = lane_opened
@@ -47,7 +49,9 @@ class Endpoint:
         self._recovered = False
         self.pool = Pool(self._grow, self.reap, limit_nbytes)
 
-    def take_offers(self, offers: list[dict[str, Any]], descriptors: list[int]) -> list[tuple[dict[str, Any], list[int]]]:
+    def take_offers(
+        self, offers: list[dict[str, Any]], descriptors: list[int]
+    ) -> list[tuple[dict[str, Any], list[int]]]:
         """Takes over bells, lanes and slabs; hands back the offers that are no business of the data plane."""
         others, at = [], 0
         for label in offers:

@@ -1,4 +1,4 @@
-"""Documents between a supervisor and the process that started it: msgpack, each behind its length, over a socket pair."""
+"""Documents between a supervisor and who started it: msgpack, each behind its length, over a socket pair."""
 
 from __future__ import annotations
 

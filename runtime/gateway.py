@@ -43,6 +43,7 @@ _LINGER_MS = 500
 _PROBE_AGAIN_S = 0.05
 _PROBE_EVERY_S = 10.0
 _WAITING_MESSAGES = 64
+_DOMAIN = "slabwire"  # of ZAP: whose keys are asked for
 
 
 class Gateway:
@@ -81,7 +82,7 @@ class Gateway:
             logging.getLogger("zmq.auth").setLevel(logging.WARNING)
             self._authenticator = ThreadAuthenticator(self.context)
             self._authenticator.start()
-            self._authenticator.configure_curve(domain="*", location=str(self._keys.clients))
+            self._authenticator.configure_curve(domain=_DOMAIN, location=str(self._keys.clients))
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Door:
         if keys is not None:
             self._socket.curve_publickey, self._socket.curve_secretkey = keys.pair
             self._socket.curve_server = True
-            self._socket.zap_domain = b"slabwire"
+            self._socket.zap_domain = _DOMAIN.encode()
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     def bind(self, address: str) -> str:

@@ -212,8 +212,8 @@ class Graph:
     def run(self, *, name: str | None = None, drain_timeout_s: float = 10.0, listen: str | None = None) -> Launch:
         """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
-        `name` runs it under another name, `listen` also takes calls at a tcp:// address. Raises GraphError where the graph
-        is not valid; entering raises StartError where it does not become ready.
+        `name` runs it under another name, `listen` also takes calls at a tcp:// address. Raises GraphError where
+        the graph is not valid; entering raises StartError where it does not become ready.
         """
         if is_loading():
             raise GraphError(

@@ -1,4 +1,4 @@
-"""The near end of a descriptor channel: asks the supervisor and waits for its answer, and hears what it tells unasked."""
+"""The near end of a descriptor channel: asks the supervisor, waits for its answer, hears what it tells unasked."""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ class LocalConnection:
             connection.close()
             raise Disconnected(f"graph {name!r} is ending and takes no more clients ({error.strerror})") from None
         self.link = Link(Channel(connection), self._heard)
-        self.endpoint = Endpoint(0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES)
+        self.endpoint = Endpoint(
+            0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES
+        )
         self.caller = Caller(self.endpoint, self.routing, inside=False)
         try:
             self.link.ask("offers")
@@ -62,7 +64,7 @@ class LocalConnection:
         self.caller.lane_opened(label, end)
 
     def take_in(self) -> bool:
-        """Takes in answers and news; True if answers came. Raises Disconnected, as all calls in flight do, at the end."""
+        """Takes in answers and news; True if answers came. Raises Disconnected when the graph has ended."""
         try:
             self.link.pump()
         except Disconnected:

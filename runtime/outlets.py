@@ -1,4 +1,4 @@
-"""The ways out of one actor instance: lanes along its edges and back to callers, and what happens when they are full."""
+"""The ways out of one actor instance: lanes along its edges and back to callers, and what if they are full."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ class Outlets:
     """
 
     def __init__(
-        self, actor: str, routing: Routing, endpoint: Endpoint, table: Inflight, stats: CellStats, look_for_lanes: Callable[[], Any]
+        self,
+        actor: str,
+        routing: Routing,
+        endpoint: Endpoint,
+        table: Inflight,
+        stats: CellStats,
+        look_for_lanes: Callable[[], Any],
     ) -> None:
         self._routing = routing
         self._endpoint = endpoint
@@ -38,9 +44,7 @@ class Outlets:
         self._leaving: dict[str, tuple[int, list[tuple[int, EdgeSpec]]]] = {}
         for port in (each for each in routing.ports if each.actor == actor):
             self._leaving[port.port] = routing.number[port], routing.edges_from(port)
-        self._reply_ports = [
-            route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes
-        ]
+        self._reply_ports = [route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes]
         self._turn = 0
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}

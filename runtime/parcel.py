@@ -1,7 +1,8 @@
 """A value packed for the road: metadata as msgpack, tensors in a block of shared memory or inside the record.
 
-Tensors that lie in one block already, a loan or a received one, are sent by reference. All others are copied, once, into a
-fresh block; so is everything when a message mixes blocks, or holds more other data than there is room for beside a reference.
+Tensors that lie in one block already, a loan or a received one, are sent by reference. All others are copied, once,
+into a fresh block; so is everything when a message mixes blocks, or holds more other data than there is room for
+beside a reference.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ def _check_keys(value: object, path: str, depth: int) -> None:
                 _check_keys(inner, f"{path}[{index}]", depth + 1)
 
 
-_CONTAINERS = frozenset((dict, list, tuple))
+_CONTAINERS: frozenset[type] = frozenset((dict, list, tuple))
 _SENDABLE = "None, bool, int (64 bits), float, str, bytes, lists, dicts with str keys, dataclasses and ndarrays"
 
 
@@ -248,7 +249,9 @@ def _complaint(value: object, path: str = "message") -> str | None:
         inner = ((f"{path}.{each.name}", getattr(value, each.name)) for each in fields(value))
     elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
         return f"{path} is an int of {value.bit_length()} bits; 64 fit"
-    elif value is None or isinstance(value, (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, np.generic)):
+    elif value is None or isinstance(
+        value, (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, np.generic)
+    ):
         return None
     else:
         return f"{path} is a {type(value).__name__}; a message carries {_SENDABLE}"

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
 from ..shm.bell import now_ns
 from .channel import Channel
@@ -102,12 +103,12 @@ class WorkerProcess:
         pools = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         return {**os.environ, "PYTHONUNBUFFERED": "1", **pools}
 
-    def _log(self) -> contextlib.closing[object]:
+    def _log(self) -> BinaryIO:
         path = self._directory.log(self.name)
         with contextlib.suppress(OSError):
             if path.stat().st_size > _LOG_NBYTES:
                 path.replace(path.with_suffix(".log.1"))
-        return open(path, "ab")  # type: ignore[return-value]
+        return open(path, "ab")
 
     def _reap(self) -> None:
         process = self._process
@@ -141,7 +142,9 @@ class WorkerProcess:
             since, limit_ns = self._spawned_ns, self._start_within_ns
         if since and now - since > limit_ns:
             self._hung = True
-            logger.error("%s made no progress for %.1f s; it is killed, its stacks are in its log", self.name, limit_ns / 1e9)
+            logger.error(
+                "%s made no progress for %.1f s; it is killed, its stacks are in its log", self.name, limit_ns / 1e9
+            )
             self._signal(HUNG_SIGNAL)
             asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
 

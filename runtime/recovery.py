@@ -20,7 +20,9 @@ def unfinished_works(
     """
     works: dict[tuple[int, int], Work] = {}
     for left in table.live():
-        work = _running(lanes.get(left.lane), left, ports) if left.row == RUNNING_ROW else _kept(table, lanes, left, ports)
+        work = (
+            _running(lanes.get(left.lane), left, ports) if left.row == RUNNING_ROW else _kept(table, lanes, left, ports)
+        )
         if work is not None:
             works[left.lane, left.sequence] = work
     if works:

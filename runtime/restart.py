@@ -15,8 +15,8 @@ LONGEST_DELAY_S = 1.0
 class RestartPolicy:
     """As in OTP: `permanent` always, `transient` after a failure only, `temporary` never.
 
-    More than `intensity` restarts within `window_s` are too many: then the graph gives up. The first restart is immediate,
-    the delay then doubles with each one within the window.
+    More than `intensity` restarts within `window_s` are too many: then the graph gives up. The first restart is
+    immediate, the delay then doubles with each one within the window.
     """
 
     restart: Restart = "permanent"

@@ -13,7 +13,9 @@ class Routing:
 
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
-        self.ports = [PortRef(actor.name, port) for actor in spec.actors for port in _ports(actor.handlers, actor.outputs)]
+        self.ports = [
+            PortRef(actor.name, port) for actor in spec.actors for port in _ports(actor.handlers, actor.outputs)
+        ]
         self.number = {port: number for number, port in enumerate(self.ports)}
         self.instances = {actor.name: instances_of(actor) for actor in spec.actors}
         self.actor_of = {instance: actor for actor, all_of_it in self.instances.items() for instance in all_of_it}
@@ -35,10 +37,11 @@ class Routing:
         known = list(self._routes)[:allowed]
         hint = did_you_mean(target, known)
         if found is not None:
-            raise UnknownPort(f"port {target!r} of graph {self.spec.name!r} is not exposed; add graph.expose(...) for it")
-        raise UnknownPort(
-            f"graph {self.spec.name!r} has no port {target!r} that can be called{hint}; there are: {', '.join(known) or 'none'}"
-        )
+            raise UnknownPort(
+                f"port {target!r} of graph {self.spec.name!r} is not exposed; add graph.expose(...) for it"
+            )
+        listed = ", ".join(known) or "none"
+        raise UnknownPort(f"graph {self.spec.name!r} has no port {target!r} that can be called{hint}; there are: {listed}")
 
     def entry(self, route: int) -> HandlerSpec:
         """The handler where a route begins."""

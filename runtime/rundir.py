@@ -98,7 +98,8 @@ class RunDirectory:
         longest = str(self.path / "control")
         if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
             raise StartError(
-                f"the socket path {longest} has over {LONGEST_SOCKET_PATH} bytes; set SLABWIRE_RUN_DIR to a shorter directory"
+                f"the socket path {longest} has over {LONGEST_SOCKET_PATH} bytes; "
+                "set SLABWIRE_RUN_DIR to a shorter directory"
             )
         _make_private(base_directory())
         with _exclusively(base_directory()):

@@ -54,7 +54,9 @@ class Running:
         try:
             event = FrameReader(self._tie).read()
         except Disconnected:
-            raise StartError(f"the supervisor of graph {self.name!r} ended with status {self._process.wait()}") from None
+            raise StartError(
+                f"the supervisor of graph {self.name!r} ended with status {self._process.wait()}"
+            ) from None
         if event["event"] != "ready":
             error = StartError(f"graph {self.name!r} did not start: {event.get('error', event['event'])}")
             error.detail = event.get("detail", "")
@@ -117,7 +119,9 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -151,7 +155,9 @@ class Launch:
         self._running = start(self._spec, **self._options)
         return self._running
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._running.stop()
 
     async def __aenter__(self) -> AsyncRunning:
@@ -174,10 +180,8 @@ def start(
 ) -> Running:
     """Starts a supervisor for the graph and waits until all its actors are ready.
 
-    `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address. Raises StartError with
-    the reason.
+    `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address. Raises StartError
+    with the reason.
     """
     options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen}
     return Running(spec, options)
-
-

@@ -20,7 +20,7 @@ from .work import Work, current
 
 
 class Runs:
-    """Each input here has a row in the in-flight table until its handler is done and its outputs have left. One thread."""
+    """Each input here has a row in the in-flight table until its handler is done and its outputs have left."""
 
     def __init__(
         self,
@@ -213,7 +213,9 @@ class Runs:
         try:
             results = list(handler.function(**{str(handler.field): items})) if works else []
             if len(results) != len(works):
-                raise HandlerError(f"{handler.owner}.{handler.spec.port} answered {len(results)} of {len(works)} inputs")
+                raise HandlerError(
+                    f"{handler.owner}.{handler.spec.port} answered {len(results)} of {len(works)} inputs"
+                )
         except Exception as error:
             for work in works:
                 self._answers.fail(work, error)

@@ -45,7 +45,7 @@ class ControlServer:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        loop.add_reader(self._socket.get(zmq.FD), self._drain)
+        loop.add_reader(int(self._socket.get(zmq.FD)), self._drain)
         self._drain()
 
     def tell(self, worker: str, message: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class ControlServer:
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        while not self._socket.closed and self._socket.get(zmq.EVENTS) & zmq.POLLIN:
+        while not self._socket.closed and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             identity, *frames = self._socket.recv_multipart()
             self._take(identity, frames)
 
@@ -93,7 +93,7 @@ class ControlServer:
 
     def close(self) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(self._socket.get(zmq.FD))
+            self._loop.remove_reader(int(self._socket.get(zmq.FD)))
             self._loop = None
         self._socket.close()
         self._context.term()

@@ -140,6 +140,8 @@ class PortRef:
 
 @dataclass(frozen=True)
 class EdgeSpec:
+    """From an output port to an input port: how many messages may wait, and what happens to more."""
+
     source: PortRef
     target: PortRef
     capacity: int = 64
@@ -157,7 +159,8 @@ class RouteSpec:
 @dataclass(frozen=True)
 class GraphSpec:
     """A whole, validated graph. `routes` holds the exposed ports first in order of exposure, then the others that can
-    be called from inside (`exposed` says how many of them clients may use)."""
+    be called from inside (`exposed` says how many of them clients may use).
+    """
 
     name: str
     actors: tuple[ActorSpec, ...]

@@ -34,7 +34,10 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
 
 def _reason(worker: WorkerProcess) -> dict[str, str]:
     if worker.is_alive:
-        return {"actor": worker.name, "reason": f"starting (last: {worker.last_exit})" if worker.last_exit else "starting"}
+        return {
+            "actor": worker.name,
+            "reason": f"starting (last: {worker.last_exit})" if worker.last_exit else "starting",
+        }
     return {"actor": worker.name, "reason": worker.why() if worker.last_exit else "not started"}
 
 

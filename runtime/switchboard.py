@@ -1,6 +1,6 @@
-"""Who is connected to whom: every bell, lane, slab and table of a graph, held by the supervisor so that no death takes them.
+"""Who is connected to whom: every bell, lane, slab and table of a graph, held by the supervisor.
 
-It owns the descriptors and hands out duplicates; it knows nothing of processes.
+So no worker's death takes them. It owns the descriptors and hands out duplicates; it knows nothing of processes.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class Switchboard:
 
     def _grow(self, party: Party, block_nbytes: int, blocks: int) -> int:
         held = sum(each.segment.nbytes for each in self.slabs.values() if each.owner is party)
-        if not (0 < blocks <= _MOST_BLOCKS and 0 < block_nbytes and block_nbytes % LINE_NBYTES == 0):
+        if not (0 < blocks <= _MOST_BLOCKS and block_nbytes > 0 and block_nbytes % LINE_NBYTES == 0):
             raise ProtocolError(f"a slab of {blocks} blocks of {block_nbytes} bytes was asked for")
         if held + blocks * block_nbytes > party.limit_nbytes:
             raise OutOfMemory(
@@ -252,7 +252,11 @@ class Switchboard:
                 f"{party.limit_nbytes} (memory_bytes= of graph.add)"
             )
         segment = Segment.create(
-            SLAB, f"slab of {party.name}", populate=True, blocks=blocks, payload_lines=blocks * block_nbytes // LINE_NBYTES
+            SLAB,
+            f"slab of {party.name}",
+            populate=True,
+            blocks=blocks,
+            payload_lines=blocks * block_nbytes // LINE_NBYTES,
         )
         self._last_slab += 1
         slab = SlabLine(self._last_slab, segment, party)

@@ -1,7 +1,7 @@
 """The worker process: polls its lanes, runs its actors, ticks asyncio, parks.
 
-Started by the supervisor as `python -m slabwire.runtime.worker`; it builds itself from what the supervisor tells it over
-ZeroMQ and from the descriptors that it is handed.
+Started by the supervisor as `python -m slabwire.runtime.worker`; it builds itself from what the supervisor tells it
+over ZeroMQ and from the descriptors that it is handed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from ..shm.segment import Segment
 from . import pause
 from .actor import Actor, handlers_of
 from .binding import CellBinding
-from .calls import AsyncCalls
 from .caller import Caller
+from .calls import AsyncCalls
 from .cell import Cell
 from .channel import Channel
 from .code import construct
@@ -41,9 +41,9 @@ from .link import Link
 from .logs import configure_logging
 from .message import read_header
 from .outlets import Outlets
+from .routing import Routing
 from .scheduler import RunQueue
 from .spec import PortRef, graph_from_plain
-from .routing import Routing
 from .stats import STATS, CellStats, WorkerStats
 from .work import Work
 
@@ -60,7 +60,9 @@ HUNG_SIGNAL = signal.SIGUSR1
 class Worker:
     """One process of a graph, as told by `start`: the graph, the plan's line for it, and its endpoint's number."""
 
-    def __init__(self, name: str, link_socket: socket.socket, control: zmq.Socket[bytes], start: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, link_socket: socket.socket, control: zmq.Socket[bytes], start: dict[str, Any]
+    ) -> None:
         self.name = name
         self.control = control
         self.plan = start["plan"]
@@ -168,7 +170,7 @@ class Worker:
         self._selector.watch(bell, self._reasons, self._has_news, self._asleep)
         self.loop.add_reader(bell.fd, self.loop.stop)
         self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
-        self.loop.add_reader(self.control.get(zmq.FD), self.loop.stop)
+        self.loop.add_reader(int(self.control.get(zmq.FD)), self.loop.stop)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -299,7 +301,7 @@ class Worker:
     def _obey(self) -> None:
         """Hears the supervisor, on both lines."""
         self.link.pump()
-        while self.control.get(zmq.EVENTS) & zmq.POLLIN:
+        while int(self.control.get(zmq.EVENTS)) & zmq.POLLIN:
             order = msgpack.unpackb(self.control.recv())
             if order["verb"] == "drain":
                 for cell in self.cells.values():
@@ -323,8 +325,8 @@ class Worker:
 
 
 def _is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
-    """Whether the near end of a call's or a reply's lane is an actor: the callee; else it is this process as caller."""
-    return (label["purpose"] == "call") == isinstance(end, Consumer)
+    """Whether the near end of a call's or a reply's lane is an actor; else it is this process as caller."""
+    return bool((label["purpose"] == "call") == isinstance(end, Consumer))
 
 
 def _start_of(control: zmq.Socket[bytes], name: str) -> dict[str, Any]:
@@ -369,7 +371,9 @@ def main() -> int:
         logger.error("%s could not go on: %s", options.name, detail)
         text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
         control.send(
-            msgpack.packb({"verb": "failed", "worker": options.name, "pid": os.getpid(), "error": text, "detail": detail})
+            msgpack.packb(
+                {"verb": "failed", "worker": options.name, "pid": os.getpid(), "error": text, "detail": detail}
+            )
         )
         return 3
     finally:

@@ -12,10 +12,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from stage import Batches, Echo, Hooks, Passes, Point, Streams, Waits
 
 import slabwire
 from slabwire import Graph
+from stage import Batches, Echo, Hooks, Passes, Point, Streams, Waits
 
 
 def stage_graph(folder: Path) -> Graph:
@@ -29,7 +29,9 @@ def stage_graph(folder: Path) -> Graph:
     first, second = graph.add(Passes, name="first"), graph.add(Passes, name="second", replicas=2)
     graph.connect(first.on, second.on)
     graph.connect(second.on, echo.double)
-    ports = [getattr(echo, name) for name in ("echo", "double", "pair", "norm", "grey", "nothing", "fail", "unsendable")]
+    ports = [
+        getattr(echo, name) for name in ("echo", "double", "pair", "norm", "grey", "nothing", "fail", "unsendable")
+    ]
     graph.expose(*ports, echo.who, echo.attempt, echo.time_left)
     graph.expose(*(getattr(streams, name) for name in ("upto", "frames", "ticks", "breaks", "forever")))
     graph.expose(waits.sleep, waits.many, waits.total, waits.cancelled)
@@ -59,14 +61,28 @@ def client(running: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, -5, 1 << 63, 2.5, "text ✓", b"bytes", [1, [2, "three"]], {"a": {"b": [None]}}, "x" * 100_000, b"\0" * 3_000_000],
+    [
+        None,
+        True,
+        -5,
+        1 << 63,
+        2.5,
+        "text ✓",
+        b"bytes",
+        [1, [2, "three"]],
+        {"a": {"b": [None]}},
+        "x" * 100_000,
+        b"\0" * 3_000_000,
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_plain_values_come_back_as_they_were(client: Any, value: Any) -> None:
     assert client.call("echo.echo", value) == value
 
 
-@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint64, np.float16, np.complex128, ml_dtypes.bfloat16, ">i4", "M8[ns]", "U7"])
+@pytest.mark.parametrize(
+    "dtype", [np.bool_, np.int8, np.uint64, np.float16, np.complex128, ml_dtypes.bfloat16, ">i4", "M8[ns]", "U7"]
+)
 @pytest.mark.parametrize("shape", [(), (0, 3), (7,), (30, 40, 3)])
 def test_tensors_come_back_as_they_were(client: Any, dtype: Any, shape: tuple[int, ...]) -> None:
     sent = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape).astype(dtype)
@@ -130,7 +146,12 @@ def test_fields_by_position_and_name(client: Any) -> None:
     ],
 )
 def test_mistakes_are_named(
-    client: Any, target: str, arguments: tuple[Any, ...], fields: dict[str, Any], kind: type[Exception], words: list[str]
+    client: Any,
+    target: str,
+    arguments: tuple[Any, ...],
+    fields: dict[str, Any],
+    kind: type[Exception],
+    words: list[str],
 ) -> None:
     with pytest.raises(kind) as caught:
         client.call(target, *arguments, **fields)
@@ -194,9 +215,8 @@ def test_threads_share_a_client(client: Any) -> None:
     wrong: list[int] = []
 
     def work(seed: int) -> None:
-        for i in range(100):
-            if client.call("echo.echo", seed * 1000 + i) != seed * 1000 + i:
-                wrong.append(i)
+        numbers = range(seed * 1000, seed * 1000 + 100)
+        wrong.extend(i for i in numbers if client.call("echo.echo", i) != i)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
     for each in threads:

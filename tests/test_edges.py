@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage import Collects, Echo, Emits, Passes, Streams
 
 import slabwire
 from slabwire import Graph
+from stage import Collects, Echo, Emits, Passes, Streams
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,9 @@ def test_one_block_goes_to_many_readers(tmp_path: Path) -> None:
         status = running.status()
         wait_until(lambda: all(edge["waiting"] == 0 for edge in running.status()["edges"]))
     (worker,) = (each for each in status["workers"] if each["name"] == "echo")
-    assert worker["slab_bytes"] < 4 * (sent.nbytes + (1 << 16)) + (1 << 20), "each message is held once, not once a reader"
+    assert worker["slab_bytes"] < 4 * (sent.nbytes + (1 << 16)) + (1 << 20), (
+        "each message is held once, not once a reader"
+    )
 
 
 def test_replicas_share_the_work(tmp_path: Path) -> None:
@@ -115,7 +117,9 @@ def test_a_full_edge_rejects(tmp_path: Path) -> None:
         assert running.client.call("emits.go", 2) == 200
 
 
-@pytest.mark.parametrize(("when_full", "kept"), [("drop_newest", [0, 1, 2, 3]), ("drop_oldest", [0, 1, 2, 3, 16, 17, 18, 19])])
+@pytest.mark.parametrize(
+    ("when_full", "kept"), [("drop_newest", [0, 1, 2, 3]), ("drop_oldest", [0, 1, 2, 3, 16, 17, 18, 19])]
+)
 def test_a_full_edge_drops_what_its_policy_says(tmp_path: Path, when_full: str, kept: list[int]) -> None:
     graph, path = full(tmp_path, when_full)
     with graph.run() as running:

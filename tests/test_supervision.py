@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Waits
 
 import slabwire
 from slabwire import Graph
 from slabwire.runtime.control import Control
 from slabwire.runtime.rundir import list_graphs
+from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Waits
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,10 @@ def test_an_actor_that_fails_to_start_is_named() -> None:
 def test_a_name_is_taken_once(run_directory: Path) -> None:
     with echo_graph().run():
         assert list_graphs() == ["echoes"]
-        with pytest.raises(slabwire.StartError, match=r"'echoes' is running already.*slabwire stop echoes"), echo_graph().run():
+        with (
+            pytest.raises(slabwire.StartError, match=r"'echoes' is running already.*slabwire stop echoes"),
+            echo_graph().run(),
+        ):
             pass
         with echo_graph().run(name="other") as other:
             assert sorted(list_graphs()) == ["echoes", "other"]
@@ -115,19 +118,18 @@ def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
     graph.connect(emits.out, collects.take)
     graph.expose(waits.sleep, emits.go)
     answers: list[Any] = []
-    with graph.run() as running:
-        with slabwire.connect("drains") as client:
-            thread = threading.Thread(target=lambda: answers.append(client.call("waits.sleep", 0.5)))
-            thread.start()
-            wait_until(lambda: running.status()["workers"][0]["actors"][0]["in_flight"])
-            running.client.call("emits.go", 1, times=200)
-            with Control("drains") as control:
-                control.request("stop")
-                wait_until(lambda: control.request("status")["state"] == "draining")
-            with pytest.raises((slabwire.Draining, slabwire.Disconnected)):
-                client.call("emits.go", 2)
-            thread.join()
-            assert running.wait() == 0
+    with graph.run() as running, slabwire.connect("drains") as client:
+        thread = threading.Thread(target=lambda: answers.append(client.call("waits.sleep", 0.5)))
+        thread.start()
+        wait_until(lambda: running.status()["workers"][0]["actors"][0]["in_flight"])
+        running.client.call("emits.go", 1, times=200)
+        with Control("drains") as control:
+            control.request("stop")
+            wait_until(lambda: control.request("status")["state"] == "draining")
+        with pytest.raises((slabwire.Draining, slabwire.Disconnected)):
+            client.call("emits.go", 2)
+        thread.join()
+        assert running.wait() == 0
     assert answers == [0.5]
     assert len((tmp_path / "seen").read_text().split()) == 200
 

@@ -50,7 +50,7 @@ def back(value: Any) -> Any:
 
 heads = st.builds(
     Head,
-    kind=st.sampled_from(list(Kind)) | st.text(max_size=20),
+    kind=st.sampled_from(list(Kind)) | st.text(min_size=1, max_size=20),
     id=st.integers(0, wire.LARGEST_ID),
     port=st.text(max_size=100),
     stream=st.booleans(),
