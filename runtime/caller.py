@@ -92,6 +92,8 @@ class Caller:
     def _entry(self, route: int) -> Producer:
         actor = self._routing.spec.routes[route].entry.actor
         lanes = [self._entries[each] for each in self._routing.instances[actor] if each in self._entries]
+        if len(lanes) == 1:
+            return lanes[0]
         self._turn += 1
         turned = (lanes[(self._turn + index) % len(lanes)] for index in range(len(lanes)))
         return min(turned, key=lambda each: each.waiting)

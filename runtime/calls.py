@@ -9,7 +9,6 @@ from typing import Any
 from ..shm.bell import now_ns
 from .caller import MOST_CALLS, Caller, Pending, result_of
 from .errors import DeadlineExceeded, MessageError, SlabwireError
-from .fields import check_types, fields_of
 from .message import Kind
 from .routing import Routing
 
@@ -91,12 +90,10 @@ def message_for(
 ) -> dict[str, Any]:
     """The fields of a call's message, checked against the port. Raises UnknownPort or MessageError."""
     route = routing.route(target, inside=inside)
-    if routing.streams(route) and not stream:
+    intake, streams = routing.intake(route)
+    if streams and not stream:
         raise MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
-    spec, owner = routing.entry(route), routing.spec.routes[route].entry.actor
-    message = fields_of(spec, owner, args, fields)
-    check_types(spec, owner, message)
-    return message
+    return intake.fields(args, fields)
 
 
 def timed_out(target: str) -> SlabwireError:

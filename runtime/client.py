@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # A call without a timeout of its own waits this long.
 CALL_TIMEOUT_S = 60.0
-# A thread that waits while another one receives looks up this often for its own deadline and for the end of the graph.
+# A thread that waits while another one receives looks up this often, should the other have died.
 _FOLLOW_S = 0.05
 
 
@@ -36,7 +36,9 @@ class Client:
         self.name = name
         self._connection = LocalConnection(name, may_spin=len(os.sched_getaffinity(0)) > 1)
         self._lock = threading.RLock()  # guards the connection
-        self._receiving = threading.Lock()  # held by the one thread that parks
+        self._receiving = threading.Lock()  # held by the one thread that receives
+        self._news = threading.Condition()
+        self._followers = 0
         self._poll = select.poll()
         self._poll.register(self._connection.bell.fd, select.POLLIN)
         self._poll.register(self._connection.link.channel.fileno(), select.POLLIN)
@@ -55,23 +57,23 @@ class Client:
         DeadlineExceeded, UnknownPort, MessageError, Overloaded, Disconnected, or what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
-        pending, came = self._begin(target, args, fields, deadline_ns, stream=False)
+        pending = self._begin(target, args, fields, deadline_ns, stream=False)
         try:
-            self._wait(pending, came, deadline_ns, target)
-        finally:
+            self._wait(pending, deadline_ns, target)
+        except BaseException:
             self._cancel(pending)
+            raise
         return result_of(*pending.arrived.popleft())
 
     def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
         """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
         deadline_ns = deadline_of(timeout_s)
-        pending, came = self._begin(target, args, fields, deadline_ns, stream=True)
-        return self._items(pending, came, deadline_ns, target)
+        return self._items(self._begin(target, args, fields, deadline_ns, stream=True), deadline_ns, target)
 
-    def _items(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> Iterator[Any]:
+    def _items(self, pending: Pending, deadline_ns: int, target: str) -> Iterator[Any]:
         try:
             while True:
-                self._wait(pending, came, deadline_ns, target)
+                self._wait(pending, deadline_ns, target)
                 kind, value = pending.arrived.popleft()
                 if kind == Kind.END:
                     return
@@ -83,72 +85,86 @@ class Client:
 
     def _begin(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
-    ) -> tuple[Pending, threading.Event]:
+    ) -> Pending:
         if self._closed:
             raise Disconnected(f"this client of graph {self.name!r} is closed")
-        connection, came = self._connection, threading.Event()
+        connection = self._connection
         message = message_for(connection.routing, target, args, fields, inside=False, stream=stream)
         with self._lock:
-            pending = connection.caller.begin(target, message, deadline_ns=deadline_ns, notify=came.set)
-        return pending, came
+            return connection.caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers)
 
     def _cancel(self, pending: Pending) -> None:
         with self._lock:
             if not self._closed:
                 self._connection.caller.cancel(pending)
 
-    def _wait(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> None:
-        """Returns when something has arrived for `pending`."""
+    def _wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
+        """Returns when something has arrived for `pending`: this thread receives, unless another one does already."""
         while not pending.arrived:
             if self._receiving.acquire(blocking=False):
                 try:
-                    self._receive_until(lambda: bool(pending.arrived), deadline_ns)
+                    self._receive(pending, deadline_ns)
                 finally:
                     self._receiving.release()
+                    self._tell_followers()
             else:
-                came.wait(_FOLLOW_S if not deadline_ns else max(0.0, min(_FOLLOW_S, (deadline_ns - now_ns()) / 1e9)))
-                came.clear()
+                self._follow(pending, deadline_ns)
             if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
                 raise timed_out(target)
 
-    def _receive_until(self, done: Callable[[], bool], deadline_ns: int) -> None:
+    def _follow(self, pending: Pending, deadline_ns: int) -> None:
+        left_s = (deadline_ns - now_ns()) / 1e9 if deadline_ns else _FOLLOW_S
+        with self._news:
+            self._followers += 1
+            if not pending.arrived:
+                self._news.wait(max(0.0, min(_FOLLOW_S, left_s)))
+            self._followers -= 1
+
+    def _tell_followers(self) -> None:
+        if self._followers:
+            with self._news:
+                self._news.notify_all()
+
+    def _receive(self, pending: Pending, deadline_ns: int) -> None:
         """Receives for all threads: spins for a while if that has paid lately, then parks."""
-        connection, bell = self._connection, self._connection.bell
-        started = now_ns()
+        connection, bell, arrived = self._connection, self._connection.bell, pending.arrived
+        started = now = now_ns()
         spin_until = started + bell.spin_ns()
-        spun = False
-        while not done() and not (deadline_ns and now_ns() > deadline_ns):
-            with self._lock:
-                came = connection.caller.pump()
-            if came:
-                bell.spins += not spun
-            elif now_ns() > spin_until:
-                spun = True
+        while not (arrived or self._closed or (deadline_ns and now > deadline_ns)):
+            if connection.caller.has_news():
+                with self._lock:
+                    connection.caller.pump()
+            elif now > spin_until:
                 self._park(deadline_ns)
-        bell.waited(now_ns() - started)
+            now = now_ns()
+        bell.spins += now <= spin_until
+        bell.waited(now - started)
 
     def _park(self, deadline_ns: int) -> None:
         connection, bell = self._connection, self._connection.bell
-        longest = bell.park(RECORDS)
+        longest_s = bell.park(RECORDS)
+        if deadline_ns:
+            left_s = max(0.0, (deadline_ns - now_ns()) / 1e9)
+            longest_s = left_s if longest_s is None else min(left_s, longest_s)
         try:
-            if connection.caller.has_news():
-                return
-            limits = [
-                each for each in (longest, (deadline_ns - now_ns()) / 1e9 if deadline_ns else None) if each is not None
-            ]
-            self._poll.poll(max(0.0, min(limits) * 1000) if limits else None)
+            if not (connection.caller.has_news() or self._closed):
+                self._poll.poll(None if longest_s is None else longest_s * 1000)
         finally:
             bell.unpark()
         with self._lock:
-            connection.take_in()
+            if not self._closed:
+                connection.take_in()
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._connection.caller.fail_all(Disconnected("the client was closed"))
-                self._connection.close()
+            if self._closed:
+                return
+            self._closed = True
+            self._connection.caller.fail_all(Disconnected("the client was closed"))
+        self._connection.endpoint.ringers[self._connection.endpoint.identifier].ring_always()
+        with self._receiving:
+            self._connection.close()
 
     def __enter__(self) -> Self:
         return self

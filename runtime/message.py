@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import NamedTuple
 
 from ..shm.errors import CorruptLane
@@ -21,8 +21,8 @@ class Kind(IntEnum):
     CANCEL = 6  # the caller has lost interest; follows the request along the edges
 
 
-class Flag(IntFlag):
-    """How a record's payload is to be read."""
+class Flag:
+    """How a record's payload is to be read. Plain numbers: an IntFlag's `&` alone costs 0.6 µs, 16 times a round trip."""
 
     FIELDS = 1  # a dict by field name, not one value
     IN_BLOCK = 2  # the metadata lies in the block, at `at`

@@ -41,7 +41,7 @@ class Parcel:
     __slots__ = ("_array", "_held", "at", "flags", "holder", "metadata")
 
     def __init__(self, value: object, pool: Pool, *, is_fields: bool = False) -> None:
-        self.flags = Flag.FIELDS if is_fields else Flag(0)
+        self.flags = Flag.FIELDS if is_fields else 0
         self.holder: Block | Lease | None = None
         self.at = 0
         self._array: NDArray[Any] | None = None  # keeps a loan from being freed while the parcel waits

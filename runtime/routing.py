@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .errors import UnknownPort
-from .fields import did_you_mean
+from .fields import Intake, did_you_mean
 from .placement import instances_of
-from .spec import EdgeSpec, GraphSpec, HandlerSpec, PortRef, RouteSpec
+from .spec import EdgeSpec, GraphSpec, HandlerSpec, PortRef
 
 
 class Routing:
@@ -20,6 +20,7 @@ class Routing:
         self.instances = {actor.name: instances_of(actor) for actor in spec.actors}
         self.actor_of = {instance: actor for actor, all_of_it in self.instances.items() for instance in all_of_it}
         self._routes = {str(route.entry): index for index, route in enumerate(spec.routes)}
+        self._intakes: dict[int, tuple[Intake, bool]] = {}
 
     def edges_from(self, port: PortRef) -> list[tuple[int, EdgeSpec]]:
         """The edges that leave by a port, with their numbers."""
@@ -41,7 +42,9 @@ class Routing:
                 f"port {target!r} of graph {self.spec.name!r} is not exposed; add graph.expose(...) for it"
             )
         listed = ", ".join(known) or "none"
-        raise UnknownPort(f"graph {self.spec.name!r} has no port {target!r} that can be called{hint}; there are: {listed}")
+        raise UnknownPort(
+            f"graph {self.spec.name!r} has no port {target!r} that can be called{hint}; there are: {listed}"
+        )
 
     def entry(self, route: int) -> HandlerSpec:
         """The handler where a route begins."""
@@ -51,15 +54,19 @@ class Routing:
             raise UnknownPort(f"{entry} is no input port")
         return handler
 
+    def intake(self, route: int) -> tuple[Intake, bool]:
+        """What the entry of a route takes, and whether it is answered by a stream: some handler on the way yields."""
+        known = self._intakes.get(route)
+        if known is None:
+            entry = self.spec.routes[route].entry
+            handlers = (self.spec.actor(each.actor).handler(each.port) for each in self._inputs_behind(entry))
+            streams = self.entry(route).streams or any(each is not None and each.streams for each in handlers)
+            known = self._intakes[route] = Intake(self.entry(route), entry.actor), streams
+        return known
+
     def streams(self, route: int) -> bool:
-        """Whether a call of that route is answered by a stream: some handler on the way to the reply yields."""
-        spec: RouteSpec = self.spec.routes[route]
-        on_the_way = [self.entry(route)]
-        for port in self._inputs_behind(spec.entry):
-            handler = self.spec.actor(port.actor).handler(port.port)
-            if handler is not None:
-                on_the_way.append(handler)
-        return any(handler.streams for handler in on_the_way)
+        """Whether a call of that route is answered by a stream."""
+        return self.intake(route)[1]
 
     def actors_on(self, route: int) -> list[str]:
         """The actors that a call of that route can reach, the entry first."""

@@ -46,21 +46,22 @@ STATS = Layout(
 class CellStats:
     """The row of one actor instance. Written by its worker, one thread."""
 
-    __slots__ = ("_busy", "_first", "_latency", "_words")
+    __slots__ = ("_at", "_busy", "_first", "_latency", "_words")
 
     def __init__(self, segment: Segment, row: int) -> None:
         place = next(each for each in segment.placed.places if each.word.name == _CELL_WORDS[0])
         self._words = segment.words
         self._first = (place.offset + row * place.stride) // 8
-        self._busy = self._first + _CELL_WORDS.index("busy_ns")
+        self._at = {name: self._first + index for index, name in enumerate(_CELL_WORDS)}
+        self._busy = self._at["busy_ns"]
         self._latency = self._first + len(_CELL_WORDS)
 
     def count(self, name: str, by: int = 1) -> None:
-        self._words[self._first + _CELL_WORDS.index(name)] += by
+        self._words[self._at[name]] += by
 
     def show(self, name: str, value: int) -> None:
         """Sets a gauge."""
-        self._words[self._first + _CELL_WORDS.index(name)] = value
+        self._words[self._at[name]] = value
 
     def begin(self, now_ns: int) -> None:
         """A handler starts to run: from here on it is busy, and may be hung."""

@@ -111,9 +111,16 @@ class Supervisor:
             logger.warning("%s: %s; it is started again", worker.name, worker.last_exit)
             asyncio.get_running_loop().call_later(delay_s, self._respawn, worker)
         elif worker.policy.gave_up:
-            self._give_up(f"{worker.name} died {worker.policy.intensity} times within {worker.policy.window_s:.0f} s: {worker.why()}")
+            self._give_up(
+                f"{worker.name} died {worker.policy.intensity} times within {worker.policy.window_s:.0f} s: {worker.why()}"
+            )
         else:
-            logger.info("%s ended (%s) and is not started again: restart=%r", worker.name, worker.last_exit, worker.policy.restart)
+            logger.info(
+                "%s ended (%s) and is not started again: restart=%r",
+                worker.name,
+                worker.last_exit,
+                worker.policy.restart,
+            )
 
     def _respawn(self, worker: WorkerProcess) -> None:
         if self.state != "stopped" and not worker.is_alive:
@@ -320,7 +327,12 @@ class Supervisor:
         if verb == "status":
             return status_of(self)
         if verb == "hello":
-            return {"graph": self.name, "state": self.state, "local": str(self.directory.local), "spec": _for_clients(self.spec)}
+            return {
+                "graph": self.name,
+                "state": self.state,
+                "local": str(self.directory.local),
+                "spec": _for_clients(self.spec),
+            }
         if verb == "stop":
             self.stop(drain_timeout_s=request.get("drain_timeout_s"))
             return {"stopping": self.name}

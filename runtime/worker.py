@@ -22,7 +22,7 @@ from typing import Any
 import msgpack
 import zmq
 
-from ..shm.bell import BLOCKS, RECORDS, ROOM, now_ns
+from ..shm.bell import BLOCKS, RECORDS, ROOM, Bell, now_ns
 from ..shm.inflight import INFLIGHT, Inflight
 from ..shm.lane import Consumer, Producer
 from ..shm.segment import Segment
@@ -198,22 +198,30 @@ class Worker:
 
     def _turn(self) -> None:
         """Works off what there is, then waits for more: spinning for a while if that has paid lately, else parked."""
-        self._show_awake()
         if self._work():
             return
+        self._show_awake()
         self._collect_forwards()
         bell, started = self.endpoint.bell, now_ns()
         if bell is None:
             return
-        spin_until = started + bell.spin_ns()
-        while now_ns() < spin_until:
-            if self._has_input():
-                bell.spins += 1
-                bell.waited(now_ns() - started)
-                return
+        if self._spin(bell, started):
+            return
         pause.sleep(self.loop, self._sleep_s())
         bell.waited(now_ns() - started)
         self._obey()
+
+    def _spin(self, bell: Bell, started: int) -> bool:
+        """Polls the lanes for as long as that has lately paid; True if something came."""
+        spin_until = started + bell.spin_ns()
+        lanes = [*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)]
+        while now_ns() < spin_until:
+            for lane in lanes:
+                if lane.available():
+                    bell.spins += 1
+                    bell.waited(now_ns() - started)
+                    return True
+        return False
 
     def _work(self) -> bool:
         progressed = self.caller.pump()
@@ -221,6 +229,7 @@ class Worker:
             progressed |= self._run_cells()
         now = now_ns()
         if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
+            self._show_awake()
             pause.tick(self.loop)
             self._last_tick_ns = now
             self._obey()
@@ -248,9 +257,6 @@ class Worker:
 
     def _has_tasks(self) -> bool:
         return self.caller.in_flight > 0 or any(cell.is_async for cell in self.cells.values())
-
-    def _has_input(self) -> bool:
-        return self.caller.has_news() or (self._started and any(cell.has_input() for cell in self.cells.values()))
 
     def _has_news(self) -> bool:
         """The last look after parking."""

@@ -33,6 +33,9 @@ _WAITING_FOR = BELL.place().word("waiting_for")
 
 # A wait this short is cheaper spun than slept: the kernel's wake-up costs 26 to 90 µs.
 LONGEST_SPIN_NS = 150_000
+# A wait that was slept through holds the wake-ups of both sides, so it would have been shorter had both been spinning:
+# without this allowance a pair that was idle once takes dozens of messages to be hot again.
+_WORTH_SPINNING_NS = 3 * LONGEST_SPIN_NS
 # Without a barrier a wake-up may be missed: look again after this long.
 UNFENCED_PARK_S = 0.002
 
@@ -110,7 +113,7 @@ class Bell:
 
     def waited(self, nanoseconds: int) -> None:
         """Tells how long the wait that has just ended took, spun or parked: this is what it learns from."""
-        self._paying += ((nanoseconds < LONGEST_SPIN_NS) - self._paying) / 8
+        self._paying += ((nanoseconds < _WORTH_SPINNING_NS) - self._paying) / 8
 
     def park(self, reasons: int) -> float | None:
         """Announces that the owner is about to sleep; it must look at its lanes once more after this.
@@ -146,6 +149,5 @@ def new_doorbell() -> int:
     return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
 
-def now_ns() -> int:
-    """The clock of deadlines: CLOCK_MONOTONIC, the same in all processes of a machine."""
-    return time.monotonic_ns()
+# The clock of deadlines: CLOCK_MONOTONIC, the same in all processes of a machine.
+now_ns = time.monotonic_ns

@@ -1,0 +1,235 @@
+"""A client written from docs/wire.md alone: pyzmq and msgpack, nothing of slabwire but the graph that answers."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+
+import slabwire
+from slabwire.runtime.control import Control
+
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "wire.md").read_text()
+
+
+class Page(slabwire.Actor):
+    """What the stranger calls."""
+
+    def it(self, value: object) -> object:
+        return value
+
+    def upto(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+
+class Stranger:
+    """Speaks the protocol as the document says."""
+
+    def __init__(self, address: str) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        self.socket.setsockopt(zmq.RCVTIMEO, 30_000)
+        self.socket.connect(address)
+
+    def send(self, payload: Any, *tensors: bytes, **head: Any) -> None:
+        self.socket.send_multipart([msgpack.packb({"version": 1, **head}), msgpack.packb(payload), *tensors])
+
+    def receive(self) -> tuple[dict[str, Any], Any, list[bytes]]:
+        while True:
+            head, payload, *tensors = self.socket.recv_multipart()
+            unpacked = msgpack.unpackb(head)
+            assert unpacked["version"] == 1
+            if unpacked["kind"] != "ping":
+                return unpacked, msgpack.unpackb(payload), tensors
+
+    def hello(self) -> Any:
+        self.send(None, kind="hello")
+        head, welcome, _ = self.receive()
+        assert head == {"version": 1, "kind": "welcome"}
+        return welcome
+
+    def close(self) -> None:
+        self.socket.close()
+        self.context.term()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    graph = slabwire.Graph("page")
+    page = graph.add(Page)
+    graph.expose(page.it, page.upto)
+    with TemporaryDirectory(prefix="sw-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLABWIRE_RUN_DIR", f"{folder}/run")
+        with graph.run(), Control("page") as control:
+            yield control.request("gateway")["address"]
+
+
+@pytest.fixture
+def stranger(address: str) -> Iterator[Stranger]:
+    opened = Stranger(address)
+    yield opened
+    opened.close()
+
+
+def bytes_of(example: str) -> bytes:
+    """The hex digits of a block of the document, without what stands beside them."""
+    lines = (re.match(r"\s*((?:[0-9a-f]{2} )*[0-9a-f]{2})(?:\s{2,}|$)", line) for line in example.splitlines())
+    return b"".join(bytes.fromhex(found[1]) for found in lines if found)
+
+
+def test_the_examples_are_what_msgpack_makes_of_them() -> None:
+    blocks = re.findall(r"```\n(.*?)```", DOCUMENT, re.DOTALL)
+    head, tensor = (bytes_of(each) for each in blocks if re.match(r"\s*[0-9a-f]{2} ", each))
+    expected = {"version": 1, "kind": "call", "id": 1, "port": "echo.it", "timeout_s": 5.0}
+    assert head == msgpack.packb(expected)
+    inside = msgpack.packb([None, "float32", [2], struct.pack("<2f", 1.0, 2.0)])
+    assert tensor == msgpack.packb(msgpack.ExtType(1, inside))
+
+
+def test_the_welcome_describes_the_ports(stranger: Stranger) -> None:
+    welcome = stranger.hello()
+    assert welcome["graph"] == "page"
+    assert welcome["limits"] == {"calls": 64, "message_nbytes": 268435456, "credit": 1024}
+    anything, whole = (
+        {"kind": kind, "text": text, "dtypes": [], "dims": None, "optional": False}
+        for kind, text in (("any", "Any"), ("int", "int"))
+    )
+    assert welcome["ports"] == [
+        {
+            "port": "page.it",
+            "summary": "",
+            "stream": False,
+            "fields": [{"name": "value", "required": True, "type": anything}],
+            "answer": anything,
+        },
+        {
+            "port": "page.upto",
+            "summary": "",
+            "stream": True,
+            "fields": [{"name": "n", "required": True, "type": whole}],
+            "answer": whole,
+        },
+    ]
+
+
+def test_a_call_is_answered(stranger: Stranger) -> None:
+    stranger.hello()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    stranger.send({"value": [1, {"a": None}]}, kind="call", id=1, port="page.it", timeout_s=5.0, traceparent=trace)
+    assert stranger.receive() == ({"version": 1, "kind": "reply", "id": 1}, [1, {"a": None}], [])
+
+
+def test_tensors_travel_inside_and_beside(stranger: Stranger) -> None:
+    stranger.hello()
+    small = msgpack.ExtType(1, msgpack.packb([None, "float32", [2], struct.pack("<2f", 1.0, 2.0)]))
+    large = msgpack.ExtType(1, msgpack.packb([0, "uint8", [100, 100]]))
+    stranger.send({"value": [small, large]}, bytes(10_000), kind="call", id=2, port="page.it")
+    head, (first, second), tensors = stranger.receive()
+    assert head["kind"] == "reply"
+    assert first == small
+    assert msgpack.unpackb(second.data) == [0, "uint8", [100, 100]]
+    assert tensors == [bytes(10_000)]
+
+
+def test_items_come_against_credit(stranger: Stranger) -> None:
+    stranger.hello()
+    stranger.send({"n": 5}, kind="call", id=3, port="page.upto", stream=True, credit=2)
+    assert [stranger.receive()[1] for _ in range(2)] == [0, 1]
+    stranger.send({"value": "between"}, kind="call", id=4, port="page.it")
+    assert stranger.receive()[1] == "between"  # no third item came before it
+    stranger.send(None, kind="credit", id=3, credit=3)
+    assert [stranger.receive()[1] for _ in range(3)] == [2, 3, 4]
+    assert stranger.receive()[0] == {"version": 1, "kind": "end", "id": 3}
+
+
+def test_a_cancelled_stream_is_silent_and_its_id_is_free_again(stranger: Stranger) -> None:
+    stranger.hello()
+    stranger.send({"n": 1_000_000}, kind="call", id=5, port="page.upto", stream=True, credit=1)
+    assert stranger.receive()[1] == 0
+    stranger.send(None, kind="cancel", id=5)
+    stranger.send(None, kind="credit", id=5, credit=10)
+    stranger.send({"value": 1}, kind="call", id=6, port="page.it")
+    assert stranger.receive()[0] == {"version": 1, "kind": "reply", "id": 6}
+
+
+@pytest.mark.parametrize(
+    ("payload", "head", "code"),
+    [
+        ({}, {"port": "page.ti"}, "unknown_port"),
+        ({}, {"port": "page.it"}, "message"),
+        ({"value": 1, "other": 2}, {"port": "page.it"}, "message"),
+        ([1], {"port": "page.it"}, "message"),
+        ({"n": 1}, {"port": "page.upto"}, "message"),
+        ({"value": msgpack.ExtType(1, b"\xc1")}, {"port": "page.it"}, "message"),
+        ({"value": msgpack.ExtType(9, b"")}, {"port": "page.it"}, "message"),
+        ({"value": msgpack.Timestamp(1)}, {"port": "page.it"}, "message"),
+        ({"n": 1_000_000}, {"port": "page.upto", "stream": True, "credit": 1024, "timeout_s": 0.001}, "deadline"),
+    ],
+)
+def test_a_call_that_fails_has_a_code(stranger: Stranger, payload: Any, head: dict[str, Any], code: str) -> None:
+    stranger.hello()
+    stranger.send(payload, kind="call", id=7, **head)
+    answer = stranger.receive()
+    while answer[0]["kind"] == "item":
+        answer = stranger.receive()
+    assert (answer[0]["kind"], answer[0]["id"], answer[0]["code"]) == ("error", 7, code)
+    assert isinstance(answer[1], str)
+    assert f"`{code}`" in DOCUMENT
+    stranger.send({"value": 1}, kind="call", id=8, port="page.it")
+    assert stranger.receive()[0]["kind"] == "reply"
+
+
+def test_another_version_is_refused_by_both_names(stranger: Stranger) -> None:
+    stranger.socket.send_multipart([msgpack.packb({"version": 2, "kind": "hello"}), b"\xc0"])
+    head, text, _ = stranger.receive()
+    assert (head["kind"], head["code"]) == ("error", "protocol")
+    assert "version 2" in text
+    assert "version 1" in text
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"\xc0"],
+        [b"garbage", b"\xc0"],
+        [b"", b""],
+        [msgpack.packb({"version": 1, "kind": "call", "id": "one"}), b"\xc0"],
+        [msgpack.packb({"version": 1, "kind": "call"}), b"\xc0"],
+        [msgpack.packb({"version": 1, "kind": "hello"}), *[b"\xc0"] * 258],
+        [bytes(5000), b"\xc0"],
+    ],
+)
+def test_what_is_no_message_ends_the_conversation(stranger: Stranger, frames: list[bytes]) -> None:
+    stranger.hello()
+    stranger.socket.send_multipart(frames)
+    head, text, _ = stranger.receive()
+    assert (head["kind"], head["code"], "id" in head) == ("error", "protocol", False)
+    assert text
+    assert stranger.hello()["graph"] == "page"
+
+
+def test_who_was_never_greeted_is_told_to_say_hello(stranger: Stranger) -> None:
+    stranger.send({"value": 1}, kind="call", id=1, port="page.it")
+    head, _, _ = stranger.receive()
+    assert (head["kind"], head["code"]) == ("error", "disconnected")
+    stranger.hello()
+    stranger.send(None, kind="bye")
+    stranger.send({"value": 1}, kind="call", id=1, port="page.it")
+    assert stranger.receive()[0]["code"] == "disconnected"
+
+
+def test_what_is_new_is_ignored(stranger: Stranger) -> None:
+    stranger.hello()
+    stranger.send(None, kind="dance", tempo=3)
+    stranger.send(None, kind="cancel", id=99)
+    stranger.send({"value": 1}, kind="call", id=1, port="page.it", mood="good")
+    assert stranger.receive()[0]["kind"] == "reply"
