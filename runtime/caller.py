@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -84,7 +85,7 @@ class Caller:
                 f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
             )
         self._last_request += 1
-        pending = Pending(self._last_request, route, entry, trace, notify)
+        pending = Pending(self._last_request, route, entry, trace if any(trace) else _new_trace(), notify)
         self._pending[pending.request] = pending
         self._write(pending, Kind.DATA, parcel, deadline_ns)
         return pending
@@ -167,6 +168,11 @@ class Caller:
     def has_news(self) -> bool:
         """Whether an answer lies unread."""
         return any(lane.available() for lane in self.replies)
+
+
+def _new_trace() -> tuple[int, int]:
+    """A trace id for a request that brings none: 128 random bits, in halves."""
+    return random.getrandbits(64), random.getrandbits(64)
 
 
 def deadline_of(timeout_s: float | None) -> int:

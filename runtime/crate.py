@@ -93,7 +93,7 @@ def unpack_value(frames: Sequence[Frame]) -> Any:
     try:
         if len(payload) > _SKIP_FROM_NBYTES:
             _check_announced(payload)
-        return msgpack.unpackb(payload, ext_hook=place)
+        return msgpack.unpackb(payload, ext_hook=place, timestamp=1)  # a float: no message holds dates
     except MessageError:
         raise
     except Exception as error:  # msgpack's own errors have no common base

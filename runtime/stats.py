@@ -8,8 +8,10 @@ from __future__ import annotations
 from ..shm.layout import Group, Layout, Word
 from ..shm.segment import Segment
 
-# Latency of a handler: bucket i counts runs of 2**i to 2**(i+1) nanoseconds; 44 doublings are 4.9 hours.
-BUCKETS = 44
+# Latency of a handler in nanoseconds: four buckets to a doubling, so a quantile is right to within a quarter. 44 doublings
+# are 4.9 hours.
+_STEPS = 4
+BUCKETS = 44 * _STEPS
 
 _READER = "supervisor"
 _WORKER_WORDS = ("spins", "parks", "wakes", "slab_bytes", "slab_used_bytes", "alive_ns")
@@ -36,7 +38,7 @@ STATS = Layout(
         "worker",
         (
             *(Word(name, name.replace("_", " "), _READER) for name in _CELL_WORDS),
-            Word("latency", "handler runs by power of two of their nanoseconds", _READER, nbytes=8 * BUCKETS),
+            Word("latency", "handler runs by their nanoseconds, four buckets to a doubling", _READER, nbytes=8 * BUCKETS),
         ),
         rows="actors",
     ),
@@ -74,7 +76,7 @@ class CellStats:
             words[self._busy] += took
             words[self._busy + 1] = 0
         words[self._first] += 1
-        words[self._latency + min(took.bit_length() - 1, BUCKETS - 1) if took > 0 else self._latency] += 1
+        words[self._latency + _bucket(took)] += 1
 
     def reset_gauges(self) -> None:
         """A successor starts with nothing in flight."""
@@ -103,6 +105,14 @@ class WorkerStats:
         return {name: self._words[self._first + index] for index, name in enumerate(_WORKER_WORDS)}
 
 
+def _bucket(nanoseconds: int) -> int:
+    """Which bucket counts it: by its highest bit and the two below."""
+    doubling = nanoseconds.bit_length() - 3
+    if doubling < 0:
+        return 0
+    return min((doubling + 2) * _STEPS + (nanoseconds >> doubling) - _STEPS, BUCKETS - 1)
+
+
 def _quantile_us(buckets: list[int], share: float) -> int:
     """The upper bound, in microseconds, of the bucket that the quantile falls into."""
     wanted = share * sum(buckets)
@@ -110,5 +120,6 @@ def _quantile_us(buckets: list[int], share: float) -> int:
     for index, count in enumerate(buckets):
         seen += count
         if count and seen >= wanted:
-            return max(1, (2 << index) // 1000)
+            doubling, step = divmod(index, _STEPS)
+            return max(1, ((_STEPS + step + 1) << doubling) // _STEPS // 1000)
     return 0

@@ -104,7 +104,7 @@ class Supervisor:
         if self.state in ("draining", "stopped") and worker.told_to_stop:
             return
         if self.state == "starting" and worker.error is not None:
-            self._give_up(f"{worker.name} could not start: {worker.error}")
+            self._give_up(f"{worker.name} could not start: {worker.error}", worker.detail)
             return
         delay_s = worker.policy.after_exit(failed=worker.last_status != 0, now_s=time.monotonic())
         if delay_s is not None:
@@ -127,11 +127,11 @@ class Supervisor:
             worker.restarts += 1
             self._spawn(worker)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, detail: str = "") -> None:
         logger.error("the graph gives up: %s", reason)
         if self.failure is None:
             self.failure = reason
-            self._tell_owner({"event": "failed", "error": reason, "detail": ""})
+            self._tell_owner({"event": "failed", "error": reason, "detail": detail})
         self.stop(drain=False)
 
     async def _watch(self) -> None:

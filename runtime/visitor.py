@@ -91,13 +91,15 @@ class Visitor:
         self._taps = taps
         self._budget = budget
         self._calls: dict[int, tuple[asyncio.Task[None], Credit]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def receive(self, head: Head, frames: Sequence[Frame]) -> None:
         """One message after the hello. Raises ProtocolError for what no correct client sends."""
         if head.kind == Kind.CALL:
             self._begin(head, frames)
         elif head.kind == Kind.CANCEL and head.id in self._calls:
-            self._calls[head.id][0].cancel()
+            task, _ = self._calls.pop(head.id)  # its place and its id are free from now on
+            task.cancel()
         elif head.kind == Kind.CREDIT and head.id in self._calls:
             self._calls[head.id][1].grant(head.credit)
 
@@ -123,11 +125,14 @@ class Visitor:
         deadline_ns = deadline_of(head.timeout_s)
         task = asyncio.get_running_loop().create_task(self._run(head, fields, credit, deadline_ns))
         self._calls[head.id] = task, credit
-        task.add_done_callback(lambda _: self._ended(head.id, nbytes))
+        self._tasks.add(task)
+        task.add_done_callback(lambda ended: self._ended(head.id, ended, nbytes))
 
-    def _ended(self, number: int, nbytes: int) -> None:
-        self._calls.pop(number, None)
+    def _ended(self, number: int, task: asyncio.Task[None], nbytes: int) -> None:
+        self._tasks.discard(task)
         self._budget.give_back(nbytes)
+        if number in self._calls and self._calls[number][0] is task:
+            del self._calls[number]
 
     async def _run(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
         try:
@@ -162,10 +167,9 @@ class Visitor:
 
     async def leave(self) -> None:
         """The client is gone: all its calls are cancelled."""
-        tasks = [task for task, _ in self._calls.values()]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 _KINDS = {RecordKind.ITEM: Kind.ITEM, RecordKind.END: Kind.END, RecordKind.REPLY: Kind.REPLY}

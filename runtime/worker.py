@@ -33,7 +33,7 @@ from .caller import Caller
 from .calls import AsyncCalls
 from .cell import Cell
 from .channel import Channel
-from .code import construct
+from .code import construct, where
 from .endpoint import Endpoint
 from .errors import Disconnected, SlabwireError
 from .lifeline import die_with_parent
@@ -341,6 +341,16 @@ def _start_of(control: zmq.Socket[bytes], name: str) -> dict[str, Any]:
     return start
 
 
+def _failure(name: str, error: BaseException) -> dict[str, Any]:
+    """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
+    place = where(error)
+    text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
+    text += f" ({place})" if place and not isinstance(error, SlabwireError) else ""
+    logger.error("%s could not go on: %s", name, text)
+    detail = "".join(traceback.format_exception(error))
+    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail}
+
+
 def main() -> int:
     """The process: 0 after a stop, 3 if it could not start (and said why)."""
     parser = argparse.ArgumentParser()
@@ -373,14 +383,7 @@ def main() -> int:
     except Disconnected:
         return 0  # the supervisor is gone, and so is the graph
     except BaseException as error:
-        detail = traceback.format_exc()
-        logger.error("%s could not go on: %s", options.name, detail)
-        text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
-        control.send(
-            msgpack.packb(
-                {"verb": "failed", "worker": options.name, "pid": os.getpid(), "error": text, "detail": detail}
-            )
-        )
+        control.send(msgpack.packb(_failure(options.name, error)))
         return 3
     finally:
         with contextlib.suppress(Exception):

@@ -281,6 +281,7 @@ class Pool:
             slab.segment.close_descriptor()
         self.slabs.clear()
         self._free.clear()
+        self.unviewed.clear()
 
 
 def size_class(nbytes: int) -> int:

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from edge import Edge, receive, send_block
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ DTYPES = [np.dtype(each) for each in BUILTIN] + [np.dtype(getattr(ml_dtypes, eac
 @pytest.fixture
 def pool() -> Iterator[Pool]:
     edge = Edge()
-    yield edge.pool()
+    pool = edge.pool()
+    yield pool
+    pool.close()
     edge.close()
 
 
@@ -149,7 +151,7 @@ def test_too_many_dimensions_are_refused_where_they_are_sent() -> None:
         pack_tensor(array, 0)
 
 
-POINTERS = ["O", "|O", "O8", "object", "finfo", "iinfo", "np", "__name__", "f4,f4", "(2,3)f4", "i4,O", "float7", "", "{}", "\x00"]
+POINTERS = ["O", "|O", "O8", "object", "finfo", "iinfo", "np", "__name__", "f4,f4", "(2,3)f4", "i4,O", "float7", "", "{}"]
 
 
 @pytest.mark.parametrize("text", POINTERS)
@@ -197,6 +199,7 @@ def test_any_bytes_are_a_description_or_an_error(packed: bytes) -> None:
 def test_the_extent_is_what_the_array_touches(data: st.DataObject) -> None:
     shape = data.draw(arrays.array_shapes(max_dims=4, min_side=0, max_side=5))
     array = np.zeros(shape, np.int16)
-    view = array[data.draw(arrays.basic_indices(shape, allow_ellipsis=False))]
+    view = array[data.draw(arrays.basic_indices(shape))]
+    assume(isinstance(view, np.ndarray))  # not a scalar
     low, high = extent(view.shape, view.strides, 2)
     assert np.lib.array_utils.byte_bounds(view) == (view.ctypes.data + low, view.ctypes.data + high) or 0 in view.shape

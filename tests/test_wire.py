@@ -254,6 +254,10 @@ def test_a_wrong_payload_is_an_error(payload: bytes) -> None:
         unpack_value([payload])
 
 
+def test_a_timestamp_becomes_plain() -> None:
+    assert unpack_value([msgpack.packb([msgpack.Timestamp(1, 500_000_000)])]) == [1.5]
+
+
 def test_a_pickle_is_never_opened() -> None:
     import pickle
 
