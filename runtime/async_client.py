@@ -30,7 +30,7 @@ class AsyncClient:
         """Connects. Raises Disconnected if no such graph runs."""
         self._loop = asyncio.get_running_loop()
         connection = self._connection = await asyncio.to_thread(LocalConnection, self.name, may_spin=False)
-        self._calls = AsyncCalls(connection.caller, connection.routing, inside=False)
+        self.calls = AsyncCalls(connection.caller, connection.routing, inside=False)
         self._loop.add_reader(connection.bell.fd, self._take_in)
         self._loop.add_reader(connection.link.channel.fileno(), self._take_in)
         self._park()
@@ -51,12 +51,12 @@ class AsyncClient:
     async def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
         """The answer of port `target`; as `Client.call`. Cancelling the task cancels the work."""
         _ = self._open
-        return await self._calls.call(target, args, fields, deadline_of(timeout_s))
+        return await self.calls.call(target, args, fields, deadline_of(timeout_s))
 
     def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> AsyncIterator[Any]:
         """The items of a stream, as they come; closing the iterator cancels the rest."""
         _ = self._open
-        return self._calls.stream(target, args, fields, deadline_of(timeout_s))
+        return self.calls.stream(target, args, fields, deadline_of(timeout_s))
 
     def _take_in(self) -> None:
         connection = self._connection

@@ -129,11 +129,12 @@ class Caller:
         came = False
         for lane in self.replies:
             while lane.available():
-                self._take(lane)
+                self.take(lane)
                 came = True
         return came
 
-    def _take(self, lane: Consumer) -> None:
+    def take(self, lane: Consumer) -> None:
+        """Takes in the next record of a lane that has one."""
         offset = lane.offset()
         header = read_header(lane.segment.bytes, offset)
         pending = self._pending.get(header.request)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..shm.tensor import dtype_name, dtype_named
 from .errors import MessageError
-from .parcel import _check_keys, _complaint, _plain
+from .parcel import check_keys, complaint, plain
 from .wire import LARGEST_HEAD_NBYTES, LARGEST_MESSAGE_NBYTES, LARGEST_PAYLOAD_NBYTES, MOST_TENSORS, Frame
 
 # The code of msgpack's extension type for a tensor. Its data is an array: [frame, dtype, shape], or
@@ -39,15 +39,15 @@ def pack_value(value: object) -> list[Frame]:
     tensors: list[Frame] = []
 
     def place(obj: Any) -> Any:
-        return msgpack.ExtType(TENSOR_CODE, _pack_tensor(obj, tensors)) if isinstance(obj, np.ndarray) else _plain(obj)
+        return msgpack.ExtType(TENSOR_CODE, _pack_tensor(obj, tensors)) if isinstance(obj, np.ndarray) else plain(obj)
 
     try:
-        _check_keys(value, "message", 0)
+        check_keys(value, "message", 0)
         payload: bytes = msgpack.packb(value, default=place)
     except MessageError:
         raise
     except (TypeError, ValueError, OverflowError) as error:
-        raise MessageError(_complaint(value) or f"the message cannot be packed: {error}") from None
+        raise MessageError(complaint(value) or f"the message cannot be packed: {error}") from None
     _check_size(len(payload), sum(each.nbytes for each in tensors if isinstance(each, memoryview)))
     return [payload, *tensors]
 

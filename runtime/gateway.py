@@ -100,18 +100,24 @@ class Gateway:
             elif head.kind == Kind.CALL:
                 raise Disconnected("this gateway does not know the client; say hello first")
         except SlabwireError as error:
-            self.forget(door, identity)
-            door.send(identity, error_frames(error))
+            self._turn_away(door, identity, error)
+        except Exception as error:  # a fault of ours must not stop the door for everybody
+            logger.exception("a message of a remote client could not be handled")
+            self._turn_away(door, identity, SlabwireError(f"the gateway failed: {type(error).__name__}"))
+
+    def _turn_away(self, door: Door, identity: bytes, error: SlabwireError) -> None:
+        self.forget(door, identity)
+        door.send(identity, error_frames(error))
 
     def _welcome(self, door: Door, identity: bytes) -> None:
         self.forget(door, identity)  # one that says hello again has lost its calls
         if len(self._visitors) >= MOST_CLIENTS:
             raise Overloaded(f"{MOST_CLIENTS} clients are connected to this gateway; try again when some have left")
+        limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
+        welcome = {"graph": self.name, "ports": described_ports(self._graph.routing), "limits": limits}
         self._visitors[door, identity] = Visitor(
             lambda frames: door.send(identity, frames), self._graph, self._taps, self._budget
         )
-        limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
-        welcome = {"graph": self.name, "ports": described_ports(self._graph.routing), "limits": limits}
         door.send(identity, [pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
 
     def forget(self, door: Door, identity: bytes) -> None:

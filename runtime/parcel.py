@@ -61,7 +61,7 @@ class Parcel:
         def place(obj: Any) -> Any:
             nonlocal end
             if not isinstance(obj, np.ndarray):
-                return _plain(obj)
+                return plain(obj)
             holder = (loaned_block(obj) or lease_of(obj)) if by_reference else None
             if holder is not None:
                 if (self.holder is not None and self.holder is not holder) or copies:
@@ -79,12 +79,12 @@ class Parcel:
             return msgpack.ExtType(TENSOR_CODE, packed)
 
         try:
-            _check_keys(value, "message", 0)
+            check_keys(value, "message", 0)
             return msgpack.packb(value, default=place), copies
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, MessageError):
                 raise
-            raise MessageError(_complaint(value) or f"the message cannot be packed: {error}") from None
+            raise MessageError(complaint(value) or f"the message cannot be packed: {error}") from None
 
     def _check_metadata_room(self) -> None:
         """Metadata that a record cannot hold goes behind a loan, once; a received block has no such room."""
@@ -211,7 +211,8 @@ def _freeze(array: NDArray[Any]) -> None:
         each = each.base
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
+    """A dataclass as a dict, a scalar of numpy as Python's. Raises TypeError for what a message cannot carry."""
     if is_dataclass(obj) and not isinstance(obj, type):
         return {each.name: getattr(obj, each.name) for each in fields(obj)}
     if isinstance(obj, np.generic):
@@ -219,7 +220,7 @@ def _plain(obj: Any) -> Any:
     raise TypeError(f"a {type(obj).__name__} cannot be sent")
 
 
-def _check_keys(value: object, path: str, depth: int) -> None:
+def check_keys(value: object, path: str, depth: int) -> None:
     """Raises MessageError for a key that is not a str: the receiver would refuse it."""
     if depth > _DEEPEST:
         raise MessageError(f"{path} is nested deeper than {_DEEPEST} levels")
@@ -228,18 +229,18 @@ def _check_keys(value: object, path: str, depth: int) -> None:
             if type(key) is not str:
                 raise MessageError(f"{path} has the key {key!r} of type {type(key).__name__}; keys must be str")
             if type(inner) in _CONTAINERS:
-                _check_keys(inner, f"{path}[{key!r}]", depth + 1)
+                check_keys(inner, f"{path}[{key!r}]", depth + 1)
     elif type(value) in (list, tuple):
         for index, inner in enumerate(value):  # type: ignore[arg-type]
             if type(inner) in _CONTAINERS:
-                _check_keys(inner, f"{path}[{index}]", depth + 1)
+                check_keys(inner, f"{path}[{index}]", depth + 1)
 
 
 _CONTAINERS: frozenset[type] = frozenset((dict, list, tuple))
 _SENDABLE = "None, bool, int (64 bits), float, str, bytes, lists, dicts with str keys, dataclasses and ndarrays"
 
 
-def _complaint(value: object, path: str = "message") -> str | None:
+def complaint(value: object, path: str = "message") -> str | None:
     """Names the first thing in a value that cannot be sent, by the path to it."""
     if isinstance(value, dict):
         inner = ((f"{path}[{key!r}]", each) for key, each in value.items())
@@ -255,4 +256,4 @@ def _complaint(value: object, path: str = "message") -> str | None:
         return None
     else:
         return f"{path} is a {type(value).__name__}; a message carries {_SENDABLE}"
-    return next((found for where, each in inner if (found := _complaint(each, where))), None)
+    return next((found for where, each in inner if (found := complaint(each, where))), None)

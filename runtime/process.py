@@ -65,6 +65,7 @@ class WorkerProcess:
         self._spawned_ns = 0
         self._hung = False
         self._ignoring_since_ns = 0
+        self._renewing = False
 
     @property
     def pid(self) -> int:
@@ -148,8 +149,18 @@ class WorkerProcess:
             self._signal(HUNG_SIGNAL)
             asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
 
-    def terminate(self) -> None:
+    def renew(self) -> None:
+        """Ends it so that a successor takes over, whatever the restart policy says."""
+        self._renewing = True
+        self.policy.forgive()
         self._signal(signal.SIGTERM)
+
+    def restart_delay_s(self, now_s: float) -> float | None:
+        """How soon to start a successor of the process that has ended; None for not at all."""
+        if self._renewing:
+            self._renewing = False
+            return 0.0
+        return self.policy.after_exit(failed=self.last_status != 0, now_s=now_s)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -114,7 +114,7 @@ class Session:
                 self._end_all(error_from_wire(head.code, str(unpack_value(frames[1:]))))
             elif head.id in self._pending and head.kind in _ANSWERS:
                 self._answer(self._pending[head.id], head, frames[1:])
-        except ProtocolError as error:
+        except SlabwireError as error:
             self._end_all(ProtocolError(f"what answers at {self.address} is no graph that can be understood: {error}"))
 
     def _welcome(self, welcome: Any) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from ..shm.layout import Group, Layout, Word
 from ..shm.segment import Segment
 
-# Latency of a handler in nanoseconds: four buckets to a doubling, so a quantile is right to within a quarter. 44 doublings
-# are 4.9 hours.
+# Latency of a handler in nanoseconds: four buckets to a doubling, so a quantile is right to within a quarter.
+# 44 doublings are 4.9 hours.
 _STEPS = 4
 BUCKETS = 44 * _STEPS
 
@@ -38,7 +38,7 @@ STATS = Layout(
         "worker",
         (
             *(Word(name, name.replace("_", " "), _READER) for name in _CELL_WORDS),
-            Word("latency", "handler runs by their nanoseconds, four buckets to a doubling", _READER, nbytes=8 * BUCKETS),
+            Word("latency", "runs by nanoseconds, four buckets to a doubling", _READER, nbytes=8 * BUCKETS),
         ),
         rows="actors",
     ),

@@ -1,7 +1,7 @@
 """The parent of all workers: spawns, watches, restarts and drains them. It imports no user code.
 
-Started as `python -m slabwire.runtime.supervisor --fd N` by whoever runs the graph, and tied to it by that socket: end of
-file means drain, then stop.
+Started as `python -m slabwire.runtime.supervisor --fd N` by whoever runs the graph, and tied to it by that socket:
+end of file means drain, then stop.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -18,22 +19,21 @@ import time
 from typing import Any
 
 from ..shm import fence
-from .channel import Channel
 from .deadletters import DeadLetters
 from .doorkeeper import Doorkeeper
-from .errors import Disconnected, ProtocolError, SlabwireError, UnknownPort
-from .fields import did_you_mean
+from .errors import SlabwireError
 from .frames import FrameReader, write_frame
 from .logs import configure_logging
 from .placement import Plan, plan
 from .process import WorkerProcess
+from .reception import Reception
 from .routing import Routing
 from .rundir import RunDirectory
 from .server import ControlServer
 from .spec import GraphSpec, graph_from_plain
-from .status import status_of
-from .switchboard import Party, Switchboard
+from .switchboard import Switchboard
 from .topology import Topology
+from .verbs import serve
 
 logger = logging.getLogger("slabwire")
 
@@ -61,7 +61,7 @@ class Supervisor:
         self.failure: str | None = None
         self._owner = owner
         self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
-        self._local = _listen(self.directory.local)
+        self._reception = Reception(self.directory.local, self.switchboard, self._takes_clients)
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -76,7 +76,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_reader(self._owner, self._hear_owner)
-        loop.add_reader(self._local, self._accept)
+        self._reception.open()
         self._server.attach(loop)
         self._spawn_all()
         watch = loop.create_task(self._watch())
@@ -95,32 +95,27 @@ class Supervisor:
 
     def _spawn(self, worker: WorkerProcess) -> None:
         channel = worker.spawn(f"ipc://{self.directory.control}")
-        self._attach(worker.party, channel)
+        self._reception.attach(worker.party, channel)
 
     def _exited(self, worker: WorkerProcess) -> None:
         """A worker has died, or has ended as it was told."""
-        self._detach(worker.party)
+        self._reception.detach(worker.party)
         self.switchboard.wake_neighbours(worker.party)
         if self.state in ("draining", "stopped") and worker.told_to_stop:
             return
         if self.state == "starting" and worker.error is not None:
             self._give_up(f"{worker.name} could not start: {worker.error}", worker.detail)
             return
-        delay_s = worker.policy.after_exit(failed=worker.last_status != 0, now_s=time.monotonic())
+        delay_s = worker.restart_delay_s(time.monotonic())
         if delay_s is not None:
             logger.warning("%s: %s; it is started again", worker.name, worker.last_exit)
             asyncio.get_running_loop().call_later(delay_s, self._respawn, worker)
         elif worker.policy.gave_up:
-            self._give_up(
-                f"{worker.name} died {worker.policy.intensity} times within {worker.policy.window_s:.0f} s: {worker.why()}"
-            )
+            often, within_s = worker.policy.intensity, worker.policy.window_s
+            self._give_up(f"{worker.name} died {often} times within {within_s:.0f} s: {worker.why()}")
         else:
-            logger.info(
-                "%s ended (%s) and is not started again: restart=%r",
-                worker.name,
-                worker.last_exit,
-                worker.policy.restart,
-            )
+            end, restart = worker.last_exit, worker.policy.restart
+            logger.info("%s ended (%s) and is not started again: restart=%r", worker.name, end, restart)
 
     def _respawn(self, worker: WorkerProcess) -> None:
         if self.state != "stopped" and not worker.is_alive:
@@ -190,12 +185,11 @@ class Supervisor:
             worker.kill()
             await worker.wait_ended(None)
 
+    def _takes_clients(self) -> bool:
+        return self.state not in ("draining", "stopped")
+
     def _close(self) -> None:
-        loop = asyncio.get_running_loop()
-        for party in list(self.switchboard.parties.values()):
-            self._detach(party)
-        loop.remove_reader(self._local)
-        self._local.close()
+        self._reception.close()
         self._server.close()
         self.switchboard.close()
         self.directory.remove()
@@ -220,62 +214,6 @@ class Supervisor:
     def _tell_owner(self, event: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             write_frame(self._owner, event)
-
-    # -- descriptors -------------------------------------------------------------------------------------------------
-
-    def _attach(self, party: Party, channel: Channel) -> None:
-        party.channel = channel
-        asyncio.get_running_loop().add_reader(channel.fileno(), self._serve_channel, party, channel)
-
-    def _detach(self, party: Party) -> None:
-        if party.channel is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(party.channel.fileno())
-            loop.remove_writer(party.channel.fileno())
-            party.channel.close()
-            party.channel = None
-
-    def _serve_channel(self, party: Party, channel: Channel) -> None:
-        try:
-            while party.channel is channel and (received := channel.receive()) is not None:
-                message, descriptors = received
-                for each in descriptors:
-                    os.close(each)
-                self.switchboard.answer(party, message)
-            self._flush_all()
-        except (Disconnected, ProtocolError):
-            self._detach(party)
-            if not party.instances:
-                self.switchboard.remove_client(party)
-                self._flush_all()
-
-    def _flush_all(self) -> None:
-        """Peers whose sockets were full get the rest when they have room."""
-        loop = asyncio.get_running_loop()
-        for party in self.switchboard.parties.values():
-            if party.channel is not None and party.channel.has_unsent:
-                loop.add_writer(party.channel.fileno(), self._flush, party)
-
-    def _flush(self, party: Party) -> None:
-        channel = party.channel
-        if channel is not None:
-            with contextlib.suppress(Disconnected):
-                if not channel.flush():
-                    return
-            asyncio.get_running_loop().remove_writer(channel.fileno())
-
-    def _accept(self) -> None:
-        """A client on this host, of the same user (or root), gets a party of its own."""
-        try:
-            connection, _ = self._local.accept()
-        except OSError:
-            return
-        if _peer_uid(connection) not in (os.getuid(), 0) or self.state in ("draining", "stopped"):
-            connection.close()
-            return
-        channel = Channel(connection)
-        party = self.switchboard.add_client(channel)
-        self._attach(party, channel)
 
     # -- control -----------------------------------------------------------------------------------------------------
 
@@ -322,79 +260,14 @@ class Supervisor:
             self._tell_owner({"event": "ready", "name": self.name, "directory": str(self.directory.path)})
 
     async def _serve(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One control request of the CLI or a client. Raises SlabwireError for what cannot be done."""
-        verb = request.get("verb")
-        if verb == "status":
-            return status_of(self)
-        if verb == "hello":
-            return {
-                "graph": self.name,
-                "state": self.state,
-                "local": str(self.directory.local),
-                "spec": _for_clients(self.spec),
-            }
-        if verb == "stop":
-            self.stop(drain_timeout_s=request.get("drain_timeout_s"))
-            return {"stopping": self.name}
-        if verb == "restart":
-            return await self._restart(str(request.get("actor")))
-        if verb == "dead":
-            return {"dead": self.dead_letters.listed()}
-        if verb == "layout":
-            return {"segments": _described(self.switchboard)}
-        if verb == "gateway":
-            await self.doorkeeper.open()
-            return {"address": self.doorkeeper.address, "listen": self.doorkeeper.listen, "pid": self.doorkeeper.pid}
-        if verb == "describe":
-            return {"spec": _for_clients(self.spec), "plan": self.plan.to_plain()}
-        raise ProtocolError(f"nobody here knows the verb {verb!r}")
-
-    async def _restart(self, actor: str) -> dict[str, Any]:
-        """Ends the workers of an actor, or of one of its instances; their successors take over."""
-        routing = self.switchboard.routing
-        instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
-        if not instances:
-            hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
-            raise UnknownPort(f"graph {self.name!r} has no actor {actor!r}{hint}")
-        workers = list({self.switchboard.home_of(each).name for each in instances})
-        for name in workers:
-            self.workers[name].policy.forgive()
-            self.workers[name].terminate()
-        return {"restarted": workers}
+        return await serve(self, request)
 
 
-def _for_clients(spec: GraphSpec) -> dict[str, Any]:
-    """The spec without code: what clients need to know of ports and routes."""
-    plain = spec.to_plain()
-    for actor in plain["actors"]:
-        actor["code"].update(pickled=b"", arguments=b"\x80", arguments_dilled=False)
-    return plain
-
-
-def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
-    described = []
-    for purpose, layout, segment in switchboard.segments():
-        rows = {each.word.name: each.rows for each in segment.placed.places}
-        parameters = {
-            name: next(rows[group.words[0].name] for group in layout.groups if group.rows == name)
-            for name in layout.parameters
-        }
-        text = layout.describe(**parameters) if parameters else layout.describe()
-        described.append({"purpose": purpose, "layout": layout.name, "nbytes": segment.nbytes, "map": text})
-    return described
-
-
-def _listen(path: Any) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    listener.listen(64)
-    listener.setblocking(False)
-    return listener
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)
+def _raise_file_limit() -> None:
+    """Each lane costs its ends two descriptors; the soft limit is often 1024. Workers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> int:
@@ -404,6 +277,7 @@ def main() -> int:
     owner = socket.socket(fileno=parser.parse_args().fd)
     configure_logging()
     fence.register()
+    _raise_file_limit()
     try:
         document = FrameReader(owner).read()
         owner.setblocking(False)

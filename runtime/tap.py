@@ -56,7 +56,7 @@ class Tap:
     def _take_one(self) -> bool:
         for lane in self._connection.caller.replies:
             if lane.available():
-                self._connection.caller._take(lane)
+                self._connection.caller.take(lane)
                 return True
         return False
 

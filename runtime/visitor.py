@@ -36,7 +36,7 @@ class GraphClient(AsyncClient):
         return self._open.routing
 
     async def request(self, target: str, fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int]) -> Any:
-        return await self._calls.call(target, (), fields, deadline_ns, trace)
+        return await self.calls.call(target, (), fields, deadline_ns, trace)
 
 
 class Budget:

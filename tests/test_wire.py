@@ -106,7 +106,7 @@ def test_frames_are_counted_and_measured() -> None:
     for frames in ([], [head], [head, *[NIL] * (wire.MOST_TENSORS + 2)], [head + b" " * 5000, NIL]):
         with pytest.raises(ProtocolError):
             unpack_head(frames)
-    large = memoryview(np.empty(wire.LARGEST_MESSAGE_NBYTES + 1, np.uint8)).cast("B")
+    large = np.empty(wire.LARGEST_MESSAGE_NBYTES + 1, np.uint8).data
     with pytest.raises(ProtocolError, match="at most"):
         unpack_head([head, large])
 
@@ -408,6 +408,15 @@ def test_a_refusal_is_kept_for_whoever_waits() -> None:
     session.connected()
     session.receive(message(Kind.ERROR, value="full", code="overloaded"))
     assert isinstance(session.refused, Overloaded)
+
+
+def test_a_welcome_that_cannot_be_read_is_refused() -> None:
+    for payload in (b"\xc1", msgpack.packb({"graph": 3}), msgpack.packb({"graph": "g", "ports": [{}]})):
+        session = Session("tcp://127.0.0.1:1")
+        session.connected()
+        session.receive([pack_head(Head(Kind.WELCOME)), payload])
+        assert isinstance(session.refused, ProtocolError)
+        assert not session.is_ready
 
 
 def test_a_damaged_answer_ends_its_call_alone() -> None:

@@ -99,10 +99,8 @@ def test_the_welcome_describes_the_ports(stranger: Stranger) -> None:
     welcome = stranger.hello()
     assert welcome["graph"] == "page"
     assert welcome["limits"] == {"calls": 64, "message_nbytes": 268435456, "credit": 1024}
-    anything, whole = (
-        {"kind": kind, "text": text, "dtypes": [], "dims": None, "optional": False}
-        for kind, text in (("any", "Any"), ("int", "int"))
-    )
+    anything: dict[str, Any] = {"kind": "any", "text": "Any", "dtypes": [], "dims": None, "optional": False}
+    whole = {**anything, "kind": "int", "text": "int"}
     assert welcome["ports"] == [
         {
             "port": "page.it",

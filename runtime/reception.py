@@ -1,0 +1,95 @@
+"""Where the supervisor hands out descriptors: to its workers, and to clients on this host that knock at a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .channel import Channel, close_all
+from .errors import Disconnected, ProtocolError
+from .switchboard import Party, Switchboard
+
+
+class Reception:
+    """Serves channels on the running loop. `is_open()` says whether new clients are let in."""
+
+    def __init__(self, path: Path, switchboard: Switchboard, is_open: Callable[[], bool]) -> None:
+        self._switchboard = switchboard
+        self._is_open = is_open
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._door.bind(str(path))
+        self._door.listen(64)
+        self._door.setblocking(False)
+
+    def open(self) -> None:
+        """Starts to let clients in; inside the running loop."""
+        asyncio.get_running_loop().add_reader(self._door, self._accept)
+
+    def attach(self, party: Party, channel: Channel) -> None:
+        """Serves a party from now on."""
+        party.channel = channel
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._serve, party, channel)
+
+    def detach(self, party: Party) -> None:
+        """Its process is gone."""
+        if party.channel is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(party.channel.fileno())
+            loop.remove_writer(party.channel.fileno())
+            party.channel.close()
+            party.channel = None
+
+    def _accept(self) -> None:
+        """A client of the same user (or root) gets a party of its own."""
+        try:
+            connection, _ = self._door.accept()
+        except OSError:
+            return
+        if _peer_uid(connection) not in (os.getuid(), 0) or not self._is_open():
+            connection.close()
+            return
+        channel = Channel(connection)
+        self.attach(self._switchboard.add_client(channel), channel)
+
+    def _serve(self, party: Party, channel: Channel) -> None:
+        try:
+            while party.channel is channel and (received := channel.receive()) is not None:
+                message, descriptors = received
+                close_all(descriptors)  # nobody has any to give us
+                self._switchboard.answer(party, message)
+        except (Disconnected, ProtocolError):
+            self.detach(party)
+            if not party.instances:
+                self._switchboard.remove_client(party)
+        self._flush_all()
+
+    def _flush_all(self) -> None:
+        """Peers whose sockets were full get the rest when they have room."""
+        loop = asyncio.get_running_loop()
+        for party in self._switchboard.parties.values():
+            if party.channel is not None and party.channel.has_unsent:
+                loop.add_writer(party.channel.fileno(), self._flush, party)
+
+    def _flush(self, party: Party) -> None:
+        channel = party.channel
+        if channel is not None:
+            with contextlib.suppress(Disconnected):
+                if not channel.flush():
+                    return
+            asyncio.get_running_loop().remove_writer(channel.fileno())
+
+    def close(self) -> None:
+        for party in list(self._switchboard.parties.values()):
+            self.detach(party)
+        asyncio.get_running_loop().remove_reader(self._door)
+        self._door.close()
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)

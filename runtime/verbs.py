@@ -1,0 +1,85 @@
+"""What may be asked of a running graph over its control socket: status, stop, restart, and the like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import ProtocolError, UnknownPort
+from .fields import did_you_mean
+from .spec import GraphSpec
+from .status import status_of
+from .switchboard import Switchboard
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+
+async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one control request. Raises SlabwireError for what cannot be done."""
+    verb = request.get("verb")
+    if verb == "status":
+        return status_of(supervisor)
+    if verb == "hello":
+        return _hello(supervisor)
+    if verb == "stop":
+        supervisor.stop(drain_timeout_s=_seconds(request.get("drain_timeout_s")))
+        return {"stopping": supervisor.name}
+    if verb == "restart":
+        return _restart(supervisor, str(request.get("actor")))
+    if verb == "dead":
+        return {"dead": supervisor.dead_letters.listed()}
+    if verb == "layout":
+        return {"segments": _described(supervisor.switchboard)}
+    if verb == "gateway":
+        doorkeeper = supervisor.doorkeeper
+        await doorkeeper.open()
+        return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
+    if verb == "describe":
+        return {"spec": _for_clients(supervisor.spec), "plan": supervisor.plan.to_plain()}
+    raise ProtocolError(f"nobody here knows the verb {verb!r}")
+
+
+def _seconds(value: Any) -> float | None:
+    if value is not None and (not isinstance(value, (int, float)) or value < 0):
+        raise ProtocolError(f"drain_timeout_s is {value!r}; it must be a number of seconds")
+    return value
+
+
+def _hello(supervisor: Supervisor) -> dict[str, Any]:
+    spec = _for_clients(supervisor.spec)
+    local = str(supervisor.directory.local)
+    return {"graph": supervisor.name, "state": supervisor.state, "local": local, "spec": spec}
+
+
+def _restart(supervisor: Supervisor, actor: str) -> dict[str, Any]:
+    """Ends the workers of an actor, or of one of its instances; their successors take over."""
+    routing = supervisor.switchboard.routing
+    instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
+    if not instances:
+        hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
+        raise UnknownPort(f"graph {supervisor.name!r} has no actor {actor!r}{hint}")
+    names = list(dict.fromkeys(supervisor.switchboard.home_of(each).name for each in instances))
+    for name in names:
+        supervisor.workers[name].renew()
+    return {"restarted": names}
+
+
+def _for_clients(spec: GraphSpec) -> dict[str, Any]:
+    """The spec without code: what clients need to know of ports and routes."""
+    plain = spec.to_plain()
+    for actor in plain["actors"]:
+        actor["code"].update(pickled=b"", arguments=b"\x80", arguments_dilled=False)
+    return plain
+
+
+def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
+    described = []
+    for purpose, layout, segment in switchboard.segments():
+        rows = {each.word.name: each.rows for each in segment.placed.places}
+        parameters = {
+            name: next(rows[group.words[0].name] for group in layout.groups if group.rows == name)
+            for name in layout.parameters
+        }
+        text = layout.describe(**parameters) if parameters else layout.describe()
+        described.append({"purpose": purpose, "layout": layout.name, "nbytes": segment.nbytes, "map": text})
+    return described
