@@ -78,7 +78,7 @@ class BareLane:
 
     def _grow(self, block_nbytes: int, blocks: int) -> Slab:
         lines = blocks * block_nbytes // LINE_NBYTES
-        segment = Segment.create(SLAB, "slab of a bench", populate=True, blocks=blocks, payload_lines=lines)
+        segment = Segment.create(SLAB, "slab of a bench", blocks=blocks, payload_lines=lines)
         self._slabs.append(Slab(len(self._slabs), segment))
         return self._slabs[-1]
 

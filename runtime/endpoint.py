@@ -89,7 +89,11 @@ class Endpoint:
     def _take_slab(self, label: dict[str, Any], descriptors: list[int]) -> None:
         own = label["owner"] == self.identifier
         segment = Segment.open(descriptors[0], SLAB, writable=own)
-        segment.close_descriptor()
+        try:
+            if own:
+                segment.reserve()
+        finally:
+            segment.close_descriptor()
         slab = self._readers[label["slab"]] = Slab(label["slab"], segment)
         if own and not self._recovered:
             self._inherited.append(slab)

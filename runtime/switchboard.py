@@ -254,7 +254,7 @@ class Switchboard:
         segment = Segment.create(
             SLAB,
             f"slab of {party.name}",
-            populate=True,
+            reserve=False,
             blocks=blocks,
             payload_lines=blocks * block_nbytes // LINE_NBYTES,
         )

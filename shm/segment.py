@@ -42,21 +42,19 @@ class Segment:
         self._pid = os.getpid()
 
     @classmethod
-    def create(cls, layout: Layout, purpose: str, *, populate: bool = False, **parameters: int) -> Self:
+    def create(cls, layout: Layout, purpose: str, *, reserve: bool = True, **parameters: int) -> Self:
         """Makes, reserves and seals a new segment; the caller owns its descriptor.
 
-        Raises OutOfMemory when a limit, or the machine, has not enough memory for it now.
+        With `reserve=False` its pages are left for its owner to take, on the owner's own core and node. Raises OutOfMemory when a limit, or the machine, has not enough memory for it now.
         """
         placed = layout.place(**parameters)
         require_memory(placed.nbytes, purpose)
         fd = os.memfd_create(f"slabwire:{layout.name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            segment = cls(fd, _reserved(fd, placed.nbytes, purpose), placed, writable=True)
+            segment = cls(fd, _sized(fd, placed.nbytes, purpose, reserve=reserve), placed, writable=True)
             values = [parameters[name] for name in layout.parameters] + [0] * (MOST_PARAMETERS - len(layout.parameters))
             _HEADER.pack_into(segment.bytes, 0, layout.magic, placed.nbytes, os.getpid(), _start_time(), *values)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-            if populate:
-                segment.prefault()
         except BaseException:
             os.close(fd)
             raise
@@ -80,12 +78,12 @@ class Segment:
         """False in a child that was forked: the memory is its parent's alone, and touching it ends the child."""
         return os.getpid() == self._pid
 
-    def prefault(self) -> None:
-        """Owner: fills its page tables, so that no access faults later. Raises OutOfMemory."""
-        if self.nbytes < _PREFAULT_FROM:
-            return
+    def reserve(self) -> None:
+        """Owner, while it has the descriptor: takes all pages, and fills its page tables. Raises OutOfMemory."""
         try:
-            self.mapping.madvise(_MADV_POPULATE_WRITE)
+            os.posix_fallocate(self.fd, 0, self.nbytes)
+            if self.nbytes >= _PREFAULT_FROM:
+                self.mapping.madvise(_MADV_POPULATE_WRITE)
         except OSError as error:
             # Kernels before 5.14 do not know it; the pages exist, only the page tables are filled later.
             if error.errno != errno.EINVAL:
@@ -121,11 +119,12 @@ def _mapped(fd: int, nbytes: int, purpose: str, *, writable: bool) -> mmap.mmap:
         raise _refused(f"mapping segment {purpose!r}", nbytes, error) from None
 
 
-def _reserved(fd: int, nbytes: int, purpose: str) -> mmap.mmap:
-    """A mapping all of whose pages are taken now, so that a full machine is an error here and no SIGBUS later."""
+def _sized(fd: int, nbytes: int, purpose: str, *, reserve: bool) -> mmap.mmap:
+    """A mapping of that size; `reserve` takes all pages now: a full machine is an error here and no SIGBUS later."""
     try:
         os.ftruncate(fd, nbytes)
-        os.posix_fallocate(fd, 0, nbytes)
+        if reserve:
+            os.posix_fallocate(fd, 0, nbytes)
         return _map(fd, nbytes, writable=True)
     except OSError as error:
         raise _refused(purpose, nbytes, error) from None

@@ -38,7 +38,7 @@ class Edge:
         self.bells = [Segment.create(BELL, "a bell") for _ in range(2)]
         self.doorbells = [new_doorbell(), new_doorbell()]
         self.slabs: dict[int, Segment] = {}
-        self._mapped: list[Segment] = []
+        self._bells: list[Bell] = []
 
     def map(self, segment: Segment, layout: Layout, *, writable: bool) -> Segment:
         """A mapping of its own, whose descriptor is closed at once."""
@@ -47,10 +47,14 @@ class Edge:
         return mapped
 
     def ringer(self, party: int) -> Ringer:
+        """Shares the doorbell, which stays this edge's own: not to be closed."""
         return Ringer(self.map(self.bells[party], BELL, writable=False), self.doorbells[party])
 
-    def bell(self, party: int) -> Bell:
-        return Bell(self.map(self.bells[party], BELL, writable=True), os.dup(self.doorbells[party]), may_spin=False)
+    def bell(self, party: int, *, may_spin: bool = False) -> Bell:
+        """A party's own side, closed with this edge at the latest."""
+        own = self.map(self.bells[party], BELL, writable=True)
+        self._bells.append(Bell(own, os.dup(self.doorbells[party]), may_spin=may_spin))
+        return self._bells[-1]
 
     def producer(self) -> Producer:
         return Producer(self.map(self.lane, LANE, writable=True), self.ringer(1))
@@ -92,6 +96,9 @@ class Edge:
         return pool
 
     def close(self) -> None:
+        for bell in self._bells:
+            bell.close()
+        self._bells.clear()
         for doorbell in self.doorbells:
             os.close(doorbell)
         for segment in (self.lane, *self.bells, *self.slabs.values()):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight, Input
 from slabwire.shm.lane import RECORD_NBYTES
 from slabwire.shm.segment import Segment
@@ -35,7 +36,11 @@ def test_a_successor_finds_what_was_not_finished(segment: Segment) -> None:
     table.sent(rows[2], 4)
     table.clear(rows[1])
     successor = _table(segment)
-    assert successor.live() == [Input(RUNNING_ROW, 3, 8, 1, 0), Input(rows[0], 5, 10, 2, 0), Input(rows[2], 5, 12, 2, 4)]
+    assert successor.live() == [
+        Input(RUNNING_ROW, 3, 8, 1, 0),
+        Input(rows[0], 5, 10, 2, 0),
+        Input(rows[2], 5, 12, 2, 4),
+    ]
     assert bytes(successor.record(rows[2])) == bytes(_record(12))
     assert successor.stats() == {"rows": 3, "free": 1}
     assert successor.keep(5, 13, 1, _record(13)) == rows[1]

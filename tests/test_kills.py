@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from edge import Edge, array_of, lease_of_record, peek, send_block
 from slabwire.shm.bell import BLOCKS, RECORDS, ROOM, Bell
 
 BLOCKS_HELD = 16
-NBYTES = 4000
+NBYTES = 4096
 # A successor may still be starting: look again without being rung.
 LOOK_AGAIN_MS = 100
 
@@ -101,20 +102,30 @@ def _spawn(work: Callable[..., None], *arguments: Any) -> int:
 def _run(target: int, kills: int, seed: int) -> tuple[Edge, bytes, int]:
     """Runs both ends to the target, killing one now and then; returns what was seen and how many kills hit."""
     edge, seen, dice, hits = Edge(capacity=8, leases=24), mmap.mmap(-1, target), random.Random(seed), 0
-    edge.grow(5120, BLOCKS_HELD)
+    edge.grow(NBYTES, BLOCKS_HELD)
     work: dict[str, tuple[Any, ...]] = {"producer": (produce, edge, target), "consumer": (consume, edge, target, seen)}
     pids = {name: _spawn(*each) for name, each in work.items()}
-    for _ in range(kills):
-        time.sleep(dice.uniform(0.001, 0.03))  # a random moment, nothing that is waited for
-        name = dice.choice(sorted(pids))
-        os.kill(pids[name], signal.SIGKILL)
-        status = os.waitstatus_to_exitcode(os.waitpid(pids.pop(name), 0)[1])
-        assert status in (0, -signal.SIGKILL)
-        hits += status != 0
-        pids[name] = _spawn(*work[name])
-    for name, pid in pids.items():
-        assert (name, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) == (name, 0)
+    try:
+        for _ in range(kills):
+            time.sleep(dice.uniform(0.001, 0.03))  # a random moment, nothing that is waited for
+            name = dice.choice(sorted(pids))
+            status = _end(pids.pop(name), signal.SIGKILL)
+            assert status in (0, -signal.SIGKILL)
+            hits += status != 0
+            pids[name] = _spawn(*work[name])
+        while pids:
+            name, pid = pids.popitem()
+            assert (name, _end(pid)) == (name, 0)
+    finally:
+        for pid in pids.values():
+            _end(pid, signal.SIGKILL)
     return edge, seen[:], hits
+
+
+def _end(pid: int, by: int = 0) -> int:
+    """The exit status, negative for a signal, of a child that is ended `by` a signal or (0) ends by itself."""
+    os.kill(pid, by)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _check(target: int, kills: int, seed: int) -> None:
@@ -132,7 +143,7 @@ def _check(target: int, kills: int, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_kills_at_random_moments(seed: int) -> None:
-    _check(target=20_000, kills=25, seed=seed)
+    _check(target=40_000, kills=40, seed=seed)
 
 
 @pytest.mark.long

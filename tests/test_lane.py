@@ -6,9 +6,10 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from edge import Edge, lend, peek, receive, send_block, send_number
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from edge import Edge, lend, peek, receive, send_block, send_number
 from slabwire.shm import fence
 from slabwire.shm.bell import RECORDS, ROOM
 from slabwire.shm.errors import CorruptLane
@@ -87,11 +88,37 @@ def test_the_head_is_stored_after_the_record_and_the_loan(edge: Edge) -> None:
     assert struct.unpack("<Q", watched.record_at_store[last]) == (0xABCDEF,)
 
 
+class DiesAtStore:
+    """Words that take no store: a process that is killed right before the first."""
+
+    def __getitem__(self, index: int) -> int:
+        return 0
+
+    def __setitem__(self, index: int, value: int) -> None:
+        raise InterruptedError
+
+
+def test_the_generation_of_a_loan_is_stored_last_and_at_once(edge: Edge) -> None:
+    """A successor takes a row for a loan by its generation, so the rest must be there before."""
+    producer, consumer = edge.producer(), edge.consumer()
+    pool = edge.pool(producer)
+    first, start = send_block(producer, pool, 1), edge.lane.placed["lent"]
+    consumer.release(0, 1)
+    producer.reap()
+    other = pool.take(5000)
+    producer._words = DiesAtStore()  # type: ignore[assignment]
+    with pytest.raises(InterruptedError):
+        lend(producer, other, 2)
+    assert other.slab is not first.slab
+    assert struct.unpack_from("<QII", edge.lane.bytes, start) == (1, other.slab.identifier, other.index)
+    assert edge.producer().unfinished == []
+
+
 def test_where_stores_are_not_ordered_each_publication_is_fenced(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     fences: list[int] = []
     producer, consumer = edge.producer(), edge.consumer()
     monkeypatch.setattr(fence, "KEEPS_ORDER", False)
-    monkeypatch.setattr(fence, "full_barrier", lambda: fences.append(producer.segment.words[16]) or True)
+    monkeypatch.setattr(fence, "full_barrier", lambda: fences.append(producer.segment.words[16]))
     send_number(producer, 5)
     assert fences == [0]  # before the head, which is the first word of the second line
     consumer.available()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+
 import slabwire.runtime
 import slabwire.shm
 from edge import Edge, receive, send_block
@@ -115,7 +116,9 @@ def test_a_declaration_that_makes_no_sense_is_refused(complaint: str) -> None:
         BAD[complaint]()
 
 
-@pytest.mark.parametrize("parameters", [{}, {"capacity": 1}, {"capacity": 0, "leases": 1}, {"capacity": 1, "leases": -1}])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"capacity": 1}, {"capacity": 0, "leases": 1}, {"capacity": 1, "leases": -1}]
+)
 def test_parameters_are_positive_and_complete(parameters: dict[str, int]) -> None:
     with pytest.raises(LayoutError, match="takes positive"):
         LANE.place(**parameters)
@@ -127,7 +130,9 @@ def test_the_magic_changes_with_the_declaration() -> None:
 
 
 def _lines_that_changed(segment: Segment, before: bytes) -> set[int]:
-    return {at // LINE_NBYTES for at, (old, new) in enumerate(zip(before, bytes(segment.bytes), strict=True)) if old != new}
+    return {
+        at // LINE_NBYTES for at, (old, new) in enumerate(zip(before, bytes(segment.bytes), strict=True)) if old != new
+    }
 
 
 def _lines_of(placed: Placed, writer: str) -> set[int]:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
 from edge import LANE_NUMBER, Edge, array_of, lease_of_record, peek, receive, send_block
 from slabwire.shm.bell import BLOCKS, Ringer
 from slabwire.shm.errors import StaleReference
@@ -47,7 +48,7 @@ def test_what_is_kept_does_not_change_while_the_producer_writes_on(edge: Edge) -
     assert pool.blocks_out == 0
 
 
-VIEWS = [
+VIEWS: list[Callable[[Any], Any]] = [
     lambda a: a[5:],
     lambda a: a.reshape(10, 100)[:, ::-1].T,
     lambda a: a.view(np.uint32),
@@ -82,7 +83,7 @@ def test_a_received_array_can_never_be_written(edge: Edge) -> None:
     producer, consumer = edge.producer(), edge.consumer()
     send_block(producer, edge.pool(producer), 5)
     consumer.available()
-    array = receive(consumer, edge.slab(1))[1]
+    array: Any = receive(consumer, edge.slab(1))[1]
     for attempt in (
         lambda: array.__setitem__(0, 1),
         lambda: array.setflags(write=True),
@@ -130,7 +131,12 @@ def test_the_last_view_may_die_in_another_thread_or_in_the_collector(edge: Edge)
         ring.append(ring)  # only the cycle collector ends these
         arrays.append(ring)
     ring = []
-    worker = threading.Thread(target=lambda: (arrays.clear(), gc.collect()))
+
+    def let_go() -> None:
+        arrays.clear()
+        gc.collect()
+
+    worker = threading.Thread(target=let_go)
     worker.start()
     worker.join()
     producer.reap()

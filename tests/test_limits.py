@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from slabwire.shm.errors import OutOfMemory
 from slabwire.shm.limits import memory_limits, require_memory
 
@@ -79,9 +80,7 @@ def test_no_limit_is_no_limit(tmp_path: Path, text: str) -> None:
 
 
 def test_the_error_names_limit_request_setting_and_remedy(tmp_path: Path) -> None:
-    root = _machine(
-        tmp_path, 1000, "0::/\n", {f"{V2}/memory.max": "5000\n", f"{V2}/memory.current": "9000\n"}
-    )
+    root = _machine(tmp_path, 1000, "0::/\n", {f"{V2}/memory.max": "5000\n", f"{V2}/memory.current": "9000\n"})
     with pytest.raises(OutOfMemory) as caught:
         require_memory(777, "slab of worker scale", root)
     text = str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import fcntl
 import mmap
 import os
@@ -14,9 +15,11 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from slabwire.shm import segment as segment_module
+
+from slabwire.shm import limits
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.lane import LANE
+from slabwire.shm.limits import MemoryLimit
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Slab
 
@@ -60,15 +63,26 @@ def test_it_has_no_name_and_its_descriptor_is_not_inherited(segment: Segment) ->
 
 
 def test_all_its_pages_are_taken_at_once(segment: Segment) -> None:
-    big = Segment.create(SLAB, "a slab", populate=True, blocks=1, payload_lines=1 << 14)
+    big = Segment.create(SLAB, "a slab", blocks=1, payload_lines=1 << 14)
     assert os.fstat(big.fd).st_blocks * 512 >= big.nbytes
     big.close()
+
+
+def test_a_slab_is_reserved_by_its_owner_alone() -> None:
+    slab = Segment.create(SLAB, "a slab", reserve=False, blocks=1, payload_lines=1 << 14)
+    assert os.fstat(slab.fd).st_blocks * 512 < slab.nbytes / 100
+    owner = Segment.open(os.dup(slab.fd), SLAB, writable=True)
+    owner.reserve()
+    assert os.fstat(slab.fd).st_blocks * 512 >= slab.nbytes
+    owner.close()
+    slab.close()
 
 
 def _fork_and(work: Callable[[], object]) -> int:
     """The signal that ends a forked child which does `work`, or 0."""
     pid = os.fork()
     if pid == 0:
+        faulthandler.disable()  # the death is meant
         try:
             work()
         finally:
@@ -103,7 +117,9 @@ print("written", flush=True)
 """
 
 
-@pytest.mark.parametrize(("writable", "status", "said"), [("no", -signal.SIGSEGV, "mapped\n"), ("yes", 0, "mapped\nwritten\n")])
+@pytest.mark.parametrize(
+    ("writable", "status", "said"), [("no", -signal.SIGSEGV, "mapped\n"), ("yes", 0, "mapped\nwritten\n")]
+)
 def test_the_kernel_stops_a_reader_that_writes_past_python(
     segment: Segment, writable: str, status: int, said: str
 ) -> None:
@@ -182,6 +198,14 @@ def test_a_read_only_descriptor_cannot_be_opened_for_writing(segment: Segment) -
         Segment.open(fd, SLAB, writable=True)
 
 
+def test_limits_are_read_before_any_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cgroup's limit is no error of a call: the kernel would kill somebody instead."""
+    monkeypatch.setattr(limits, "memory_limits", lambda root: [MemoryLimit(1000, "memory.max = 5000 bytes")])
+    monkeypatch.setattr(os, "memfd_create", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(OutOfMemory, match=r"slab of x needs 128\d bytes, but memory.max = 5000 bytes leaves 1000"):
+        Segment.create(SLAB, "slab of x", blocks=1, payload_lines=8)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM, errno.EFBIG])
 def test_a_refusal_of_the_kernel_names_the_request_and_the_tightest_limit(
     monkeypatch: pytest.MonkeyPatch, number: int
@@ -189,8 +213,10 @@ def test_a_refusal_of_the_kernel_names_the_request_and_the_tightest_limit(
     def refuse(fd: int, at: int, nbytes: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(segment_module.os, "posix_fallocate", refuse)
-    with pytest.raises(OutOfMemory, match=rf"slab of x needs 128\d bytes.*{os.strerror(number)}.*limit is .*leaves \d+"):
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(
+        OutOfMemory, match=rf"slab of x needs 128\d bytes.*{os.strerror(number)}.*limit is .*leaves \d+"
+    ):
         Segment.create(SLAB, "slab of x", blocks=1, payload_lines=8)
 
 
@@ -198,7 +224,7 @@ def test_other_errors_of_the_kernel_are_not_renamed(monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(segment_module.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
     with pytest.raises(OSError, match="broken"):
         Segment.create(SLAB, "slab of x", blocks=1, payload_lines=8)
 
@@ -208,11 +234,11 @@ def test_a_machine_that_is_full_when_pages_are_filled_is_an_error(monkeypatch: p
 
     class Full:
         def madvise(self, advice: int) -> None:
-            raise OSError(segment_module.errno.ENOMEM, "no memory")
+            raise OSError(errno.ENOMEM, "no memory")
 
     mapping: mmap.mmap = segment.mapping
     segment.mapping = Full()  # type: ignore[assignment]
     with pytest.raises(OutOfMemory, match="no memory"):
-        segment.prefault()
+        segment.reserve()
     segment.mapping = mapping
     segment.close()

@@ -6,10 +6,11 @@ import gc
 from collections import deque
 from typing import Any
 
-from edge import Edge, Record, lease_of_record, lend, array_of, peek, send_block, send_number, write_record
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge import Edge, Record, array_of, lease_of_record, lend, peek, send_block, send_number, write_record
 from slabwire.shm.lane import Consumer, Producer
 from slabwire.shm.slab import Pool, Slab
 
