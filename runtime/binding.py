@@ -12,7 +12,7 @@ from .caller import deadline_of
 from .calls import AsyncCalls
 from .endpoint import Endpoint
 from .outlets import Outlets
-from .work import current
+from .work import Work, current
 
 
 class CellBinding:
@@ -31,7 +31,7 @@ class CellBinding:
         return self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
 
     def emit(self, port: str, value: Any) -> None:
-        self._outlets.send(current.get() or self._outlets.own_account, port, value)
+        self._outlets.send(self._work(), port, value)
 
     async def call(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None) -> Any:
         return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())
@@ -43,12 +43,17 @@ class CellBinding:
 
     @property
     def context(self) -> Context:
-        work = current.get() or self._outlets.own_account
+        work = self._work()
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
         return Context(
             header.request, work.attempt, header.trace, self._instance, self._cores, deadline_s, work.ordinal
         )
+
+    def _work(self) -> Work:
+        """The input that causes what happens now. A task that outlives its handler acts on the actor's own account."""
+        work = current.get()
+        return self._outlets.own_account if work is None or work.finished else work
 
     def _deadline(self, timeout_s: float | None) -> int:
         """A call made for a request must end with it."""

@@ -241,6 +241,7 @@ class Cell:
         except Exception as error:
             self._answers.fail(work, error)
         finally:
+            work.finished = True
             current.reset(token)
             self._stats.end(started, now_ns())
 

@@ -73,9 +73,9 @@ def check_signature(function: Callable[..., Any], place: str, *, method: bool) -
     names = [each.name for each in _parameters(function, method)]
     if getattr(function, _RESUMABLE, False) and not (streams and "sent" in names):
         raise GraphError(f"{place}: @resumable is for a generator with a parameter 'sent: int = 0'")
-    if getattr(function, _BATCH, None) and (streams or len(names) != 1):
+    if getattr(function, _BATCH, None) and (streams or inspect.iscoroutinefunction(function) or len(names) != 1):
         form = "def name(self, items: list[X]) -> list[Y]"
-        raise GraphError(f"{place}: @batched is for '{form}': one parameter, no yield")
+        raise GraphError(f"{place}: @batched is for '{form}': one parameter, no yield, no async")
 
 
 def _parameters(function: Callable[..., Any], method: bool) -> list[inspect.Parameter]:

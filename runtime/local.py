@@ -33,7 +33,7 @@ class LocalConnection:
             connection.connect(hello["local"])
         except OSError as error:
             connection.close()
-            raise Disconnected(f"graph {name!r} is ending and takes no more clients ({error.strerror})") from None
+            raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
         self.link = Link(Channel(connection), self._heard)
         self.endpoint = Endpoint(
             0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES
@@ -43,6 +43,9 @@ class LocalConnection:
             self.link.ask("offers")
             self.endpoint.recover()
             self.bell  # noqa: B018
+        except Disconnected:
+            self.close()
+            raise Disconnected(f"graph {name!r} is ending and takes no more clients") from None
         except SlabwireError:
             self.close()
             raise

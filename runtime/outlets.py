@@ -183,15 +183,17 @@ class Outlets:
         elif edge.when_full == "drop_oldest":
             self._overflow(work, dispatch, edge)
         else:
-            self._drop(work, EdgeFull(f"edge {edge.source} -> {edge.target} is full: {edge.capacity} messages wait"))
+            reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full: {edge.capacity} messages wait")
+            self._drop(work, reason, is_missed=edge.when_full == "reject" or not dispatch.flags & Flag.ITEM)
         return True
 
     def _overflow(self, work: Work, dispatch: Dispatch, edge: EdgeSpec) -> None:
         waiting = self.overflow.setdefault(dispatch.edge, deque())
         waiting.append((work, dispatch))
         if len(waiting) > edge.capacity:
-            oldest, _ = waiting.popleft()
-            self._drop(oldest, EdgeFull(f"edge {edge.source} -> {edge.target} is full and newer messages came"))
+            oldest, dropped = waiting.popleft()
+            reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full and newer messages came")
+            self._drop(oldest, reason, is_missed=not dropped.flags & Flag.ITEM)
 
     @property
     def holds_any(self) -> bool:
@@ -220,9 +222,10 @@ class Outlets:
                 waiting.popleft()
                 self._write(producer, work, dispatch, target)
 
-    def _drop(self, work: Work, error: SlabwireError) -> None:
+    def _drop(self, work: Work, error: SlabwireError, *, is_missed: bool = True) -> None:
+        """Counts a message that goes no further. Its caller is told, unless it is one item of a stream that may miss some."""
         self._stats.count("dropped")
-        if work.header.reply_to:
+        if work.header.reply_to and is_missed:
             parcel = Parcel([error.code, str(error)], self._endpoint.pool)
             # Answered at once, past the outbox, at whose front the dropped message still stands.
             self._reply(work, Dispatch(parcel, Kind.ERROR, 0, 0, REPLY_KEY, work.ordinal))

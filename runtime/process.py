@@ -63,6 +63,7 @@ class WorkerProcess:
         self._pidfd = -1
         self._ended = asyncio.Event()
         self._spawned_ns = 0
+        self._ready_ns = 0
         self._hung = False
         self._ignoring_since_ns = 0
         self._renewing = False
@@ -95,6 +96,7 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C on the terminal is for whoever started the graph
             )
         self._spawned_ns = now_ns()
+        self._ready_ns = 0
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         return Channel(near)
@@ -138,7 +140,9 @@ class WorkerProcess:
             return
         now = now_ns()
         self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input else 0
-        since, limit_ns = self._ignoring_since_ns or alive_ns, self._hang_after_ns
+        # The word outlives the process that wrote it: what is older than this one's start says nothing of it.
+        since = self._ignoring_since_ns or (max(alive_ns, self._ready_ns) if alive_ns else 0)
+        limit_ns = self._hang_after_ns
         if not self.is_ready:
             since, limit_ns = self._spawned_ns, self._start_within_ns
         if since and now - since > limit_ns:
@@ -148,6 +152,11 @@ class WorkerProcess:
             )
             self._signal(HUNG_SIGNAL)
             asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
+
+    def became_ready(self) -> None:
+        """Its actors have started."""
+        self.is_ready = True
+        self._ready_ns = now_ns()
 
     def renew(self) -> None:
         """Ends it so that a successor takes over, whatever the restart policy says."""

@@ -137,7 +137,7 @@ class Runs:
         try:
             self._outlets.send(work, handler.spec.port, next(work.items), item=True)  # type: ignore[arg-type]
         except StopIteration:
-            self._outlets.end_stream(work, [handler.spec.port])
+            self._end_stream(work, handler)
             self._leave(work)
             return False
         except Exception as error:
@@ -148,6 +148,11 @@ class Runs:
             current.reset(token)
             self._stats.end(started, now_ns())
         return True
+
+    def _end_stream(self, work: Work, handler: Handler) -> None:
+        """The end of a stream that answers one item of another is not the end of the whole: that comes along the edge."""
+        if not work.header.flags & Flag.ITEM:
+            self._outlets.end_stream(work, [handler.spec.port])
 
     # -- coroutines --------------------------------------------------------------------------------------------------
 
@@ -168,7 +173,7 @@ class Runs:
                     self._outlets.send(work, handler.spec.port, item, item=True)
                     if work.outbox:
                         await self._room(work)
-            self._outlets.end_stream(work, [handler.spec.port])
+            self._end_stream(work, handler)
         except asyncio.CancelledError:
             work.cancelled = True
         except Exception as error:

@@ -111,11 +111,18 @@ class Supervisor:
             logger.warning("%s: %s; it is started again", worker.name, worker.last_exit)
             asyncio.get_running_loop().call_later(delay_s, self._respawn, worker)
         elif worker.policy.gave_up:
-            often, within_s = worker.policy.intensity, worker.policy.window_s
+            often, within_s = worker.policy.intensity + 1, worker.policy.window_s
             self._give_up(f"{worker.name} died {often} times within {within_s:.0f} s: {worker.why()}")
         else:
             end, restart = worker.last_exit, worker.policy.restart
             logger.info("%s ended (%s) and is not started again: restart=%r", worker.name, end, restart)
+
+    def renew(self, worker: WorkerProcess) -> None:
+        """Ends a worker so that a successor takes over, or starts one that has ended for good."""
+        if worker.is_alive:
+            worker.renew()
+        else:
+            self._respawn(worker)
 
     def _respawn(self, worker: WorkerProcess) -> None:
         if self.state != "stopped" and not worker.is_alive:
@@ -149,10 +156,10 @@ class Supervisor:
     async def _end(self, drain_timeout_s: float | None) -> None:
         was_ready = self.state == "ready"
         self.state = "draining"
-        if drain_timeout_s is not None and was_ready:
+        if drain_timeout_s and was_ready:
             await self._drain(drain_timeout_s)
         await self.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
-        await self._stop_workers(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
+        await self._stop_workers(within_s=STOP_WITHIN_S if drain_timeout_s else 0.0)
         self.state = "stopped"
         self._tell_owner({"event": "stopped"})
         self._stopped.set()
@@ -226,12 +233,13 @@ class Supervisor:
         if verb == "register":
             self._server.tell(worker_name, self._start_of(worker))
         elif verb == "ready":
-            worker.is_ready = True
+            worker.became_ready()
             self._became_ready()
         elif verb == "failed":
             worker.error, worker.detail = message["error"], message.get("detail", "")
         elif verb == "dead":
             self.dead_letters.add(message)
+            worker.policy.forgive()  # what it died of is out of the way
 
     def _start_of(self, worker: WorkerProcess) -> dict[str, Any]:
         planned = {"instances": list(worker.plan.instances), "cores": list(worker.plan.cores), "spin": worker.plan.spin}

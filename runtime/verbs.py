@@ -60,7 +60,7 @@ def _restart(supervisor: Supervisor, actor: str) -> dict[str, Any]:
         raise UnknownPort(f"graph {supervisor.name!r} has no actor {actor!r}{hint}")
     names = list(dict.fromkeys(supervisor.switchboard.home_of(each).name for each in instances))
     for name in names:
-        supervisor.workers[name].renew()
+        supervisor.renew(supervisor.workers[name])
     return {"restarted": names}
 
 
