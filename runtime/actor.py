@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a handler may know about the input that it is working on. `deadline_s` is on `time.monotonic()`'s clock."""
+    """What a handler may know about the input that it is working on. `deadline_s` is on `time.monotonic()`'s clock.
+
+    `cores` are the CPUs that its process is pinned to, `threads` how many its thread pools should have.
+    """
 
     request: int
     attempt: int
@@ -31,6 +34,7 @@ class Context:
     cores: tuple[int, ...]
     deadline_s: float | None = None
     sent: int = 0
+    threads: int = 1
 
     def time_left_s(self, now_s: float | None = None) -> float | None:
         """Seconds until the caller gives up, not below 0; None where it waits for ever."""

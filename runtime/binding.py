@@ -19,10 +19,17 @@ class CellBinding:
     """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs."""
 
     def __init__(
-        self, instance: str, cores: tuple[int, ...], endpoint: Endpoint, outlets: Outlets, calls: AsyncCalls
+        self,
+        instance: str,
+        cores: tuple[int, ...],
+        threads: int,
+        endpoint: Endpoint,
+        outlets: Outlets,
+        calls: AsyncCalls,
     ) -> None:
         self._instance = instance
         self._cores = cores
+        self._threads = threads
         self._endpoint = endpoint
         self._outlets = outlets
         self._calls = calls
@@ -46,9 +53,8 @@ class CellBinding:
         work = self._work()
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
-        return Context(
-            header.request, work.attempt, header.trace, self._instance, self._cores, deadline_s, work.ordinal
-        )
+        about = header.request, work.attempt, header.trace, self._instance, self._cores
+        return Context(*about, deadline_s=deadline_s, sent=work.ordinal, threads=self._threads)
 
     def _work(self) -> Work:
         """The input that causes what happens now. A task that outlives its handler acts on the actor's own account."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections import deque
@@ -11,12 +12,13 @@ from typing import Any
 from ..shm.bell import now_ns
 from ..shm.lane import Consumer, Producer
 from .endpoint import Endpoint
-from .errors import Cancelled, Overloaded, SlabwireError, error_from_wire
+from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire
 from .message import Kind, read_header
 from .parcel import Parcel
 from .routing import Routing
 
 CALL_CAPACITY = 256
+_LATEST_NS = (1 << 63) - 1
 REPLY_CAPACITY = 256
 # Half of a reply lane is kept for single answers, so this many calls always find room for theirs.
 MOST_CALLS = REPLY_CAPACITY // 2
@@ -177,8 +179,15 @@ def _new_trace() -> tuple[int, int]:
 
 
 def deadline_of(timeout_s: float | None) -> int:
-    """The deadline, on CLOCK_MONOTONIC in nanoseconds, of a call that may take `timeout_s`; 0 for none."""
-    return 0 if timeout_s is None else now_ns() + int(timeout_s * 1e9)
+    """The deadline, on CLOCK_MONOTONIC in nanoseconds, of a call that may take `timeout_s`; 0 for none.
+
+    Raises MessageError for what is no time.
+    """
+    if timeout_s is None or timeout_s == math.inf:
+        return 0
+    if not timeout_s >= 0:
+        raise MessageError(f"timeout_s is {timeout_s!r}; it must be a number of seconds, or None to wait for ever")
+    return min(now_ns() + int(timeout_s * 1e9), _LATEST_NS)
 
 
 def result_of(kind: Kind, value: Any) -> Any:

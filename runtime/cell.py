@@ -13,7 +13,7 @@ from ..shm.lane import RECORD_NBYTES, Consumer
 from .actor import Actor
 from .answers import Answers
 from .endpoint import Endpoint
-from .errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
+from .errors import Cancelled, CorruptLane, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
 from .handler import Handler
 from .message import Flag, Header, Kind, read_header
 from .outlets import Outlets
@@ -53,7 +53,7 @@ class Cell:
         self.actor = actor
         self.outlets = outlets
         self.inlets: list[Consumer] = []
-        self.calls_from_clients: set[int] = set()
+        self.calls_from_clients: dict[int, int] = {}  # lane to client
         self.draining = False
         self.is_async = any(each.spec.kind in ("coroutine", "async_generator") for each in ports.values())
         self._ports = ports
@@ -255,11 +255,22 @@ class Cell:
         self.outlets.forward_cancel(header)
         self._runs.cancel(header.key)
 
+    def corrupt_callers(self) -> set[int]:
+        """The clients whose lanes hold impossible words."""
+        inlets = [each for each in self.inlets if each.lane in self.calls_from_clients]
+        corrupt = {self.calls_from_clients[each.lane] for each in inlets if not _is_sound(each)}
+        return corrupt | self.outlets.corrupt_callers()
+
+    def lanes_of(self, client: int) -> list[int]:
+        """The lanes by which a client's calls come in."""
+        return [lane for lane, caller in self.calls_from_clients.items() if caller == client]
+
     def forget_caller(self, endpoint: int, lanes: list[int]) -> None:
         """A client is gone: its lanes, and its work in flight."""
         self.inlets = [lane for lane in self.inlets if lane.lane not in lanes]
         self.outlets.replies.pop(endpoint, None)
-        self.calls_from_clients -= set(lanes)
+        for lane in lanes:
+            self.calls_from_clients.pop(lane, None)
         if self._blocked is not None and self._blocked[1].lane in lanes:
             self._blocked = None
         self._runs.forget_caller(endpoint)
@@ -314,6 +325,16 @@ class Cell:
             return None
         work.ordinal = max(work.floor, *work.sent.values()) if work.sent else work.floor
         return Interrupted(f"{self.instance} died in the middle of this stream")
+
+
+def _is_sound(lane: Consumer) -> bool:
+    """Whether the words that its producer writes can be right."""
+    try:
+        if lane.available():
+            read_header(lane.segment.bytes, lane.offset())
+    except CorruptLane:
+        return False
+    return True
 
 
 def _runs_at_once(handler: Handler | None) -> bool:

@@ -57,7 +57,7 @@ class Client:
         DeadlineExceeded, UnknownPort, MessageError, Overloaded, Disconnected, or what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
-        pending = self._begin(target, args, fields, deadline_ns, stream=False)
+        pending = self._begin(target, self._message(target, args, fields, stream=False), deadline_ns)
         try:
             self._wait(pending, deadline_ns, target)
         except BaseException:
@@ -67,10 +67,12 @@ class Client:
 
     def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
         """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
-        deadline_ns = deadline_of(timeout_s)
-        return self._items(self._begin(target, args, fields, deadline_ns, stream=True), deadline_ns, target)
+        message = self._message(target, args, fields, stream=True)
+        return self._items(target, message, deadline_of(timeout_s))
 
-    def _items(self, pending: Pending, deadline_ns: int, target: str) -> Iterator[Any]:
+    def _items(self, target: str, message: dict[str, Any], deadline_ns: int) -> Iterator[Any]:
+        # The work begins with the first `next`: an iterator that nobody starts is never told that it ends.
+        pending = self._begin(target, message, deadline_ns)
         try:
             while True:
                 self._wait(pending, deadline_ns, target)
@@ -83,15 +85,15 @@ class Client:
         finally:
             self._cancel(pending)
 
-    def _begin(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
-    ) -> Pending:
+    def _message(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> dict[str, Any]:
         if self._closed:
             raise Disconnected(f"this client of graph {self.name!r} is closed")
-        connection = self._connection
-        message = message_for(connection.routing, target, args, fields, inside=False, stream=stream)
+        return message_for(self._connection.routing, target, args, fields, inside=False, stream=stream)
+
+    def _begin(self, target: str, message: dict[str, Any], deadline_ns: int) -> Pending:
         with self._lock:
-            return connection.caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers)
+            caller = self._connection.caller
+            return caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers)
 
     def _cancel(self, pending: Pending) -> None:
         with self._lock:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ..shm.bell import BELL, Bell, Ringer
 from ..shm.errors import CorruptLane, StaleReference
@@ -47,6 +49,9 @@ class Endpoint:
         self._readers: dict[int, Slab] = {}
         self._inherited: list[Slab] = []
         self._recovered = False
+        # A loan has one lease in a process, or the first of two to die would end it under the other. Only what a
+        # predecessor left can be met twice: as a block it forwarded, and as an input that is handled again.
+        self._adopted: WeakValueDictionary[Source, Lease] = WeakValueDictionary()
         self.pool = Pool(self._grow, self.reap, limit_nbytes)
 
     def take_offers(
@@ -71,7 +76,7 @@ class Endpoint:
         segment.close_descriptor()
         if own:
             self.bell = Bell(segment, descriptors[1], may_spin=self._may_spin)
-            self.ringers[self.identifier] = Ringer(segment, descriptors[1])
+            self.ringers[self.identifier] = Ringer(segment, os.dup(descriptors[1]))
         else:
             self.ringers[label["endpoint"]] = Ringer(segment, descriptors[1])
 
@@ -149,8 +154,12 @@ class Endpoint:
         return out
 
     def _forwarded(self, slab: int, block: int, source: Source) -> Lease:
-        reader = self._reader(slab)
-        return Lease(self.consumers[source.lane], source, reader, block, reader.generation(block), 0)
+        lease = self._adopted.get(source)
+        if lease is None:
+            reader = self._reader(slab)
+            lease = Lease(self.consumers[source.lane], source, reader, block, reader.generation(block), 0)
+            self._adopted[source] = lease
+        return lease
 
     def open(self, consumer: Consumer, header: Header, record: memoryview, sequence: int) -> Any:
         """The value of a record; its arrays hold the lease of its block."""
@@ -161,6 +170,8 @@ class Endpoint:
         if not header.flags & Flag.BLOCK:
             return None
         source = source_of(header, consumer.lane, sequence)
+        if self._adopted and (adopted := self._adopted.get(source)) is not None:
+            return adopted
         if header.row >= consumer.leases:
             raise CorruptLane(f"lane {consumer.lane} lends row {header.row} of {consumer.leases}")
         try:
@@ -198,9 +209,8 @@ class Endpoint:
 
     def close(self) -> None:
         """Gives back all descriptors; memory goes when its last array has died."""
-        for identifier, ringer in self.ringers.items():
-            if identifier != self.identifier:
-                ringer.close()
+        for ringer in self.ringers.values():
+            ringer.close()
         if self.bell is not None:
             self.bell.close()
             self.bell = None

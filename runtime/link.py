@@ -8,11 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from ..shm.bell import now_ns
-from .channel import Channel
+from .channel import Channel, close_all
 from .errors import DeadlineExceeded, error_from_wire
 
 # The supervisor answers in well under a millisecond; on a machine that is swapping or stopped it may take long.
 ANSWER_WITHIN_S = 20.0
+
+
+Heard = Callable[[dict[str, Any], list[int]], None]
+
+
+def _close_unheard(_message: dict[str, Any], descriptors: list[int]) -> None:
+    close_all(descriptors)
 
 
 class Link:
@@ -21,9 +28,9 @@ class Link:
     `heard(message, descriptors)` is called for every message, answers included, in the order they came.
     """
 
-    def __init__(self, channel: Channel, heard: Callable[[dict[str, Any], list[int]], None]) -> None:
+    def __init__(self, channel: Channel, heard: Heard = _close_unheard) -> None:
         self.channel = channel
-        self._heard = heard
+        self.heard = heard
         self._lock = threading.RLock()
         self._last_token = 0
         self._answers: dict[int, dict[str, Any]] = {}
@@ -61,7 +68,7 @@ class Link:
         return self._answers.pop(token)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        self._heard(message, descriptors)
+        self.heard(message, descriptors)
         if "answer" in message:
             self._answers[message["answer"]] = message
 

@@ -22,6 +22,7 @@ Code = type[Actor] | Callable[..., Any]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 NAME_RULE = "letters, digits, - and _, at most 40 of them"
+RESERVED_NAMES = ("supervisor", "gateway")
 RESTARTS = ("permanent", "transient", "temporary")
 
 
@@ -170,6 +171,8 @@ def _checked_name(code: Code, name: str | None) -> str:
         name = code.__name__.lower()
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise GraphError(f"actor name {name!r} must consist of {NAME_RULE}; give another with name=")
+    if name in RESERVED_NAMES:
+        raise GraphError(f"actor name {name!r} is that of a process of slabwire's own; give another with name=")
     return name
 
 

@@ -10,7 +10,7 @@ from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
 from ..shm.lane import Producer
 from .endpoint import Endpoint
-from .errors import DeadlineExceeded, EdgeFull, SlabwireError
+from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from .message import Flag, Header, Kind
 from .parcel import Parcel
 from .routing import Routing
@@ -223,7 +223,7 @@ class Outlets:
                 self._write(producer, work, dispatch, target)
 
     def _drop(self, work: Work, error: SlabwireError, *, is_missed: bool = True) -> None:
-        """Counts a message that goes no further. Its caller is told, unless it is one item of a stream that may miss some."""
+        """Counts a message that goes no further. Its caller is told, unless a stream may miss it."""
         self._stats.count("dropped")
         if work.header.reply_to and is_missed:
             parcel = Parcel([error.code, str(error)], self._endpoint.pool)
@@ -240,6 +240,10 @@ class Outlets:
                 if producer.room():
                     self._write(producer, work, dispatch, target)
 
+    def corrupt_callers(self) -> set[int]:
+        """The callers whose lanes hold impossible words."""
+        return {caller for caller, producer in self.replies.items() if not _is_sound(producer)}
+
     def ways(self, port: str, header: Header) -> list[int]:
         """By which ways an output of a port leaves."""
         _, edges = self._leaving[port]
@@ -250,6 +254,15 @@ class Outlets:
         """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""
         along = [(edge, producer) for edge, producers in self.edges.items() for producer in producers]
         return along + [(REPLY_KEY, producer) for producer in self.replies.values()]
+
+
+def _is_sound(producer: Producer) -> bool:
+    """Whether the word that its consumer writes can be right."""
+    try:
+        producer.room(producer.capacity + 1)
+    except CorruptLane:
+        return False
+    return True
 
 
 def _has_room_for_item(producer: Producer) -> bool:

@@ -62,6 +62,8 @@ class Parcel:
             nonlocal end
             if not isinstance(obj, np.ndarray):
                 return plain(obj)
+            if isinstance(obj, np.ma.MaskedArray):
+                raise MessageError("a masked array would lose its mask; send .filled(), or data and mask")
             holder = (loaned_block(obj) or lease_of(obj)) if by_reference else None
             if holder is not None:
                 if (self.holder is not None and self.holder is not holder) or copies:
@@ -130,8 +132,10 @@ class Parcel:
         self.holder = self._array = None
 
     def __del__(self) -> None:
-        if getattr(self, "_held", None) is not None:
-            self.close()
+        # May run in any thread, inside any function: the pool looks into this queue when it next needs a block.
+        held = getattr(self, "_held", None)
+        if held is not None:
+            held.pool.unviewed.append(held)
 
     def can_go(self, producer: Producer) -> bool:
         """Whether the lane has a free record, and a free row if this lends a block."""

@@ -150,7 +150,7 @@ class Runs:
         return True
 
     def _end_stream(self, work: Work, handler: Handler) -> None:
-        """The end of a stream that answers one item of another is not the end of the whole: that comes along the edge."""
+        """A stream that answers one item of another does not end the whole: that end comes along the edge."""
         if not work.header.flags & Flag.ITEM:
             self._outlets.end_stream(work, [handler.spec.port])
 

@@ -230,9 +230,7 @@ class Supervisor:
         if worker is None or message.get("pid") != worker.pid:
             return  # a late word of one that was replaced
         verb = message["verb"]
-        if verb == "register":
-            self._server.tell(worker_name, self._start_of(worker))
-        elif verb == "ready":
+        if verb == "ready":
             worker.became_ready()
             self._became_ready()
         elif verb == "failed":
@@ -240,10 +238,6 @@ class Supervisor:
         elif verb == "dead":
             self.dead_letters.add(message)
             worker.policy.forgive()  # what it died of is out of the way
-
-    def _start_of(self, worker: WorkerProcess) -> dict[str, Any]:
-        planned = {"instances": list(worker.plan.instances), "cores": list(worker.plan.cores), "spin": worker.plan.spin}
-        return {"verb": "start", "spec": self.spec.to_plain(), "plan": planned, "endpoint": worker.party.number}
 
     def _became_ready(self) -> None:
         if self.state != "starting" or not all(worker.is_ready for worker in self.workers.values()):

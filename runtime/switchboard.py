@@ -5,10 +5,13 @@ So no worker's death takes them. It owns the descriptors and hands out duplicate
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgpack
 
 from ..shm.bell import BELL, new_doorbell
 from ..shm.errors import OutOfMemory, SlabwireError
@@ -29,6 +32,7 @@ FIRST_CLIENT = 1 << 16
 # What one client may make its slabs hold; a worker's limit is in its actors' memory_bytes.
 CLIENT_SLABS_NBYTES = 1 << 30
 _MOST_BLOCKS = 1 << 16
+_WRITE_SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # F_SEAL_SEAL, SHRINK, GROW, WRITE of linux/fcntl.h
 
 
 @dataclass
@@ -93,6 +97,7 @@ class Switchboard:
         self.parties: dict[int, Party] = {}
         self.lines: dict[int, Line] = {}
         self.slabs: dict[int, SlabLine] = {}
+        self._document = _sealed_document(msgpack.packb(routing.spec.to_plain()))
         self._last_number = 0
         self._next_client = FIRST_CLIENT
         self._last_slab = 0
@@ -186,6 +191,11 @@ class Switchboard:
 
     def _serve(self, party: Party, message: dict[str, Any]) -> dict[str, Any]:
         what = message["ask"]
+        if what == "start" and party.instances:
+            self._offer(party, [({"what": "spec"}, [self._document])])
+            planned = self.plan.worker_of(party.instances[0])
+            settings = {"cores": list(planned.cores), "threads": planned.threads, "spin": planned.spin}
+            return {"endpoint": party.number, "instances": list(party.instances), **settings}
         if what == "offers":
             self._offer_all(party)
         elif what == "grow":
@@ -355,10 +365,20 @@ class Switchboard:
             yield f"slab {slab.number} of {slab.owner.name}", SLAB, slab.segment
 
     def close(self) -> None:
+        os.close(self._document)
         for _, _, segment in list(self.segments()):
             segment.close_descriptor()
         for party in self.parties.values():
             _close_party(party)
+
+
+def _sealed_document(packed: bytes) -> int:
+    """The graph's spec in anonymous memory: user code that was pickled travels by no socket."""
+    descriptor = os.memfd_create("slabwire:spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(packed)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _WRITE_SEALS)
+    return descriptor
 
 
 def _close_party(party: Party) -> None:

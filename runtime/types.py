@@ -39,8 +39,8 @@ _KINDS: tuple[tuple[type, TypeKind], ...] = (
 )
 _CLASSES: dict[TypeKind, tuple[type, ...]] = {
     "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
+    "int": (int, np.integer),
+    "float": (float, int, np.floating, np.integer),
     "str": (str,),
     "bytes": (bytes, bytearray, memoryview),
     "list": (list, tuple),

@@ -35,7 +35,7 @@ from .cell import Cell
 from .channel import Channel
 from .code import construct, where
 from .endpoint import Endpoint
-from .errors import Disconnected, SlabwireError
+from .errors import CorruptLane, Disconnected, SlabwireError
 from .lifeline import die_with_parent
 from .link import Link
 from .logs import configure_logging
@@ -43,7 +43,7 @@ from .message import read_header
 from .outlets import Outlets
 from .routing import Routing
 from .scheduler import RunQueue
-from .spec import PortRef, graph_from_plain
+from .spec import GraphSpec, PortRef, graph_from_plain
 from .stats import STATS, CellStats, WorkerStats
 from .work import Work
 
@@ -61,19 +61,19 @@ class Worker:
     """One process of a graph, as told by `start`: the graph, the plan's line for it, and its endpoint's number."""
 
     def __init__(
-        self, name: str, link_socket: socket.socket, control: zmq.Socket[bytes], start: dict[str, Any]
+        self, name: str, link: Link, control: zmq.Socket[bytes], spec: GraphSpec, plan: dict[str, Any]
     ) -> None:
         self.name = name
         self.control = control
-        self.plan = start["plan"]
-        spec = graph_from_plain(start["spec"])
+        self.plan = plan
         self.routing = Routing(spec)
         self.loop, self._selector = pause.pausing_loop()
         asyncio.set_event_loop(self.loop)
-        self.link = Link(Channel(link_socket), self._heard)
+        self.link = link
+        link.heard = self._heard
         limit = sum(spec.actor(self.routing.actor_of[each]).memory_bytes for each in self.plan["instances"])
         self.endpoint = Endpoint(
-            start["endpoint"], self.link.ask, self._lane_opened, may_spin=self.plan["spin"], limit_nbytes=limit
+            plan["endpoint"], self.link.ask, self._lane_opened, may_spin=self.plan["spin"], limit_nbytes=limit
         )
         self.caller = Caller(self.endpoint, self.routing, inside=True)
         self.cells: dict[str, Cell] = {}
@@ -119,7 +119,9 @@ class Worker:
         stats, table = CellStats(segment, row), self._tables[instance]
         outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
         calls = AsyncCalls(self.caller, self.routing, inside=True)
-        actor._binding = CellBinding(instance, tuple(self.plan["cores"]), self.endpoint, outlets, calls)
+        actor._binding = CellBinding(
+            instance, tuple(self.plan["cores"]), self.plan["threads"], self.endpoint, outlets, calls
+        )
         handlers = handlers_of(actor, spec.name)
         ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
         self.cells[instance] = Cell(
@@ -148,7 +150,7 @@ class Worker:
         elif isinstance(end, Consumer):
             self.cells[ours].inlets.append(end)
             if label["peer"] >= FIRST_CLIENT:
-                self.cells[ours].calls_from_clients.add(end.lane)
+                self.cells[ours].calls_from_clients[end.lane] = label["peer"]
         elif label["purpose"] == "edge":
             self.cells[ours].outlets.edges.setdefault(label["edge"], []).append(end)
         else:
@@ -192,9 +194,22 @@ class Worker:
     def run(self) -> None:
         """Works until the supervisor says stop."""
         while not self._stopping:
-            self._turn()
+            try:
+                self._turn()
+            except CorruptLane as error:
+                self._shut_out(error)
         for cell in self.cells.values():
             self._finish_hook(cell.actor.on_stop())
+
+    def _shut_out(self, error: CorruptLane) -> None:
+        """Leaves the lanes of clients whose words are impossible. Those of a worker would be a bug of ours."""
+        corrupt = [lane for cell in self.cells.values() for lane in cell.corrupt_callers()]
+        if not corrupt:
+            raise error
+        for endpoint in corrupt:
+            logger.error("client %d wrote what no client writes, and is not heard any more: %s", endpoint, error)
+            for cell in self.cells.values():
+                cell.forget_caller(endpoint, cell.lanes_of(endpoint))
 
     def _turn(self) -> None:
         """Works off what there is, then waits for more: spinning for a while if that has paid lately, else parked."""
@@ -335,10 +350,14 @@ def _is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
     return bool((label["purpose"] == "call") == isinstance(end, Consumer))
 
 
-def _start_of(control: zmq.Socket[bytes], name: str) -> dict[str, Any]:
-    control.send(msgpack.packb({"verb": "register", "worker": name, "pid": os.getpid()}))
-    start: dict[str, Any] = msgpack.unpackb(control.recv())
-    return start
+def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
+    """Asks what there is to do: the graph, from sealed memory, and the plan's line for this worker."""
+    documents: list[int] = []
+    link.heard = lambda _, descriptors: documents.extend(descriptors)
+    plan = link.ask("start")
+    packed = os.pread(documents[0], os.fstat(documents[0]).st_size, 0)
+    os.close(documents[0])
+    return graph_from_plain(msgpack.unpackb(packed)), plan
 
 
 def _failure(name: str, error: BaseException) -> dict[str, Any]:
@@ -371,9 +390,11 @@ def main() -> int:
     control.connect(options.control)
     worker: Worker | None = None
     try:
-        start = _start_of(control, options.name)
-        os.sched_setaffinity(0, start["plan"]["cores"])
-        worker = Worker(options.name, socket.socket(fileno=options.fd), control, start)
+        control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
+        link = Link(Channel(socket.socket(fileno=options.fd)))
+        spec, plan = _start_of(link)
+        os.sched_setaffinity(0, plan["cores"])
+        worker = Worker(options.name, link, control, spec, plan)
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
         worker.build()
         worker.start_actors()

@@ -45,7 +45,8 @@ class Segment:
     def create(cls, layout: Layout, purpose: str, *, reserve: bool = True, **parameters: int) -> Self:
         """Makes, reserves and seals a new segment; the caller owns its descriptor.
 
-        With `reserve=False` its pages are left for its owner to take, on the owner's own core and node. Raises OutOfMemory when a limit, or the machine, has not enough memory for it now.
+        With `reserve=False` its pages are left for its owner to take, on the owner's own core and node. Raises
+        OutOfMemory when a limit, or the machine, has not enough memory for it now.
         """
         placed = layout.place(**parameters)
         require_memory(placed.nbytes, purpose)

@@ -152,7 +152,7 @@ class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
     `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block
-    first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG=1) overwrites blocks that come back, so
+    first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG_BLOCKS=1) overwrites blocks that come back, so
     that whoever still looks at one sees it.
     """
 
@@ -174,7 +174,7 @@ class Pool:
         self.used_nbytes = 0
         self.blocks_out = 0
         self._takes_until_look = 0
-        self._poison = os.environ.get("SLABWIRE_DEBUG") == "1" if poison is None else poison
+        self._poison = os.environ.get("SLABWIRE_DEBUG_BLOCKS") == "1" if poison is None else poison
 
     def stats(self) -> dict[str, int]:
         free = sum(len(each) for each in self._free.values())
@@ -269,11 +269,21 @@ class Pool:
         if self.nbytes + blocks * size > self.limit_nbytes:
             raise OutOfMemory(
                 f"a block of {size} bytes: {self.used_nbytes} of {self.nbytes} bytes of this process's slabs are in "
-                f"use and memory_bytes={self.limit_nbytes} does not let them grow; "
-                "raise it in graph.add, or keep fewer arrays"
+                f"use and its limit of {self.limit_nbytes} does not let them grow; keep fewer arrays, or give an actor "
+                "more with memory_bytes= of graph.add"
             )
-        self.join(self._grow(size, blocks))
+        self.join(self._grow_at_most(size, blocks))
         return self._free[size]
+
+    def _grow_at_most(self, size: int, blocks: int) -> Slab:
+        """A slab of that many blocks, or of as many as the machine has room for."""
+        while True:
+            try:
+                return self._grow(size, blocks)
+            except OutOfMemory:
+                if blocks == 1:
+                    raise
+                blocks //= 2
 
     def close(self) -> None:
         """Lets go of all slabs; a mapping goes when the last array over it has died."""

@@ -276,3 +276,19 @@ def test_emits_of_one_input_survive(tmp_path: Path) -> None:
         assert running.client.call("emits.go", 1, times=50) == 100
         wait_until(lambda: (tmp_path / "seen").read_text().count("\n") == 50)
     assert (tmp_path / "seen").read_text().split() == [str(100 + i) for i in range(50)]
+
+
+def test_a_client_that_scribbles_over_its_lanes_harms_only_itself(tmp_path: Path) -> None:
+    with dying(tmp_path).run() as running, slabwire.connect("dying") as client:
+        assert client.call("echo.echo", 1) == 1
+        pid = worker_of(running, "echo")["pid"]
+        entry = client._connection.caller._entries["echo"]
+        entry._words[entry._head_word] = 1 << 40
+        entry.consumer.ring_always()
+        reply = client._connection.caller.replies[0]
+        reply._words[reply._tail_word] = 1 << 50
+        assert running.client.call("echo.echo", 2) == 2
+        log = tmp_path / "run" / "dying" / "logs" / "echo.log"
+        wait_until(lambda: "is not heard any more" in log.read_text())
+        assert running.client.call("echo.echo", 3) == 3
+        assert worker_of(running, "echo")["pid"] == pid

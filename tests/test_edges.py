@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,12 @@ def test_a_full_edge_blocks_its_sender_and_loses_nothing(tmp_path: Path) -> None
     graph, path = full(tmp_path, "block")
     with graph.run() as running:
         call = running.client.stream("emits.go", 1, times=50)
-        wait_until(lambda: sender(running)["outbox"])
-        assert sender(running)["sent"] == 4
-        Path(f"{path}.go").touch()
-        assert next(call) == 100
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(next, call)
+            wait_until(lambda: sender(running)["outbox"])
+            assert sender(running)["sent"] == 4
+            Path(f"{path}.go").touch()
+            assert first.result() == 100
         wait_until(lambda: len(seen(path)) == 50)
     assert seen(path) == [100 + i for i in range(50)]
 
@@ -129,3 +132,17 @@ def test_a_full_edge_drops_what_its_policy_says(tmp_path: Path, when_full: str, 
         Path(f"{path}.go").touch()
         wait_until(lambda: len(seen(path)) == len(kept))
     assert seen(path) == kept
+
+
+class Repeats(slabwire.Actor):
+    def each(self, n: int) -> Iterator[int]:
+        yield from (n * 10 + i for i in range(2))
+
+
+def test_a_stream_of_streams_is_one_stream(tmp_path: Path) -> None:
+    graph = Graph("nested")
+    streams, repeats = graph.add(Streams), graph.add(Repeats)
+    graph.connect(streams.upto, repeats.each)
+    graph.expose(streams.upto)
+    with graph.run() as running:
+        assert sorted(running.client.stream("streams.upto", 3)) == [0, 1, 10, 11, 20, 21]

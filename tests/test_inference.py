@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, cores: tuple[int, ...]) -> None:
         self.places = Places()
         self.loan = self.places.loan
-        self.context = Context(request=1, attempt=1, trace="", actor="model", cores=cores)
+        self.context = Context(request=1, attempt=1, trace="", actor="model", cores=cores, threads=max(1, len(cores)))
 
 
 def started(path: str | Path, cores: tuple[int, ...] = (0,), **arguments: Any) -> Model:

@@ -32,9 +32,9 @@ class Model(Actor):
         # Imported here, so that only the process that runs the model needs (and holds) ONNX Runtime.
         from .session import Session
 
-        cores = max(1, len(self.context.cores))
-        threads = self.threads or cores
-        self.session = Session(self.path, threads=threads, spin=threads <= cores, providers=self.providers)
+        planned = self.context.threads
+        threads = self.threads or planned
+        self.session = Session(self.path, threads=threads, spin=threads <= planned, providers=self.providers)
 
     def infer(self, inputs: Any) -> Any:
         """Run the model once.
