@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..shm.bell import now_ns
-from ..shm.lane import Consumer, Producer
+from ..shm.lane import STREAM_SLOTS, Consumer, Producer
 from .endpoint import Endpoint
 from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire
 from .message import Kind, read_header
@@ -20,14 +20,14 @@ from .routing import Routing
 CALL_CAPACITY = 256
 _LATEST_NS = (1 << 63) - 1
 REPLY_CAPACITY = 256
-# Half of a reply lane is kept for single answers, so this many calls always find room for theirs.
-MOST_CALLS = REPLY_CAPACITY // 2
+# Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
+MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
 
 
 class Pending:
     """One call in flight. `arrived` holds (kind, value or error) of what has come back; `notify` says so."""
 
-    __slots__ = ("arrived", "entry", "notify", "request", "route", "span", "trace_high", "trace_low")
+    __slots__ = ("_items", "_lane", "arrived", "entry", "notify", "request", "route", "trace_high", "trace_low")
 
     def __init__(
         self, request: int, route: int, entry: Producer, trace: tuple[int, int], notify: Callable[[], None]
@@ -38,6 +38,20 @@ class Pending:
         self.trace_high, self.trace_low = trace
         self.notify = notify
         self.arrived: deque[tuple[Kind, Any]] = deque()
+        self._lane: Consumer | None = None
+        self._items = 0
+
+    def came_by(self, lane: Consumer) -> None:
+        """Notes who answers."""
+        self._lane = lane
+
+    def take(self) -> tuple[Kind, Any]:
+        """The oldest of what has arrived. Of a stream this many more may be sent: who answers is told."""
+        kind, value = self.arrived.popleft()
+        if kind == Kind.ITEM and self._lane is not None:
+            self._items += 1
+            self._lane.note_read(self.request, self._items)
+        return kind, value
 
 
 class Caller:
@@ -86,11 +100,19 @@ class Caller:
             raise Overloaded(
                 f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
             )
-        self._last_request += 1
+        self._last_request = self._next_request()
         pending = Pending(self._last_request, route, entry, trace if any(trace) else _new_trace(), notify)
         self._pending[pending.request] = pending
         self._write(pending, Kind.DATA, parcel, deadline_ns)
         return pending
+
+    def _next_request(self) -> int:
+        """A number whose slot no other call in flight has."""
+        busy = {request % STREAM_SLOTS for request in self._pending}
+        number = self._last_request + 1
+        while number % STREAM_SLOTS in busy:
+            number += 1
+        return number
 
     def _entry(self, route: int) -> Producer:
         actor = self._routing.spec.routes[route].entry.actor
@@ -146,6 +168,7 @@ class Caller:
             else:
                 value = self._endpoint.open(lane, header, lane.segment.bytes[offset : offset + 256], lane.cursor)
                 kind = Kind(header.kind)
+                pending.came_by(lane)
                 self._arrive(pending, kind, error_from_wire(*value) if kind == Kind.ERROR else value)
         except SlabwireError as error:
             if pending is not None:

@@ -39,7 +39,7 @@ class AsyncCalls:
                 await _arrival(arrived, deadline_ns, target)
             finally:
                 self._caller.cancel(pending)
-            return result_of(*pending.arrived.popleft())
+            return result_of(*pending.take())
 
     async def stream(
         self,
@@ -64,7 +64,7 @@ class AsyncCalls:
 async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncIterator[Any]:
     while True:
         while pending.arrived:
-            kind, value = pending.arrived.popleft()
+            kind, value = pending.take()
             if kind == Kind.END:
                 return
             yield result_of(kind, value)

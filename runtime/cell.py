@@ -79,6 +79,12 @@ class Cell:
     def has_input(self) -> bool:
         return any(lane.available() for lane in self.inlets)
 
+    def next_deadline_ns(self) -> int:
+        """The earliest deadline among the records that are next in their lanes; 0 if none has one."""
+        waiting = (lane for lane in self.inlets if lane.available())
+        headers = (read_header(lane.segment.bytes, lane.offset()) for lane in waiting)
+        return min((header.deadline_ns for header in headers if header.deadline_ns), default=0)
+
     def can_progress(self) -> bool:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
         if self.outlets.can_shed():
@@ -268,7 +274,7 @@ class Cell:
     def forget_caller(self, endpoint: int, lanes: list[int]) -> None:
         """A client is gone: its lanes, and its work in flight."""
         self.inlets = [lane for lane in self.inlets if lane.lane not in lanes]
-        self.outlets.replies.pop(endpoint, None)
+        self.outlets.forget_caller(endpoint)
         for lane in lanes:
             self.calls_from_clients.pop(lane, None)
         if self._blocked is not None and self._blocked[1].lane in lanes:

@@ -63,7 +63,7 @@ class Client:
         except BaseException:
             self._cancel(pending)
             raise
-        return result_of(*pending.arrived.popleft())
+        return result_of(*pending.take())
 
     def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
         """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
@@ -76,7 +76,7 @@ class Client:
         try:
             while True:
                 self._wait(pending, deadline_ns, target)
-                kind, value = pending.arrived.popleft()
+                kind, value = pending.take()
                 if kind == Kind.END:
                     return
                 yield result_of(kind, value)

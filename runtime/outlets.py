@@ -18,6 +18,9 @@ from .spec import EdgeSpec
 from .stats import CellStats
 from .work import REPLY_KEY, Dispatch, Work
 
+# Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
+STREAM_WINDOW = 64
+
 
 class Outlets:
     """Sends for one actor instance. An output that finds no room waits in the outbox of the input that caused it.
@@ -46,6 +49,7 @@ class Outlets:
             self._leaving[port.port] = routing.number[port], routing.edges_from(port)
         self._reply_ports = [route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes]
         self._turn = 0
+        self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
         # What the actor emits outside of any input.
@@ -114,9 +118,7 @@ class Outlets:
         dispatch, deadline = work.outbox[0], work.header.deadline_ns
         if dispatch.edge == REPLY_KEY:
             producer = self.replies.get(work.header.reply_to)
-            if producer is None or (dispatch.kind == Kind.ITEM and not _has_room_for_item(producer)):
-                return producer is None
-            return dispatch.parcel.can_go(producer)
+            return producer is None or self._has_room(producer, work.header, dispatch)
         return bool(deadline and now_ns() >= deadline) or any(
             dispatch.parcel.can_go(producer) for producer in self.edges[dispatch.edge]
         )
@@ -140,14 +142,30 @@ class Outlets:
         producer = self.replies.get(reply_to)
         if producer is None:
             return True  # the caller is gone
-        # Items may fill half of the lane: the rest is kept for the single answers of other calls, of which a caller
-        # has no more in flight than that. So a caller that does not read stops its own streams and nobody else.
-        if dispatch.kind == Kind.ITEM and not _has_room_for_item(producer):
-            return False
-        if not dispatch.parcel.can_go(producer):
+        if not self._has_room(producer, work.header, dispatch):
             return False
         self._write(producer, work, dispatch, 0)
+        if dispatch.kind == Kind.ITEM:
+            self._items[work.header.key] = self._items.get(work.header.key, 0) + 1
+        else:
+            self._items.pop(work.header.key, None)
         return True
+
+    def _has_room(self, producer: Producer, header: Header, dispatch: Dispatch) -> bool:
+        """Whether the caller takes one more record.
+
+        A stream runs ahead of its reader by a window. All streams together may fill half of the lane: the rest is kept
+        for single answers, of which a caller awaits no more than that. So a caller that does not read a stream stops
+        that stream, and nobody else.
+        """
+        if dispatch.kind == Kind.ITEM:
+            half = producer.capacity // 2
+            if producer.room(half + 1) <= half:
+                return False
+            read = producer.items_read(header.request)
+            if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
+                return False
+        return dispatch.parcel.can_go(producer)
 
     def _choose(self, dispatch: Dispatch, header: Header) -> Producer:
         """A lane of the edge. Of several, the one with the least waiting; the items of one stream stay together."""
@@ -230,8 +248,15 @@ class Outlets:
             # Answered at once, past the outbox, at whose front the dropped message still stands.
             self._reply(work, Dispatch(parcel, Kind.ERROR, 0, 0, REPLY_KEY, work.ordinal))
 
+    def forget_caller(self, endpoint: int) -> None:
+        """A caller is gone."""
+        self.replies.pop(endpoint, None)
+        for key in [each for each in self._items if each[0] == endpoint]:
+            del self._items[key]
+
     def forward_cancel(self, header: Header) -> None:
         """Tells the next hops of a request that nobody waits for it. A full lane may miss it: it costs only work."""
+        self._items.pop(header.key, None)
         work = Work(header, 0, 0, 0)
         dispatch = Dispatch(Parcel(None, self._endpoint.pool), Kind.CANCEL, 0, 0, 0, 0)
         for number, producers in self.edges.items():
@@ -263,9 +288,3 @@ def _is_sound(producer: Producer) -> bool:
     except CorruptLane:
         return False
     return True
-
-
-def _has_room_for_item(producer: Producer) -> bool:
-    """Items may fill half of a caller's lane."""
-    half = producer.capacity // 2
-    return producer.room(half + 1) > half

@@ -45,7 +45,7 @@ class Tap:
                 while not pending.arrived:
                     if not self._take_one():
                         await self._sleep(deadline_ns, target)
-                kind, value = pending.arrived.popleft()
+                kind, value = pending.take()
                 self.is_clean = kind != Kind.ITEM
                 yield kind, result_of(kind, value)
                 if kind in (Kind.END, Kind.REPLY):

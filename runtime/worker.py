@@ -260,7 +260,8 @@ class Worker:
         while len(idle) < len(self.cells) and not progressed:
             ready = [name for name, cell in self.cells.items() if name not in idle and cell.is_ready()]
             started = now_ns()
-            name = self._queue.pick(ready, {}, started)
+            deadlines = {name: self.cells[name].next_deadline_ns() for name in ready}
+            name = self._queue.pick(ready, deadlines, started)
             if name is None:
                 break
             if self.cells[name].step(started + QUANTUM_NS):

@@ -18,6 +18,9 @@ from .layout import WORD_NBYTES, Group, Layout, Word
 from .segment import Segment
 
 RECORD_NBYTES = 256
+# Streams that one lane can carry at a time, each with a count of what its reader has read.
+STREAM_SLOTS = 128
+_LOW_HALF = (1 << 32) - 1
 _LENT_NBYTES = 64
 _LENT = struct.Struct("<QIIQQQ")
 _LENT_REST = struct.Struct("<IIQQQ")
@@ -59,6 +62,19 @@ LANE = Layout(
             ),
         ),
         rows="leases",
+    ),
+    Group(
+        "read_rows",
+        "consumer",
+        (
+            Word(
+                "read",
+                "of the stream in this slot: its number, and how many of its items were read",
+                "producer",
+                pairs_with="waiting_for of the producer's bell",
+            ),
+        ),
+        rows=STREAM_SLOTS,
     ),
     Group(
         "ring",
@@ -111,6 +127,7 @@ class Producer:
         placed = segment.placed
         self._head_word, self._tail_word = placed.word("head"), placed.word("tail")
         self._lent, self._released = placed["lent"], placed.word("released")
+        self._read = placed.word("read")
         self._ring = placed["record"]
         self.capacity, self.leases = _parameters(segment)
         self.head = self._words[self._head_word]
@@ -181,6 +198,11 @@ class Producer:
     def stats(self) -> dict[str, int]:
         return {"published": self.head, "waiting": self.waiting, "capacity": self.capacity, "lent": len(self.holders)}
 
+    def items_read(self, stream: int) -> int:
+        """How many items of a stream its reader has read; 0 if it has not begun."""
+        word = self._words[self._read + stream % STREAM_SLOTS]  # pairs with: Consumer.note_read
+        return word & _LOW_HALF if word >> 32 == stream & _LOW_HALF else 0
+
     def record(self, sequence: int) -> memoryview:
         """A published record that has not been overwritten: one of the last `capacity`."""
         start = self._ring + (sequence % self.capacity) * RECORD_NBYTES
@@ -213,6 +235,7 @@ class Consumer:
         placed = segment.placed
         self._head_word, self._tail_word = placed.word("head"), placed.word("tail")
         self._released = placed.word("released")
+        self._read = placed.word("read")
         self._ring = placed["record"]
         self.capacity, self.leases = _parameters(segment)
         self.tail = self.cursor = self._words[self._tail_word]
@@ -253,6 +276,12 @@ class Consumer:
         self.cursor += 1
         self.tail = self.cursor
         self._words[self._tail_word] = self.tail  # pairs with: Producer.room
+        self.producer.ring(ROOM)
+
+    def note_read(self, stream: int, items: int) -> None:
+        """Tells how many items of a stream have been read in all. Any thread, one at a time for each stream."""
+        word = (stream & _LOW_HALF) << 32 | items & _LOW_HALF
+        self._words[self._read + stream % STREAM_SLOTS] = word  # pairs with: Producer.items_read
         self.producer.ring(ROOM)
 
     def release(self, row: int, generation: int) -> None:

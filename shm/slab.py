@@ -152,8 +152,8 @@ class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
     `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block
-    first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG_BLOCKS=1) overwrites blocks that come back, so
-    that whoever still looks at one sees it.
+    first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG_BLOCKS=1) overwrites blocks that come
+    back, so that whoever still looks at one sees it.
     """
 
     def __init__(

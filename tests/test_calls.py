@@ -268,3 +268,42 @@ def test_a_closed_client_says_so(running: Any) -> None:
 def test_a_graph_that_is_not_there(running: Any) -> None:
     with pytest.raises(slabwire.Disconnected, match=r"stagee.*did you mean 'stage'"):
         slabwire.connect("stagee")
+
+
+def test_a_slow_reader_stops_its_own_stream_alone(running: Any, client: Any, tmp_path: Path) -> None:
+    """However often others read, no more than a window of a stream waits for a reader that does not."""
+    stream = client.stream("streams.forever", str(tmp_path / "mark"))
+    assert next(stream) == 0
+    for i in range(300):
+        assert client.call("echo.echo", i) == i
+        assert list(client.stream("streams.upto", 2)) == [0, 1]
+    (pending,) = client._connection.caller._pending.values()
+    assert 0 < len(pending.arrived) <= 64
+    assert [next(stream) for _ in range(1000)] == list(range(1, 1001))
+    stream.close()
+
+    async def talk() -> None:
+        async with slabwire.connect_async(running.name) as other:
+            items = other.stream("streams.forever", str(tmp_path / "other"))
+            assert await anext(items) == 0
+            for i in range(100):
+                await other.call("echo.echo", i)
+            (waiting,) = other._connection.caller._pending.values()
+            assert len(waiting.arrived) <= 64
+            await items.aclose()
+
+    asyncio.run(talk())
+
+
+def test_a_stream_that_nobody_starts_is_no_work(running: Any, client: Any) -> None:
+    client.stream("streams.forever", "/nowhere")
+    assert client.call("echo.echo", 1) == 1
+    assert all(actor["in_flight"] == 0 for worker in running.status()["workers"] for actor in worker["actors"])
+    with pytest.raises(slabwire.UnknownPort):
+        client.stream("streams.nowhere")
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, float("nan")])
+def test_a_timeout_that_is_no_time(client: Any, timeout_s: float) -> None:
+    with pytest.raises(slabwire.MessageError, match="timeout_s"):
+        client.call("echo.echo", 1, timeout_s=timeout_s)

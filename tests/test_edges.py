@@ -128,7 +128,7 @@ def test_a_full_edge_drops_what_its_policy_says(tmp_path: Path, when_full: str, 
     with graph.run() as running:
         with pytest.raises(slabwire.EdgeFull):
             running.client.call("emits.go", 0, times=20)
-        assert sender(running)["dropped"] == 20 - len(kept)
+        wait_until(lambda: sender(running)["dropped"] == 20 - len(kept))
         Path(f"{path}.go").touch()
         wait_until(lambda: len(seen(path)) == len(kept))
     assert seen(path) == kept
