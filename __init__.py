@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .runtime.actor import Actor, Context, Output, batched, private, resumable
     from .runtime.async_client import AsyncClient, connect_async
+    from .runtime.async_remote import AsyncRemoteClient
     from .runtime.client import Client, connect
     from .runtime.errors import (
         Cancelled,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         UnknownPort,
     )
     from .runtime.graph import Graph
+    from .runtime.remote import RemoteClient
     from .runtime.running import Running
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Actor",
     "AsyncClient",
+    "AsyncRemoteClient",
     "Cancelled",
     "Client",
     "Context",
@@ -57,6 +60,7 @@ __all__ = [
     "Output",
     "Overloaded",
     "ProtocolError",
+    "RemoteClient",
     "Running",
     "SlabwireError",
     "StartError",
@@ -71,6 +75,7 @@ __all__ = [
 _HOMES = {
     "Actor": "runtime.actor",
     "AsyncClient": "runtime.async_client",
+    "AsyncRemoteClient": "runtime.async_remote",
     "Cancelled": "runtime.errors",
     "Client": "runtime.client",
     "Context": "runtime.actor",
@@ -89,6 +94,7 @@ _HOMES = {
     "Output": "runtime.actor",
     "Overloaded": "runtime.errors",
     "ProtocolError": "runtime.errors",
+    "RemoteClient": "runtime.remote",
     "Running": "runtime.running",
     "SlabwireError": "runtime.errors",
     "StartError": "runtime.errors",

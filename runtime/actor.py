@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -56,7 +56,7 @@ class Binding(Protocol):
 
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
-    ) -> AsyncIterator[Any]: ...
+    ) -> AsyncGenerator[Any, None]: ...
 
     @property
     def context(self) -> Context: ...
@@ -163,7 +163,9 @@ class Actor:
         """
         return await self._bound("call").call(target, args, fields, timeout_s)
 
-    def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> AsyncIterator[Any]:
+    def stream(
+        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+    ) -> AsyncGenerator[Any, None]:
         """The items of another port's stream; leaving the loop cancels the rest."""
         return self._bound("stream").stream(target, args, fields, timeout_s)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -53,7 +53,9 @@ class AsyncClient:
         _ = self._open
         return await self.calls.call(target, args, fields, deadline_of(timeout_s))
 
-    def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> AsyncIterator[Any]:
+    def stream(
+        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+    ) -> AsyncGenerator[Any, None]:
         """The items of a stream, as they come; closing the iterator cancels the rest."""
         _ = self._open
         return self.calls.stream(target, args, fields, deadline_of(timeout_s))

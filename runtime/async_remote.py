@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -71,7 +71,7 @@ class AsyncRemoteClient:
 
     async def stream(
         self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The items of a stream, as they come; closing the iterator cancels the rest."""
         deadline_ns = deadline_of(timeout_s)
         pending, came = await self._begin(target, args, fields, deadline_ns, stream=True)

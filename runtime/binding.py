@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
@@ -45,7 +45,7 @@ class CellBinding:
 
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         return self._calls.stream(target, args, fields, self._deadline(timeout_s), self._trace())
 
     @property

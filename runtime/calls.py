@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from ..shm.bell import now_ns
@@ -48,7 +48,7 @@ class AsyncCalls:
         fields: dict[str, Any],
         deadline_ns: int,
         trace: tuple[int, int] = (0, 0),
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The items, as they come; closing the iterator cancels the rest."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=True)
         async with self._places:
@@ -61,7 +61,7 @@ class AsyncCalls:
                 self._caller.cancel(pending)
 
 
-async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncIterator[Any]:
+async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncGenerator[Any, None]:
     while True:
         while pending.arrived:
             kind, value = pending.take()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -65,12 +65,14 @@ class Client:
             raise
         return result_of(*pending.take())
 
-    def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
+    def stream(
+        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+    ) -> Generator[Any, None, None]:
         """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
         message = self._message(target, args, fields, stream=True)
         return self._items(target, message, deadline_of(timeout_s))
 
-    def _items(self, target: str, message: dict[str, Any], deadline_ns: int) -> Iterator[Any]:
+    def _items(self, target: str, message: dict[str, Any], deadline_ns: int) -> Generator[Any, None, None]:
         # The work begins with the first `next`: an iterator that nobody starts is never told that it ends.
         pending = self._begin(target, message, deadline_ns)
         try:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,20 +69,25 @@ class RemoteClient:
         Disconnected, or what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
-        pending, came = self._begin(target, args, fields, deadline_ns, stream=False)
+        payload = self._packed(target, args, fields, deadline_ns, stream=False)
+        pending, came = self._begin(target, payload, deadline_ns, stream=False)
         try:
             self._wait(pending, came, deadline_ns, target)
         finally:
             self._cancel(pending)
         return result_of(*pending.arrived.popleft())
 
-    def stream(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Iterator[Any]:
+    def stream(
+        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+    ) -> Generator[Any, None, None]:
         """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
         deadline_ns = deadline_of(timeout_s)
-        pending, came = self._begin(target, args, fields, deadline_ns, stream=True)
-        return self._items(pending, came, deadline_ns, target)
+        payload = self._packed(target, args, fields, deadline_ns, stream=True)
+        # The work begins later, with the first `next`; the caller may change its arrays meanwhile.
+        return self._items(target, [bytes(each) for each in payload], deadline_ns)
 
-    def _items(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> Iterator[Any]:
+    def _items(self, target: str, payload: list[Any], deadline_ns: int) -> Generator[Any, None, None]:
+        pending, came = self._begin(target, payload, deadline_ns, stream=True)
         try:
             while True:
                 self._wait(pending, came, deadline_ns, target)
@@ -96,18 +101,19 @@ class RemoteClient:
         finally:
             self._cancel(pending)
 
-    def _begin(
+    def _packed(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
-    ) -> tuple[Pending, threading.Event]:
+    ) -> list[Any]:
+        """The payload of a request. Raises for what does not fit the port: what there is was told at the welcome."""
         self._check_open()
         self._pump()  # the graph may have gone, or come back, while nobody listened
         if not self._session.is_ready:
             self._await_welcome(deadline_ns)
-        payload = self._session.pack(target, args, fields, stream=stream)
-        if stream:
-            payload = [
-                bytes(each) for each in payload
-            ]  # the caller goes on before it is sent, and may change its arrays
+        return self._session.pack(target, args, fields, stream=stream)
+
+    def _begin(
+        self, target: str, payload: list[Any], deadline_ns: int, *, stream: bool
+    ) -> tuple[Pending, threading.Event]:
         came = threading.Event()
         with self._lock:
             timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -39,10 +40,11 @@ class Echo(Actor):
         return {"x": x, "y": y}
 
     def norm(self, point: Point) -> float:
-        return (point.x**2 + point.y**2) ** 0.5
+        return math.hypot(point.x, point.y)
 
     def grey(self, image: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-        return image.mean(axis=2)
+        grey: np.ndarray = image.mean(axis=2, dtype=np.float32)
+        return grey
 
     def nothing(self) -> None:
         return None
@@ -237,7 +239,7 @@ class Hooks(Actor):
 
     async def on_start(self) -> None:
         await asyncio.sleep(0)
-        self.started = await self.call("echo.echo", "started")
+        self.started: str = await self.call("echo.echo", "started")
 
     def on_stop(self) -> None:
         self.path.write_text("stopped")

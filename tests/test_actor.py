@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,10 +77,6 @@ class Scale(Actor):
     def recognise(self, crops: list[Box]) -> list[str]:
         return [str(each.left) for each in crops]
 
-    @batched
-    async def later(self, items: list[int]) -> list[int]:
-        return items
-
     async def slow(self, n: int) -> str:
         return str(n)
 
@@ -107,7 +103,7 @@ SPECS = Scale.__handlers__
 
 
 def test_public_methods_are_handlers_in_order() -> None:
-    names = "image blend anything tick boxes upto returned on_and_on recognise later slow slowly"
+    names = "image blend anything tick boxes upto returned on_and_on recognise slow slowly"
     assert list(SPECS) == names.split()
     assert SPECS["image"].summary == "Pixels to numbers."
 
@@ -118,7 +114,6 @@ def test_kinds_and_results() -> None:
     assert kinds["upto"] == kinds["returned"] == kinds["on_and_on"] == ("generator", "int")
     assert kinds["slow"] == ("coroutine", "str")
     assert kinds["slowly"] == ("async_generator", "int")
-    assert kinds["later"] == ("coroutine", "int")
 
 
 def test_resumable_is_told_what_was_sent() -> None:
@@ -311,7 +306,7 @@ class _Binding:
     async def call(self, target: str, args: Any, fields: Any, timeout_s: float | None) -> Any:
         return target, args, fields, timeout_s
 
-    async def stream(self, target: str, args: Any, fields: Any, timeout_s: float | None) -> AsyncIterator[Any]:
+    async def stream(self, target: str, args: Any, fields: Any, timeout_s: float | None) -> AsyncGenerator[Any, None]:
         yield target, args, fields, timeout_s
 
     @property

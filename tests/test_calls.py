@@ -99,7 +99,11 @@ def test_strided_tensors_arrive_whole(client: Any) -> None:
 
 
 def test_tensors_may_stand_anywhere_in_a_message(client: Any) -> None:
-    sent = {"a": [np.arange(5), {"b": np.ones((500, 500))}], "c": "between", "d": np.zeros(100_000, np.uint8)}
+    sent: dict[str, Any] = {
+        "a": [np.arange(5), {"b": np.ones((500, 500))}],
+        "c": "between",
+        "d": np.zeros(100_000, np.uint8),
+    }
     back = client.call("echo.echo", sent)
     assert np.array_equal(back["a"][0], sent["a"][0])
     assert np.array_equal(back["a"][1]["b"], sent["a"][1]["b"])
@@ -283,12 +287,12 @@ def test_a_slow_reader_stops_its_own_stream_alone(running: Any, client: Any, tmp
     stream.close()
 
     async def talk() -> None:
-        async with slabwire.connect_async(running.name) as other:
+        async with slabwire.AsyncClient(running.name) as other:
             items = other.stream("streams.forever", str(tmp_path / "other"))
             assert await anext(items) == 0
             for i in range(100):
                 await other.call("echo.echo", i)
-            (waiting,) = other._connection.caller._pending.values()
+            (waiting,) = other._open.caller._pending.values()
             assert len(waiting.arrived) <= 64
             await items.aclose()
 
