@@ -25,6 +25,7 @@ class AsyncClient:
     def __init__(self, name: str) -> None:
         self.name = name
         self._connection: LocalConnection | None = None
+        self._gone: Disconnected | None = None
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected if no such graph runs."""
@@ -40,6 +41,8 @@ class AsyncClient:
     def _open(self) -> LocalConnection:
         if self._connection is None:
             raise Disconnected(f"this client of graph {self.name!r} is not open; use `async with`")
+        if self._gone is not None:
+            raise self._gone
         return self._connection
 
     @property
@@ -67,8 +70,9 @@ class AsyncClient:
         connection.bell.unpark()
         try:
             connection.take_in()
-        except Disconnected:
+        except Disconnected as gone:
             self._loop.remove_reader(connection.link.channel.fileno())
+            self._gone = gone
             return
         self._park()
 

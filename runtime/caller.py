@@ -182,7 +182,9 @@ class Caller:
         pending.notify()
 
     def close(self) -> None:
-        """Lets go of all lanes."""
+        """Cancels what is in flight and lets go of all lanes."""
+        for pending in list(self._pending.values()):
+            self.cancel(pending)
         self._entries.clear()
         self.replies.clear()
         self._pending.clear()

@@ -27,6 +27,10 @@ logger = logging.getLogger("slabwire")
 
 # How many cancelled requests are remembered, for messages of theirs that are still on the road.
 _REMEMBERED_CANCELS = 1024
+# All inputs in flight are counted up when a process dies, though one alone may be to blame. From the third attempt on
+# each is handled alone, so that only that one goes on counting; one that has run this long is not to blame.
+_ALONE_FROM_ATTEMPT = 3
+PROVEN_AFTER_NS = 5_000_000_000
 
 
 class Cell:
@@ -67,6 +71,8 @@ class Cell:
         self._redelivered: deque[Work] = deque()
         self._cancelled: OrderedDict[tuple[int, int], None] = OrderedDict()
         self._turn = 0
+        self._heeded: dict[int, int] = {}  # lane to the record up to which it was searched for cancels
+        self._alone: Work | None = None
 
     # -- what the worker's loop asks ---------------------------------------------------------------------------------
 
@@ -89,13 +95,37 @@ class Cell:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
         if self.outlets.can_shed():
             return True
+        if self._has_unheeded():
+            return True
         if self._blocked is not None:
             return self.outlets.could_go(self._blocked[0])
-        return (
-            bool(self._redelivered)
-            or self._runs.can_progress()
-            or any(lane.available() and not self._holds_up(lane) for lane in self.inlets)
-        )
+        if self._runs.can_progress():
+            return True
+        if self._stands_alone():
+            return False
+        if self._redelivered:
+            return self._can_redeliver()
+        return any(lane.available() and not self._holds_up(lane) for lane in self.inlets)
+
+    def _has_unheeded(self) -> bool:
+        """Whether records came, behind others that must wait, which nobody has searched for cancels."""
+        held = (lane for lane in self.inlets if lane.cursor != lane.head)
+        return any(lane.look() > max(lane.cursor + 1, self._heeded.get(lane.lane, 0)) for lane in held)
+
+    def _heed_cancels(self) -> bool:
+        """Ends what callers have lost interest in, though their word lies behind inputs that must wait."""
+        heeded = False
+        for lane in self.inlets:
+            if lane.cursor == lane.head:
+                continue
+            end = lane.look()
+            for sequence in range(max(lane.cursor, self._heeded.get(lane.lane, 0)), end):
+                header = read_header(lane.segment.bytes, lane.offset_of(sequence))
+                if header.kind == Kind.CANCEL and header.key not in self._cancelled:
+                    self._cancel(header)
+                    heeded = True
+            self._heeded[lane.lane] = end
+        return heeded
 
     def _holds_up(self, lane: Consumer) -> bool:
         """Whether the next record of a lane must wait for one of the inputs in flight."""
@@ -118,19 +148,35 @@ class Cell:
     def next_wake_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
         blocked = self._blocked[0].header.deadline_ns if self._blocked else 0
-        return min(filter(None, (blocked, self._runs.next_due_ns())), default=0)
+        alone = self._alone.started_ns + PROVEN_AFTER_NS if self._alone is not None else 0
+        return min(filter(None, (blocked, alone, self._runs.next_due_ns())), default=0)
 
     def step(self, until_ns: int) -> bool:
         """Does work for about as long as `until_ns` says, on CLOCK_MONOTONIC; True if it did any."""
         progressed = self._flush()
         while self._blocked is None:
             advanced = self._runs.are_any and self._runs.advance()
-            if not (self._redelivered and self._redeliver_next()) and not self._take_next():
-                return progressed or advanced
+            if not self._begin_next():
+                return self._heed_cancels() or progressed or advanced
             progressed = True
             if now_ns() >= until_ns:
-                break
-        return progressed
+                return True
+        return self._heed_cancels() or progressed
+
+    def _begin_next(self) -> bool:
+        """Begins one input; False if there is none, or it must wait for those in flight."""
+        if self._stands_alone():
+            return False
+        return self._redeliver_next() if self._redelivered else self._take_next()
+
+    def _stands_alone(self) -> bool:
+        """Whether an input is handled with no other beside it, for it may be what this actor has died of, twice."""
+        if self._alone is not None and (self._alone.finished or now_ns() > self._alone.started_ns + PROVEN_AFTER_NS):
+            self._alone = None
+        return self._alone is not None
+
+    def _can_redeliver(self) -> bool:
+        return self._redelivered[0].attempt < _ALONE_FROM_ATTEMPT or not self._runs.are_any
 
     def _flush(self) -> bool:
         """Lets outputs go that waited for room; True if any input got on by it."""
@@ -202,6 +248,8 @@ class Cell:
         header = work.header
         if self._cancelled and header.reply_to and header.key in self._cancelled:
             return Cancelled("its caller cancelled it")
+        if header.reply_to and not self.outlets.knows(header.reply_to):
+            return Cancelled("its caller is gone")
         if header.deadline_ns and now_ns() > header.deadline_ns:
             self._stats.count("expired")
             return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
@@ -254,12 +302,16 @@ class Cell:
     # -- callers -----------------------------------------------------------------------------------------------------
 
     def _cancel(self, header: Header) -> None:
+        if header.key in self._cancelled:
+            return
         self._stats.count("cancelled")
         self._cancelled[header.key] = None
         if len(self._cancelled) > _REMEMBERED_CANCELS:
             self._cancelled.popitem(last=False)
         self.outlets.forward_cancel(header)
         self._runs.cancel(header.key)
+        if self._blocked is not None and self._blocked[0].header.key == header.key:
+            self._blocked[0].outbox.clear()
 
     def corrupt_callers(self) -> set[int]:
         """The clients whose lanes hold impossible words."""
@@ -291,6 +343,8 @@ class Cell:
     def _redeliver_next(self) -> bool:
         """Handles again what a predecessor had begun; False if there is no place for it yet."""
         work = self._redelivered[0]
+        if not self._can_redeliver():
+            return False
         lane = next((each for each in self.inlets if each.lane == work.lane), None)
         if lane is None:
             if work.row:
@@ -301,6 +355,8 @@ class Cell:
                 return False
         else:
             self._begin_again(work, lane)
+            if work.attempt >= _ALONE_FROM_ATTEMPT and not work.finished:
+                self._alone = work
         self._stats.count("redelivered")
         self._redelivered.popleft()
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,8 @@ class Client:
     def __init__(self, name: str) -> None:
         self.name = name
         self._connection = LocalConnection(name, may_spin=len(os.sched_getaffinity(0)) > 1)
-        self._lock = threading.RLock()  # guards the connection
+        self._lock = threading.Lock()  # guards the connection
+        self._given_up: deque[Pending] = deque()
         self._receiving = threading.Lock()  # held by the one thread that receives
         self._news = threading.Condition()
         self._followers = 0
@@ -94,13 +96,24 @@ class Client:
 
     def _begin(self, target: str, message: dict[str, Any], deadline_ns: int) -> Pending:
         with self._lock:
+            self._tell_given_up()
             caller = self._connection.caller
             return caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers)
 
     def _cancel(self, pending: Pending) -> None:
-        with self._lock:
-            if not self._closed:
-                self._connection.caller.cancel(pending)
+        """May run inside any other function, where the garbage collector ends an iterator: then whoever holds the lock
+        does it later.
+        """
+        self._given_up.append(pending)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._tell_given_up()
+            finally:
+                self._lock.release()
+
+    def _tell_given_up(self) -> None:
+        while self._given_up and not self._closed:
+            self._connection.caller.cancel(self._given_up.popleft())
 
     def _wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
         """Returns when something has arrived for `pending`: this thread receives, unless another one does already."""
@@ -114,7 +127,10 @@ class Client:
             else:
                 self._follow(pending, deadline_ns)
             if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
-                raise timed_out(target)
+                with self._lock:
+                    self._connection.caller.pump()  # so that what nobody waited for does not pile up
+                if not pending.arrived:
+                    raise timed_out(target)
 
     def _follow(self, pending: Pending, deadline_ns: int) -> None:
         left_s = (deadline_ns - now_ns()) / 1e9 if deadline_ns else _FOLLOW_S
@@ -137,6 +153,7 @@ class Client:
         while not (arrived or self._closed or (deadline_ns and now > deadline_ns)):
             if connection.caller.has_news():
                 with self._lock:
+                    self._tell_given_up()
                     connection.caller.pump()
             elif now > spin_until:
                 self._park(deadline_ns)

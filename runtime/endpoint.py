@@ -28,6 +28,17 @@ class _Nobody:
         """There is nobody to give it back to."""
 
 
+class _Relay:
+    """Holder of a forwarded block whose owner has gone: nobody here can look at it, but its lease must end."""
+
+    def __init__(self, consumer: Consumer, source: Source) -> None:
+        self._consumer = consumer
+        self._source = source
+
+    def returned(self) -> None:
+        self._consumer.release(self._source.row, self._source.generation)
+
+
 class Endpoint:
     """Built from what the supervisor offers: its bell, then peers' bells, lanes and slabs. One thread, but for leases.
 
@@ -52,7 +63,7 @@ class Endpoint:
         # A loan has one lease in a process, or the first of two to die would end it under the other. Only what a
         # predecessor left can be met twice: as a block it forwarded, and as an input that is handled again.
         self._adopted: WeakValueDictionary[Source, Lease] = WeakValueDictionary()
-        self.pool = Pool(self._grow, self.reap, limit_nbytes)
+        self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
 
     def take_offers(
         self, offers: list[dict[str, Any]], descriptors: list[int]
@@ -107,6 +118,10 @@ class Endpoint:
         answer = self.ask("grow", block_nbytes=block_nbytes, blocks=blocks)
         return self._readers[answer["slab"]]
 
+    def _shrink(self, slab: int) -> None:
+        self._readers.pop(slab, None)
+        self.ask("shrink", slab=slab)
+
     def _reader(self, slab: int) -> Slab:
         if slab not in self._readers:
             self.ask("view", slab=slab)
@@ -138,7 +153,7 @@ class Endpoint:
         """Finds holders for all that the predecessor lent; returns its own blocks that are out, by slab and index."""
         out: dict[int, dict[int, Block]] = {}
         own = {slab.identifier: slab for slab in self._inherited}
-        for producer in self.producers.values():
+        for producer in list(self.producers.values()):  # asking for a slab may bring news of others
             for lent in producer.unfinished:
                 if lent.source.lane in self.consumers:
                     needed[lent.source.lane].add(lent.source.row)
@@ -153,10 +168,13 @@ class Endpoint:
             producer.unfinished.clear()
         return out
 
-    def _forwarded(self, slab: int, block: int, source: Source) -> Lease:
+    def _forwarded(self, slab: int, block: int, source: Source) -> Lease | _Relay:
         lease = self._adopted.get(source)
         if lease is None:
-            reader = self._reader(slab)
+            try:
+                reader = self._reader(slab)
+            except StaleReference:
+                return _Relay(self.consumers[source.lane], source)
             lease = Lease(self.consumers[source.lane], source, reader, block, reader.generation(block), 0)
             self._adopted[source] = lease
         return lease
@@ -191,7 +209,9 @@ class Endpoint:
     def forwards(self) -> bool:
         """Whether somebody else's blocks wait here for their next readers: then ended leases are news."""
         return any(
-            isinstance(holder, Lease) for producer in self.producers.values() for _, holder in producer.holders.values()
+            isinstance(holder, Lease | _Relay)
+            for producer in self.producers.values()
+            for _, holder in producer.holders.values()
         )
 
     def drop(self, lanes: list[int], endpoint: int, slabs: list[int]) -> None:
@@ -201,11 +221,15 @@ class Endpoint:
             producer = self.producers.pop(lane, None)
             if producer is not None:
                 producer.end_all()
-        for slab in slabs:
-            self._readers.pop(slab, None)
+        self.forget_slabs(slabs)
         ringer = self.ringers.pop(endpoint, None)
         if ringer is not None:
             ringer.close()
+
+    def forget_slabs(self, slabs: list[int]) -> None:
+        """Their owner has given them back, or is gone. Leases of their blocks live on."""
+        for slab in slabs:
+            self._readers.pop(slab, None)
 
     def close(self) -> None:
         """Gives back all descriptors; memory goes when its last array has died."""

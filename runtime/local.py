@@ -18,6 +18,20 @@ from .spec import graph_from_plain
 from .switchboard import CLIENT_SLABS_NBYTES
 
 
+class _Tie:
+    """The connection that a client is known by. Its end means that all that was lent to the client has come back, so it
+    is kept by the client and by every array that was received.
+    """
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def __del__(self) -> None:
+        self._channel.close()
+
+
 class LocalConnection:
     """Built from a graph's name. One thread at a time; leases may end in any thread, at any time, also after `close`.
 
@@ -35,6 +49,7 @@ class LocalConnection:
             connection.close()
             raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
         self.link = Link(Channel(connection), self._heard)
+        self._tie: _Tie | None = _Tie(self.link.channel)
         self.endpoint = Endpoint(
             0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES
         )
@@ -57,6 +72,8 @@ class LocalConnection:
         return self.endpoint.bell
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "shrunk" in message:
+            self.endpoint.forget_slabs(message["shrunk"])
         offers = message.get("offer", [])
         if self.endpoint.bell is None and offers and offers[0]["what"] == "bell":
             self.endpoint.identifier = offers[0]["endpoint"]  # the first bell that a client is offered is its own
@@ -64,6 +81,8 @@ class LocalConnection:
             close_all(unwanted)
 
     def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+        if isinstance(end, Consumer):
+            end.keeps = self._tie
         self.caller.lane_opened(label, end)
 
     def take_in(self) -> bool:
@@ -78,6 +97,6 @@ class LocalConnection:
         return self.caller.pump()
 
     def close(self) -> None:
-        self.link.close()
         self.caller.close()
         self.endpoint.close()
+        self._tie = None

@@ -20,6 +20,8 @@ from .work import REPLY_KEY, Dispatch, Work
 
 # Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
 STREAM_WINDOW = 64
+# What an actor may have emitted outside of any input, to edges that are full.
+MOST_ON_OWN_ACCOUNT = 1024
 
 
 class Outlets:
@@ -60,6 +62,10 @@ class Outlets:
 
         Raises MessageError or OutOfMemory for a value that cannot be sent.
         """
+        if work is self.own_account and len(work.outbox) >= MOST_ON_OWN_ACCOUNT:
+            raise EdgeFull(
+                f"{MOST_ON_OWN_ACCOUNT} messages that were emitted outside of any input wait for room already"
+            )
         parcel = Parcel(value, self._endpoint.pool)
         self._dispatch(work, port, parcel, Kind.DATA, item=item or bool(work.header.flags & Flag.ITEM))
         work.ordinal += 1
@@ -106,6 +112,8 @@ class Outlets:
             dispatch = outbox[0]
             if not work.was_sent(dispatch.edge, dispatch.ordinal) and not self._publish(work, dispatch):
                 return False
+            if not outbox:
+                return True  # its caller was found to be gone
             outbox.popleft()
             if work.row and (not outbox or outbox[0].ordinal != dispatch.ordinal):
                 self._table.sent(work.row, dispatch.ordinal + 1)
@@ -118,10 +126,10 @@ class Outlets:
         dispatch, deadline = work.outbox[0], work.header.deadline_ns
         if dispatch.edge == REPLY_KEY:
             producer = self.replies.get(work.header.reply_to)
-            return producer is None or self._has_room(producer, work.header, dispatch)
-        return bool(deadline and now_ns() >= deadline) or any(
-            dispatch.parcel.can_go(producer) for producer in self.edges[dispatch.edge]
-        )
+            late = bool(deadline and now_ns() > deadline)
+            return producer is None or late or self._has_room(producer, work.header, dispatch)
+        producer = self._choose(dispatch, work.header)
+        return bool(deadline and now_ns() >= deadline) or dispatch.parcel.can_go(producer)
 
     def _publish(self, work: Work, dispatch: Dispatch) -> bool:
         """Sends it, or disposes of it as the edge's policy says; False if it must wait."""
@@ -136,20 +144,25 @@ class Outlets:
         return self._full(work, dispatch, edge)
 
     def _reply(self, work: Work, dispatch: Dispatch) -> bool:
-        reply_to = work.header.reply_to
-        if reply_to not in self.replies:
-            self._look_for_lanes()
-        producer = self.replies.get(reply_to)
-        if producer is None:
+        reply_to, deadline = work.header.reply_to, work.header.deadline_ns
+        if not self.knows(reply_to):
             return True  # the caller is gone
+        producer = self.replies[reply_to]
         if not self._has_room(producer, work.header, dispatch):
-            return False
+            # A caller that has given up, and does not even take in that it has, must hold up nobody.
+            return bool(deadline and now_ns() > deadline)
         self._write(producer, work, dispatch, 0)
         if dispatch.kind == Kind.ITEM:
             self._items[work.header.key] = self._items.get(work.header.key, 0) + 1
         else:
             self._items.pop(work.header.key, None)
         return True
+
+    def knows(self, caller: int) -> bool:
+        """Whether there is a way back to a caller. Its lanes are opened before it may call, but may lie unread."""
+        if caller not in self.replies:
+            self._look_for_lanes()
+        return caller in self.replies
 
     def _has_room(self, producer: Producer, header: Header, dispatch: Dispatch) -> bool:
         """Whether the caller takes one more record.
@@ -176,7 +189,7 @@ class Outlets:
             return producers[header.request % len(producers)]
         self._turn += 1
         turned = (producers[(self._turn + index) % len(producers)] for index in range(len(producers)))
-        return min(turned, key=lambda each: each.waiting)
+        return min(turned, key=lambda each: (not dispatch.parcel.can_go(each), each.waiting))
 
     def _write(self, producer: Producer, work: Work, dispatch: Dispatch, target: int) -> None:
         header = work.header

@@ -92,7 +92,7 @@ class Parcel:
         """Metadata that a record cannot hold goes behind a loan, once; a received block has no such room."""
         if self.holder is None or len(self.metadata) <= INLINE_NBYTES:
             return
-        if isinstance(self.holder, Lease) or self.holder.lends or len(self.metadata) > METADATA_NBYTES:
+        if isinstance(self.holder, Lease) or self.holder.has_metadata or len(self.metadata) > METADATA_NBYTES:
             raise _OutsideBlock
 
     def _settle(self, pool: Pool, copies: list[tuple[NDArray[Any], int]]) -> None:
@@ -111,6 +111,7 @@ class Parcel:
 
     def _append(self, block: Block, at: int) -> None:
         self.at = at
+        block.has_metadata = True
         block.bytes()[at : at + len(self.metadata)] = self.metadata
         self.flags |= Flag.IN_BLOCK
 

@@ -33,6 +33,7 @@ class Reception:
     def attach(self, party: Party, channel: Channel) -> None:
         """Serves a party from now on."""
         party.channel = channel
+        party.is_told = False
         asyncio.get_running_loop().add_reader(channel.fileno(), self._serve, party, channel)
 
     def detach(self, party: Party) -> None:
@@ -43,6 +44,7 @@ class Reception:
             loop.remove_writer(party.channel.fileno())
             party.channel.close()
             party.channel = None
+            party.is_told = False
 
     def _accept(self) -> None:
         """A client of the same user (or root) gets a party of its own."""

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .errors import StartError
 
+# How the pid file of a graph begins, so that no directory of somebody else's is ever taken for one.
+_MARK = "slabwire supervisor "
 # Of the path of a Unix socket (sun_path has 108 bytes with its terminating zero).
 LONGEST_SOCKET_PATH = 107
 
@@ -73,7 +75,12 @@ def _is_ours(directory: Path) -> bool:
     except OSError:
         return False
     private = stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o700
-    return private and status.st_uid == os.getuid() and (directory / "pid").is_file()
+    if not private or status.st_uid != os.getuid():
+        return False
+    try:
+        return (directory / "pid").read_text().startswith(_MARK)
+    except (OSError, ValueError):
+        return False
 
 
 def _is_locked(directory: Path) -> bool:
@@ -109,14 +116,14 @@ class RunDirectory:
             self._lock = os.open(self.path / "pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._take(name)
         os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+        os.write(self._lock, f"{_MARK}{os.getpid()}\n".encode())
         (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
 
     def _take(self, name: str) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = os.read(self._lock, 20).decode().strip()
+            pid = os.read(self._lock, 40).decode().strip().removeprefix(_MARK)
             os.close(self._lock)
             raise StartError(
                 f"a graph named {name!r} is running already (supervisor {pid}); stop it with `slabwire stop {name}`, "

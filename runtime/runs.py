@@ -11,7 +11,7 @@ from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
 from .answers import Answers
 from .batcher import Batcher
-from .errors import HandlerError, SlabwireError
+from .errors import Cancelled, DeadlineExceeded, HandlerError
 from .handler import Handler
 from .message import Flag
 from .outlets import Outlets
@@ -45,7 +45,7 @@ class Runs:
 
     @property
     def are_any(self) -> bool:
-        return bool(self._works)
+        return bool(self._works or self._generators or self._leaving)
 
     def has_place(self) -> bool:
         """Whether one more input may begin."""
@@ -82,6 +82,8 @@ class Runs:
             run = self._run_coroutine if handler.spec.kind == "coroutine" else self._run_async_generator
             token = current.set(work)
             work.task = self._loop.create_task(run(work, handler))
+            # One that is cancelled before its first step never comes to its end.
+            work.task.add_done_callback(lambda task: self._finish(work) if task.cancelled() else None)
             current.reset(token)
 
     def end(self, work: Work) -> None:
@@ -114,6 +116,10 @@ class Runs:
             work = self._generators.popleft()
             if work.finished:
                 continue
+            if work.header.deadline_ns and now_ns() > work.header.deadline_ns:
+                self._expire(work)
+                advanced = True
+                continue
             if not work.outbox or self._outlets.flush(work):
                 advanced = True
                 if not self._next_item(work):
@@ -125,6 +131,14 @@ class Runs:
                 self._run_batch(due)
             advanced |= bool(due)
         return advanced
+
+    def _expire(self, work: Work) -> None:
+        """The caller's time is over in the middle of a stream."""
+        work.outbox.clear()
+        with contextlib.suppress(Exception):
+            work.items.close()  # type: ignore[union-attr]
+        self._outlets.fail(work, DeadlineExceeded("the stream did not end within the caller's time"))
+        self._leave(work)
 
     def _next_item(self, work: Work) -> bool:
         """Sends one item; False if there are no more."""
@@ -159,8 +173,9 @@ class Runs:
     async def _run_coroutine(self, work: Work, handler: Handler) -> None:
         try:
             self._answers.give(work, handler, await handler.function(**self._arguments(work, handler)))
-        except asyncio.CancelledError:
-            work.cancelled = True
+        except asyncio.CancelledError as error:
+            if not work.cancelled:  # the handler awaited something that was cancelled: nobody cancelled the handler
+                self._answers.fail(work, Cancelled(f"{handler.owner}.{handler.spec.port}: {error or 'was cancelled'}"))
         except Exception as error:
             self._answers.fail(work, error)
         self._stats.end(work.started_ns, now_ns(), waited=True)
@@ -174,8 +189,9 @@ class Runs:
                     if work.outbox:
                         await self._room(work)
             self._end_stream(work, handler)
-        except asyncio.CancelledError:
-            work.cancelled = True
+        except asyncio.CancelledError as error:
+            if not work.cancelled:  # the handler awaited something that was cancelled: nobody cancelled the handler
+                self._answers.fail(work, Cancelled(f"{handler.owner}.{handler.spec.port}: {error or 'was cancelled'}"))
         except Exception as error:
             self._answers.fail(work, error)
         self._stats.end(work.started_ns, now_ns(), waited=True)
@@ -210,7 +226,7 @@ class Runs:
         """What a message brings to its batch, in a tuple; None, with an error to its caller, if it does not fit."""
         try:
             return (self._arguments(work, handler)[str(handler.field)],)
-        except SlabwireError as error:
+        except Exception as error:
             self._answers.fail(work, error)
             return None
 
@@ -228,7 +244,7 @@ class Runs:
         for work, result in zip(works, results, strict=True):
             try:
                 self._answers.give(work, handler, result)
-            except SlabwireError as error:
+            except Exception as error:
                 self._answers.fail(work, error)
 
     # -- ends --------------------------------------------------------------------------------------------------------

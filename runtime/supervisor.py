@@ -114,6 +114,9 @@ class Supervisor:
             often, within_s = worker.policy.intensity + 1, worker.policy.window_s
             self._give_up(f"{worker.name} died {often} times within {within_s:.0f} s: {worker.why()}")
         else:
+            if self.state == "starting":
+                self._give_up(f"{worker.name} could not start: {worker.why()}", worker.detail)
+                return
             end, restart = worker.last_exit, worker.policy.restart
             logger.info("%s ended (%s) and is not started again: restart=%r", worker.name, end, restart)
 
@@ -125,7 +128,7 @@ class Supervisor:
             self._respawn(worker)
 
     def _respawn(self, worker: WorkerProcess) -> None:
-        if self.state != "stopped" and not worker.is_alive:
+        if self.state != "stopped" and not worker.is_alive and not worker.told_to_stop:
             worker.restarts += 1
             self._spawn(worker)
 
@@ -233,6 +236,8 @@ class Supervisor:
         if verb == "ready":
             worker.became_ready()
             self._became_ready()
+            if self.state == "draining":
+                self._server.tell(worker_name, {"verb": "drain"})
         elif verb == "failed":
             worker.error, worker.detail = message["error"], message.get("detail", "")
         elif verb == "dead":

@@ -50,6 +50,7 @@ class Party:
     stats: Segment | None = None
     tables: dict[str, Segment] = field(default_factory=dict)
     routes: set[int] = field(default_factory=set)
+    is_told: bool = False  # whether the process that is there now was offered what there was when it asked
 
     def descriptors(self) -> list[int]:
         return [self.bell.fd, self.doorbell]
@@ -200,6 +201,8 @@ class Switchboard:
             self._offer_all(party)
         elif what == "grow":
             return {"slab": self._grow(party, message["block_nbytes"], message["blocks"])}
+        elif what == "shrink":
+            self._shrink(party, message["slab"])
         elif what == "view":
             slab = self.slabs.get(message["slab"])
             if slab is not None:
@@ -213,6 +216,7 @@ class Switchboard:
     def _offer_all(self, party: Party) -> None:
         """Everything that is a party's: at the start of a worker and of each successor, and of a client."""
         party.given.clear()
+        party.is_told = True
         offers = [self._bell_offer(party, party)]
         for instance, table in party.tables.items():
             offers.append(({"what": "inflight", "instance": instance}, [table.fd]))
@@ -274,6 +278,17 @@ class Switchboard:
         self._offer(party, [self._slab_offer(slab)])
         return slab.number
 
+    def _shrink(self, party: Party, number: int) -> None:
+        """Its owner needs a slab no more, and no block of it is out."""
+        slab = self.slabs.get(number)
+        if slab is None or slab.owner is not party:
+            raise ProtocolError(f"slab {number} is not one of {party.name}")
+        del self.slabs[number]
+        slab.segment.close()
+        for other in self.parties.values():
+            if other is not party:
+                _tell(other, {"shrunk": [number]}, [])
+
     def _open_route(self, party: Party, route: int) -> None:
         """Lanes from a caller to the entry of a route, and back to it from everybody who may answer."""
         allowed = len(self.routing.spec.routes) if party.instances else self.routing.spec.exposed
@@ -289,7 +304,7 @@ class Switchboard:
         for line in filter(None, lines):
             callee = line.producer if line.purpose == "reply" else line.consumer
             for near in dict.fromkeys((callee.number, party.number)):
-                if self.parties[near].channel is not None:
+                if self.parties[near].is_told:
                     self._offer(self.parties[near], list(self._line_offers(self.parties[near], line)))
 
     def _reply_line(self, instance: str, party: Party) -> Line | None:

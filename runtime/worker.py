@@ -76,6 +76,7 @@ class Worker:
             plan["endpoint"], self.link.ask, self._lane_opened, may_spin=self.plan["spin"], limit_nbytes=limit
         )
         self.caller = Caller(self.endpoint, self.routing, inside=True)
+        self._calls = AsyncCalls(self.caller, self.routing, inside=True)
         self.cells: dict[str, Cell] = {}
         self._tables: dict[str, Inflight] = {}
         self._outlets: dict[str, Outlets] = {}
@@ -118,9 +119,8 @@ class Worker:
             raise Disconnected("the supervisor handed over no stats segment")
         stats, table = CellStats(segment, row), self._tables[instance]
         outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
-        calls = AsyncCalls(self.caller, self.routing, inside=True)
         actor._binding = CellBinding(
-            instance, tuple(self.plan["cores"]), self.plan["threads"], self.endpoint, outlets, calls
+            instance, tuple(self.plan["cores"]), self.plan["threads"], self.endpoint, outlets, self._calls
         )
         handlers = handlers_of(actor, spec.name)
         ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
@@ -129,6 +129,8 @@ class Worker:
         )
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "shrunk" in message:
+            self.endpoint.forget_slabs(message["shrunk"])
         if "gone" in message:
             self._forget(message["gone"], message["lanes"], message["slabs"])
         for label, own in self.endpoint.take_offers(message.get("offer", []), descriptors):

@@ -230,6 +230,7 @@ class Consumer:
         self.lane = lane
         self.segment = segment
         self.producer = producer
+        self.keeps: object = None  # lives as long as this end, and as long as any lease of this lane
         self._words = segment.words
         self._bytes = segment.bytes
         placed = segment.placed
@@ -253,6 +254,15 @@ class Consumer:
                 raise CorruptLane(f"lane {self.lane}: head {head} with tail {self.tail} and {self.capacity} records")
             self.head = head
         return self.head - self.cursor
+
+    def look(self) -> int:
+        """The number of the record that is published next: reads the producer's head at once. Raises CorruptLane."""
+        cursor, self.cursor = self.cursor, self.head
+        try:
+            self.available()
+        finally:
+            self.cursor = cursor
+        return self.head
 
     def waiting(self) -> int:
         """All records not given back, also those that arrived since `available` last looked."""
@@ -298,7 +308,7 @@ class Consumer:
 
         Loans of records published from now on have generations above the head and are not touched.
         """
-        head = self._words[self._head_word]
+        head = self.head  # up to here the caller has looked at the records; later ones are nobody's yet
         for row in range(self.leases):
             if row not in rows and self._words[self._released + row] < head:
                 self._words[self._released + row] = head

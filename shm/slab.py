@@ -113,7 +113,7 @@ class Slab:
 class Block:
     """One block that is out: it comes back when its owner's own array and all leases of it are gone."""
 
-    __slots__ = ("generation", "index", "lends", "pool", "slab", "viewed")
+    __slots__ = ("generation", "has_metadata", "index", "lends", "pool", "slab", "viewed")
 
     def __init__(self, pool: Pool, slab: Slab, index: int) -> None:
         self.pool = pool
@@ -122,6 +122,7 @@ class Block:
         self.generation = 0
         self.lends = 0
         self.viewed = False
+        self.has_metadata = False  # of a message that may not have been read yet
 
     def returned(self) -> None:
         """One lease has ended."""
@@ -151,9 +152,9 @@ class LoanBase:
 class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
-    `grow(block_nbytes, blocks)` makes one more slab and returns it; `reap()` collects ended leases. Newest-freed block
-    first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG_BLOCKS=1) overwrites blocks that come
-    back, so that whoever still looks at one sees it.
+    `grow(block_nbytes, blocks)` makes one more slab and returns it, `shrink(slab)` gives one back, `reap()` collects
+    ended leases. Newest-freed block first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG_BLOCKS=1)
+    overwrites blocks that come back, so that whoever still looks at one sees it.
     """
 
     def __init__(
@@ -162,9 +163,11 @@ class Pool:
         reap: Callable[[], None],
         limit_nbytes: int,
         *,
+        shrink: Callable[[int], None] = lambda _: None,
         poison: bool | None = None,
     ) -> None:
         self._grow = grow
+        self._shrink = shrink
         self._reap = reap
         self.limit_nbytes = limit_nbytes
         self.slabs: dict[int, Slab] = {}
@@ -211,6 +214,7 @@ class Pool:
         free = self._free.get(size) or self._more(size)
         block = free.pop()
         block.generation = block.slab.raise_generation(block.index)
+        block.has_metadata = False
         self._note_out(block.slab)
         return block
 
@@ -254,12 +258,31 @@ class Pool:
     def _more(self, size: int) -> list[Block]:
         """Free blocks of a new slab; where none is to be had, larger ones that lie idle."""
         try:
-            return self._join_larger(size)
+            try:
+                return self._join_larger(size)
+            except OutOfMemory:
+                if not self._give_back_idle(size):
+                    raise
+                return self._join_larger(size)
         except OutOfMemory:
             larger = min((each for each, free in self._free.items() if each > size and free), default=0)
             if not larger:
                 raise
             return self._free[larger]
+
+    def _give_back_idle(self, size: int) -> bool:
+        """Parts with idle slabs of other sizes, so that this size may grow; True if there were any."""
+        idle = [slab for slab in self.slabs.values() if slab.block_nbytes != size and self._is_idle(slab)]
+        for slab in idle:
+            free = self._free[slab.block_nbytes]
+            self._free[slab.block_nbytes] = [block for block in free if block.slab is not slab]
+            del self.slabs[slab.identifier]
+            self.nbytes -= slab.segment.nbytes
+            self._shrink(slab.identifier)
+        return bool(idle)
+
+    def _is_idle(self, slab: Slab) -> bool:
+        return sum(block.slab is slab for block in self._free[slab.block_nbytes]) == slab.blocks
 
     def _join_larger(self, size: int) -> list[Block]:
         held = sum(slab.blocks for slab in self.slabs.values() if slab.block_nbytes == size)

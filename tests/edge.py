@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,14 +63,21 @@ class Edge:
     def consumer(self) -> Consumer:
         return Consumer(LANE_NUMBER, self.map(self.lane, LANE, writable=True), self.ringer(0))
 
-    def pool(self, producer: Producer | None = None, *, limit_nbytes: int = 1 << 24, poison: bool = True) -> Pool:
+    def pool(
+        self,
+        producer: Producer | None = None,
+        *,
+        limit_nbytes: int = 1 << 24,
+        poison: bool = True,
+        shrink: Callable[[int], None] = lambda _: None,
+    ) -> Pool:
         """The producer's pool; it holds what a predecessor's slabs hold once `join_all` was called."""
 
         def reap() -> None:
             if producer is not None:
                 producer.reap()
 
-        return Pool(self.grow, reap, limit_nbytes, poison=poison)
+        return Pool(self.grow, reap, limit_nbytes, poison=poison, shrink=shrink)
 
     def grow(self, block_nbytes: int, blocks: int) -> Slab:
         lines = blocks * block_nbytes // LINE_NBYTES

@@ -253,3 +253,95 @@ class Passes(Actor):
 
     def on(self, x: np.ndarray) -> np.ndarray:
         return x
+
+
+class Loans(Actor):
+    """Fresh arrays from its own slab, all of one value."""
+
+    def filled(self, value: float, nbytes: int = 400_000) -> np.ndarray:
+        array = self.loan(nbytes // 4, np.float32)
+        array[:] = value
+        return array
+
+
+class Keeps(Actor):
+    """Never lets go of what it got."""
+
+    def keep(self, x: np.ndarray) -> int:
+        self.kept = [*getattr(self, "kept", []), x]
+        return len(self.kept)
+
+    def first(self) -> float:
+        return float(self.kept[0][0])
+
+
+class SlowToStart(Actor):
+    """Its second start takes until a file appears; notes each message that it handles."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        starts = len(list(self.folder.glob("start-*")))
+        (self.folder / f"start-{starts}").touch()
+        while starts and not (self.folder / "go").exists():
+            time.sleep(0.002)
+
+    def note(self, n: int) -> int:
+        with open(self.folder / "noted", "a") as file:
+            file.write(f"{n}\n")
+        return n
+
+
+class Fragile(Actor):
+    """Coroutines, one of which ends the process each time."""
+
+    async def take(self, n: int) -> int:
+        await asyncio.sleep(0.05)
+        if n < 0:
+            os._exit(7)
+        await asyncio.sleep(0.05)
+        return n
+
+    async def awaits_cancelled(self) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+
+@dataclass
+class Positive:
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError("negative")
+
+
+class Checks(Actor):
+    @slabwire.batched(max_size=4, max_wait_s=0.1)
+    def square(self, items: list[Positive]) -> list[int]:
+        return [each.n**2 for each in items]
+
+
+class TwoLetters(Actor):
+    """Sends one loan twice, beside different long texts."""
+
+    out = Output(dict)
+
+    def go(self, n: int) -> dict[str, Any]:
+        array = self.loan(1000, np.float64)
+        array[:] = n
+        self.emit("out", {"tensor": array, "text": "A" * 400})
+        return {"tensor": array, "text": "B" * 400}
+
+
+class Reads(Actor):
+    """Stands still until told, then notes the texts that it gets."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def read(self, tensor: np.ndarray, text: str) -> None:
+        while not Path(f"{self.path}.go").exists():
+            time.sleep(0.002)
+        with open(self.path, "a") as file:
+            file.write(f"{text[:3]}\n")

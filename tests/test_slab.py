@@ -213,8 +213,18 @@ def test_a_pool_grows_up_to_its_limit_and_says_so(edge: Edge) -> None:
 
 def test_a_larger_block_that_lies_idle_is_used_before_giving_up(edge: Edge) -> None:
     pool = edge.pool(limit_nbytes=1_000_000)
-    pool.reclaim(pool.take(200_000))
-    assert pool.take(100_000).slab.block_nbytes >= 200_000
+    kept = pool.take(200_000)  # so that its slab cannot be given back whole
+    assert pool.take(100_000).slab is kept.slab
+
+
+def test_idle_slabs_of_other_sizes_make_room(edge: Edge) -> None:
+    given_back: list[int] = []
+    pool = edge.pool(limit_nbytes=1_000_000, shrink=given_back.append)
+    for nbytes in (100_000, 150_000, 200_000, 100_000):
+        pool.reclaim(pool.take(nbytes))
+    assert len(given_back) == 3
+    assert pool.nbytes <= 1_000_000
+    assert pool.used_nbytes == 0
 
 
 def test_a_closed_pool_takes_no_notice_of_blocks_that_come_back(edge: Edge) -> None:

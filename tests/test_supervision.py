@@ -65,7 +65,8 @@ def test_what_is_not_ours_is_never_removed(run_directory: Path) -> None:
     (precious / "data").write_text("mine")
     left = run_directory / "left"
     left.mkdir(mode=0o700)
-    (left / "pid").write_text("1\n")
+    (left / "pid").write_text("slabwire supervisor 1\n")
+    (precious / "pid").write_text("1\n")
     assert list_graphs() == []
     assert (precious / "data").read_text() == "mine"
     assert not left.exists()

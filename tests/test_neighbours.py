@@ -1,0 +1,244 @@
+"""What callers that leave, stall or die may do to others: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import slabwire
+from slabwire import Graph
+from stage import (
+    Checks,
+    Collects,
+    Echo,
+    Fragile,
+    Keeps,
+    Loans,
+    Passes,
+    Positive,
+    Reads,
+    SlowToStart,
+    Streams,
+    TwoLetters,
+    Waits,
+)
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    while not (seen := condition()):
+        time.sleep(0.005)
+    return seen
+
+
+def worker_of(running: Any, name: str) -> dict[str, Any]:
+    return next(each for each in running.status()["workers"] if each["name"] == name)
+
+
+def ticks_of(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_arrays_outlive_the_client_that_received_them() -> None:
+    graph = Graph("lends")
+    graph.expose(graph.add(Loans).filled)
+    with graph.run() as running:
+        with slabwire.connect("lends") as client:
+            kept = client.call("loans.filled", 1.0)
+        for value in range(2, 40):
+            assert running.client.call("loans.filled", float(value))[0] == value
+        assert (kept == 1.0).all()
+        del kept
+        wait_until(lambda: running.status()["clients"] == 1)
+
+
+def test_coroutines_cancelled_at_once_leave_no_trace(tmp_path: Path) -> None:
+    graph = Graph("cancels")
+    graph.expose(graph.add(Waits, concurrency=8).sleep)
+
+    async def talk(name: str) -> None:
+        async with slabwire.connect_async(name) as client:
+            for _ in range(40):
+                task = asyncio.ensure_future(client.call("waits.sleep", 3600.0))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            assert await client.call("waits.sleep", 0.0) == 0.0
+
+    with graph.run() as running:
+        asyncio.run(talk("cancels"))
+        wait_until(lambda: worker_of(running, "waits")["actors"][0]["in_flight"] == 0)
+
+
+def test_a_stream_that_was_left_costs_nothing_more(tmp_path: Path) -> None:
+    graph = Graph("left")
+    graph.expose(graph.add(Streams).forever)
+    with graph.run() as running:
+        items = running.client.stream("streams.forever", str(tmp_path / "closed"))
+        assert next(items) == 0
+        items.close()
+        wait_until(lambda: (tmp_path / "closed").exists())
+        parked = wait_until(lambda: worker_of(running, "streams"))
+        before = ticks_of(parked["pid"])
+        time.sleep(1.0)  # a length of time over which use of the processor is counted
+        assert ticks_of(parked["pid"]) - before < 20, "a parked worker uses no processor time"
+
+
+def test_a_cancel_overtakes_what_waits_for_a_place(tmp_path: Path) -> None:
+    graph = Graph("overtakes")
+    streams = graph.add(Streams, concurrency=1)
+    graph.expose(streams.forever, streams.upto)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        endless = running.client.stream("streams.forever", str(tmp_path / "closed"))
+        assert next(endless) == 0
+        with slabwire.connect("overtakes") as other:
+            waiting = pool.submit(list, running.client.stream("streams.upto", 3))
+            wait_until(lambda: worker_of(running, "streams")["actors"][0]["waiting"])
+            assert other.ports
+            endless.close()
+            assert waiting.result() == [0, 1, 2]
+
+
+def test_a_caller_that_takes_nothing_in_holds_up_nobody() -> None:
+    graph = Graph("stalls")
+    graph.expose(graph.add(Echo).echo)
+    with graph.run() as running, slabwire.connect("stalls") as careless:
+        for _ in range(600):
+            with pytest.raises(slabwire.DeadlineExceeded):
+                careless.call("echo.echo", 1, timeout_s=0)
+        assert running.client.call("echo.echo", 2) == 2
+
+
+def test_messages_are_handled_once_when_a_client_comes_during_a_restart(tmp_path: Path) -> None:
+    graph = Graph("comes")
+    graph.expose(graph.add(SlowToStart, folder=str(tmp_path)).note)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        assert running.client.call("slowtostart.note", 0) == 0
+        os.kill(worker_of(running, "slowtostart")["pid"], signal.SIGKILL)
+        wait_until(lambda: (tmp_path / "start-1").exists())
+        with slabwire.connect("comes") as client:
+            first = pool.submit(client.call, "slowtostart.note", 1)
+            wait_until(lambda: worker_of(running, "slowtostart")["actors"][0]["waiting"])
+            (tmp_path / "go").touch()
+            assert first.result() == 1
+            assert [client.call("slowtostart.note", n) for n in range(2, 50)] == list(range(2, 50))
+    assert (tmp_path / "noted").read_text().split() == [str(n) for n in range(50)]
+
+
+def test_a_forwarder_dies_after_the_owner_of_what_it_forwarded_has_left() -> None:
+    graph = Graph("relays")
+    first, second, keeps = graph.add(Passes, name="first"), graph.add(Passes, name="second"), graph.add(Keeps)
+    graph.connect(first.on, second.on)
+    graph.connect(second.on, keeps.keep)
+    graph.expose(first.on, keeps.first)
+    with graph.run() as running:
+        with slabwire.connect("relays") as client:
+            assert client.call("first.on", np.full(50_000, 7.0)) == 1
+        wait_until(lambda: running.status()["clients"] == 0)
+        pid = worker_of(running, "second")["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: (w := worker_of(running, "second"))["state"] == "ready" and w["pid"] != pid)
+        assert running.client.call("keeps.first") == 7.0
+        assert running.client.call("first.on", np.full(50_000, 8.0)) == 2
+        assert running.client.call("keeps.first") == 7.0
+
+
+def test_a_poisonous_message_takes_no_other_with_it() -> None:
+    graph = Graph("poison")
+    graph.expose(graph.add(Fragile).take)
+    with graph.run() as running, ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(running.client.call, "fragile.take", n) for n in (1, 2, -1, 3, 4)]
+        with pytest.raises(slabwire.DeadLetter):
+            answers[2].result()
+        assert [answers[i].result() for i in (0, 1, 3, 4)] == [1, 2, 3, 4]
+
+
+def test_one_bad_item_of_a_batch_is_one_error() -> None:
+    graph = Graph("bad-item")
+    graph.expose(graph.add(Checks).square)
+    with graph.run() as running, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(running.client.call, "checks.square", Positive(n)) for n in (2, 3)]
+        bad = pool.submit(running.client.call, "checks.square", {"n": -1})
+        assert [each.result() for each in answers] == [4, 9]
+        with pytest.raises(slabwire.HandlerError, match="negative"):
+            bad.result()
+        assert worker_of(running, "checks")["restarts"] == 0
+
+
+def test_a_handler_that_awaits_something_cancelled_answers() -> None:
+    graph = Graph("awaits")
+    graph.expose(graph.add(Fragile).awaits_cancelled)
+    with graph.run() as running, pytest.raises(slabwire.Cancelled):
+        running.client.call("fragile.awaits_cancelled")
+
+
+def test_two_messages_of_one_loan_keep_their_texts_apart(tmp_path: Path) -> None:
+    graph = Graph("letters")
+    letters, reads = graph.add(TwoLetters), graph.add(Reads, path=str(tmp_path / "read"))
+    graph.connect(letters.out, reads.read, capacity=1)
+    graph.expose(letters.go, reply=letters.go)
+    with graph.run() as running, ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(running.client.call, "twoletters.go", n) for n in range(4)]
+        wait_until(lambda: worker_of(running, "twoletters")["actors"][0]["outbox"])
+        (tmp_path / "read.go").touch()
+        assert [each.result()["text"][:3] for each in answers] == ["BBB"] * 4
+        wait_until(lambda: (tmp_path / "read").exists() and len((tmp_path / "read").read_text().split()) == 4)
+    assert (tmp_path / "read").read_text().split() == ["AAA"] * 4
+
+
+def test_memory_that_lies_idle_serves_other_sizes() -> None:
+    graph = Graph("sizes")
+    graph.expose(graph.add(Loans, memory_bytes=16 << 20).filled)
+    with graph.run() as running:
+        size = 10_000
+        while size < 3_000_000:
+            assert running.client.call("loans.filled", 1.0, size).nbytes == size // 4 * 4
+            size = size * 6 // 5
+
+
+def test_an_actor_that_ends_before_it_is_ready_ends_the_start() -> None:
+    graph = Graph("ends")
+    graph.expose(graph.add(Ends, restart="temporary").use)
+    with pytest.raises(slabwire.StartError, match="ends could not start"), graph.run():
+        pass
+
+
+class Ends(slabwire.Actor):
+    def __init__(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def use(self) -> None:
+        """Never runs."""
+
+
+def test_an_asyncio_client_hears_of_the_end(tmp_path: Path) -> None:
+    async def talk(running: Any) -> None:
+        async with slabwire.connect_async("over") as client:
+            assert await client.call("collects.take", 1) == 1
+            await asyncio.to_thread(running.stop)
+            while True:
+                try:
+                    await client.call("collects.take", 2, timeout_s=30)
+                except slabwire.Disconnected:
+                    return
+                except slabwire.DeadlineExceeded:
+                    pytest.fail("it waited for an answer that could not come")
+
+    graph = Graph("over")
+    graph.expose(graph.add(Collects, path=str(tmp_path / "seen")).take)
+    running = graph.run().__enter__()
+    asyncio.run(talk(running))
