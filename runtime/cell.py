@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from ..shm.bell import now_ns
@@ -12,6 +12,7 @@ from ..shm.inflight import RUNNING_ROW, Inflight
 from ..shm.lane import RECORD_NBYTES, Consumer
 from .actor import Actor
 from .answers import Answers
+from .cancels import Cancels
 from .endpoint import Endpoint
 from .errors import Cancelled, CorruptLane, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
 from .handler import Handler
@@ -25,8 +26,6 @@ from .work import Work, current
 
 logger = logging.getLogger("slabwire")
 
-# How many cancelled requests are remembered, for messages of theirs that are still on the road.
-_REMEMBERED_CANCELS = 1024
 # All inputs in flight are counted up when a process dies, though one alone may be to blame. From the third attempt on
 # each is handled alone, so that only that one goes on counting; one that has run this long is not to blame.
 _ALONE_FROM_ATTEMPT = 3
@@ -69,9 +68,8 @@ class Cell:
         self._runs = Runs(ports, table, outlets, self._answers, stats, loop, spec.concurrency)
         self._blocked: tuple[Work, Consumer] | None = None
         self._redelivered: deque[Work] = deque()
-        self._cancelled: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._cancels = Cancels()
         self._turn = 0
-        self._heeded: dict[int, int] = {}  # lane to the record up to which it was searched for cancels
         self._alone: Work | None = None
 
     # -- what the worker's loop asks ---------------------------------------------------------------------------------
@@ -95,7 +93,7 @@ class Cell:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
         if self.outlets.can_shed():
             return True
-        if self._has_unheeded():
+        if self._cancels.may_lie_in(self.inlets):
             return True
         if self._blocked is not None:
             return self.outlets.could_go(self._blocked[0])
@@ -107,25 +105,12 @@ class Cell:
             return self._can_redeliver()
         return any(lane.available() and not self._holds_up(lane) for lane in self.inlets)
 
-    def _has_unheeded(self) -> bool:
-        """Whether records came, behind others that must wait, which nobody has searched for cancels."""
-        held = (lane for lane in self.inlets if lane.cursor != lane.head)
-        return any(lane.look() > max(lane.cursor + 1, self._heeded.get(lane.lane, 0)) for lane in held)
-
     def _heed_cancels(self) -> bool:
         """Ends what callers have lost interest in, though their word lies behind inputs that must wait."""
-        heeded = False
-        for lane in self.inlets:
-            if lane.cursor == lane.head:
-                continue
-            end = lane.look()
-            for sequence in range(max(lane.cursor, self._heeded.get(lane.lane, 0)), end):
-                header = read_header(lane.segment.bytes, lane.offset_of(sequence))
-                if header.kind == Kind.CANCEL and header.key not in self._cancelled:
-                    self._cancel(header)
-                    heeded = True
-            self._heeded[lane.lane] = end
-        return heeded
+        found = list(self._cancels.found_in(self.inlets))
+        for header in found:
+            self._cancel(header)
+        return bool(found)
 
     def _holds_up(self, lane: Consumer) -> bool:
         """Whether the next record of a lane must wait for one of the inputs in flight."""
@@ -246,7 +231,7 @@ class Cell:
     def _refusal(self, work: Work) -> SlabwireError | None:
         """Why this input is not handled."""
         header = work.header
-        if self._cancelled and header.reply_to and header.key in self._cancelled:
+        if self._cancels and header.reply_to and header.key in self._cancels:
             return Cancelled("its caller cancelled it")
         if header.reply_to and not self.outlets.knows(header.reply_to):
             return Cancelled("its caller is gone")
@@ -302,12 +287,9 @@ class Cell:
     # -- callers -----------------------------------------------------------------------------------------------------
 
     def _cancel(self, header: Header) -> None:
-        if header.key in self._cancelled:
+        if not self._cancels.remember(header.key):
             return
         self._stats.count("cancelled")
-        self._cancelled[header.key] = None
-        if len(self._cancelled) > _REMEMBERED_CANCELS:
-            self._cancelled.popitem(last=False)
         self.outlets.forward_cancel(header)
         self._runs.cancel(header.key)
         if self._blocked is not None and self._blocked[0].header.key == header.key:

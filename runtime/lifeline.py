@@ -7,6 +7,8 @@ import os
 import signal
 
 _PR_SET_PDEATHSIG = 1
+# Makes a worker write the stacks of its threads to its log.
+HUNG_SIGNAL = signal.SIGUSR1
 
 
 def die_with_parent(parent: int) -> None:

@@ -13,9 +13,9 @@ from .control import Control
 from .endpoint import Endpoint
 from .errors import Disconnected, SlabwireError
 from .link import Link
+from .party import CLIENT_SLABS_NBYTES
 from .routing import Routing
 from .spec import graph_from_plain
-from .switchboard import CLIENT_SLABS_NBYTES
 
 
 class _Tie:

@@ -15,15 +15,15 @@ from typing import BinaryIO
 
 from ..shm.bell import now_ns
 from .channel import Channel
+from .lifeline import HUNG_SIGNAL
+from .party import Party
 from .placement import WorkerPlan
 from .restart import RestartPolicy
 from .rundir import RunDirectory
 from .spec import ActorSpec
-from .switchboard import Party
 
 logger = logging.getLogger("slabwire")
 
-HUNG_SIGNAL = signal.SIGUSR1
 # The stacks of a hung worker are written by a signal handler; it is given this long.
 _STACKS_WITHIN_S = 0.2
 _LOG_NBYTES = 16 << 20
@@ -79,7 +79,7 @@ class WorkerProcess:
     def spawn(self, control: str) -> Channel:
         """Starts the process; returns this end of its descriptor channel."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "slabwire.runtime.worker", "--name", self.name, "--control", control]
+        command = [sys.executable, "-m", "slabwire.runtime.worker_process", "--name", self.name, "--control", control]
         command += ["--fd", str(far.fileno()), "--parent", str(os.getpid())]
         self.is_ready = self._hung = False
         self.error, self.detail = None, ""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from .channel import Channel, close_all
 from .errors import Disconnected, ProtocolError
-from .switchboard import Party, Switchboard
+from .party import Party
+from .switchboard import Switchboard
 
 
 class Reception:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
@@ -23,67 +22,14 @@ from ..shm.slab import SLAB
 from .caller import CALL_CAPACITY, REPLY_CAPACITY
 from .channel import MOST_DESCRIPTORS, Channel
 from .errors import ProtocolError, UnknownPort
+from .party import FIRST_CLIENT, Line, Party, SlabLine
 from .placement import Plan
 from .routing import Routing
 from .spec import ActorSpec
 from .stats import STATS, CellStats, WorkerStats
 
-FIRST_CLIENT = 1 << 16
-# What one client may make its slabs hold; a worker's limit is in its actors' memory_bytes.
-CLIENT_SLABS_NBYTES = 1 << 30
 _MOST_BLOCKS = 1 << 16
 _WRITE_SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # F_SEAL_SEAL, SHRINK, GROW, WRITE of linux/fcntl.h
-
-
-@dataclass
-class Party:
-    """One endpoint: a worker (`instances`) or a client (none). `given` are the parties whose bells it has."""
-
-    number: int
-    name: str
-    bell: Segment
-    doorbell: int
-    instances: tuple[str, ...] = ()
-    limit_nbytes: int = CLIENT_SLABS_NBYTES
-    channel: Channel | None = None
-    given: set[int] = field(default_factory=set)
-    stats: Segment | None = None
-    tables: dict[str, Segment] = field(default_factory=dict)
-    routes: set[int] = field(default_factory=set)
-    is_told: bool = False  # whether the process that is there now was offered what there was when it asked
-
-    def descriptors(self) -> list[int]:
-        return [self.bell.fd, self.doorbell]
-
-
-@dataclass
-class Line:
-    """One lane, and its two ends."""
-
-    number: int
-    segment: Segment
-    producer: Party
-    consumer: Party
-    purpose: str
-    source: str
-    target: str
-    edge: int = -1
-
-    def waiting(self) -> int:
-        placed, words = self.segment.placed, self.segment.words
-        return int(words[placed.word("head")] - words[placed.word("tail")])
-
-    def published(self) -> int:
-        return int(self.segment.words[self.segment.placed.word("head")])
-
-
-@dataclass
-class SlabLine:
-    """One slab, and whose it is."""
-
-    number: int
-    segment: Segment
-    owner: Party
 
 
 class Switchboard:

@@ -1,22 +1,11 @@
-"""The worker process: polls its lanes, runs its actors, ticks asyncio, parks.
-
-Started by the supervisor as `python -m slabwire.runtime.worker`; it builds itself from what the supervisor tells it
-over ZeroMQ and from the descriptors that it is handed.
-"""
+"""A worker at work: polls its lanes, runs its actors, ticks asyncio, parks."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
-import faulthandler
 import inspect
 import logging
 import os
-import signal
-import socket
-import sys
-import traceback
 from typing import Any
 
 import msgpack
@@ -32,18 +21,16 @@ from .binding import CellBinding
 from .caller import Caller
 from .calls import AsyncCalls
 from .cell import Cell
-from .channel import Channel
-from .code import construct, where
+from .code import construct
 from .endpoint import Endpoint
-from .errors import CorruptLane, Disconnected, SlabwireError
-from .lifeline import die_with_parent
+from .errors import CorruptLane, Disconnected
 from .link import Link
-from .logs import configure_logging
 from .message import read_header
 from .outlets import Outlets
+from .party import FIRST_CLIENT
 from .routing import Routing
 from .scheduler import RunQueue
-from .spec import GraphSpec, PortRef, graph_from_plain
+from .spec import GraphSpec, PortRef
 from .stats import STATS, CellStats, WorkerStats
 from .work import Work
 
@@ -53,8 +40,6 @@ logger = logging.getLogger("slabwire")
 QUANTUM_NS = 500_000
 # While a coroutine waits for something outside, asyncio gets a look at least this often.
 TICK_NS = 1_000_000
-FIRST_CLIENT = 1 << 16
-HUNG_SIGNAL = signal.SIGUSR1
 
 
 class Worker:
@@ -165,7 +150,7 @@ class Worker:
         self.endpoint.drop(lanes, endpoint, slabs)
 
     def _buried(self, instance: str, work: Work, reason: str) -> None:
-        self._report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
+        self.report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
 
     def _watch(self) -> None:
         bell = self.endpoint.bell
@@ -183,7 +168,7 @@ class Worker:
         for cell in self.cells.values():
             self._finish_hook(cell.actor.on_start())
         self._started = True
-        self._report("ready")
+        self.report("ready")
 
     def _finish_hook(self, result: Any) -> None:
         if inspect.isawaitable(result):
@@ -338,7 +323,8 @@ class Worker:
         self._stopping = True
         self.loop.stop()
 
-    def _report(self, verb: str, **details: Any) -> None:
+    def report(self, verb: str, **details: Any) -> None:
+        """Tells the supervisor."""
         self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
 
     def close(self) -> None:
@@ -351,69 +337,3 @@ class Worker:
 def _is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
     """Whether the near end of a call's or a reply's lane is an actor; else it is this process as caller."""
     return bool((label["purpose"] == "call") == isinstance(end, Consumer))
-
-
-def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
-    """Asks what there is to do: the graph, from sealed memory, and the plan's line for this worker."""
-    documents: list[int] = []
-    link.heard = lambda _, descriptors: documents.extend(descriptors)
-    plan = link.ask("start")
-    packed = os.pread(documents[0], os.fstat(documents[0]).st_size, 0)
-    os.close(documents[0])
-    return graph_from_plain(msgpack.unpackb(packed)), plan
-
-
-def _failure(name: str, error: BaseException) -> dict[str, Any]:
-    """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
-    place = where(error)
-    text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
-    text += f" ({place})" if place and not isinstance(error, SlabwireError) else ""
-    logger.error("%s could not go on: %s", name, text)
-    detail = "".join(traceback.format_exception(error))
-    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail}
-
-
-def main() -> int:
-    """The process: 0 after a stop, 3 if it could not start (and said why)."""
-    parser = argparse.ArgumentParser()
-    for name in ("name", "control"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("fd", "parent"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    options = parser.parse_args()
-    die_with_parent(options.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.enable()
-    faulthandler.register(HUNG_SIGNAL, all_threads=True)
-    configure_logging()
-    context = zmq.Context()
-    control = context.socket(zmq.DEALER)
-    control.setsockopt(zmq.LINGER, 1000)
-    control.setsockopt(zmq.IDENTITY, f"w:{options.name}".encode())
-    control.connect(options.control)
-    worker: Worker | None = None
-    try:
-        control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
-        link = Link(Channel(socket.socket(fileno=options.fd)))
-        spec, plan = _start_of(link)
-        os.sched_setaffinity(0, plan["cores"])
-        worker = Worker(options.name, link, control, spec, plan)
-        worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
-        worker.build()
-        worker.start_actors()
-        worker.run()
-        worker._report("stopped")
-        return 0
-    except Disconnected:
-        return 0  # the supervisor is gone, and so is the graph
-    except BaseException as error:
-        control.send(msgpack.packb(_failure(options.name, error)))
-        return 3
-    finally:
-        with contextlib.suppress(Exception):
-            control.close()
-            context.term()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

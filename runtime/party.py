@@ -1,0 +1,64 @@
+"""Who and what the switchboard connects: parties, and the lines and slabs between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..shm.segment import Segment
+from .channel import Channel
+
+# Endpoints from this number on are clients, those below workers.
+FIRST_CLIENT = 1 << 16
+# What one client may make its slabs hold; a worker's limit is in its actors' memory_bytes.
+CLIENT_SLABS_NBYTES = 1 << 30
+
+
+@dataclass
+class Party:
+    """One endpoint: a worker (`instances`) or a client (none). `given` are the parties whose bells it has."""
+
+    number: int
+    name: str
+    bell: Segment
+    doorbell: int
+    instances: tuple[str, ...] = ()
+    limit_nbytes: int = CLIENT_SLABS_NBYTES
+    channel: Channel | None = None
+    given: set[int] = field(default_factory=set)
+    stats: Segment | None = None
+    tables: dict[str, Segment] = field(default_factory=dict)
+    routes: set[int] = field(default_factory=set)
+    is_told: bool = False  # whether the process that is there now was offered what there was when it asked
+
+    def descriptors(self) -> list[int]:
+        return [self.bell.fd, self.doorbell]
+
+
+@dataclass
+class Line:
+    """One lane, and its two ends."""
+
+    number: int
+    segment: Segment
+    producer: Party
+    consumer: Party
+    purpose: str
+    source: str
+    target: str
+    edge: int = -1
+
+    def waiting(self) -> int:
+        placed, words = self.segment.placed, self.segment.words
+        return int(words[placed.word("head")] - words[placed.word("tail")])
+
+    def published(self) -> int:
+        return int(self.segment.words[self.segment.placed.word("head")])
+
+
+@dataclass
+class SlabLine:
+    """One slab, and whose it is."""
+
+    number: int
+    segment: Segment
+    owner: Party

@@ -1,0 +1,96 @@
+"""The worker process: `python -m slabwire.runtime.worker_process`, as the supervisor starts it.
+
+It builds itself from what the supervisor hands over: the graph in sealed memory, then bells, lanes and slabs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import msgpack
+import zmq
+
+from .channel import Channel
+from .code import where
+from .errors import Disconnected, SlabwireError
+from .lifeline import HUNG_SIGNAL, die_with_parent
+from .link import Link
+from .logs import configure_logging
+from .spec import GraphSpec, graph_from_plain
+from .worker import Worker
+
+logger = logging.getLogger("slabwire")
+
+
+def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
+    """Asks what there is to do: the graph, from sealed memory, and the plan's line for this worker."""
+    documents: list[int] = []
+    link.heard = lambda _, descriptors: documents.extend(descriptors)
+    plan = link.ask("start")
+    packed = os.pread(documents[0], os.fstat(documents[0]).st_size, 0)
+    os.close(documents[0])
+    return graph_from_plain(msgpack.unpackb(packed)), plan
+
+
+def _failure(name: str, error: BaseException) -> dict[str, Any]:
+    """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
+    place = where(error)
+    text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
+    text += f" ({place})" if place and not isinstance(error, SlabwireError) else ""
+    logger.error("%s could not go on: %s", name, text)
+    detail = "".join(traceback.format_exception(error))
+    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail}
+
+
+def main() -> int:
+    """The process: 0 after a stop, 3 if it could not start (and said why)."""
+    parser = argparse.ArgumentParser()
+    for name in ("name", "control"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("fd", "parent"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent(options.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    faulthandler.register(HUNG_SIGNAL, all_threads=True)
+    configure_logging()
+    context = zmq.Context()
+    control = context.socket(zmq.DEALER)
+    control.setsockopt(zmq.LINGER, 1000)
+    control.setsockopt(zmq.IDENTITY, f"w:{options.name}".encode())
+    control.connect(options.control)
+    try:
+        control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
+        link = Link(Channel(socket.socket(fileno=options.fd)))
+        spec, plan = _start_of(link)
+        os.sched_setaffinity(0, plan["cores"])
+        worker = Worker(options.name, link, control, spec, plan)
+        worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        worker.build()
+        worker.start_actors()
+        worker.run()
+        worker.report("stopped")
+        return 0
+    except Disconnected:
+        return 0  # the supervisor is gone, and so is the graph
+    except BaseException as error:
+        control.send(msgpack.packb(_failure(options.name, error)))
+        return 3
+    finally:
+        with contextlib.suppress(Exception):
+            control.close()
+            context.term()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
