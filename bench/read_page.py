@@ -107,7 +107,8 @@ def main(rounds: int, count: int, target: Path | None) -> None:
         print(f"{count} pages, {lines} lines: the same text, line for line, by {len(ways)} ways", flush=True)
         rates: dict[str, dict[str, list[float]]] = {name: {"one": [], "several": []} for name in ways}
         for number in range(rounds):
-            print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"\rround {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
             for name, read in ways.items():
                 rates[name]["one"].append(rate(one_by_one, read, all_pages))
                 work = side_by_side if name.startswith("graph") else one_by_one

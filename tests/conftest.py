@@ -110,7 +110,7 @@ _PASSED = pytest.StashKey[bool]()
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test that leaves something behind. A test that failed is let off: its traceback holds its objects."""
     gc.collect()
-    gc.freeze()  # what is there already is not looked through again: with all libraries imported that takes 0.1 s each time
+    gc.freeze()  # what is there already is not looked through again: with all libraries that takes 0.1 s
     before = Held.now()
     yield
     if not request.node.stash.get(_PASSED, False):
