@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .spec import ActorSpec, EdgeSpec, HandlerSpec, OutputSpec, PortRef, RouteSpec
+from .spec import HandlerSpec, OutputSpec, PortRef, RouteSpec
 
 Ports = Mapping[str, tuple[Sequence[HandlerSpec], Sequence[OutputSpec]]]
 
@@ -17,12 +17,6 @@ class Routes:
         self._targets: dict[PortRef, list[PortRef]] = {}
         for source, target in edges:
             self._targets.setdefault(source, []).append(target)
-
-    @classmethod
-    def of(cls, actors: Sequence[ActorSpec], edges: Sequence[EdgeSpec]) -> Routes:
-        """From the parts of a `GraphSpec`."""
-        ports = {each.name: (each.handlers, each.outputs) for each in actors}
-        return cls(ports, [(each.source, each.target) for each in edges])
 
     def sinks(self, entry: PortRef) -> list[PortRef]:
         """The output ports at which a call of `entry` may end, in the order in which they are reached."""

@@ -21,6 +21,7 @@ from slabwire import Graph
 from slabwire.runtime.control import Control
 from slabwire.runtime.rundir import list_graphs
 from stage import Collects, Dies, DiesAfterEmit, Echo, Emits, Passes, Streams, Waits
+from waiting import wait_until, worker_of
 
 
 @pytest.fixture(autouse=True)
@@ -40,16 +41,6 @@ def dying(folder: Path) -> Graph:
 def client(tmp_path: Path) -> Iterator[Any]:
     with dying(tmp_path).run() as running:
         yield running.client
-
-
-def worker_of(running: Any, name: str) -> dict[str, Any]:
-    return next(each for each in running.status()["workers"] if each["name"] == name)
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    while not (seen := condition()):
-        time.sleep(0.005)
-    return seen
 
 
 @pytest.mark.parametrize("port", ["dies.plain", "dies.coroutine"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,12 @@ import pytest
 import slabwire
 from slabwire import Graph
 from stage import Collects, Echo, Emits, Passes, Streams
+from waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
 def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    while not (seen := condition()):
-        time.sleep(0.005)
-    return seen
 
 
 def seen(path: Path) -> list[int]:

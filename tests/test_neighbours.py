@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,21 +30,12 @@ from stage import (
     TwoLetters,
     Waits,
 )
+from waiting import wait_until, worker_of
 
 
 @pytest.fixture(autouse=True)
 def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    while not (seen := condition()):
-        time.sleep(0.005)
-    return seen
-
-
-def worker_of(running: Any, name: str) -> dict[str, Any]:
-    return next(each for each in running.status()["workers"] if each["name"] == name)
 
 
 def ticks_of(pid: int) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,13 @@ from slabwire import Graph
 from slabwire.runtime.control import Control
 from slabwire.runtime.rundir import list_graphs
 from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Waits
+from waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
 def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
     return tmp_path / "run"
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    while not (seen := condition()):
-        time.sleep(0.005)
-    return seen
 
 
 def echo_graph(name: str = "echoes") -> Graph:
