@@ -28,7 +28,7 @@ class Answers:
         if not handler.spec.replies:
             return
         if result is None:
-            self._outlets.answer_none(work)
+            self._outlets.answer_none(work, handler.spec.port)
         else:
             self._outlets.send(work, handler.spec.port, result)
 

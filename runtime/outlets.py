@@ -14,7 +14,7 @@ from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from .message import Flag, Header, Kind
 from .parcel import Parcel
 from .routing import Routing
-from .spec import EdgeSpec
+from .spec import EdgeSpec, PortRef
 from .stats import CellStats
 from .work import REPLY_KEY, Dispatch, Work
 
@@ -39,6 +39,7 @@ class Outlets:
         stats: CellStats,
         look_for_lanes: Callable[[], Any],
     ) -> None:
+        self._actor = actor
         self._routing = routing
         self._endpoint = endpoint
         self._table = table
@@ -71,8 +72,10 @@ class Outlets:
         work.ordinal += 1
         self.flush(work)
 
-    def answer_none(self, work: Work) -> None:
-        """Ends the request with None: a handler on the way returned it."""
+    def answer_none(self, work: Work, port: str) -> None:
+        """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch."""
+        if not self._routing.leads_to_reply(work.header.route, PortRef(self._actor, port)):
+            return
         kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
         if kind == Kind.REPLY:
             self._answer(work, kind, Parcel(None, self._endpoint.pool))

@@ -20,6 +20,7 @@ class Routing:
         self.instances = {actor.name: instances_of(actor) for actor in spec.actors}
         self.actor_of = {instance: actor for actor, all_of_it in self.instances.items() for instance in all_of_it}
         self._routes = {str(route.entry): index for index, route in enumerate(spec.routes)}
+        self._leads: dict[tuple[int, PortRef], bool] = {}
         self._intakes: dict[int, tuple[Intake, bool]] = {}
 
     def edges_from(self, port: PortRef) -> list[tuple[int, EdgeSpec]]:
@@ -68,6 +69,21 @@ class Routing:
         """Whether a call of that route is answered by a stream."""
         return self.intake(route)[1]
 
+    def leads_to_reply(self, route: int, port: PortRef) -> bool:
+        """Whether what enters at `port` may become the answer of a call of that route; False on a side branch."""
+        known = self._leads.get((route, port))
+        if known is None:
+            reply = self.spec.routes[route].reply
+            inputs = [port, *self._inputs_behind(port)]
+            known = any(reply in self._leaving(each) for each in inputs)
+            self._leads[route, port] = known
+        return known
+
+    def _leaving(self, port: PortRef) -> list[PortRef]:
+        """The output ports by which a message may leave that came in at `port`."""
+        outputs = self.spec.actor(port.actor).outputs
+        return [PortRef(port.actor, name) for name in (port.port, *(each.port for each in outputs))]
+
     def actors_on(self, route: int) -> list[str]:
         """The actors that a call of that route can reach, the entry first."""
         entry = self.spec.routes[route].entry
@@ -79,9 +95,7 @@ class Routing:
         waiting = [entry]
         while waiting:
             at = waiting.pop()
-            actor = self.spec.actor(at.actor)
-            leaving = [PortRef(at.actor, port) for port in (at.port, *(each.port for each in actor.outputs))]
-            for port in leaving:
+            for port in self._leaving(at):
                 for _, edge in self.edges_from(port):
                     if edge.target not in seen:
                         seen[edge.target] = None

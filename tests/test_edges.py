@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,3 +141,35 @@ def test_a_stream_of_streams_is_one_stream(tmp_path: Path) -> None:
     graph.expose(streams.upto)
     with graph.run() as running:
         assert sorted(running.client.stream("streams.upto", 3)) == [0, 1, 10, 11, 20, 21]
+
+
+class Tells(slabwire.Actor):
+    """Answers late, after a side branch has long ended."""
+
+    aside = slabwire.Output(int)
+
+    def tell(self, n: int) -> int:
+        self.emit("aside", n)
+        while not Path(f"{self.path}.ended").exists():
+            time.sleep(0.002)
+        return n + 1
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class Ends(slabwire.Actor):
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def end(self, n: int) -> None:
+        Path(f"{self.path}.ended").touch()
+
+
+def test_the_none_of_a_side_branch_is_no_answer(tmp_path: Path) -> None:
+    graph = Graph("aside")
+    tells, ends = graph.add(Tells, path=str(tmp_path / "x")), graph.add(Ends, path=str(tmp_path / "x"))
+    graph.connect(tells.aside, ends.end)
+    graph.expose(tells.tell, reply=tells.tell)
+    with graph.run() as running:
+        assert [running.client.call("tells.tell", n) for n in range(20)] == list(range(1, 21))
