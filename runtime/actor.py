@@ -135,6 +135,9 @@ class Actor:
     def on_start(self) -> Any:
         """Runs in the worker before the first message, and again after each restart; may be a coroutine."""
 
+    def on_drain(self) -> None:
+        """Runs in the worker when the graph begins to drain: for actors that take work from elsewhere than the graph."""
+
     def on_stop(self) -> Any:
         """Runs in the worker after the last message of a graph that drains; may be a coroutine."""
 
@@ -176,7 +179,7 @@ class Actor:
         return self._binding
 
 
-_HOOKS = frozenset({"on_start", "on_stop"})
+_HOOKS = frozenset({"on_start", "on_drain", "on_stop"})
 RESERVED = frozenset(name for name in vars(Actor) if not name.startswith("__")) - _HOOKS
 
 

@@ -14,11 +14,14 @@ class PausingSelector(selectors.EpollSelector):
     """A selector whose every sleep is a park of the bell.
 
     `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is told of each sleep.
+    A loop whose tasks always have something to do never sleeps, and nobody rings for one that is awake: then lanes are
+    looked at between two rounds of it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._bell: Bell | None = None
+        self.ticks = False  # the loop stops after this round in any case
 
     def watch(
         self, bell: Bell, reasons: Callable[[], int], has_news: Callable[[], bool], asleep: Callable[[bool], None]
@@ -30,7 +33,10 @@ class PausingSelector(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         bell = self._bell
-        if bell is None or (timeout is not None and timeout <= 0):
+        if bell is None or self.ticks:
+            return super().select(timeout)
+        if timeout is not None and timeout <= 0:
+            self._has_news()
             return super().select(timeout)
         longest = bell.park(self._reasons())
         if self._has_news():
@@ -50,10 +56,12 @@ def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:
     return asyncio.SelectorEventLoop(selector), selector
 
 
-def tick(loop: asyncio.AbstractEventLoop) -> None:
+def tick(loop: asyncio.AbstractEventLoop, selector: PausingSelector) -> None:
     """Lets asyncio do what is due, without sleeping."""
+    selector.ticks = True
     loop.call_soon(loop.stop)
     loop.run_forever()
+    selector.ticks = False
 
 
 def sleep(loop: asyncio.AbstractEventLoop, timeout_s: float | None) -> None:

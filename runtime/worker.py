@@ -232,7 +232,7 @@ class Worker:
         now = now_ns()
         if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
             self._show_awake()
-            pause.tick(self.loop)
+            pause.tick(self.loop, self._selector)
             self._last_tick_ns = now
             self._obey()
         return progressed
@@ -313,10 +313,14 @@ class Worker:
         while int(self.control.get(zmq.EVENTS)) & zmq.POLLIN:
             order = msgpack.unpackb(self.control.recv())
             if order["verb"] == "drain":
-                for cell in self.cells.values():
-                    cell.draining = True
+                self._drain()
             elif order["verb"] == "stop":
                 self.stop()
+
+    def _drain(self) -> None:
+        for cell in self.cells.values():
+            cell.draining = True
+            cell.actor.on_drain()
 
     def stop(self) -> None:
         """Leaves after the work at hand; what is in flight is taken up by a successor, if there is one."""

@@ -248,6 +248,42 @@ class Hooks(Actor):
         return self.started
 
 
+class Restless(Actor):
+    """Has a task that never waits for anything, so that its loop never sleeps."""
+
+    async def on_start(self) -> None:
+        self.turns = 0
+        self.task = asyncio.create_task(self.turn())
+
+    @slabwire.private
+    async def turn(self) -> None:
+        while True:
+            self.turns += 1
+            await asyncio.sleep(0)
+
+    def seen(self, n: int) -> list[int]:
+        return [n, self.turns]
+
+    def on_stop(self) -> None:
+        self.task.cancel()
+
+
+class Leaves(Actor):
+    """Gives what it has when the graph begins to drain."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    async def linger(self) -> str:
+        self.path.write_text("lingers")
+        self.drained = asyncio.Event()
+        await self.drained.wait()
+        return "drained"
+
+    def on_drain(self) -> None:
+        self.drained.set()
+
+
 class Passes(Actor):
     """Forwards what it gets without touching it."""
 

@@ -13,8 +13,8 @@ import slabwire
 from slabwire import Graph
 from slabwire.runtime.control import Control
 from slabwire.runtime.rundir import list_graphs
-from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Waits
-from waiting import wait_until
+from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
+from waiting import wait_until, worker_of
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,33 @@ def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
         assert running.wait() == 0
     assert answers == [0.5]
     assert (tmp_path / "seen").read_text().split()[:200] == [str(100 + i) for i in range(200)]
+
+
+def test_actors_are_told_of_a_drain(tmp_path: Path) -> None:
+    graph = Graph("leaving")
+    graph.expose(graph.add(Leaves, path=str(tmp_path / "told")).linger)
+    answers: list[str] = []
+    with graph.run() as running:
+        caller = threading.Thread(
+            target=lambda client: answers.append(client.call("leaves.linger")), args=[running.client]
+        )
+        caller.start()
+        wait_until((tmp_path / "told").exists)
+        with Control(running.name) as control:
+            control.request("stop")
+        caller.join()
+    assert answers == ["drained"]
+
+
+def test_a_task_that_never_waits_does_not_hide_the_lanes() -> None:
+    graph = Graph("restless")
+    graph.expose(graph.add(Restless, hang_after_s=2).seen)
+    with graph.run() as running:
+        turns = [0]
+        while turns[-1] < 50_000:  # until long after it has stopped to spin
+            turns.append(running.client.call("restless.seen", 1, timeout_s=60)[1])
+        assert worker_of(running, "restless")["restarts"] == 0
+    assert turns == sorted(turns)
 
 
 def test_an_embedded_graph_in_asyncio() -> None:
