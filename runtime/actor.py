@@ -136,7 +136,7 @@ class Actor:
         """Runs in the worker before the first message, and again after each restart; may be a coroutine."""
 
     def on_drain(self) -> None:
-        """Runs in the worker when the graph begins to drain: for actors that take work from elsewhere than the graph."""
+        """Runs in the worker when the graph begins to drain: an actor that takes work from elsewhere takes no more."""
 
     def on_stop(self) -> Any:
         """Runs in the worker after the last message of a graph that drains; may be a coroutine."""

@@ -153,11 +153,9 @@ def test_a_task_that_never_waits_does_not_hide_the_lanes() -> None:
     graph = Graph("restless")
     graph.expose(graph.add(Restless, hang_after_s=2).seen)
     with graph.run() as running:
-        turns = [0]
-        while turns[-1] < 50_000:  # until long after it has stopped to spin
-            turns.append(running.client.call("restless.seen", 1, timeout_s=60)[1])
-        assert worker_of(running, "restless")["restarts"] == 0
-    assert turns == sorted(turns)
+        for _ in range(20):  # the status takes longer than a worker ever spins
+            assert worker_of(running, "restless")["restarts"] == 0
+            assert running.client.call("restless.seen", 1, timeout_s=60)[0] == 1
 
 
 def test_an_embedded_graph_in_asyncio() -> None:
