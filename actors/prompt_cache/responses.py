@@ -1,0 +1,147 @@
+"""Whole answers, kept as they were made: what the same deterministic request is answered with again. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from ...runtime.errors import SlabwireError
+from ..completion import BadMessages, Item
+
+KEY_NBYTES = 32
+
+
+def is_deterministic(temperature: float, seed: int | None) -> bool:
+    """Whether a request asks for the one answer that it always has: the likeliest tokens, or a seed of its own.
+
+    Any other asks for one of many answers. To give it the same one again would change what it means.
+    """
+    return temperature == 0 or seed is not None
+
+
+def canonical(
+    messages: list[dict[str, Any]],
+    max_tokens: int | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    stop: list[str] | None = None,
+    logprobs: int | None = None,
+) -> bytes:
+    """The name of a request: the BLAKE2b hash, 32 bytes, of all that the answer depends on.
+
+    What is left out counts as its default, an int as the equal float where a float belongs; the order of a dict's keys
+    does not matter. Raises BadMessages for a conversation that is not made of JSON's types.
+    """
+    fields = [messages, max_tokens, _plain(temperature), _plain(top_p), seed, stop or [], logprobs]
+    try:
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise BadMessages(
+            f"messages cannot be compared with earlier ones: {error}; send texts and JSON's types"
+        ) from None
+    return hashlib.blake2b(text.encode("ascii"), digest_size=KEY_NBYTES).digest()
+
+
+def _plain(number: float) -> float:
+    return float(number) + 0.0  # makes a negative zero positive
+
+
+class Recording:
+    """One answer while it is made: its items, packed as they come. One that grows over `most_bytes` is given up.
+
+    Packed they take a tenth of the memory that they take as objects, and their size is known.
+    """
+
+    def __init__(self, key: bytes, most_bytes: int) -> None:
+        self.key = key
+        self.is_whole = False
+        self._most_bytes = most_bytes
+        self._packed = bytearray()
+        self._given_up = False
+
+    def add(self, item: Item) -> None:
+        """Takes the next item. With the one that says why the answer ended it is whole."""
+        if self._given_up:
+            return
+        self._packed += msgpack.packb(item)
+        if len(self._packed) > self._most_bytes:
+            self._given_up = True
+            self._packed.clear()
+            return
+        self.is_whole = item.get("finish_reason") is not None
+
+    def packed(self) -> bytes:
+        return bytes(self._packed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    packed: bytes
+    kept_at_s: float
+
+
+class Responses:
+    """Answers by the names of their requests, for one model. What was used longest ago makes room.
+
+    At most `most` answers and `capacity_bytes` bytes of their items are kept, each for `ttl_s` seconds from when it was
+    made; 0 of any of them keeps nothing. Times are seconds on any one clock. One thread.
+    """
+
+    def __init__(self, capacity_bytes: int, most: int, ttl_s: float) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.most = most
+        self.ttl_s = ttl_s
+        self.nbytes = 0
+        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()  # what was used last stands last
+        self._counts = dict.fromkeys(("hits", "misses", "stored", "evictions", "expired"), 0)
+
+    def find(self, key: bytes, now_s: float) -> Iterator[dict[str, Any]] | None:
+        """The items of an answer, the same as were recorded; None if none is known that is still fresh."""
+        answer = self._answers.get(key)
+        if answer is not None and now_s - answer.kept_at_s >= self.ttl_s:
+            self._remove(key)
+            self._counts["expired"] += 1
+            answer = None
+        self._counts["misses" if answer is None else "hits"] += 1
+        if answer is None:
+            return None
+        self._answers.move_to_end(key)
+        return _unpacked(answer.packed)
+
+    def record(self, key: bytes) -> Recording:
+        """Begins to note an answer that `keep` may keep."""
+        return Recording(key, self.capacity_bytes)
+
+    def keep(self, recording: Recording, now_s: float) -> None:
+        """Keeps a whole answer, in place of an older one to the same request. Raises SlabwireError for half of one."""
+        if not recording.is_whole:
+            raise SlabwireError("an answer that has not ended is not kept: another caller would get half of it")
+        self._remove(recording.key)
+        answer = _Answer(recording.packed(), now_s)
+        self._answers[recording.key] = answer
+        self.nbytes += len(answer.packed)
+        self._counts["stored"] += 1
+        while len(self._answers) > self.most or self.nbytes > self.capacity_bytes:
+            self._remove(next(iter(self._answers)))
+            self._counts["evictions"] += 1
+
+    def _remove(self, key: bytes) -> None:
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            self.nbytes -= len(answer.packed)
+
+    def stats(self) -> dict[str, int]:
+        return {"answers": len(self._answers), "bytes": self.nbytes, **self._counts}
+
+
+def _unpacked(packed: bytes) -> Iterator[dict[str, Any]]:
+    unpacker = msgpack.Unpacker(max_buffer_size=len(packed))
+    unpacker.feed(packed)
+    yield from unpacker
