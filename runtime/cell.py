@@ -231,7 +231,7 @@ class Cell:
     def _refusal(self, work: Work) -> SlabwireError | None:
         """Why this input is not handled."""
         header = work.header
-        if self._cancels and header.reply_to and header.key in self._cancels:
+        if self._cancels and header.reply_to and header in self._cancels:
             return Cancelled("its caller cancelled it")
         if header.reply_to and not self.outlets.knows(header.reply_to):
             return Cancelled("its caller is gone")
@@ -287,12 +287,12 @@ class Cell:
     # -- callers -----------------------------------------------------------------------------------------------------
 
     def _cancel(self, header: Header) -> None:
-        if not self._cancels.remember(header.key):
+        if not self._cancels.remember(header):
             return
         self._stats.count("cancelled")
         self.outlets.forward_cancel(header)
-        self._runs.cancel(header.key)
-        if self._blocked is not None and self._blocked[0].header.key == header.key:
+        self._runs.cancel(header)
+        if self._blocked is not None and header.ends(self._blocked[0].header):
             self._blocked[0].outbox.clear()
 
     def corrupt_callers(self) -> set[int]:

@@ -272,7 +272,8 @@ class Outlets:
 
     def forward_cancel(self, header: Header) -> None:
         """Tells the next hops of a request that nobody waits for it. A full lane may miss it: it costs only work."""
-        self._items.pop(header.key, None)
+        for key in [each for each in self._items if header.ends(Header(Kind.DATA, reply_to=each[0], request=each[1]))]:
+            del self._items[key]
         work = Work(header, 0, 0, 0)
         dispatch = Dispatch(Parcel(None, self._endpoint.pool), Kind.CANCEL, 0, 0, 0, 0)
         for number, producers in self.edges.items():

@@ -13,7 +13,7 @@ from .answers import Answers
 from .batcher import Batcher
 from .errors import Cancelled, DeadlineExceeded, HandlerError
 from .handler import Handler
-from .message import Flag
+from .message import Flag, Header
 from .outlets import Outlets
 from .stats import CellStats
 from .work import Work, current
@@ -282,9 +282,9 @@ class Runs:
                 work.room = None
         return progressed
 
-    def cancel(self, key: tuple[int, int]) -> None:
-        """Ends the inputs of a request whose caller has lost interest, without an answer."""
-        for work in [each for each in self._works.values() if each.header.key == key]:
+    def cancel(self, cancel: Header) -> None:
+        """Ends the inputs of what a caller has lost interest in, without an answer."""
+        for work in [each for each in self._works.values() if cancel.ends(each.header)]:
             self._stop(work)
 
     def forget_caller(self, endpoint: int) -> None:

@@ -96,6 +96,7 @@ class Worker:
         self.endpoint.recover(kept)
         for cell in self.cells.values():
             cell.recover(self.endpoint.consumers)
+        self.caller.void_predecessor()
         self._watch()
 
     def _add_cell(self, row: int, instance: str, actor: Actor) -> None:

@@ -97,6 +97,14 @@ class Streams(Actor):
             Path(mark).write_text(str(i))
 
 
+class Relays(Actor):
+    """Hands the items of another stream on, a few at a time."""
+
+    async def forever(self, mark: str) -> AsyncIterator[int]:
+        async for i in self.stream("streams.forever", mark):
+            yield i
+
+
 class Waits(Actor):
     """Coroutines."""
 

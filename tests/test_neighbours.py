@@ -25,6 +25,7 @@ from stage import (
     Passes,
     Positive,
     Reads,
+    Relays,
     SlowToStart,
     Streams,
     TwoLetters,
@@ -54,6 +55,21 @@ def test_arrays_outlive_the_client_that_received_them() -> None:
         assert (kept == 1.0).all()
         del kept
         wait_until(lambda: running.status()["clients"] == 1)
+
+
+def test_what_a_dead_actor_had_asked_for_is_cancelled(tmp_path: Path) -> None:
+    """Its successor does not know of it, and nobody else would ever read on."""
+    graph = Graph("orphans")
+    graph.add(Streams, concurrency=1)
+    graph.expose(graph.add(Relays).forever)
+    with graph.run() as running:
+        for number in range(2):
+            items = running.client.stream("relays.forever", str(tmp_path / f"closed{number}"), timeout_s=60)
+            assert next(items) == 0
+            os.kill(worker_of(running, "relays")["pid"], signal.SIGKILL)
+            with pytest.raises(slabwire.Interrupted):
+                list(items)
+            wait_until((tmp_path / f"closed{number}").exists)
 
 
 def test_coroutines_cancelled_at_once_leave_no_trace(tmp_path: Path) -> None:

@@ -131,13 +131,14 @@ def test_answers_grow_too_old(tmp_path: Path) -> None:
 
 
 def test_a_cache_that_dies_in_the_middle_says_so_and_comes_back(tmp_path: Path) -> None:
-    with chats(tmp_path).run(drain_timeout_s=0.5) as running:
+    with chats(tmp_path).run() as running:
         assert ask(running, "count 2", temperature=0.0)[1]["text"] == " 1.0"
         items = stream(running, "count 3 stay", temperature=0.0)
         assert next(items) == {"prompt_tokens": 7}
         kill(running, "cache")
         with pytest.raises(slabwire.Interrupted):
             list(items)
+        wait_until((tmp_path / "closed").exists)  # the model does not go on for nobody
         assert ask(running, "count 2", temperature=0.0)[1]["text"] == " 3.0"
         assert ask(running, "count 2", temperature=0.0)[1]["text"] == " 3.0"
 
