@@ -8,13 +8,16 @@ export PYTHON
 BIN := .venv/bin
 CODE := __init__.py py.typed shm runtime actors bench
 
-.PHONY: help demo test test-long check bench clean clean-venv setup setup-dev names
+.PHONY: help demo demo-page test test-long check bench clean clean-venv setup setup-dev names
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: setup ## read a page of text with a graph of actors, step by step
-	@$(BIN)/python examples/demo.py
+demo: setup ## a chat model over TLS, its words streaming (PORT=8443)
+	@$(BIN)/python examples/demo_chat.py
+
+demo-page: setup ## read a page of text with a graph of actors, step by step
+	@$(BIN)/python examples/demo_page.py
 
 test: setup-dev ## the test suite (a few minutes)
 	@$(BIN)/python -m pytest -m "not long"

@@ -79,16 +79,20 @@ class Segment:
         """False in a child that was forked: the memory is its parent's alone, and touching it ends the child."""
         return os.getpid() == self._pid
 
-    def reserve(self) -> None:
-        """Owner, while it has the descriptor: takes all pages, and fills its page tables. Raises OutOfMemory."""
+    def reserve(self, start: int = 0, nbytes: int | None = None) -> None:
+        """Owner, while it has the descriptor: takes all pages, or those of one range of bytes, and fills its page
+        tables. Raises OutOfMemory.
+        """
+        nbytes = self.nbytes - start if nbytes is None else nbytes
+        first = start - start % mmap.PAGESIZE
         try:
-            os.posix_fallocate(self.fd, 0, self.nbytes)
+            os.posix_fallocate(self.fd, start, nbytes)
             if self.nbytes >= _PREFAULT_FROM:
-                self.mapping.madvise(_MADV_POPULATE_WRITE)
+                self.mapping.madvise(_MADV_POPULATE_WRITE, first, start + nbytes - first)
         except OSError as error:
             # Kernels before 5.14 do not know it; the pages exist, only the page tables are filled later.
             if error.errno != errno.EINVAL:
-                raise _refused(f"segment {self.placed.layout.name}", self.nbytes, error) from None
+                raise _refused(f"segment {self.placed.layout.name}", nbytes, error) from None
 
     def close_descriptor(self) -> None:
         """Gives the descriptor back; the mapping stays."""

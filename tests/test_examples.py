@@ -71,7 +71,7 @@ def test_the_demo_ends_by_itself_where_there_is_no_terminal(
     run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    printed = example("demo.py")
+    printed = example("demo_page.py")
     assert all(f"  {line}" in printed for line in straight_text())
     assert (tmp_path / f"slabwire-demo-{os.getuid()}" / "page.png").stat().st_size > 10_000
     for words in ("slabwire run", "slabwire top --once", "detect", "recognise", "reader"):

@@ -1,0 +1,119 @@
+"""A chat model, ready to answer: tokenizer, template and engine, made from one GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from ..completion import MOST_LOGPROBS, MOST_STOPS, BadMessages, PromptTooLong
+from .architecture import Architecture
+from .artifacts import prepare
+from .checkpoint import locate
+from .engine import Engine
+from .gguf import Gguf
+from .network import Network
+from .sampler import Sampler, check_sampling
+from .sequence import Sequence
+from .slots import Slots
+from .template import ChatTemplate
+from .tokenizer import Tokenizer
+
+
+class ChatModel:
+    """One thread. Whoever made it closes it."""
+
+    def __init__(
+        self, name: str, created: int, tokenizer: Tokenizer, template: ChatTemplate, engine: Engine, context: int
+    ) -> None:
+        self.name = name
+        self.created = created
+        self.tokenizer = tokenizer
+        self.template = template
+        self.engine = engine
+        self.context = context
+
+    @classmethod
+    def load(
+        cls,
+        model: str | None = None,
+        *,
+        slots: int = 8,
+        context: int = 2048,
+        threads: int = 1,
+        exact: bool = False,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> ChatModel:
+        """From the file that `model` names, or from the default model. `progress` is told what takes time.
+
+        Raises ModelFileError for a file that cannot be used, OutOfMemory where the slots would find no room.
+        """
+        path = locate(model, progress=progress)
+        artifacts = prepare(path, progress=progress)
+        began = perf_counter()
+        with Gguf(path) as gguf:
+            architecture = Architecture.of(gguf)
+            tokenizer = Tokenizer(gguf.metadata)
+            template = ChatTemplate(str(gguf.metadata.get("tokenizer.chat_template", "")))
+        context = min(context, architecture.context)
+        places = Slots(architecture, slots, context)
+        network = Network(artifacts.model_path, architecture, places, threads)
+        loaded = cls(
+            path.stem,
+            int(path.stat().st_mtime),
+            tokenizer,
+            template,
+            Engine(network, places, tokenizer, exact=exact),
+            context,
+        )
+        loaded._warm_up()
+        progress(f"loaded {path.stem} in {perf_counter() - began:.1f} s: {slots} slots of {context} tokens")
+        return loaded
+
+    def _warm_up(self) -> None:
+        """One short answer: it reads the weights in, so that the first request does not wait for that."""
+        sequence = self.sequence(self.tokenizer.encode("Once upon", special=False), max_tokens=2)
+        self.engine.admit(sequence)
+        while self.engine.has_work:
+            self.engine.step()
+
+    def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The tokens of a conversation, up to where the answer begins. Raises BadMessages."""
+        return self.template.prompt_tokens(messages, self.tokenizer)
+
+    def sequence(
+        self,
+        prompt: list[int],
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: list[str] | None = None,
+        logprobs: int | None = None,
+    ) -> Sequence:
+        """An answer to begin. Raises PromptTooLong, or BadMessages that names the setting."""
+        room = self.context - len(prompt)
+        if room < 1:
+            raise PromptTooLong(
+                f"the conversation has {len(prompt)} tokens, and the model's context holds {self.context} together "
+                "with the answer; shorten the messages or leave out older ones"
+            )
+        if max_tokens is not None and max_tokens < 1:
+            raise BadMessages(f"max_tokens is {max_tokens}; it must be at least 1")
+        if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
+            raise BadMessages(f"logprobs is {logprobs}; it must be from 0 to {MOST_LOGPROBS}")
+        check_sampling(temperature, top_p, seed)
+        if len(stop or ()) > MOST_STOPS or "" in (stop or ()):
+            raise BadMessages(f"stop must be at most {MOST_STOPS} strings, none of them empty")
+        return Sequence(
+            prompt,
+            limit=min(room, max_tokens or room),
+            sampler=Sampler(temperature, top_p, seed),
+            stops=stop or (),
+            logprobs=logprobs,
+        )
+
+    def close(self) -> None:
+        """Gives the memory of the slots back."""
+        self.engine.slots.close()

@@ -1,0 +1,140 @@
+"""The actor that answers conversations with a language model, its words as they come."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.actor import Actor
+from ...runtime.errors import Interrupted
+from ...runtime.handler import resumable
+
+if TYPE_CHECKING:
+    from .sequence import Output
+
+logger = logging.getLogger("slabwire")
+
+
+class LanguageModel(Actor):
+    """A chat model from a GGUF file, answering up to `slots` conversations side by side, of `context` tokens each.
+
+    `model` is a path, or the name of a model that is known; without it, SmolLM2-135M-Instruct. `prefixes` names an
+    actor that remembers keys and values of earlier prompts (a PromptCache). With `exact` an answer does not depend on
+    how many others are made beside it, bit by bit, which costs a single one a fifth of its speed.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        slots: int = 8,
+        context: int = 2048,
+        prefixes: str | None = None,
+        exact: bool = False,
+    ) -> None:
+        for name, value in (("slots", slots), ("context", context)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        self._model_name = model
+        self._slots = slots
+        self._context = context
+        self._exact = exact
+        self._prefixes = prefixes
+
+    def on_start(self) -> None:
+        # Here and not above: whoever only draws or checks the graph needs no ONNX Runtime.
+        from .chat_model import ChatModel
+        from .driver import Driver
+        from .pages import PageStore
+
+        self._model = ChatModel.load(
+            self._model_name,
+            slots=self._slots,
+            context=self._context,
+            threads=self.context.threads,
+            exact=self._exact,
+            progress=logger.info,
+        )
+        self._pages = PageStore(self, self._prefixes, self._model.engine.slots) if self._prefixes else None
+        self._driver = Driver(self._model.engine, self._pages.offer if self._pages else lambda _: None)
+        self._counts = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
+
+    def on_stop(self) -> None:
+        self._model.close()
+
+    @resumable
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: list[str] | None = None,
+        logprobs: int | None = None,
+        sent: int = 0,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Answers `messages`, dicts of role and content. The items: see `completion.Accepted`, `Delta`, `Finished`.
+
+        Raises BadMessages and PromptTooLong before the first item. An answer of which words were sent when the process
+        died ends with Interrupted: another run might choose other words.
+        """
+        if sent > 1:
+            raise Interrupted(f"{self.context.actor} died in the middle of this answer; ask again")
+        prompt = self._model.prompt(messages)
+        sequence = self._model.sequence(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+            logprobs=logprobs,
+        )
+        if not sent:
+            yield {"prompt_tokens": len(prompt)}
+        if self._pages is not None:
+            sequence.pages = await self._pages.known(prompt)
+        async with aclosing(self._driver.outputs(sequence)) as outputs:
+            tokens = 0
+            async for output in outputs:
+                tokens += output.tokens
+                if output.text or output.logprobs:
+                    yield _delta(output, tokens)
+                    tokens = 0
+        counts = {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": len(sequence.chosen),
+            "cached_tokens": sequence.cached,
+        }
+        self._count(counts)
+        yield {"finish_reason": output.finish_reason, **counts}
+
+    async def describe(self) -> dict[str, Any]:
+        """What the model is, and how busy."""
+        engine = self._model.engine
+        return {
+            "model": self._model.name,
+            "created": self._model.created,
+            "context": self._model.context,
+            "slots": engine.slots.count,
+            "running": engine.running,
+            "waiting": engine.waiting,
+            "stats": {
+                **self._counts,
+                "kv_bytes": engine.slots.nbytes_held,
+                "prefix_failures": self._pages.failures if self._pages else 0,
+            },
+        }
+
+    def _count(self, counts: dict[str, int]) -> None:
+        self._counts["requests"] += 1
+        for name, count in counts.items():
+            self._counts[name] += count
+
+
+def _delta(output: Output, tokens: int) -> dict[str, Any]:
+    delta: dict[str, Any] = {"text": output.text, "tokens": tokens}
+    return {**delta, "logprobs": output.logprobs} if output.logprobs else delta
