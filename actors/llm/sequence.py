@@ -18,7 +18,7 @@ from .tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Page:
-    """Keys and values of the next `tokens` tokens of a prompt: float32 [2 * layers, heads, at least so many, head_dim]."""
+    """Keys and values of the next tokens of a prompt: float32 [2 * layers, heads, at least `tokens`, head_dim]."""
 
     tokens: int
     rows: NDArray[np.float32]

@@ -1,0 +1,94 @@
+"""The HTTP application: which path leads where, and what becomes of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, ExceptionHandler
+
+from ...runtime.errors import SlabwireError
+from ...runtime.fields import did_you_mean
+from .completions import ChatCompletions
+from .identity import Identified, request_id
+from .limits import Limits
+from .metrics import Metrics
+from .models import Models
+from .page import page
+from .parameters import shown
+from .probes import Probes
+from .problems import Problem, problem_of, response_to
+from .readiness import Readiness
+from .serving import Ask, ServingState
+
+__all__ = ["Ask", "ServingState", "build_application"]
+
+
+def build_application(
+    ask: Ask, models: Mapping[str, str], *, limits: Limits, state: ServingState, metrics: Metrics
+) -> ASGIApp:
+    """An ASGI application that answers in OpenAI's interface. `models`: the actor that serves each, by public name."""
+    readiness = Readiness(ask, models, state)
+    completions = ChatCompletions(ask, models, limits, state, metrics)
+    routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics))
+    handlers: dict[Any, ExceptionHandler] = {
+        HTTPException: _no_such_route([route.path for route in routes]),
+        SlabwireError: _failed,
+        Exception: _failed,
+    }
+    application = Starlette(routes=routes, exception_handlers=handlers)
+    application.router.redirect_slashes = False
+    return Identified(_Contained(application))
+
+
+def _routes(completions: ChatCompletions, models: Models, probes: Probes) -> list[Route]:
+    return [
+        Route("/v1/chat/completions", completions, methods=["POST"]),
+        Route("/v1/models", models.list),
+        Route("/v1/models/{model:path}", models.one),
+        Route("/livez", probes.live),
+        Route("/readyz", probes.ready),
+        Route("/healthz", probes.ready),
+        Route("/health", probes.ready),
+        Route("/startupz", probes.started),
+        Route("/version", probes.version),
+        Route("/metrics", probes.metrics),
+        Route("/", page),
+    ]
+
+
+class _Contained:
+    """Lets no error out to the server: Starlette raises again what `_failed` has answered and logged."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            if scope["type"] != "http":
+                raise
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return response_to(problem_of(error, request_id(request.scope)))
+
+
+def _no_such_route(paths: list[str]) -> ExceptionHandler:
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path, method = shown(request.url.path), request.method
+        if error.status_code == 405:
+            allowed = dict(error.headers or {})
+            message = f"{path} does not take {method}; it takes {allowed.get('Allow', 'another method')}."
+            return response_to(Problem(405, message, "method_not_allowed", headers=allowed))
+        hint = did_you_mean(request.url.path[:100], paths) or f"; there are {', '.join(paths)}"
+        return response_to(Problem(404, f"There is no {path} here{hint}", "not_found"))
+
+    return answer

@@ -1,0 +1,100 @@
+"""The body of a request: read no further than allowed, and taken for JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from .limits import Limits
+from .refusals import BodyTooLarge, BodyTooSlow, ClientLeft, Refusal, UnsupportedBody
+
+# JSON can name halves of surrogate pairs by themselves; they are no text, and UTF-8 has no bytes for them.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+async def read_json(headers: Headers, receive: Receive, limits: Limits) -> dict[str, Any]:
+    """The object that the body holds.
+
+    A body that is JSON is taken whatever its Content-Type says: many a client sends none, or that of a form.
+    Raises BodyTooLarge, BodyTooSlow, UnsupportedBody, Refusal for what is no JSON object, and ClientLeft.
+    """
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedBody(f"Content-Encoding {encoding[:40]!r} is not supported; send the body as plain JSON.")
+    body = await _read(headers, receive, limits)
+    try:
+        return parse_json(body)
+    except Refusal as error:
+        kind = headers.get("content-type", "application/json")
+        if "json" in kind.lower():
+            raise
+        raise UnsupportedBody(
+            f"Content-Type is {kind[:60]!r} and the body is no JSON object either ({error}); send application/json."
+        ) from None
+
+
+async def _read(headers: Headers, receive: Receive, limits: Limits) -> bytes:
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limits.body_bytes:
+        raise _too_large(limits)
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            return await _collect(receive, limits)
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"The request's body did not arrive within {limits.body_timeout_s:g} s; send the whole of it at once."
+        ) from None
+
+
+async def _collect(receive: Receive, limits: Limits) -> bytes:
+    parts: list[bytes] = []
+    length = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft("the client left while it sent its request")
+        parts.append(message.get("body", b""))
+        length += len(parts[-1])
+        if length > limits.body_bytes:
+            raise _too_large(limits)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large(limits: Limits) -> BodyTooLarge:
+    return BodyTooLarge(f"The request's body is larger than {limits.body_bytes} bytes, the most taken here.")
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object (RFC 8259) in these bytes. Raises Refusal, with the place where it is none."""
+    try:
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_no_number)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise _invalid(f"it is not UTF-8 at byte {error.start}") from None
+    except UnicodeEncodeError:
+        raise _invalid(r"a string in it holds half of a surrogate pair (\ud800 to \udfff by itself)") from None
+    except json.JSONDecodeError as error:
+        raise _invalid(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except RecursionError:
+        raise _invalid("its arrays and objects are nested too deeply") from None
+    except ValueError as error:  # NaN, or an integer of thousands of digits
+        raise _invalid(str(error)[:100]) from None
+    if type(value) is not dict:
+        raise Refusal('The request\'s body must be a JSON object, {"model": …, "messages": […]}.', None, "invalid_type")
+    return value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _invalid(why: str) -> Refusal:
+    return Refusal(f"The request's body is not valid JSON: {why}.", None, "invalid_json")

@@ -1,0 +1,106 @@
+"""The actor that lets the network in."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.actor import Actor
+from ...runtime.errors import GraphError
+
+if TYPE_CHECKING:
+    from .server import HttpServer
+    from .serving import ServingState
+
+logger = logging.getLogger("slabwire")
+
+# Of the 5 s that a worker gets to leave; requests in flight have had the graph's draining before.
+STOP_WITHIN_S = 3.0
+
+
+class Ingress(Actor):
+    """OpenAI's interface over TLS: `graph.add(Ingress, models={"smollm2": "llm"})`.
+
+    `models`: the names that clients use, and the actors that answer for them, which have the ports `chat` and
+    `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
+    `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
+    and kept. `requests` are the answers in flight at most, `body_bytes` the largest body, `connections` those that are
+    open at most.
+
+    A certificate or an address that cannot be used ends the start with an error that names it and the remedy.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, str],
+        host: str = "127.0.0.1",
+        port: int = 8443,
+        certificate: str | None = None,
+        key: str | None = None,
+        requests: int = 48,
+        body_bytes: int = 4 << 20,
+        connections: int = 256,
+    ) -> None:
+        if not models:
+            raise GraphError("an Ingress needs models={public name: actor's name} with one model at least")
+        if key is not None and certificate is None:
+            raise GraphError("an Ingress was given key= without the certificate= that it fits")
+        self.models = models
+        self.host, self.port = host, port
+        self.certificate, self.key = certificate, key
+        self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
+        self.server: HttpServer | None = None
+        self.state: ServingState | None = None
+
+    async def on_start(self) -> None:
+        # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
+        from .application import build_application
+        from .certificate import development_certificate, given_certificate
+        from .limits import Limits
+        from .metrics import Metrics
+        from .server import HttpServer
+        from .serving import ServingState
+        from .tls import StdlibTerminator
+
+        if self.certificate is None:
+            certificate = development_certificate(self.host)
+        else:
+            certificate = given_certificate(Path(self.certificate), Path(self.key) if self.key else None)
+        self.state = ServingState()
+        limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
+        application = build_application(self, self.models, limits=limits, state=self.state, metrics=Metrics())
+        self.server = HttpServer(application, StdlibTerminator(certificate), connections=self.connections)
+        await self.server.start(self.host, self.port)
+        logger.info("%s/v1 (certificate: %s)", self._url(self.server), certificate.public)
+
+    def on_drain(self) -> None:
+        if self.state is not None:
+            self.state.draining = True
+
+    async def on_stop(self) -> None:
+        if self.server is not None:
+            await self.server.stop(STOP_WITHIN_S)
+
+    def describe(self) -> dict[str, Any]:
+        """Where it listens, and how it fares.
+
+        {"url", "certificate", "models", "tls", "connections", "handshakes", "running", "requests", "refused",
+        "failed_handshakes"}; the last three count since the start of this process.
+        """
+        if self.server is None:
+            raise RuntimeError("the ingress does not listen: a worker calls on_start() before any handler")
+        tls = self.server.terminator.describe()
+        return {
+            "url": self._url(self.server),
+            "certificate": tls["certificate"],
+            "models": dict(self.models),
+            "tls": tls,
+            **self.server.stats(),
+        }
+
+    def _url(self, server: HttpServer) -> str:
+        from .tls import authority
+
+        host = "localhost" if self.host in ("0.0.0.0", "::") else self.host
+        return f"https://{authority(host, server.port)}"

@@ -1,0 +1,220 @@
+"""The ingress as an actor: in graphs that run, with clients that know nothing of Slabwire."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slabwire import Actor, Graph
+from slabwire.actors.ingress import Ingress
+from slabwire.runtime.errors import GraphError, StartError
+from waiting import wait_until, worker_of
+
+HEAVY = ("uvicorn", "httptools", "starlette", "cryptography", "prometheus_client")
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Counts(Actor):
+    """Says "one", waits for a file named "go", and says "two"."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        max_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: list[str] | None = None,
+        logprobs: int | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        try:
+            yield {"prompt_tokens": 1}
+            yield {"text": "one ", "tokens": 1}
+            while not (self.folder / "go").exists():
+                await asyncio.sleep(0.002)
+            yield {"text": "two", "tokens": 1}
+            yield {"finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 2, "cached_tokens": 0}
+        except (GeneratorExit, asyncio.CancelledError):
+            (self.folder / "cancelled").touch()
+            raise
+
+    async def describe(self) -> dict[str, Any]:
+        return {"model": "counts", "created": 1, "context": 9, "slots": 1, "running": 0, "waiting": 0, "stats": {}}
+
+
+@pytest.fixture(autouse=True)
+def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("SLABWIRE_STATE_DIR", str(tmp_path / "state"))
+
+
+def counting(folder: Path, **settings: Any) -> Graph:
+    graph = Graph("counting")
+    graph.add(Counts, name="counts", folder=str(folder))
+    ingress = graph.add(Ingress, name="ingress", models={"counter": "counts"}, **{"port": 0, **settings})
+    graph.expose(ingress.describe)
+    return graph
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Door:
+    """What a client needs to know of an ingress that runs."""
+
+    def __init__(self, running: Any) -> None:
+        self.told: dict[str, Any] = running.client.call("ingress.describe")
+        self.authority = self.told["url"].removeprefix("https://")
+        self.context = ssl.create_default_context(cafile=self.told["certificate"])
+
+    def connect(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection(self.authority, context=self.context)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        connection = self.connect()
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def chat(self) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        """A stream that has begun: its first word has come."""
+        connection = self.connect()
+        body = json.dumps({"model": "counter", "messages": HELLO, "stream": True})
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        while b"one" not in answer.readline():
+            continue
+        return connection, answer
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Any]:
+    with counting(tmp_path).run() as running:
+        yield running
+
+
+def test_defining_a_graph_imports_nothing_heavy() -> None:
+    program = f"import sys, slabwire.actors.ingress; print([each for each in {HEAVY} if each in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_models_and_a_key_without_its_certificate_are_checked() -> None:
+    with pytest.raises(GraphError, match="one model at least"):
+        Ingress(models={})
+    with pytest.raises(GraphError, match="without the certificate="):
+        Ingress(models={"a": "b"}, key="key.pem")
+
+
+def test_openais_own_client_talks_to_an_actor(tmp_path: Path, running: Any) -> None:
+    import openai
+
+    (tmp_path / "go").touch()
+    door = Door(running)
+    transport = openai.DefaultHttpxClient(verify=door.context, trust_env=False)
+    with openai.OpenAI(
+        base_url=f"{door.told['url']}/v1", api_key="any", max_retries=0, http_client=transport
+    ) as client:
+        messages: Any = HELLO
+        whole = client.chat.completions.create(model="counter", messages=messages)
+        assert whole.choices[0].message.content == "one two"
+        stream = client.chat.completions.create(model="counter", messages=messages, stream=True)
+        assert "".join(each.choices[0].delta.content or "" for each in stream) == "one two"
+    assert running.client.call("ingress.describe")["requests"] == 2
+
+
+def test_it_tells_where_it_listens_and_by_what_certificate(tmp_path: Path, running: Any) -> None:
+    told = Door(running).told
+    log = tmp_path / "run" / "counting" / "logs" / "ingress.log"
+    assert f"INFO {told['url']}/v1 (certificate: {told['certificate']})\n" in log.read_text()
+    assert told["certificate"] == str(tmp_path / "state" / "tls" / "localhost.pem")
+    assert told["tls"]["minimum"] == "TLSv1.3"
+    assert told["models"] == {"counter": "counts"}
+    assert "PRIVATE" not in log.read_text()
+
+
+def test_a_client_that_leaves_cancels_the_actors_work(tmp_path: Path, running: Any) -> None:
+    connection, answer = Door(running).chat()
+    answer.close()
+    connection.close()
+    wait_until((tmp_path / "cancelled").exists)
+
+
+def test_a_drain_turns_new_requests_away_and_lets_streams_end(tmp_path: Path) -> None:
+    with counting(tmp_path).run(drain_timeout_s=60) as running:
+        door = Door(running)
+        connection, answer = door.chat()
+        assert door.get("/readyz")[0] == 200
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        wait_until(lambda: door.get("/readyz")[0] == 503)
+        (tmp_path / "go").touch()
+        rest = answer.read()
+        assert b"two" in rest
+        assert rest.endswith(b"data: [DONE]\n\n")
+        connection.close()
+        stopping.join()
+
+
+def test_a_killed_ingress_comes_back_at_the_same_place(tmp_path: Path) -> None:
+    with counting(tmp_path, port=free_port()).run() as running:
+        door = Door(running)
+        pid = worker_of(running, "ingress")["pid"]
+        connection, answer = door.chat()
+        os.kill(pid, signal.SIGKILL)
+        assert b"[DONE]" not in _rest_of(answer)
+        connection.close()
+        wait_until((tmp_path / "cancelled").exists)  # for nobody waits for this answer any more
+        wait_until(lambda: (each := worker_of(running, "ingress"))["state"] == "ready" and each["pid"] != pid)
+        assert Door(running).told["url"] == door.told["url"]
+        (tmp_path / "go").touch()
+        again, answer = door.chat()
+        assert answer.read().endswith(b"data: [DONE]\n\n")
+        again.close()
+
+
+def _rest_of(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read()
+    except http.client.IncompleteRead as error:
+        return error.partial
+    except OSError:  # the connection was reset
+        return b""
+
+
+def test_an_address_in_use_ends_the_start_with_its_name(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=rf"cannot listen on 127\.0\.0\.1:{port}: the address is in use"):
+            counting(tmp_path, port=port).run().__enter__()
+
+
+def test_a_given_certificate_is_used_or_named(tmp_path: Path) -> None:
+    from slabwire.actors.ingress.certificate import development_certificate
+
+    given = development_certificate("localhost", tmp_path / "given")
+    with counting(tmp_path, certificate=str(given.public), key=str(given.key)).run() as running:
+        assert Door(running).get("/livez")[0] == 200
+    assert not (tmp_path / "state").exists()
+    with pytest.raises(StartError, match=r"holds no private key in PEM"):
+        counting(tmp_path, certificate=str(given.public)).run().__enter__()
