@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress import server as module
+from slabwire.actors.ingress import connection as module
+from slabwire.actors.ingress import server as server_module
 from slabwire.actors.ingress.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.server import HttpServer
 from slabwire.actors.ingress.tls import ListenError, StdlibTerminator
@@ -401,7 +402,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(certificate: Certificate, monkey
 
 
 def test_an_idle_connection_is_closed_in_the_end(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.02)
 
     async def scene() -> None:
         async with serving(echo, certificate) as served:
@@ -416,7 +417,7 @@ def test_an_idle_connection_is_closed_in_the_end(certificate: Certificate, monke
 def test_an_idle_client_that_does_not_answer_the_good_bye_holds_no_place(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.02)
     monkeypatch.setattr(module, "GOODBYE_WITHIN_S", 0.01)
 
     async def scene() -> None:
@@ -435,7 +436,7 @@ def test_an_idle_client_that_does_not_answer_the_good_bye_holds_no_place(
 def test_the_end_is_told_in_tls_too(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch, goodbye_within_s: float
 ) -> None:
-    monkeypatch.setattr(module, "KEEP_ALIVE_S", 0.02)
+    monkeypatch.setattr(server_module, "KEEP_ALIVE_S", 0.02)
     monkeypatch.setattr(module, "GOODBYE_WITHIN_S", goodbye_within_s)
 
     def read_all(port: int, context: ssl.SSLContext) -> bytes:
@@ -649,7 +650,7 @@ def test_after_its_grace_a_stop_cuts(certificate: Certificate) -> None:
 def test_a_request_that_does_not_heed_the_cut_is_cancelled(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "CUT_WITHIN_S", 0.01)
+    monkeypatch.setattr(server_module, "CUT_WITHIN_S", 0.01)
 
     async def scene() -> None:
         app = Holds()

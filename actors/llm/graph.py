@@ -67,17 +67,24 @@ class _Source:
     def take(self, name: str, *shape: int) -> GgufTensor:
         tensor = self._tensors.pop(name, None)
         if tensor is None:
-            raise self._refused(f"tensor {name!r} is missing")
+            raise self.refused(f"tensor {name!r} is missing")
         if tensor.shape != shape:
-            raise self._refused(f"tensor {name!r} is {list(tensor.shape)}, its metadata mean {list(shape)}")
+            raise self.refused(f"tensor {name!r} is {list(tensor.shape)}, its metadata mean {list(shape)}")
         return tensor
+
+    def take_blocks(self, name: str, outputs: int, inputs: int) -> Blocks:
+        tensor = self.take(name, outputs, inputs)
+        try:
+            return decode(tensor)
+        except ModelFileError as error:
+            raise ModelFileError(f"model file {self._path}: {error}") from None
 
     def end(self) -> None:
         if self._tensors:
             some = ", ".join(sorted(self._tensors)[:3])
-            raise self._refused(f"it has {len(self._tensors)} tensors whose use is not known here, such as {some}")
+            raise self.refused(f"it has {len(self._tensors)} tensors whose use is not known here, such as {some}")
 
-    def _refused(self, cause: str) -> ModelFileError:
+    def refused(self, cause: str) -> ModelFileError:
         return ModelFileError(f"model file {self._path}: {cause}; give another GGUF file")
 
 
@@ -155,7 +162,7 @@ class _Network:
 
     def _embedded(self, matrix: _Matrix) -> str:
         if matrix.correction is not None:
-            raise ModelFileError("tensor 'token_embd.weight' must be Q8_0 or Q4_0, not Q4_1; give another GGUF file")
+            raise self._source.refused("tensor 'token_embd.weight' is Q4_1, and must be Q8_0 or Q4_0")
         # The bytes of a row lie together: where the head has the same weights, the two count them in other dimensions.
         rows = self._weights.again("embedding.rows", matrix.weights, [matrix.outputs, matrix.inputs * matrix.bits // 8])
         return self._add(
@@ -230,7 +237,7 @@ class _Network:
         keys = self._blocks(f"{block}.attn_k", of.kv_heads * of.head_dim, of.width).rows(self._halves(of.kv_heads))
         values = self._blocks(f"{block}.attn_v", of.kv_heads * of.head_dim, of.width)
         if not queries.bits == keys.bits == values.bits:
-            raise ModelFileError(f"queries, keys and values of {block} must be of as many bits; give another GGUF file")
+            raise self._source.refused(f"the queries, keys and values of {block} are not of as many bits")
         return Blocks.stack([queries, keys, values])
 
     def _halves(self, heads: int) -> NDArray[np.intp]:
@@ -242,7 +249,7 @@ class _Network:
         return self._product(name, operand, self._matrix(name, self._blocks(tensor, outputs, inputs)))
 
     def _blocks(self, tensor: str, outputs: int, inputs: int) -> Blocks:
-        return decode(self._source.take(f"{tensor}.weight", outputs, inputs))
+        return self._source.take_blocks(f"{tensor}.weight", outputs, inputs)
 
     def _matrix(self, name: str, blocks: Blocks) -> _Matrix:
         packed = pack(blocks)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..routing import Routing
 from ..spec import GraphSpec
 from .exits import Exit, GraphLost
 from .presentation import format_option, print_json
@@ -124,7 +125,8 @@ def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds:
     ports = [str(route.entry) for route in spec.routes[: spec.exposed]]
     lines = [f"{running.name} is ready in {seconds:.1f} s"]
     if ports:
-        lines.append(f'  call it   slabwire.connect("{running.name}").call("{ports[0]}", ...)')
+        verb = "stream" if Routing(spec).streams(0) else "call"
+        lines.append(f'  {verb} it{" " * (7 - len(verb))}slabwire.connect("{running.name}").{verb}("{ports[0]}", ...)')
         lines.append(f"  ports     {', '.join(ports)}")
     lines += [f"  listens   {listen}"] if listen else []
     lines.append(f"  look      slabwire top {running.name}")

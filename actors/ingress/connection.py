@@ -1,0 +1,246 @@
+"""One HTTP/1.1 connection: uvicorn's protocol, held to times and sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from email.utils import formatdate
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any
+
+from httptools import HttpParserError
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+# A request's head fits into few packets: whoever needs longer holds a place and gives nothing for it.
+HEAD_WITHIN_S = 10.0
+# The largest body that is taken (4 MiB, see Limits) at 1 Mbit/s, nearly twice; what an application that asks sooner
+# refuses, it refuses sooner.
+BODY_WITHIN_S = 60.0
+# A reader that takes nothing for so long, though more waits for it than the kernel and we keep, holds up a model.
+READ_WITHIN_S = 30.0
+# Line and header fields. Ours are below 1 KiB; most servers allow 8 to 64.
+LARGEST_HEAD_NBYTES = 32 * 1024
+# Requests that wait for the answer before theirs. Clients that pipeline at all send a handful.
+MOST_PIPELINED = 32
+# What waits for a slow reader here, beside the kernel's buffers: some hundred tokens.
+WRITE_BUFFER_NBYTES = 64 * 1024
+# How long a client may take to answer our good-bye when we need its place.
+GOODBYE_WITHIN_S = 1.0
+_NO_HTTP = HTTPStatus.BAD_REQUEST, "This is no valid HTTP/1.1 request."
+_OVERDUE = HTTPStatus.REQUEST_TIMEOUT, "The request did not come in within its time; send the whole of it at once."
+_HEAD_TOO_LARGE = (
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"The request's head is larger than {LARGEST_HEAD_NBYTES} bytes, the most that this server takes.",
+)
+_TOO_MANY_WAIT = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    f"Over {MOST_PIPELINED} requests wait on this connection; wait for answers, or open another one.",
+)
+
+
+class Part(Enum):
+    """What of a request has come in."""
+
+    HEAD = auto()
+    BODY = auto()
+    WHOLE = auto()
+
+
+class State(ServerState):
+    """What all connections share. `changed` is set whenever a connection or a request has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: set[Any] = set()
+        self.changed = asyncio.Event()
+        self.refused = 0
+        self._date_s = 0
+
+    def touch_date(self) -> None:
+        """Brings the Date header up to this second; it is made when a request needs it."""
+        now = int(time.time())
+        if now != self._date_s:
+            self._date_s = now
+            self.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol, held to times and sizes that it does not know.
+
+    It also tells the request that is being answered, and not only the last one that came in, when the client has left.
+    """
+
+    def __init__(self, config: Config, state: State) -> None:
+        super().__init__(config, state, {}, asyncio.get_running_loop())
+        self.state = state
+        self._part = Part.WHOLE
+        self._head_nbytes = 0
+        self._running: RequestResponseCycle | None = None
+        self._refusal = _NO_HTTP
+        self._quiet_since = self.loop.time()
+        self._leaving = False
+        self._request_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    # -- its life ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_NBYTES)
+        self._watch_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._stop_watching()
+        self._stop_waiting_for_reader()
+        self._disconnect_requests()
+        self.state.changed.set()
+
+    def _disconnect_requests(self) -> None:
+        """Tells the request that is being answered that nobody listens any more; those behind it never begin."""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being read or answered."""
+        return self._part is Part.WHOLE and self._is_answered()
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since the last answer was complete, or since the connection was made."""
+        return self.loop.time() - self._quiet_since
+
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def shutdown(self) -> None:
+        """Closes: at once if it is idle, else after the answers to what has come in."""
+        self._leaving = True
+        if self._is_answered():
+            self.hang_up()
+        else:
+            super().shutdown()
+
+    def hang_up(self) -> None:
+        """Says good-bye, and does not wait long for the other side to do so, too."""
+        self._stop_watching()
+        if not self.transport.is_closing():  # asyncio's TLS transport, closed twice, cannot be aborted any more
+            self.transport.close()
+        if self.quiet_s > GOODBYE_WITHIN_S:
+            self.transport.abort()
+        elif self._write_timer is None:
+            self._request_timer = self.loop.call_later(GOODBYE_WITHIN_S, self.transport.abort)
+
+    timeout_keep_alive_handler = hang_up
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return  # TLS hands on what still comes after our good-bye
+        self._head_nbytes += len(data)
+        super().data_received(data)
+        if self._part is Part.HEAD and self._head_nbytes > LARGEST_HEAD_NBYTES:
+            self._refuse(*_HEAD_TOO_LARGE)
+        elif not self.transport.is_closing():
+            self._watch_request()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._part = Part.HEAD
+        self._head_nbytes = 0
+
+    def on_headers_complete(self) -> None:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_NBYTES:
+            self._refusal = _HEAD_TOO_LARGE
+        elif len(self.pipeline) >= MOST_PIPELINED:
+            self._refusal = _TOO_MANY_WAIT
+        if self._refusal is not _NO_HTTP:
+            raise HttpParserError  # which ends the parsing: see send_400_response
+        self._part = Part.BODY
+        self._stop_watching()
+        self.state.touch_date()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._part = Part.WHOLE
+        self._stop_watching()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._quiet_since = self.loop.time()
+        if self._leaving and self._is_answered():
+            self.hang_up()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """What uvicorn calls when the parser gives up."""
+        self._refuse(*self._refusal)
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answers in the application's place, unless it has begun to, and closes."""
+        self.state.refused += 1
+        self._stop_watching()
+        running = self._running
+        if running is None or running.response_complete or not running.response_started:
+            self.transport.write(_refusal(status, text))
+        self._disconnect_requests()
+        self.transport.close()
+
+    def _watch_request(self) -> None:
+        """Sets a time for what the client owes: the rest of a request, or its first byte."""
+        if self._part is not Part.BODY and not self._is_answered():
+            self._stop_watching()  # it owes nothing
+        elif self._request_timer is None and self.timeout_keep_alive_task is None:
+            within_s = BODY_WITHIN_S if self._part is Part.BODY else HEAD_WITHIN_S
+            self._request_timer = self.loop.call_later(within_s, self._request_overdue)
+
+    def _stop_watching(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
+
+    def _request_overdue(self) -> None:
+        self._request_timer = None
+        if self.flow.read_paused:
+            self._watch_request()  # it is the application that does not read
+        elif self.is_idle:
+            self.hang_up()
+        else:
+            self._refuse(*_OVERDUE)
+
+    # -- slow readers ------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting_for_reader()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+
+def _refusal(status: HTTPStatus, text: str) -> bytes:
+    """A whole answer, with the body that OpenAI's clients expect of an error."""
+    error = {"message": text, "type": "invalid_request_error", "param": None, "code": None}
+    body = json.dumps({"error": error})
+    head = [f"HTTP/1.1 {status.value} {status.phrase}", f"date: {formatdate(usegmt=True)}", "connection: close"]
+    head += ["content-type: application/json", f"content-length: {len(body)}", "", ""]
+    return ("\r\n".join(head) + body).encode()
