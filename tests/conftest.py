@@ -19,6 +19,10 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _GRACE_S = 10.0
 
 
+# Before any test imports ONNX Runtime: the database of its telemetry would count as left behind.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def pytest_configure() -> None:
     """Processes that outlive their parent become children of the test run, where they are seen."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..onnx_runtime import import_onnx_runtime
 from .signature import ModelError, feeds_of, port_of
 
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
@@ -152,10 +153,9 @@ class Session:
 
 def _import_runtime() -> Any:
     try:
-        import onnxruntime
+        return import_onnx_runtime()
     except ImportError as error:
         raise ModelError(f"onnxruntime cannot be imported ({error}); pip install 'slabwire[inference]'") from error
-    return onnxruntime
 
 
 def _options(runtime: Any, threads: int, spin: bool) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
 import platform
 import shutil
 import time
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..onnx_runtime import import_onnx_runtime
 from .architecture import Architecture
 from .cache_folder import CacheFolder, Progress
 from .gguf import Gguf, ModelFileError
@@ -44,7 +44,7 @@ def prepare(gguf_path: Path, *, cache: Path | None = None, progress: Progress) -
     `cache`: where converted models are kept; by default the user's cache folder.
     Raises `ModelFileError`: a file that cannot be used, a package that is missing, a folder without room.
     """
-    runtime = import_runtime()
+    runtime = _import_runtime()
     sha256 = _sha256(gguf_path)
     folder = CacheFolder("models", cache)
     name = f"{sha256[:32]}-{FORMAT}-onnxruntime{runtime.__version__}-{_processor()}"
@@ -135,13 +135,8 @@ def _processor() -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def import_runtime() -> Any:
-    """The package onnxruntime. Raises `ModelFileError` if it is not there."""
-    # Read while it is imported: since 1.29 it would else leave an identifier in the home folder and send events to its
-    # maker, without a word.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+def _import_runtime() -> Any:
     try:
-        import onnxruntime
+        return import_onnx_runtime()
     except ImportError as error:
         raise ModelFileError(f"onnxruntime cannot be imported ({error}); pip install 'slabwire[llm]'") from error
-    return onnxruntime

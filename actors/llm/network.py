@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..onnx_runtime import import_onnx_runtime
 from .architecture import Architecture
 from .slots import Slots
 
@@ -92,14 +93,13 @@ class _Binding:
 
 
 def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    runtime = import_onnx_runtime()
+    options = runtime.SessionOptions()
     # Never left to its default: that counts the machine's cores, and its pool ignores the process's affinity.
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # What prefills of many lengths need is given back: its arena would keep the largest of all for ever.
-    options.enable_cpu_mem_arena = True
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # The graph is written as it is to run, and was packed so.
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,29 @@
+"""The real chat model for tests: its file, and what it is converted to, once for all runs."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from slabwire.actors.llm.artifacts import Artifacts, prepare
+from slabwire.actors.llm.checkpoint import locate
+
+_BUILD = Path(__file__).parents[1] / "build"
+
+
+def cache_directory() -> Path | None:
+    """Where converted models are kept: the user's folder where one was chosen, else one that `make clean` removes."""
+    return None if "SLABWIRE_CACHE_DIR" in os.environ else _BUILD / "test-cache"
+
+
+@cache
+def checkpoint() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct."""
+    return locate(cache=cache_directory(), progress=print)
+
+
+@cache
+def artifacts() -> Artifacts:
+    """The model that ONNX Runtime loads, made of `checkpoint()`."""
+    return prepare(checkpoint(), cache=cache_directory(), progress=print)
