@@ -31,7 +31,7 @@ class ScriptedChat:
 
     def __init__(self, *scripts: tuple[Any, ...], described: Any = None) -> None:
         self.scripts = list(scripts or (GREETING,))
-        self.described = described or {"model": "smol", "created": 1700000000}
+        self.described = described or {"model": "smol", "created": 1700000000, "running": 2, "waiting": 3, "slots": 8}
         self.asked: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.open = 0

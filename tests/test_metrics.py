@@ -37,6 +37,11 @@ def test_requests_tokens_and_times_of_answers() -> None:
     assert seen["slabwire_completion_tokens_total", "smol"] == 6
     assert seen["slabwire_cached_tokens_total", "smol"] == 6
     assert seen["slabwire_requests_in_flight",] == 0
+    assert [seen[f"slabwire_{name}", "smol"] for name in ("requests_running", "requests_waiting", "model_slots")] == [
+        2,
+        3,
+        8,
+    ]
     for name in ("request_duration", "time_to_first_token", "time_per_output_token"):
         assert seen[f"slabwire_{name}_seconds_count", "smol"] == 2
         assert seen[f"slabwire_{name}_seconds_bucket", "+Inf", "smol"] == 2

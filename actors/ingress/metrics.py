@@ -9,7 +9,10 @@ slabwire_time_per_output_token_seconds     gen_ai.server.time_per_output_token, 
 slabwire_prompt_tokens_total               gen_ai.client.token.usage (input), vllm:prompt_tokens
 slabwire_completion_tokens_total           gen_ai.client.token.usage (output), vllm:generation_tokens
 slabwire_cached_tokens_total               vllm:prefix_cache_hits
-slabwire_requests_in_flight                vllm:num_requests_running + vllm:num_requests_waiting
+slabwire_requests_in_flight                all that this ingress has taken on and not answered
+slabwire_requests_running                  vllm:num_requests_running, as the model's actor says
+slabwire_requests_waiting                  vllm:num_requests_waiting, as the model's actor says
+slabwire_model_slots                       vllm's max_num_seqs
 =========================================  ===============================================================
 """
 
@@ -55,10 +58,22 @@ class Metrics:
         self._first = self._seconds("time_to_first_token", "Request to first token of it.", _FIRST_TOKEN_S)
         self._per_token = self._seconds("time_per_output_token", "Mean of an answer's later tokens.", _PER_TOKEN_S)
         self._in_flight = Gauge("slabwire_requests_in_flight", "Answers under way or waiting.", registry=registry)
+        self._running = self._shown("running", "Answers that have a slot of the model.")
+        self._waiting = self._shown("waiting", "Answers that wait for a slot of the model.")
+        self._slots = Gauge(
+            "slabwire_model_slots", "Answers that the model makes at a time.", ["model"], registry=registry
+        )
 
     def watch(self, places: Places) -> None:
         """Shows how many places are taken, whenever somebody looks."""
         self._in_flight.set_function(lambda: places.taken)
+
+    def show(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes over what the models' actors say of themselves; of one that does not answer nothing is said."""
+        for gauge, name in ((self._running, "running"), (self._waiting, "waiting"), (self._slots, "slots")):
+            gauge.clear()
+            for model, described in descriptions.items():
+                gauge.labels(model).set(described[name])
 
     def begin(self) -> Tally:
         return Tally(self)
@@ -86,6 +101,9 @@ class Metrics:
         later = usage["completion_tokens"] / tally.choices - 1
         if tally.first is not None and later > 0:
             self._per_token.labels(tally.model).observe((ended - tally.first) / later)
+
+    def _shown(self, name: str, text: str) -> Gauge:
+        return Gauge(f"slabwire_requests_{name}", text, ["model"], registry=self.registry)
 
     def _tokens(self, name: str, text: str) -> Counter:
         return Counter(f"slabwire_{name}_tokens", text, ["model"], registry=self.registry)

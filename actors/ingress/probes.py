@@ -33,6 +33,8 @@ class Probes:
         return JSONResponse({"name": "slabwire", "version": __version__})
 
     async def metrics(self, request: Request) -> Response:
+        await self._readiness.look()
+        self._metrics.show(self._readiness.described)
         text, kind = self._metrics.text(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": kind})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from .serving import Ask, ServingState
 from .together import all_of
@@ -17,6 +18,7 @@ class Readiness:
 
     def __init__(self, ask: Ask, models: Mapping[str, str], state: ServingState) -> None:
         self.created: dict[str, int] = {}  # when a model's file was made, in seconds since 1970, once it is known
+        self.described: dict[str, Mapping[str, Any]] = {}  # by model, of those that answered the last look
         self._ask = ask
         self._models = models
         self._state = state
@@ -37,6 +39,7 @@ class Readiness:
         return draining + reasons if self._state.draining else reasons
 
     async def _look(self) -> list[str]:
+        self.described = {}
         reasons = await all_of(self._reason(model, actor) for model, actor in self._models.items())
         return [each for each in reasons if each]
 
@@ -45,6 +48,7 @@ class Readiness:
             async with asyncio.timeout(_ANSWER_S):
                 described = await self._ask.call(f"{actor}.describe", timeout_s=_ANSWER_S)
             self.created[model] = int(described["created"])
+            self.described[model] = described
         except TimeoutError:
             return f"actor '{actor}' (model '{model}') did not answer within {_ANSWER_S:g} s; see `slabwire top`"
         except Exception as error:
