@@ -12,9 +12,9 @@ from slabwire.actors.llm.checkpoint import locate
 _BUILD = Path(__file__).parents[1] / "build"
 
 
-def cache_directory() -> Path | None:
-    """Where converted models are kept: the user's folder where one was chosen, else one that `make clean` removes."""
-    return None if "SLABWIRE_CACHE_DIR" in os.environ else _BUILD / "test-cache"
+def cache_directory() -> Path:
+    """Where converted models are kept: the folder that was chosen, else one that `make clean` removes."""
+    return Path(os.environ.get("SLABWIRE_CACHE_DIR", _BUILD / "test-cache"))
 
 
 @cache

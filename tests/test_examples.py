@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import ocr
+from llm_files import cache_directory
 from read_page_straight import StraightReader
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,6 +80,29 @@ def test_the_demo_ends_by_itself_where_there_is_no_terminal(
     assert not [each for each in run_directory.iterdir() if (each / "control").exists()]
 
 
+@pytest.fixture
+def chat_folders(run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the chat service keeps: a certificate of this test's own, and the converted model of all tests."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("SLABWIRE_CACHE_DIR", str(cache_directory()))
+
+
+@pytest.mark.usefixtures("chat_folders")
+def test_the_chat_demo_answers_and_shows_what_that_took() -> None:
+    printed = example("demo_chat.py")
+    assert len(re.findall(r"time to first token +\d+ ms, then +\d+\.\d tokens a second", printed)) == 2
+    assert re.search(r"question 1: .* of which 0 were cached", printed)
+    assert re.search(r"question 2: .* of which [1-9]\d+ were cached", printed)
+    for words in ("slabwire run", "llm      0", "curl -N --cacert", "/v1/chat/completions", "slabwire top --once"):
+        assert words in printed
+
+
+@pytest.mark.usefixtures("chat_folders")
+def test_the_chat_graph_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "0")
+    assert len(example("chat.py").split()) > 5
+
+
 def readme_code() -> list[str]:
     """The Python blocks of README.md, in order."""
     return re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -86,7 +110,8 @@ def readme_code() -> list[str]:
 
 @pytest.mark.usefixtures("run_directory")
 def test_the_readme_graph_runs_by_itself_and_serves_its_client(tmp_path: Path) -> None:
-    graph, client, *_ = readme_code()
+    chat, graph, client, *_ = readme_code()
+    assert chat in (ROOT / "examples" / "chat.py").read_text()
     script = tmp_path / "vision.py"
     script.write_text(graph)
     alone = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
