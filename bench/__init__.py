@@ -9,6 +9,9 @@ import click
 # Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
 _BENCHES = {
     "hop": ("hop", "command", "Round trips between two processes, beside pyzmq and multiprocessing."),
+    "chat": ("chat", "command", "Tokens a second of a chat model through the whole stack, beside its engine alone."),
+    "fidelity": ("fidelity", "command", "The language model's logits beside its weights in float32, and llama.cpp's."),
+    "footprint": ("footprint", "command", "CPU time of an idle chat graph, and memory that a second replica adds."),
     "read-page": ("read_page", "main", "Pages a second of examples/read_page.py, beside one straight script."),
 }
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from slabwire.actors.llm.architecture import Architecture
 from slabwire.actors.llm.engine import CHUNK, CHUNK_BESIDE_OTHERS, Engine
-from slabwire.actors.llm.sampler import Sampler
-from slabwire.actors.llm.sequence import Page, Sequence
+from slabwire.actors.llm.sampler import BadLogits, Sampler
+from slabwire.actors.llm.sequence import Sequence
 from slabwire.actors.llm.slots import STEP_TOKENS, Slots
 
 VOCABULARY = 64
@@ -99,8 +99,8 @@ def engine_of(count: int, *, exact: bool = False) -> Iterator[tuple[Engine, Reci
         slots.close()
 
 
-def sequence_of(prompt: list[int], limit: int, pages: list[Page] | None = None) -> Sequence:
-    return Sequence(prompt, limit=limit, sampler=Sampler(0), pages=pages or [])
+def sequence_of(prompt: list[int], limit: int) -> Sequence:
+    return Sequence(prompt, limit=limit, sampler=Sampler(0))
 
 
 def drain(engine: Engine, answers: dict[Sequence, tuple[str, str | None]]) -> None:
@@ -157,18 +157,26 @@ def test_a_known_beginning_gives_the_same_answer(
         engine.admit(first)
         while engine.has_work:
             engine.step()
-        pages, start = [], 0
+        pages: list[tuple[NDArray[np.float32], int]] = []
+        start = 0
         for size in sizes:
             tokens = min(size, min(known, len(prompt)) - start)
             if tokens > 0:
                 rows = np.full((2, 1, 32, 16), np.nan, np.float32)
                 engine.slots.save(first.slot, start, tokens, rows)
-                pages.append(Page(tokens, rows))
+                pages.append((rows, tokens))
                 start += tokens
         network.chunks.clear()
-        second = sequence_of(prompt, 8, pages)
+        second = sequence_of(prompt, 8)
+        second.held = True
         answers: dict[Sequence, tuple[str, str | None]] = {}
         engine.admit(second)
+        assert not engine.has_work or engine.step() == []
+        assert engine.seat() == [second]
+        assert not engine.has_work
+        for rows, tokens in pages:
+            engine.load(second, rows, tokens)
+        second.held = False
         while engine.has_work:
             drain(engine, answers)
         assert answers[second] == recited(prompt, 8)
@@ -198,6 +206,41 @@ def test_others_are_held_up_by_short_chunks_only() -> None:
             tokens += sum(output.sequence is talker for output in engine.step())
         assert network.chunks == [CHUNK_BESIDE_OTHERS] * 5
         assert tokens == 5
+
+
+def test_prompts_take_turns() -> None:
+    """A short one does not wait for the end of those that came before it."""
+    with engine_of(3) as (engine, network):
+        sequences = [sequence_of([5] * length, 1) for length in (200, 200, 20)]
+        for each in sequences:
+            engine.admit(each)
+        ended: list[Sequence] = []
+        while engine.has_work:
+            ended += [output.sequence for output in engine.step() if output.is_last]
+        assert ended[0] is sequences[2]
+        assert len(network.chunks) == 4 + 4 + 1
+
+
+def test_one_that_fails_ends_alone() -> None:
+    class Choosy(Sampler):
+        def choose(self, logits: NDArray[np.float32]) -> int:
+            raise BadLogits("not a number")
+
+    with engine_of(2) as (engine, _):
+        good, bad = sequence_of([7, 8, 9], 4), Sequence([3, 4], limit=4, sampler=Choosy(0))
+        engine.admit(bad)
+        engine.admit(good)
+        answers: dict[Sequence, tuple[str, str | None]] = {}
+        failed = []
+        while engine.has_work:
+            for output in engine.step():
+                if output.error is not None:
+                    failed.append(output.sequence)
+                else:
+                    text, _ = answers.get(output.sequence, ("", None))
+                    answers[output.sequence] = text + output.text, output.finish_reason
+        assert failed == [bad]
+        assert answers[good] == recited([7, 8, 9], 4)
 
 
 def test_exact_never_decodes_alone() -> None:

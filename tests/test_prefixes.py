@@ -68,6 +68,20 @@ def test_names_are_chained_hashes() -> None:
     assert page_key(first, [70_000]) == second
 
 
+def test_models_do_not_share_pages() -> None:
+    ours, theirs = Rows((), 0), Rows((), 0)
+    prefixes = spacious()
+    assert prefixes.keep(b"ours", run(0), ours, b"ours") == page_key(b"ours", run(0))
+    assert prefixes.longest(run(0), b"theirs") == []
+    prefixes.keep(b"theirs", run(0), theirs, b"theirs")
+    assert prefixes.longest(run(0), b"ours") == [(PAGE_TOKENS, ours)]
+    assert prefixes.longest(run(0), b"theirs") == [(PAGE_TOKENS, theirs)]
+    assert prefixes.shed(1) == 1
+    assert prefixes.longest(run(0), b"theirs") == [(PAGE_TOKENS, theirs)]
+    assert prefixes.longest(run(0), b"ours") == []
+    assert prefixes.shed(5) == 1
+
+
 def test_nothing_is_known_at_first() -> None:
     prefixes = spacious()
     assert prefixes.longest([1, 2, 3]) == []

@@ -7,7 +7,6 @@ folder, beside the checksum of the GGUF file and the version of the conversion.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import platform
@@ -22,6 +21,7 @@ from ..onnx_runtime import import_onnx_runtime
 from .architecture import Architecture
 from .cache_folder import CacheFolder, Progress
 from .gguf import Gguf, ModelFileError
+from .heap import give_heap_back
 
 # Of graph.py and quantisation.py together: to be raised when they write something else.
 FORMAT = 1
@@ -70,7 +70,7 @@ def _convert(runtime: Any, gguf_path: Path, folder: CacheFolder, name: str, prog
         shutil.rmtree(plain)
         sizes = {file: (unfinished / file).stat().st_size for file in (_MODEL, _WEIGHTS)}
         (unfinished / _MANIFEST).write_text(json.dumps({"source": str(gguf_path), "sizes": sizes}))
-    _give_memory_back()
+    give_heap_back()
     took_s, nbytes = time.perf_counter() - began, sum(sizes.values())
     progress(f"converted {gguf_path.name} in {took_s:.1f} s: {nbytes / 1e6:.0f} MB in {folder.path / name}")
 
@@ -100,13 +100,6 @@ def _prepack(runtime: Any, plain: Path, packed: Path) -> None:
     except Exception as error:
         # It does not say of a write that failed why: mostly the disk is full.
         raise OSError(f"ONNX Runtime cannot pack the model: {str(error).strip().splitlines()[0]}") from error
-
-
-def _give_memory_back() -> None:
-    """A conversion leaves 130 MB that glibc would keep, for as long as the process lives."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
 from time import perf_counter
 from typing import Any
 
@@ -10,8 +12,9 @@ from ..completion import MOST_LOGPROBS, MOST_STOPS, BadMessages, PromptTooLong
 from .architecture import Architecture
 from .artifacts import prepare
 from .checkpoint import locate
-from .engine import Engine
+from .engine import SMALLEST_CHUNK, Engine
 from .gguf import Gguf
+from .heap import give_heap_back
 from .network import Network
 from .sampler import Sampler, check_sampling
 from .sequence import Sequence
@@ -20,18 +23,17 @@ from .template import ChatTemplate
 from .tokenizer import Tokenizer
 
 
+@dataclass(frozen=True)
 class ChatModel:
     """One thread. Whoever made it closes it."""
 
-    def __init__(
-        self, name: str, created: int, tokenizer: Tokenizer, template: ChatTemplate, engine: Engine, context: int
-    ) -> None:
-        self.name = name
-        self.created = created
-        self.tokenizer = tokenizer
-        self.template = template
-        self.engine = engine
-        self.context = context
+    name: str
+    identity: bytes  # of the weights and of how they are computed
+    created: int
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    engine: Engine
+    context: int
 
     @classmethod
     def load(
@@ -60,6 +62,7 @@ class ChatModel:
         network = Network(artifacts.model_path, architecture, places, threads)
         loaded = cls(
             path.stem,
+            blake2b(artifacts.folder.name.encode(), digest_size=16).digest(),
             int(path.stat().st_mtime),
             tokenizer,
             template,
@@ -67,6 +70,7 @@ class ChatModel:
             context,
         )
         loaded._warm_up()
+        give_heap_back()
         progress(f"loaded {path.stem} in {perf_counter() - began:.1f} s: {slots} slots of {context} tokens")
         return loaded
 
@@ -93,6 +97,8 @@ class ChatModel:
         logprobs: int | None = None,
     ) -> Sequence:
         """An answer to begin. Raises PromptTooLong, or BadMessages that names the setting."""
+        if len(prompt) < SMALLEST_CHUNK:
+            raise BadMessages(f"the conversation is {len(prompt)} tokens long; it must be {SMALLEST_CHUNK} at least")
         room = self.context - len(prompt)
         if room < 1:
             raise PromptTooLong(

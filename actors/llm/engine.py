@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .network import Network
 from .sequence import Output, Sequence
@@ -25,7 +26,7 @@ SMALLEST_CHUNK = 2
 class Engine:
     """One thread. With `exact` an answer does not depend, bit by bit, on how many others are made beside it.
 
-    A single row runs another kernel than several: `exact` never decodes one alone, which costs it about a fifth.
+    A single row may run another kernel than several: `exact` never decodes one alone, which costs it about a fifth.
     """
 
     def __init__(self, network: Network, slots: Slots, tokenizer: Tokenizer, *, exact: bool = False) -> None:
@@ -35,10 +36,13 @@ class Engine:
         self._least = min(2, slots.count) if exact else 1
         self._waiting: deque[Sequence] = deque()
         self._seated: dict[int, Sequence] = {}
+        self._turn = 0  # the slot after the one whose prompt had the last chunk
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._seated)
+        """Whether `step` would get anywhere."""
+        could_seat = len(self._seated) < self.slots.count and any(not each.held for each in self._waiting)
+        return could_seat or any(not each.held for each in self._seated.values())
 
     @property
     def waiting(self) -> int:
@@ -52,6 +56,27 @@ class Engine:
         """Queues a sequence, whose prompt and limit must fit a slot."""
         self._waiting.append(sequence)
 
+    def seat(self) -> list[Sequence]:
+        """Gives free slots, the lowest first, to those that have waited longest; returns who got one."""
+        seated = []
+        for slot in range(self.slots.count):
+            if self._waiting and slot not in self._seated:
+                sequence = self._seated[slot] = self._waiting.popleft()
+                sequence.slot = slot
+                seated.append(sequence)
+        return seated
+
+    def load(self, sequence: Sequence, rows: NDArray[np.float32], tokens: int) -> None:
+        """Copies keys and values of the next `tokens` tokens of its prompt to the slot of a sequence that is held.
+
+        Of the prompt's end so much is taken in anew that it gives the same logits. Raises OutOfMemory.
+        """
+        tokens = min(tokens, len(sequence.prompt) - SMALLEST_CHUNK - sequence.done)
+        if tokens > 0:
+            self.slots.load(sequence.slot, sequence.done, rows, tokens)
+            sequence.done += tokens
+            sequence.cached = sequence.done
+
     def cancel(self, sequence: Sequence) -> None:
         """Drops a sequence, wherever it is; one that has ended already is fine."""
         if self._seated.get(sequence.slot) is sequence:
@@ -60,38 +85,30 @@ class Engine:
             self._waiting.remove(sequence)
 
     def step(self) -> list[Output]:
-        """One chunk of one prompt, then one token for each sequence that is past its prompt.
+        """One token for each sequence that is past its prompt, then one chunk of one prompt.
 
-        The slot of a sequence that has ended is not used again before the next step. Raises OutOfMemory.
+        What goes wrong with one sequence ends that one, in its Output; what goes wrong with a call for all is raised.
+        The slot of a sequence that has ended keeps what it holds until the next `seat` or `step`.
         """
-        self._seat()
-        outputs = self._decode()
-        prefilling = next((each for each in self._seated.values() if not each.is_decoding), None)
-        if prefilling is not None:
-            outputs += self._prefill(prefilling)
+        self.seat()
+        outputs = self._decode() + self._prefill_next()
         for output in outputs:
-            if output.finish_reason is not None:
+            if output.is_last:
                 del self._seated[output.sequence.slot]
         return outputs
 
-    def _seat(self) -> None:
-        """Gives free slots, the lowest first, to those that have waited longest."""
-        for slot in range(self.slots.count):
-            if self._waiting and slot not in self._seated:
-                sequence = self._seated[slot] = self._waiting.popleft()
-                sequence.slot = slot
-                self._load(sequence)
-
-    def _load(self, sequence: Sequence) -> None:
-        """Copies what is known of the prompt; of its end so much is taken in anew that it gives the same logits."""
-        most = len(sequence.prompt) - SMALLEST_CHUNK
-        for page in sequence.pages:
-            tokens = min(page.tokens, most - sequence.done)
-            if tokens > 0:
-                self.slots.load(sequence.slot, sequence.done, page.rows, tokens)
-                sequence.done += tokens
-        sequence.cached = sequence.done
-        sequence.pages.clear()
+    def _prefill_next(self) -> list[Output]:
+        """A chunk for each prompt in turn, so that a short one does not wait for all long ones before it."""
+        slots = [slot for slot, each in self._seated.items() if not each.held and not each.is_decoding]
+        if not slots:
+            return []
+        slot = min(slots, key=lambda each: (each - self._turn) % self.slots.count)
+        self._turn = slot + 1
+        sequence = self._seated[slot]
+        try:
+            return self._prefill(sequence)
+        except Exception as error:
+            return [Output(sequence, "", 0, error=error)]
 
     def _prefill(self, sequence: Sequence) -> list[Output]:
         chunk = CHUNK_BESIDE_OTHERS if any(each.is_decoding for each in self._seated.values()) else CHUNK
@@ -115,12 +132,15 @@ class Engine:
         seated = [self._seated.get(slot) for slot in range(first, last + 1)]
         tokens = [each.chosen[-1] if each is not None and each.is_decoding else 0 for each in seated]
         logits = self._network.decode(first, tokens, [0 if each is None else each.done for each in seated])
-        outputs = []
-        for row, sequence in enumerate(seated):
-            if sequence is not None and sequence.is_decoding:
-                sequence.done += 1
-                outputs.append(sequence.choose(logits[row], self._tokenizer))
-        return outputs
+        rows = [(each, row) for each, row in zip(seated, logits, strict=True) if each is not None and each.is_decoding]
+        return [self._choose(sequence, row) for sequence, row in rows]
+
+    def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> Output:
+        sequence.done += 1
+        try:
+            return sequence.choose(logits, self._tokenizer)
+        except Exception as error:
+            return Output(sequence, "", 0, error=error)
 
     def _range(self, first: int, last: int) -> tuple[int, int]:
         """The slots of one call: widened to the least number of them."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("slabwire")
 
+# A short question in a chat template takes about forty tokens.
+LEAST_CONTEXT = 64
+
 
 class LanguageModel(Actor):
     """A chat model from a GGUF file, answering up to `slots` conversations side by side, of `context` tokens each.
@@ -34,16 +37,16 @@ class LanguageModel(Actor):
         prefixes: str | None = None,
         exact: bool = False,
     ) -> None:
-        for name, value in (("slots", slots), ("context", context)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        for name, value, least in (("slots", slots, 1), ("context", context, LEAST_CONTEXT)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
         self._model_name = model
         self._slots = slots
         self._context = context
         self._exact = exact
         self._prefixes = prefixes
 
-    def on_start(self) -> None:
+    async def on_start(self) -> None:
         # Here and not above: whoever only draws or checks the graph needs no ONNX Runtime.
         from .chat_model import ChatModel
         from .driver import Driver
@@ -57,11 +60,17 @@ class LanguageModel(Actor):
             exact=self._exact,
             progress=logger.info,
         )
-        self._pages = PageStore(self, self._prefixes, self._model.engine.slots) if self._prefixes else None
+        self._pages: PageStore | None = None
+        if self._prefixes:
+            self._pages = PageStore(self, self._prefixes, self._model.engine, self._model.identity)
+            await self._pages.check()
         self._driver = Driver(self._model.engine, self._pages.offer if self._pages else lambda _: None)
         self._counts = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
 
-    def on_stop(self) -> None:
+    async def on_stop(self) -> None:
+        await self._driver.close()
+        if self._pages is not None:
+            self._pages.close()
         self._model.close()
 
     @resumable
@@ -95,9 +104,8 @@ class LanguageModel(Actor):
         )
         if not sent:
             yield {"prompt_tokens": len(prompt)}
-        if self._pages is not None:
-            sequence.pages = await self._pages.known(prompt)
-        async with aclosing(self._driver.outputs(sequence)) as outputs:
+        load = self._pages.load if self._pages is not None else None
+        async with aclosing(self._driver.outputs(sequence, load)) as outputs:
             tokens = 0
             async for output in outputs:
                 tokens += output.tokens

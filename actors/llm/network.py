@@ -26,6 +26,8 @@ class Network:
         self._session = _session(path, threads)
         self._architecture = architecture
         self._slots = slots
+        # One for all bindings: it is valid until the next call in any case.
+        self._logits = np.zeros((slots.count, architecture.vocabulary), np.float32)
         self._prefills: dict[int, _Binding] = {}
         self._decodes: dict[tuple[int, int], _Binding] = {}
 
@@ -36,7 +38,7 @@ class Network:
         """
         self._slots.hold(slot, done + len(tokens))
         if slot not in self._prefills:
-            self._prefills[slot] = _Binding(self._session, self._architecture, self._slots, slot, 1)
+            self._prefills[slot] = self._bind(slot, 1)
         binding = self._prefills[slot]
         binding.set_tokens(tokens.reshape(1, -1))
         binding.lengths[0] = done + len(tokens) - 1
@@ -53,30 +55,32 @@ class Network:
             self._slots.hold(first + index, length + 1)
         key = first, len(tokens)
         if key not in self._decodes:
-            self._decodes[key] = _Binding(self._session, self._architecture, self._slots, first, len(tokens))
+            self._decodes[key] = self._bind(*key)
         binding = self._decodes[key]
         binding.tokens[:, 0] = tokens
         binding.lengths[:] = done
         return binding.run()
 
+    def _bind(self, first: int, count: int) -> _Binding:
+        return _Binding(self._session, self._architecture.layers, self._slots, self._logits, first, count)
+
 
 class _Binding:
     """Buffers bound once for `count` slots from `first` on: building one takes as long as a sixth of a step."""
 
-    def __init__(self, session: Any, architecture: Architecture, slots: Slots, first: int, count: int) -> None:
+    def __init__(self, session: Any, layers: int, slots: Slots, logits: Logits, first: int, count: int) -> None:
         self._session = session
         self._binding = session.io_binding()
         self.lengths = np.zeros(count, np.int32)
         self.rows = np.arange(count, dtype=np.int64)
         self._total = np.zeros(1, np.int32)
-        self._logits = np.zeros((count, architecture.vocabulary), np.float32)
+        self._logits = logits = logits[:count]
         self.set_tokens(np.zeros((count, 1), np.int64))
         for name, array in (("seqlens_k", self.lengths), ("total_len", self._total), ("rows", self.rows)):
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        logits = self._logits
         self._binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         shape = (count, *slots.array.shape[2:])
-        for layer in range(architecture.layers):
+        for layer in range(layers):
             for offset, part in enumerate(("key", "value")):
                 address = slots.address(2 * layer + offset, first)
                 self._binding.bind_input(f"past.{layer}.{part}", "cpu", 0, np.float32, shape, address)

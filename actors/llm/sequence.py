@@ -17,27 +17,25 @@ from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Page:
-    """Keys and values of the next tokens of a prompt: float32 [2 * layers, heads, at least `tokens`, head_dim]."""
-
-    tokens: int
-    rows: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
 class Output:
-    """What one step gave to one sequence. `finish_reason` is "stop" or "length" in its last."""
+    """What one step gave to one sequence. `finish_reason` is "stop" or "length" in its last, unless `error` ends it."""
 
     sequence: Sequence
     text: str
     tokens: int
     logprobs: list[Chosen] = field(default_factory=list)
     finish_reason: str | None = None
+    error: Exception | None = None
+
+    @property
+    def is_last(self) -> bool:
+        return self.finish_reason is not None or self.error is not None
 
 
 class Sequence:
-    """`prompt` is at least two tokens; at most `limit` are chosen. `pages` hold what is known of the prompt.
+    """`prompt` is at least two tokens; at most `limit` are chosen.
 
+    While it is `held` it waits for its slot, or has it, and nothing is computed: keys and values may be loaded.
     `logprobs`: how many alternatives to each token are wanted, None for no account of probabilities at all.
     """
 
@@ -49,14 +47,13 @@ class Sequence:
         sampler: Sampler,
         stops: Listed[str] = (),
         logprobs: int | None = None,
-        pages: Listed[Page] = (),
     ) -> None:
         self.prompt = prompt
         self.chosen: list[int] = []
-        self.pages = list(pages)
+        self.held = False
         self.slot = -1
         self.done = 0  # tokens whose keys and values lie in the slot
-        self.cached = 0  # of these, tokens that came with the pages
+        self.cached = 0  # of these, tokens whose keys and values were loaded
         self._limit = limit
         self._sampler = sampler
         self._text = TextStream()
@@ -81,9 +78,9 @@ class Sequence:
         """Picks the next token by its logits, float32 [vocabulary]."""
         token = self._sampler.choose(logits)
         self.chosen.append(token)
-        account = [] if self._logprobs is None else [describe_choice(tokenizer, logits, token, self._logprobs)]
         if tokenizer.is_control(token):
-            return self._end("", "stop", account)
+            return self._end("", "stop", [])
+        account = [] if self._logprobs is None else [describe_choice(tokenizer, logits, token, self._logprobs)]
         shown, stopped = self._stops.push(self._text.push(tokenizer.token_bytes(token)))
         if stopped:
             return Output(self, shown, 1, account, "stop")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shm.errors import OutOfMemory
 from ...shm.layout import LINE_NBYTES, Group, Layout, Word
+from ...shm.limits import require_memory
 from ...shm.segment import Segment
 from .architecture import Architecture
 
@@ -65,11 +67,21 @@ class Slots:
         while self._held[slot] < tokens:
             first = self._held[slot]
             end = min(first + STEP_TOKENS, self.context)
-            for tensor in self.array[:, slot]:
-                for head in tensor:
-                    start = int(head[first:].ctypes.data) - self._segment.address
-                    self._segment.reserve(start, head[first:end].nbytes)
+            try:
+                self._reserve(slot, first, end)
+            except OutOfMemory as error:
+                raise OutOfMemory(
+                    f"slot {slot} cannot grow to {end} tokens: {error.args[0].partition(';')[0]}; give the model fewer "
+                    "slots= or a smaller context=, or the machine more memory"
+                ) from None
             self._held[slot] = end
+
+    def _reserve(self, slot: int, first: int, end: int) -> None:
+        rows = self.array[:, slot, :, first:end]
+        require_memory(rows.nbytes, "its next step")
+        for tensor in rows:
+            for head in tensor:
+                self._segment.reserve(int(head.ctypes.data) - self._segment.address, head.nbytes)
 
     def load(self, slot: int, first: int, page: NDArray[np.float32], tokens: int) -> None:
         """Copies the first `tokens` rows of a page, float32 [2 * layers, heads, rows, head_dim], to `first` on."""

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ...runtime.actor import Actor
 from ...runtime.errors import MessageError, Overloaded
 from ..completion import Item
-from .prefixes import Prefixes
+from .prefixes import ROOT_KEY, Prefixes
 from .responses import Recording, Responses, canonical, is_deterministic
 
-# An actor has 64 inputs in flight. The rest is left to the model's own questions: if answers that wait for the model
-# took all places, and the model waited for pages, neither would ever go on.
+# An actor has 64 inputs in flight. The rest is left to the model's own questions: if answers took all places, waiting
+# for the model or for slow readers, and the model waited for pages, neither would ever go on.
 MOST_ASKED = 48
 
 Answer = AsyncGenerator[dict[str, Any], None]
@@ -61,7 +61,7 @@ class PromptCache(Actor):
         A request with temperature 0 or a seed has one answer. If it is known its items come again just as they were
         made, but that `cached_tokens` is all of the prompt. An answer is kept when it is whole, never one that failed
         or was left. Two of the same request that run at one time both run; the later one is kept.
-        Raises what the model raises, and Overloaded when 48 requests wait for it.
+        Raises what the model raises, and Overloaded when 48 answers are under way.
         """
         fields: dict[str, Any] = {
             "messages": messages,
@@ -72,61 +72,66 @@ class PromptCache(Actor):
             "stop": stop,
             "logprobs": logprobs,
         }
-        recording = None
-        if is_deterministic(temperature, seed):
-            key = canonical(**fields)
-            kept = self._responses.find(key, time.monotonic())
+        key = canonical(**fields) if is_deterministic(temperature, seed) else None
+        kept = self._responses.find(key, time.monotonic()) if key is not None else None
+        with self._place():
             if kept is not None:
                 for item in kept:
                     yield _as_cached(item)
                 return
-            recording = self._responses.record(key)
-        async with aclosing(self._ask(fields, recording)) as items:
-            async for item in items:
-                yield item
+            async with aclosing(self._ask(fields, self._responses.record(key) if key is not None else None)) as items:
+                async for item in items:
+                    yield item
 
     async def _ask(self, fields: dict[str, Any], recording: Recording | None) -> Answer:
         """The model's items as they come. An answer is kept before its last item leaves: with it the caller may go."""
-        with self._place():
-            async with aclosing(self.stream(f"{self._model}.chat", **fields)) as items:
-                async for item in items:
-                    if recording is not None:
-                        recording.add(item)
-                        if recording.is_whole:
-                            self._responses.keep(recording, time.monotonic())
-                    yield item
+        async with aclosing(self.stream(f"{self._model}.chat", **fields)) as items:
+            async for item in items:
+                if recording is not None:
+                    recording.add(item)
+                    if recording.is_whole:
+                        self._responses.keep(recording, time.monotonic())
+                yield item
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         if self._asked >= MOST_ASKED:
-            raise Overloaded(f"{MOST_ASKED} requests wait for '{self._model}' already; try again later")
+            raise Overloaded(f"{MOST_ASKED} answers of '{self._model}' are under way already; try again later")
         self._asked += 1
         try:
             yield
         finally:
             self._asked -= 1
 
-    def prefix(self, tokens: NDArray[np.int32]) -> Iterator[dict[str, Any]]:
+    def prefix(self, tokens: NDArray[np.int32], root: bytes = ROOT_KEY) -> Iterator[dict[str, Any]]:
         """The pages of the longest known beginning of a prompt, in order: {"tokens": valid rows, "kv": ndarray}.
 
-        `tokens` are the n tokens of the prompt. A model that must compute its last token itself leaves that one out.
+        `tokens` are the n tokens of the prompt; `root` names the model that reads them, so that none gets pages of
+        another. A model that must compute its last token itself leaves that one out.
         """
         if tokens.ndim != 1:
             raise MessageError(f"cache.prefix takes tokens in one row, not an array of shape {tokens.shape}")
-        for valid, kv in self._prefixes.longest(tokens.tolist()):
+        for valid, kv in self._prefixes.longest(tokens.tolist(), root):
             yield {"tokens": valid, "kv": kv}
 
-    def keep(self, parent: bytes, tokens: list[int], kv: np.ndarray) -> bytes | None:
+    def keep(self, parent: bytes, tokens: list[int], kv: np.ndarray, root: bytes = ROOT_KEY) -> bytes | None:
         """Keeps the page of keys and values of 1 to 32 tokens that follow the page with the key `parent`.
 
-        `parent` is b"" for the first page of a prompt. Returns the page's key; None if it is not kept, for instance
-        since its parent is not held any more. Raises MessageError for tokens that make no page.
+        `parent` is `root`, the model's name, for the first page of a prompt. Returns the page's key; None if it is not
+        kept, for instance since its parent is not held any more. Raises MessageError for tokens that make no page.
         """
-        return self._prefixes.keep(parent, tokens, kv)
+        return self._prefixes.keep(parent, tokens, kv, root)
+
+    def shed(self, pages: int) -> int:
+        """Forgets that many pages, for a model that has no memory left for new ones; returns how many there were."""
+        return self._prefixes.shed(pages)
 
     async def describe(self) -> dict[str, Any]:
         """What the model says of itself, and under "cache" this actor's numbers: {name: number}."""
-        about: dict[str, Any] = await self.call(f"{self._model}.describe")
+        left_s = self.context.time_left_s()
+        # Sooner than whoever asks gives up, so that the error names the model.
+        timeout_s = None if left_s is None else 0.8 * left_s
+        about: dict[str, Any] = await self.call(f"{self._model}.describe", timeout_s=timeout_s)
         parts = {"responses": self._responses.stats(), "prefixes": self._prefixes.stats()}
         numbers = {f"{part}_{name}": number for part, stats in parts.items() for name, number in stats.items()}
         return {**about, "cache": {**numbers, "asked": self._asked}}

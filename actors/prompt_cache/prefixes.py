@@ -1,4 +1,4 @@
-"""Pages of keys and values by the tokens that they come from: a tree whose root is the empty prompt. No I/O."""
+"""Pages of keys and values by the tokens that they come from: a tree for each model. No I/O."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ Payload = TypeVar("Payload", bound=Sized)
 def page_key(parent: bytes, tokens: Sequence[int]) -> bytes:
     """The name of a page: BLAKE2b, 16 bytes, of its parent's name and its tokens as little-endian int32.
 
-    So it names all tokens from the beginning of the prompt. Raises MessageError for a token that is no int32.
+    So it names the model, by the root's key, and all tokens from the beginning of the prompt.
+    Raises MessageError for a token that is no int32.
     """
     try:
         packed = struct.pack(f"<{len(tokens)}i", *tokens)
@@ -68,6 +69,16 @@ class _Node(Generic[Payload]):
         del self._order[bisect_left(self._order, page.tokens)]
 
 
+class _Root(_Node[Payload]):
+    """Where the prompts of one model begin."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__()
+        self.key = key
+
+
 class _Page(_Node[Payload]):
     __slots__ = ("key", "parent", "payload", "tokens")
 
@@ -98,19 +109,19 @@ class Prefixes(Generic[Payload]):
         self.capacity_bytes = capacity_bytes
         self.most_pages = most_pages
         self.nbytes = 0
-        self._root: _Node[Payload] = _Node()
+        self._roots: dict[bytes, _Root[Payload]] = {}
         # By when they were used, the oldest first; of one use the last page of the chain stands first.
         self._pages: OrderedDict[bytes, _Page[Payload]] = OrderedDict()
         self._counts = dict.fromkeys(("hits", "misses", "tokens_served", "evictions"), 0)
 
-    def longest(self, tokens: Sequence[int]) -> list[tuple[int, Payload]]:
+    def longest(self, tokens: Sequence[int], root: bytes = ROOT_KEY) -> list[tuple[int, Payload]]:
         """The pages of the longest known beginning of `tokens`, in order, each with how many of its rows are valid.
 
         All but the last are valid throughout. The last may be the beginning of a page that goes on otherwise: keys and
         values of a position depend on the tokens up to it alone.
         """
         wanted, found = tuple(tokens), []
-        node: _Node[Payload] = self._root
+        node: _Node[Payload] = self._root(root)
         for at in range(0, len(wanted), PAGE_TOKENS):
             common, page = node.nearest(wanted[at : at + PAGE_TOKENS])
             if page is None:
@@ -124,8 +135,8 @@ class Prefixes(Generic[Payload]):
         self._counts["tokens_served"] += sum(valid for valid, _ in found)
         return found
 
-    def keep(self, parent: bytes, tokens: Sequence[int], payload: Payload) -> bytes | None:
-        """Keeps the page that follows the page named `parent` (`ROOT_KEY`: begins the prompt); returns its key.
+    def keep(self, parent: bytes, tokens: Sequence[int], payload: Payload, root: bytes = ROOT_KEY) -> bytes | None:
+        """Keeps the page that follows the page named `parent` (`root`: begins the prompt); returns its key.
 
         A page with fewer than 32 tokens is the last of its prompt: none follows it, and a fuller one takes its place.
         What is held already, also as the beginning of a fuller page, is not stored twice, but counts as used. None: it
@@ -136,7 +147,7 @@ class Prefixes(Generic[Payload]):
         if not 1 <= len(run) <= PAGE_TOKENS:
             raise MessageError(f"a page has 1 to {PAGE_TOKENS} tokens, not {len(run)}")
         key = page_key(parent, run)
-        node = self._parent(parent)
+        node = self._parent(parent, root)
         if node is None or payload.nbytes > self.capacity_bytes:
             return None
         common, near = node.nearest(run)
@@ -148,20 +159,36 @@ class Prefixes(Generic[Payload]):
         self._add(_Page(key, run, node, payload))
         return key if key in self._pages else None
 
-    def _parent(self, key: bytes) -> _Node[Payload] | None:
-        if key == ROOT_KEY:
-            return self._root
+    def shed(self, pages: int) -> int:
+        """Forgets that many pages, those first that were used longest ago; returns how many there were."""
+        shed = min(pages, len(self._pages))
+        for _ in range(shed):
+            self._evict()
+        return shed
+
+    def _parent(self, key: bytes, root: bytes) -> _Node[Payload] | None:
+        if key == root:
+            return self._root(root)
         page = self._pages.get(key)
         return page if page is not None and len(page.tokens) == PAGE_TOKENS else None
 
+    def _root(self, key: bytes) -> _Root[Payload]:
+        """Where a model's prompts begin; one that no page follows is not held."""
+        return self._roots.get(key) or _Root(key)
+
     def _add(self, page: _Page[Payload]) -> None:
         page.parent.add(page)
+        if isinstance(page.parent, _Root):
+            self._roots[page.parent.key] = page.parent
         self._pages[page.key] = page
         self.nbytes += page.payload.nbytes
         self._use(page)
         while len(self._pages) > self.most_pages or self.nbytes > self.capacity_bytes:
-            self._drop(next(iter(self._pages.values())))
-            self._counts["evictions"] += 1
+            self._evict()
+
+    def _evict(self) -> None:
+        self._drop(next(iter(self._pages.values())))
+        self._counts["evictions"] += 1
 
     def _use(self, node: _Node[Payload]) -> None:
         """Notes that a page and all before it were used. Parents come to stand after their children."""
@@ -170,8 +197,11 @@ class Prefixes(Generic[Payload]):
             node = node.parent
 
     def _drop(self, page: _Page[Payload]) -> None:
-        """Forgets a page that has no children."""
-        page.parent.remove(page)
+        """Forgets a page that has no children, and its model's root if that was its last."""
+        parent = page.parent
+        parent.remove(page)
+        if isinstance(parent, _Root) and not parent.children:
+            del self._roots[parent.key]
         del self._pages[page.key]
         self.nbytes -= page.payload.nbytes
 
