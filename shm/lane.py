@@ -21,6 +21,8 @@ RECORD_NBYTES = 256
 # Streams that one lane can carry at a time, each with a count of what its reader has read.
 STREAM_SLOTS = 128
 _LOW_HALF = (1 << 32) - 1
+# 2^32 divided by the golden ratio: multiplied by it, numbers that lie close together come to lie far apart (Knuth).
+_SPREAD = 0x9E3779B1
 _LENT_NBYTES = 64
 _LENT = struct.Struct("<QIIQQQ")
 _LENT_REST = struct.Struct("<IIQQQ")
@@ -201,7 +203,7 @@ class Producer:
     def items_read(self, stream: int) -> int:
         """How many items of a stream its reader has read; 0 if it has not begun."""
         word = self._words[self._read + stream % STREAM_SLOTS]  # pairs with: Consumer.note_read
-        return word & _LOW_HALF if word >> 32 == stream & _LOW_HALF else 0
+        return word & _LOW_HALF if word >> 32 == _tag_of(stream) else 0
 
     def record(self, sequence: int) -> memoryview:
         """A published record that has not been overwritten: one of the last `capacity`."""
@@ -290,7 +292,7 @@ class Consumer:
 
     def note_read(self, stream: int, items: int) -> None:
         """Tells how many items of a stream have been read in all. Any thread, one at a time for each stream."""
-        word = (stream & _LOW_HALF) << 32 | items & _LOW_HALF
+        word = _tag_of(stream) << 32 | items & _LOW_HALF
         self._words[self._read + stream % STREAM_SLOTS] = word  # pairs with: Producer.items_read
         self.producer.ring(ROOM)
 
@@ -324,3 +326,10 @@ def _checked_tail(tail: int, head: int, capacity: int) -> int:
     if not head - capacity <= tail <= head:
         raise CorruptLane(f"tail {tail} of a lane with head {head} and {capacity} records")
     return tail
+
+
+def _tag_of(stream: int) -> int:
+    """Half a word that tells streams of one slot apart, by all 64 bits of their numbers: those of a process that was
+    started again differ from its predecessor's in the upper half alone.
+    """
+    return (stream ^ (stream >> 32) * _SPREAD) & _LOW_HALF

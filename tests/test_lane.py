@@ -303,3 +303,16 @@ def test_stats_tell_what_is_out(edge: Edge) -> None:
     send_block(producer, edge.pool(producer), 1)
     assert producer.stats() == {"published": 1, "waiting": 1, "capacity": 4, "lent": 1}
     assert consumer.stats() == {"taken": 0, "waiting": 1, "capacity": 4}
+
+
+@pytest.mark.parametrize("later", [1 << 32, 7 << 32, 1 << 40, 128, 1 << 20])
+def test_what_was_read_of_one_stream_is_not_said_of_a_later_one(edge: Edge, later: int) -> None:
+    """Also where the later one is a successor's, whose numbers differ in their upper half alone."""
+    producer, consumer = edge.producer(), edge.consumer()
+    first = (5 << 32) + 2
+    assert producer.items_read(first) == 0
+    consumer.note_read(first, 102)
+    assert producer.items_read(first) == 102
+    assert producer.items_read(first + later) == 0
+    consumer.note_read(first + later, 1)
+    assert producer.items_read(first + later) == 1

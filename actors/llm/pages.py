@@ -127,7 +127,8 @@ class PageStore:
                 )
             )
             if missing:
-                await self._shed(missing)
+                # And as much again as the longest conversation takes, so that the next one finds room at once.
+                await self._shed(missing + self._engine.slots.context // PAGE_TOKENS)
         except SlabwireError as error:
             self._failed(error)
 
