@@ -23,10 +23,13 @@ TEMPLATE = (
 )
 
 
-def write_tiny_llm(folder: Path) -> Path:
-    """Its file. Asked at temperature 0 it never ends by itself, and says letters of ASCII alone."""
+def write_tiny_llm(folder: Path, *, seed: int = 0) -> Path:
+    """Its file. Asked at temperature 0 it never ends by itself, and says letters of ASCII alone.
+
+    `seed` gives another model with the same vocabulary.
+    """
     path = folder / "tiny.gguf"
-    path.write_bytes(gguf(_metadata(), _tensors()))
+    path.write_bytes(gguf(_metadata(), _tensors(1000 * seed)))
     return path
 
 
@@ -70,7 +73,7 @@ def _metadata() -> dict[str, Any]:
     }
 
 
-def _tensors() -> dict[str, Tensor]:
+def _tensors(seed: int) -> dict[str, Tensor]:
     keys = HEAD_DIM * KV_HEADS
     tensors = {"token_embd": _embedding(), "output_norm": blocks("F32", WIDTH)}
     for layer in range(LAYERS):
@@ -85,9 +88,9 @@ def _tensors() -> dict[str, Tensor]:
         }
         for name, shape in shapes.items():
             # With 0.02, the spread of real weights, the logits of so small a model would hardly differ.
-            tensors[f"blk.{layer}.{name}"] = blocks("Q4_1", *shape, seed=len(tensors), scale=0.5)
+            tensors[f"blk.{layer}.{name}"] = blocks("Q4_1", *shape, seed=seed + len(tensors), scale=0.5)
         for name in ("attn_norm", "ffn_norm"):
-            tensors[f"blk.{layer}.{name}"] = blocks("F32", WIDTH, seed=len(tensors))
+            tensors[f"blk.{layer}.{name}"] = blocks("F32", WIDTH, seed=seed + len(tensors))
     return {f"{name}.weight": tensor for name, tensor in tensors.items()}
 
 

@@ -137,6 +137,8 @@ class PageStore:
 
     def _failed(self, error: SlabwireError) -> None:
         self.failures += 1
+        if time.monotonic() < self._asleep_until:
+            return  # of the same outage, asked before it was known
         self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         self._asleep_until = time.monotonic() + self._pause_s
         logger.warning("the prefix cache %s is left alone for %g s: %s", self._cache, self._pause_s, error)

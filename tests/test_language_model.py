@@ -1,0 +1,149 @@
+"""The language model's actor by itself, and with a cache that is not what it should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import slabwire
+from slabwire import Graph
+from slabwire.actors.llm import LanguageModel
+from slabwire.actors.prompt_cache import PromptCache
+from tiny_llm import write_tiny_llm
+from waiting import wait_until, worker_of
+
+QUESTION = [{"role": "user", "content": "What is it that goes on four legs in the morning, and on two at noon? " * 3}]
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("SLABWIRE_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return str(write_tiny_llm(tmp_path))
+
+
+def alone(model: str, **settings: Any) -> Graph:
+    graph = Graph("alone")
+    llm = graph.add(LanguageModel, name="llm", model=model, **settings)
+    graph.expose(llm.chat, llm.describe)
+    return graph
+
+
+def ask(running: Any, port: str = "llm.chat", **fields: Any) -> tuple[str, dict[str, Any]]:
+    """The text, and the last item."""
+    settings = {"temperature": 0.0, "max_tokens": 20, "timeout_s": 60, **fields}
+    items = list(running.client.stream(port, QUESTION, **settings))
+    assert items[0] == {"prompt_tokens": items[-1]["prompt_tokens"]}
+    return "".join(each["text"] for each in items[1:-1]), items[-1]
+
+
+def test_it_answers_without_a_cache(model: str) -> None:
+    with alone(model).run() as running:
+        text, end = ask(running)
+        assert ask(running) == (text, end)
+        assert (end["finish_reason"], end["completion_tokens"], end["cached_tokens"]) == ("length", 20, 0)
+        described = running.client.call("llm.describe")
+        assert (described["running"], described["waiting"], described["stats"]["requests"]) == (0, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"slots": 0}, r"slots=0 must be a whole number of at least 1"),
+        ({"context": 4}, r"context=4 must be a whole number of at least 64"),
+        ({"prefixes": "cahce"}, r"no port 'cahce\.shed'"),
+        ({"prefixes": "llm"}, r"no port 'llm\.shed'"),
+    ],
+)
+def test_settings_that_cannot_be_meant_end_the_start(model: str, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(slabwire.StartError, match=words), alone(model, **settings).run():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"temperature": 7.0}, "temperature"),
+        ({"logprobs": 99}, "logprobs is 99"),
+        ({"stop": ["", "x"]}, "stop must be"),
+    ],
+)
+def test_settings_of_a_request_are_refused_before_the_first_item(
+    model: str, fields: dict[str, Any], words: str
+) -> None:
+    with alone(model).run() as running, pytest.raises(slabwire.MessageError, match=words):
+        ask(running, **fields)
+
+
+def test_a_prompt_may_fill_the_context_but_for_one_token(model: str) -> None:
+    with alone(model).run() as running:
+        length = ask(running)[1]["prompt_tokens"]
+    with alone(model, context=length + 1, slots=1, exact=True).run() as running:
+        assert ask(running, max_tokens=None)[1]["completion_tokens"] == 1
+    with (
+        alone(model, context=length).run() as running,
+        pytest.raises(slabwire.SlabwireError, match=rf"{length} tokens, and the model's context holds {length}"),
+    ):
+        ask(running)
+
+
+def test_two_models_with_one_cache_do_not_mix(model: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = write_tiny_llm(tmp_path / "other", seed=2)
+    with alone(str(other)).run() as running:
+        expected = ask(running)[0]
+    graph = Graph("two")
+    first = graph.add(LanguageModel, name="first", model=model, prefixes="cache")
+    second = graph.add(LanguageModel, name="second", model=str(other), prefixes="cache")
+    cache = graph.add(PromptCache, name="cache", model="first")
+    graph.expose(first.chat, second.chat, cache.describe)
+    with graph.run() as running:
+        assert ask(running, "first.chat")[0] != expected
+        wait_until(lambda: running.client.call("cache.describe")["cache"]["prefixes_pages"])
+        text, end = ask(running, "second.chat")
+        assert (text, end["cached_tokens"]) == (expected, 0)
+        wait_until(lambda: ask(running, "second.chat")[1]["cached_tokens"] > 0)
+        assert ask(running, "second.chat")[0] == expected
+
+
+def test_a_cache_that_is_stuck_holds_up_one_request_and_not_all(model: str) -> None:
+    graph = Graph("stuck")
+    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="cache")
+    graph.add(PromptCache, name="cache", model="llm")
+    graph.expose(llm.chat, llm.describe)
+    with graph.run() as running:
+        expected = ask(running)[0]
+        stuck = worker_of(running, "cache")["pid"]
+        os.kill(stuck, signal.SIGSTOP)
+        try:
+            assert {ask(running)[0] for _ in range(10)} == {expected}
+            assert running.client.call("llm.describe")["stats"]["prefix_failures"] <= 2
+        finally:
+            os.kill(stuck, signal.SIGCONT)
+
+
+def test_memory_that_is_full_of_pages_is_used_anew(model: str) -> None:
+    """The model may hold fewer pages than its cache would keep: then the oldest go, and new ones are learnt."""
+    graph = Graph("full")
+    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="cache", context=256, memory_bytes=1 << 19)
+    cache = graph.add(PromptCache, name="cache", model="llm")
+    graph.expose(llm.chat, cache.describe)
+
+    def learn(number: int) -> bool:
+        question = [{"role": "user", "content": f"{number} " * 60}]
+        items = list(running.client.stream("llm.chat", question, max_tokens=2, timeout_s=60))
+        return bool(items[-1]["cached_tokens"] > 60)
+
+    with graph.run() as running:
+        for number in range(12):
+            wait_until(lambda number=number: learn(number))
+        assert running.client.call("cache.describe")["cache"]["prefixes_evictions"] > 0
