@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,5 +146,5 @@ def test_memory_that_is_full_of_pages_is_used_anew(model: str) -> None:
 
     with graph.run() as running:
         for number in range(12):
-            wait_until(lambda number=number: learn(number))
+            wait_until(partial(learn, number))
         assert running.client.call("cache.describe")["cache"]["prefixes_evictions"] > 0
