@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message
 
 from slabwire.actors.ingress.application import build_application
+from slabwire.actors.ingress.hosts import Hosts
 from slabwire.actors.ingress.limits import Limits
 from slabwire.actors.ingress.metrics import Metrics
 from slabwire.actors.ingress.serving import ServingState
@@ -72,8 +73,9 @@ class Ingress:
         self.chat = ScriptedChat(*scripts, described=described)
         self.state = ServingState()
         self.metrics = Metrics()
+        hosts, allowed = Hosts(["chat.example"]), Limits(**limits)
         self.app: ASGIApp = build_application(
-            self.chat, MODELS, limits=Limits(**limits), state=self.state, metrics=self.metrics
+            self.chat, MODELS, hosts=hosts, limits=allowed, state=self.state, metrics=self.metrics
         )
 
     async def get(self, path: str, **headers: str) -> Exchange:
@@ -82,6 +84,10 @@ class Ingress:
     def begin(self, **body: Any) -> Exchange:
         """A chat request that is on its way."""
         return Exchange(self.app, "POST", "/v1/chat/completions", json.dumps(chat_body(**body)).encode(), {})
+
+    def upload(self, body: bytes) -> Exchange:
+        """A chat request of whose body only the beginning has come in: `end` gives the rest."""
+        return Exchange(self.app, "POST", "/v1/chat/completions", body, {}, whole=False)
 
     async def post(self, body: bytes | None = None, headers: dict[str, str] | None = None, **fields: Any) -> Exchange:
         sent = json.dumps(chat_body(**fields)).encode() if body is None else body
@@ -95,7 +101,9 @@ def chat_body(**fields: Any) -> dict[str, Any]:
 class Exchange:
     """One request over ASGI, as a task that runs while the test looks at what has been sent."""
 
-    def __init__(self, app: ASGIApp, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
+    def __init__(
+        self, app: ASGIApp, method: str, path: str, body: bytes, headers: dict[str, str], *, whole: bool = True
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -104,7 +112,7 @@ class Exchange:
         self._incoming: asyncio.Queue[Message] = asyncio.Queue()
         halves = body[: len(body) // 2], body[len(body) // 2 :]
         self._incoming.put_nowait({"type": "http.request", "body": halves[0], "more_body": True})
-        self._incoming.put_nowait({"type": "http.request", "body": halves[1], "more_body": False})
+        self._incoming.put_nowait({"type": "http.request", "body": halves[1], "more_body": not whole})
         given = [(name.lower().replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope = {
             "type": "http",
@@ -148,6 +156,10 @@ class Exchange:
         """Waits until the body holds these bytes."""
         async with self._news:
             await self._news.wait_for(lambda: text in self.body)
+
+    def end(self, body: bytes) -> None:
+        """The last of the body comes in."""
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": False})
 
     def leave(self) -> None:
         """The client closes its connection."""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripted_chat import ACCEPTED, END, GREETING, Ingress
+from scripted_chat import ACCEPTED, END, GREETING, Ingress, ScriptedChat, chat_body
+from slabwire.actors.ingress import readiness as readiness_module
+from slabwire.actors.ingress.certificate import development_certificate
+from slabwire.actors.ingress.hosts import Hosts
 from slabwire.actors.ingress.limits import Limits, Places
+from slabwire.actors.ingress.readiness import Readiness
+from slabwire.actors.ingress.serving import ServingState
 from slabwire.runtime.errors import DeadlineExceeded, GraphError, HandlerError, Overloaded, SlabwireError, UnknownPort
 
 
@@ -53,6 +60,104 @@ def test_those_turned_away_are_told_how_long_a_place_is_held() -> None:
     assert places.retry_after_s == 20
     with places.take(2), pytest.raises(Overloaded, match="try again in 20 s"):
         places.check()
+
+
+def test_and_from_the_first_request_on() -> None:
+    now = [0.0]
+    places = Places(Limits(requests=2), clock=lambda: now[0])
+    with places.take(1):
+        now[0] = 10.0
+        with places.take(1):
+            now[0] = 30.0
+            assert places.retry_after_s == 15  # half the age of the oldest
+        assert places.retry_after_s == 10  # half the time of the one that has ended
+
+
+def test_large_bodies_have_a_bound_in_sum_and_small_ones_pass() -> None:
+    async def scenario() -> None:
+        limits = {"body_bytes": 1 << 20, "reading_bytes": 1 << 20}
+        ingress, large = Ingress(**limits), b" " * ((1 << 20) - 100)
+        first, second = [ingress.upload(large) for _ in range(2)]
+        assert (await ingress.post(user="x" * 200)).status == 200
+        await second.task
+        assert (second.status, second.headers["retry-after"]) == (429, "1")
+        assert second.error["code"] == "overloaded"
+        assert "take" in second.error["message"]
+        first.end(json.dumps(chat_body()).encode())
+        await first.task
+        assert first.status == 200
+        third = ingress.upload(large)  # for which there is room again
+        third.end(json.dumps(chat_body()).encode())
+        await third.task
+        assert third.status == 200
+
+    asyncio.run(scenario())
+
+
+SAME_SITE = {"host": "localhost:8443", "origin": "https://localhost:8443"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:8443"}, 200),
+        (SAME_SITE, 200),
+        ({**SAME_SITE, "sec-fetch-site": "same-origin"}, 200),
+        ({**SAME_SITE, "sec-fetch-site": "none"}, 200),
+        ({**SAME_SITE, "sec-fetch-site": "cross-site", "content-type": "text/plain"}, 403),
+        ({**SAME_SITE, "sec-fetch-site": "same-site"}, 403),
+        ({**SAME_SITE, "origin": "https://evil.example"}, 403),
+        ({**SAME_SITE, "origin": "https://localhost:3000"}, 403),
+        ({**SAME_SITE, "origin": "null"}, 403),
+        ({"host": "evil.example:8443", "origin": "https://evil.example:8443", "sec-fetch-site": "same-origin"}, 421),
+    ],
+)
+def test_pages_of_other_sites_do_not_get_in(headers: dict[str, str], status: int) -> None:
+    async def scenario() -> None:
+        ingress = Ingress()
+        exchange = await ingress.post(headers=headers)
+        assert exchange.status == status
+        assert len(ingress.chat.asked) == (status == 200)
+        if status != 200:
+            assert exchange.error["code"] == {403: "cross_site", 421: "misdirected"}[status]
+
+    asyncio.run(scenario())
+
+
+def test_whoever_comes_by_a_link_may_read() -> None:
+    async def scenario() -> None:
+        ingress = Ingress()
+        assert (await ingress.get("/", host="localhost:8443", sec_fetch_site="cross-site")).status == 200
+        assert (await ingress.get("/livez", host="evil.example")).status == 421
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        *[
+            (host, True)
+            for host in ("localhost", "LOCALHOST:1", "localhost.", "a.localhost", "127.0.0.1:8443", "[::1]:1")
+        ],
+        *[(host, True) for host in ("192.0.2.7", "chat.example", "Chat.Example:443", "a.wild.example")],
+        *[
+            (host, False)
+            for host in ("", "evil.example", "x.chat.example", "a.b.wild.example", "wild.example", "::1@x")
+        ],
+    ],
+)
+def test_names_of_this_server(host: str, known: bool) -> None:
+    assert (host in Hosts(["chat.example", "*.wild.example"])) is known
+    assert host in Hosts(None)
+
+
+def test_the_names_on_a_certificate(tmp_path: Path) -> None:
+    made = development_certificate("chat.example", tmp_path / "tls")
+    hosts = Hosts.of("inner.example", made.public)
+    assert all(name in hosts for name in ("chat.example", "inner.example", "localhost"))
+    assert "evil.example" not in hosts
 
 
 @pytest.mark.parametrize("name", ["requests", "body_bytes", "ping_every_s", "request_timeout_s"])
@@ -178,6 +283,8 @@ def test_paths_that_are_not_there_have_openais_errors_too() -> None:
     wrong = get("/v1/chat/completions")
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
     assert wrong.error["message"] == "'/v1/chat/completions' does not take GET; it takes POST."
+    far = get("/nothing/like/it").error["message"]
+    assert "/v1/models/{model}, " in far
 
 
 def test_the_page_runs_nothing_but_its_own_script() -> None:
@@ -207,13 +314,65 @@ def test_a_model_that_does_not_answer_makes_the_server_unready(described: Except
     assert get("/v1/models", described=described).json["data"][0]["id"] == "smol"
 
 
-def test_a_model_that_is_silent_is_waited_for_once_by_all_probes() -> None:
+def test_a_model_that_is_silent_is_waited_for_once_by_all_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness_module, "_ANSWER_S", 0.02)
+
     async def scenario() -> None:
         ingress = Ingress(described=asyncio.Event())
         first, *others = await asyncio.gather(*(ingress.get("/readyz") for _ in range(5)))
-        assert first.json["reasons"] == ["actor 'cache' (model 'smol') did not answer within 1 s; see `slabwire top`"]
+        assert first.json["reasons"] == [
+            "actor 'cache' (model 'smol') did not answer within 0.02 s; see `slabwire top`"
+        ]
         assert [each.status for each in others] == [503] * 4
         assert ingress.chat.calls == ["cache.describe"]
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_has_just_answered_is_well_until_it_is_silent_for_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readiness_module, "_ANSWER_S", 0.02)
+
+    async def scenario() -> None:
+        now, chat = [0.0], ScriptedChat()
+        readiness = Readiness(chat, {"smol": "cache"}, ServingState(), clock=lambda: now[0])
+        assert await readiness.reasons() == []
+        described, chat.described = chat.described, asyncio.Event()
+        now[0] = 2.9
+        assert await readiness.reasons() == []
+        now[0] = 3.0
+        assert "did not answer" in (await readiness.reasons())[0]
+        now[0] = 0.1
+        assert "did not answer" in (await readiness.reasons())[0]  # it is not well again by a look at the clock
+        chat.described = described
+        assert await readiness.reasons() == []
+
+    asyncio.run(scenario())
+
+
+def test_models_are_listed_without_asking_their_actors_again() -> None:
+    async def scenario() -> None:
+        ingress = Ingress()
+        for path in ("/v1/models", "/v1/models", "/v1/models/smol"):
+            assert (await ingress.get(path)).status == 200
+        assert ingress.chat.calls == ["cache.describe"]
+
+    asyncio.run(scenario())
+
+
+def test_an_error_of_a_model_counts_however_recently_it_answered() -> None:
+    async def scenario() -> None:
+        chat = ScriptedChat()
+        readiness = Readiness(chat, {"smol": "cache"}, ServingState())
+        assert await readiness.reasons() == []
+        # As `cache` tells it: its own time for `llm` is shorter than the ingress's for `cache`.
+        chat.described = DeadlineExceeded("llm.describe did not answer within 1 s")
+        await readiness.look()
+        assert await readiness.reasons() == [
+            "actor 'cache' (model 'smol') failed: DeadlineExceeded: llm.describe did not answer within 1 s"
+        ]
+        assert readiness.described == {}
 
     asyncio.run(scenario())
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from slabwire.actors.ingress import connection as module
+from slabwire.actors.ingress import room as room_module
 from slabwire.actors.ingress import server as server_module
 from slabwire.actors.ingress.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.server import HttpServer
@@ -203,15 +204,17 @@ def test_pipelined_requests_are_answered_in_order(certificate: Certificate) -> N
     run(scene)
 
 
-def test_more_than_may_be_pipelined_are_refused(certificate: Certificate) -> None:
+def test_more_than_may_be_pipelined_are_refused_after_the_answers_to_the_others(certificate: Certificate) -> None:
     async def scene() -> None:
-        app = Streams()
+        app = Holds()
         async with serving(app, certificate) as served:
             client = await served.connect()
             client.say(*(GET % b"%d" % n for n in range(module.MOST_PIPELINED + 2)))
+            await until(lambda: served.server.stats()["refused"])
+            app.go.set()
+            for n in range(module.MOST_PIPELINED + 1):
+                assert await client.answer() == b"/%d 0" % n
             assert (await client.refusal())[0] == 429
-            await until(lambda: app.left == app.begun)
-            assert served.server.stats()["refused"] == 1
 
     run(scene)
 
@@ -229,17 +232,54 @@ def test_a_large_body_comes_in_whole(certificate: Certificate) -> None:
     run(scene)
 
 
-def test_an_early_answer_does_not_break_the_connection(certificate: Certificate) -> None:
-    async def early(scope: Any, receive: Any, send: Any) -> None:
-        await send_answer(send, b"too large")
+async def early(scope: Any, receive: Any, send: Any) -> None:
+    """Answers without a look at the body."""
+    await send_answer(send, b"too large")
+
+
+def test_an_early_answer_ends_the_connection_once_the_body_has_come(certificate: Certificate) -> None:
+    async def scene() -> None:
+        async with serving(early, certificate) as served:
+            client = await served.connect()
+            client.say(POST % (1 << 20), bytes(1000))
+            assert b"connection: close" in await client.head()
+            assert await client.reader.readexactly(9) == b"too large"
+            await asyncio.sleep(0.05)
+            assert not client.reader.at_eof()  # which would reset the connection of a client that still sends
+            client.say(bytes((1 << 20) - 1000), GET % b"")
+            assert await client.ended()
+            assert served.server.stats()["requests"] == 1
+
+    run(scene)
+
+
+def test_an_early_answer_ends_it_in_any_case(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 0.02)
 
     async def scene() -> None:
         async with serving(early, certificate) as served:
             client = await served.connect()
-            client.say(POST % (1 << 20))
+            client.say(POST % 10, b"12345")
             assert await client.answer() == b"too large"
-            client.say(bytes(1 << 20), GET % b"")
-            assert await client.answer() == b"too large"
+            assert await client.ended()
+
+    run(scene)
+
+
+def test_to_http_1_0_nothing_is_chunked(certificate: Certificate) -> None:
+    async def pieces(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for body, more in ((b"one ", True), (b"", True), (b"two", True), (b"", False)):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def scene() -> None:
+        async with serving(pieces, certificate) as served:
+            client = await served.connect()
+            client.say(b"GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+            head, _, body = (await client.reader.read()).partition(b"\r\n\r\n")
+            assert b"transfer-encoding" not in head
+            assert b"connection: close" in head
+            assert body == b"one two"
 
     run(scene)
 
@@ -516,16 +556,107 @@ def test_what_is_no_http_is_refused(certificate: Certificate, said: bytes) -> No
     run(scene)
 
 
-def test_nonsense_behind_a_request_does_not_get_into_its_answer(certificate: Certificate) -> None:
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nx: " + b"x" * 300_000, 431),
+        (POST.replace(b"content-length: %d", b"transfer-encoding: chunked") + b"nonsense\r\n", 400),
+    ],
+)
+def test_what_is_wrong_behind_a_request_is_refused_after_its_answer(
+    certificate: Certificate, bad: bytes, status: int
+) -> None:
     async def scene() -> None:
-        app = Streams()
+        app = Holds()
         async with serving(app, certificate) as served:
             client = await served.connect()
             client.say(GET % b"a")
-            await client.head()
+            await until(lambda: app.begun)
+            client.say(bad)
+            await until(lambda: served.server.stats()["refused"])
+            client.say(GET % b"ignored")
+            app.go.set()
+            assert await client.answer() == b"/a 0"
+            assert (await client.refusal())[0] == status
+            assert app.begun == 1
+
+    run(scene)
+
+
+@pytest.mark.parametrize("body", [b"content-length: 36\r\n", b"transfer-encoding: chunked\r\n"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"foo"])
+def test_no_body_behind_an_upgrade_is_taken_for_a_request(
+    certificate: Certificate, protocol: bytes, body: bytes
+) -> None:
+    async def scene() -> None:
+        async with serving(echo, certificate) as served:
+            client = await served.connect()
+            head = b"POST / HTTP/1.1\r\nhost: here\r\nconnection: upgrade\r\nupgrade: " + protocol + b"\r\n"
+            client.say(head + body + b"\r\n")
+            client.say(GET % b"smuggled")
+            assert (await client.refusal())[0] == 501
+            assert served.server.stats()["requests"] == 0
+
+    run(scene)
+
+
+def test_an_upgrade_without_a_body_is_ignored_and_so_is_all_behind_it(certificate: Certificate) -> None:
+    async def scene() -> None:
+        app = Holds()
+        async with serving(app, certificate) as served:
+            client = await served.connect()
+            client.say(b"GET /a HTTP/1.1\r\nhost: here\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n", GET % b"b")
+            await until(lambda: app.begun)
             client.say(b"nonsense\r\n\r\n")
-            assert await client.reader.read() == b"1\r\nx\r\n"
-            await until(lambda: app.left)
+            await asyncio.sleep(0.02)
+            app.go.set()
+            head, _, rest = (await client.reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" in head
+            assert rest == b"/a 0"
+            assert served.server.stats()["refused"] == 0
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nhost: a\r\nhost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: a@b\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"CONNECT here:443 HTTP/1.1\r\nhost: here\r\n\r\n", 501),
+    ],
+)
+def test_a_head_that_rfc_9112_does_not_allow_is_refused(certificate: Certificate, said: bytes, status: int) -> None:
+    async def scene() -> None:
+        async with serving(echo, certificate) as served:
+            client = await served.connect()
+            client.say(said)
+            assert (await client.refusal())[0] == status
+            assert served.server.stats()["requests"] == 0
+
+    run(scene)
+
+
+def test_an_absolute_url_counts_more_than_the_host_header(certificate: Certificate) -> None:
+    seen: list[Any] = []
+
+    async def notes(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["path"], [value for name, value in scope["headers"] if name == b"host"]))
+        await echo(scope, receive, send)
+
+    async def scene() -> None:
+        async with serving(notes, certificate) as served:
+            client = await served.connect()
+            client.say(b"GET https://there:1/a HTTP/1.1\r\nhost: here\r\n\r\n")
+            await client.answer()
+            assert seen == [("/a", [b"there:1"])]
 
     run(scene)
 
@@ -550,7 +681,33 @@ def test_the_connection_that_was_idle_the_longest_makes_room(certificate: Certif
     run(scene)
 
 
-def test_where_all_are_busy_new_ones_wait(certificate: Certificate) -> None:
+def test_no_more_make_room_than_have_to(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GOODBYE_WITHIN_S", 3600.0)
+
+    async def scene() -> None:
+        app = Holds()
+        async with serving(app, certificate, connections=3) as served:
+            first, second, busy = [await served.connect() for _ in range(3)]
+            transport: Any = first.writer.transport
+            transport._ssl_protocol._transport.pause_reading()  # so that it does not answer our good-bye
+            busy.say(GET % b"")
+            await until(lambda: app.begun)
+            newest = asyncio.create_task(served.connect())
+            connections = served.server.state.connections
+            await until(lambda: any(each.transport.is_closing() for each in connections))
+            app.go.set()
+            await busy.answer()
+            await asyncio.sleep(0.02)
+            await first.leave()
+            await newest
+            second.say(GET % b"")
+            assert await second.answer() == b"/ 0"
+
+    run(scene)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_where_all_are_busy_new_ones_wait(certificate: Certificate, leaves: bool) -> None:
     async def scene() -> None:
         app = Holds()
         async with serving(app, certificate, connections=2) as served:
@@ -561,10 +718,74 @@ def test_where_all_are_busy_new_ones_wait(certificate: Certificate) -> None:
             late = asyncio.create_task(served.connect())
             await asyncio.sleep(0.05)
             assert not late.done()
-            await clients[0].leave()
-            await late
+            if leaves:
+                await clients[0].leave()
+                await late
             app.go.set()
             assert await clients[1].answer() == b"/ 0"
+            await late  # for whom one that is idle now has made room
+
+    run(scene)
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\n", POST % 10, POST % 10 + b"12345"])
+def test_where_none_is_idle_the_request_that_is_late_makes_room(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(room_module, "PATIENCE_S", 0.05)
+
+    async def scene() -> None:
+        app = Holds()
+        async with serving(app, certificate, connections=3) as served:
+            busy, late, later = [await served.connect() for _ in range(3)]
+            busy.say(GET % b"")
+            await until(lambda: app.begun == 1)
+            app.go.set()
+            assert await busy.answer() == b"/ 0"
+            app.go.clear()
+            busy.say(GET % b"")
+            await until(lambda: app.begun == 2)
+            for each in (late, later):
+                each.say(begun)
+                await asyncio.sleep(0.01)
+            newest = await served.connect()
+            status, message = await late.refusal()
+            assert (status, "All connections are taken" in message) == (408, True)
+            app.go.set()
+            assert await busy.answer() == b"/ 0"
+            newest.say(GET % b"new")
+            assert await newest.answer() == b"/new 0"
+            assert not later.reader.at_eof()
+
+    run(scene)
+
+
+def test_so_does_a_handshake_that_is_late(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_module, "PATIENCE_S", 0.02)
+
+    async def scene() -> None:
+        async with serving(echo, certificate, connections=1) as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+            await until(lambda: served.server.stats()["handshakes"] == 1)
+            client = await served.connect()
+            client.say(GET % b"")
+            assert await client.answer() == b"/ 0"
+            assert await reader.read() == b""
+            writer.close()
+
+    run(scene)
+
+
+def test_plain_http_is_told_to_ask_by_https(certificate: Certificate) -> None:
+    async def scene() -> None:
+        async with serving(echo, certificate) as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+            writer.write(GET % b"")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nconnection: close")
+            assert body.startswith(b"This port speaks https")
+            writer.close()
+            await until(lambda: served.server.stats()["failed_handshakes"] == 1)
 
     run(scene)
 

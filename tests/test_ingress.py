@@ -146,7 +146,8 @@ def test_openais_own_client_talks_to_an_actor(tmp_path: Path, running: Any) -> N
 def test_it_tells_where_it_listens_and_by_what_certificate(tmp_path: Path, running: Any) -> None:
     told = Door(running).told
     log = tmp_path / "run" / "counting" / "logs" / "ingress.log"
-    assert f"INFO {told['url']}/v1 (certificate: {told['certificate']})\n" in log.read_text()
+    for line in (f"page: {told['url']}/", f"API: {told['url']}/v1", f"certificate: {told['certificate']}"):
+        assert f"INFO {line}\n" in log.read_text()
     assert told["certificate"] == str(tmp_path / "state" / "tls" / "localhost.pem")
     assert told["tls"]["minimum"] == "TLSv1.3"
     assert told["models"] == {"counter": "counts"}
@@ -158,6 +159,35 @@ def test_a_client_that_leaves_cancels_the_actors_work(tmp_path: Path, running: A
     answer.close()
     connection.close()
     wait_until((tmp_path / "cancelled").exists)
+
+
+def test_a_model_that_is_frozen_makes_the_server_unready_until_it_goes_on(running: Any) -> None:
+    door = Door(running)
+    assert door.get("/readyz")[0] == 200
+    pid = worker_of(running, "counts")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: door.get("/readyz")[0] == 503)
+        assert "actor 'counts' (model 'counter') did not answer within 3 s" in door.get("/readyz")[1]["reasons"][0]
+        assert door.get("/v1/models")[0] == 200
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: door.get("/readyz")[0] == 200)
+
+
+def test_other_names_and_other_sites_are_turned_away(running: Any) -> None:
+    door = Door(running)
+    connection = door.connect()
+    for host, site, status in (
+        ("evil.example", "same-origin", 421),
+        ("localhost", "cross-site", 403),
+        ("localhost", "same-origin", 400),
+    ):
+        headers = {"host": host, "sec-fetch-site": site, "content-type": "text/plain"}
+        connection.request("POST", "/v1/chat/completions", b"{}", headers)
+        answer = connection.getresponse()
+        assert (answer.status, "error" in json.loads(answer.read())) == (status, True)
+    connection.close()
 
 
 def test_a_drain_turns_new_requests_away_and_lets_streams_end(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from slabwire.actors.ingress.openai import chat_request
 from slabwire.runtime.errors import (
     Cancelled,
     DeadlineExceeded,
+    Disconnected,
     Draining,
     EdgeFull,
     HandlerError,
     Interrupted,
     Overloaded,
+    StaleReference,
 )
 
 USAGE = {
@@ -117,7 +119,9 @@ def test_openais_client(scenario: Any) -> None:
         (Interrupted("llm died"), openai.InternalServerError, "interrupted", False),
         (Draining("llm is stopping"), openai.InternalServerError, "draining", False),
         (DeadlineExceeded("cache.chat is late"), openai.InternalServerError, "deadline", False),
-        (Cancelled("llm was restarted"), openai.InternalServerError, "cancelled", False),
+        (Cancelled("llm was restarted"), openai.InternalServerError, "interrupted", False),
+        (Disconnected("llm has gone"), openai.InternalServerError, "interrupted", False),
+        (StaleReference("block 3 is secret"), openai.InternalServerError, "interrupted", False),
         (HandlerError("KeyError: 'my secret'"), openai.InternalServerError, "internal_error", False),
         (RuntimeError("my secret"), openai.InternalServerError, "internal_error", False),
     ],

@@ -82,6 +82,24 @@ def test_what_asks_for_nothing_is_taken() -> None:
         "modalities": ["text"],
     }
     assert read(**neutral) == read()
+    called: list[Any] = [{"type": "function", "function": {"name": "f"}}]
+    assert read(tools=called, tool_choice="none", functions=called, function_call="none") == read()
+
+
+def test_a_top_p_of_0_is_greedy() -> None:
+    assert read(top_p=0, temperature=1.5) == read(temperature=0)
+
+
+def test_what_an_assistant_did_not_say_is_taken_too() -> None:
+    parts = [{"type": "text", "text": "Well."}, {"type": "refusal", "refusal": "No."}]
+    answers: list[tuple[dict[str, Any], str]] = [
+        ({"content": None}, ""),
+        ({}, ""),
+        ({"content": None, "refusal": "I will not."}, "I will not."),
+        ({"content": parts}, "Well.\nNo."),
+    ]
+    for fields, text in answers:
+        assert read(messages=[{"role": "assistant", **fields}]).messages == [{"role": "assistant", "content": text}]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,12 @@ def test_what_cannot_be_done_is_said_not_skipped(name: str, value: Any) -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20"),
         ({"top_logprobs": 1}, "top_logprobs", "needs 'logprobs'"),
         ({"temprature": 1}, "temprature", "did you mean 'temperature'?"),
-        ({"top_k": 40}, "top_k", "Unrecognized request argument supplied: top_k"),
+        ({"top_k": 40}, "top_k", "'top_k' is not supported by this server; leave it out."),
+        ({"min_p": 0.1}, "min_p", "'min_p' is not supported by this server"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty", "not supported by this server"),
+        ({"tools": [{"a": True, "b": None}]}, "tools", '(got [{"a": true, "b": null}])'),
+        ({"tools": [{}], "tool_choice": "auto"}, "tools", "not supported here"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "Missing"),
         ({"x" * 5000: 1}, "x" * 100, "leave it out"),
         ({"model": None}, "model", "GET /v1/models"),
         ({"model": 3}, "model", "expected a string"),
@@ -149,7 +172,7 @@ def test_what_cannot_be_done_is_said_not_skipped(name: str, value: Any) -> None:
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             "messages[0].content[0].type",
-            "'image_url' are not supported",
+            '"image_url" are not supported; "text" is',
         ),
         ({"messages": [{"role": "user", "content": "a", "name": 3}]}, "messages[0].name", "expected a string"),
         (

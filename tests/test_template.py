@@ -186,6 +186,17 @@ def test_too_much_text_is_turned_away_before_it_is_rendered() -> None:
         conversation_of([*whole, *user("x")])
 
 
+def test_text_that_cannot_fit_is_turned_away_before_it_is_rendered_or_read(
+    template: ChatTemplate, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = [*user("é" * 200), *user("-" * 400)]  # 800 bytes, for 50 tokens
+    assert len(template.prompt_tokens(fits, tokenizer, most_tokens=50)) > 50
+    monkeypatch.setattr(Tokenizer, "split", None)
+    monkeypatch.setattr(template, "_template", None)
+    with pytest.raises(PromptTooLong, match="hold 801 bytes of text, and the model's context of 50 tokens takes 800"):
+        template.prompt_tokens([*fits, *user("x")], tokenizer, most_tokens=50)
+
+
 def test_a_template_that_multiplies() -> None:
     source = "{% for i in range(1000) %}{% for j in range(1000) %}{{ messages[0].content }}{% endfor %}{% endfor %}"
     with pytest.raises(PromptTooLong, match="the prompt has more than"):

@@ -213,6 +213,93 @@ def test_default_headers_are_read_anew_for_each_request() -> None:
     run(scene)
 
 
+def test_what_an_answer_says_of_its_end_can_be_changed_from_outside() -> None:
+    protocols: list[list[HttpToolsProtocol]] = []
+
+    async def changes(scope: Any, receive: Any, send: Any) -> None:
+        cycle = protocols[0][-1].cycle
+        assert (cycle.more_body, cycle.keep_alive) == (True, True)
+        cycle.keep_alive = False
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        cycle.keep_alive = True
+        await send({"type": "http.response.body", "body": b"early"})
+
+    async def scene() -> None:
+        async with serving(changes) as served:
+            protocols.append(served.protocols)
+            reader, writer = await served.connect()
+            writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n")
+            assert b"connection: close" in await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(15) == b"5\r\nearly\r\n0\r\n\r\n"
+            await served.until(lambda: served.protocols[0].cycle.response_complete)
+            assert not served.protocols[0].transport.is_closing()
+
+    run(scene)
+
+
+def test_an_answer_can_be_kept_from_being_chunked() -> None:
+    protocols: list[list[HttpToolsProtocol]] = []
+
+    async def unchunked(scope: Any, receive: Any, send: Any) -> None:
+        cycle = protocols[0][-1].cycle
+        assert (cycle.chunked_encoding, cycle.expected_content_length) == (None, 0)
+        cycle.chunked_encoding = False
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for body, more in ((b"one", True), (b"two", False)):
+            cycle.expected_content_length = len(body)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def scene() -> None:
+        async with serving(unchunked) as served:
+            protocols.append(served.protocols)
+            reader, writer = await served.connect()
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).endswith(b"\r\n\r\nonetwo")
+
+    run(scene)
+
+
+def test_the_latest_of_those_that_wait_stands_on_the_left_and_shares_its_headers() -> None:
+    go = asyncio.Event()
+    hosts: list[bytes] = []
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        hosts.append(dict(scope["headers"])[b"host"])
+        await receive()
+        await go.wait()
+        await answer(send, scope["path"].encode())
+
+    async def scene() -> None:
+        async with serving(waits) as served:
+            reader, writer = await served.connect()
+            writer.write(GET % b"a" + GET % b"b" + GET % b"c")
+            await served.until(lambda: served.protocols and len(served.protocols[0].pipeline) == 2)
+            (protocol,) = served.protocols
+            assert [cycle.scope["path"] for cycle, _ in protocol.pipeline] == ["/c", "/b"]
+            assert protocol.pipeline[0][0] is protocol.cycle
+            protocol.headers[:] = [(b"host", b"there")]
+            go.set()
+            assert [await answer_from(reader) for _ in range(3)] == [b"/a", b"/b", b"/c"]
+            assert hosts == [b"here", b"here", b"there"]
+
+    run(scene)
+
+
+def test_behind_an_upgrade_the_parser_reads_no_body() -> None:
+    async def scene() -> None:
+        async with serving(echo) as served:
+            reader, writer = await served.connect()
+            writer.write(
+                b"POST /a HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 2\r\n\r\n"
+            )
+            assert await answer_from(reader) == b"/a "  # so that what comes now is no body: we refuse such requests
+            assert served.protocols[0].parser.should_upgrade()
+            assert served.protocols[0].parser.get_method() == b"POST"
+            assert served.protocols[0].parser.get_http_version() == "1.1"
+
+    run(scene)
+
+
 def test_an_error_in_a_parsers_callback_ends_in_send_400_response(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: HttpToolsProtocol) -> None:
         raise httptools.HttpParserError

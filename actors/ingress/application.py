@@ -15,12 +15,14 @@ from starlette.types import ASGIApp, ExceptionHandler
 from ...runtime.errors import SlabwireError
 from ...runtime.fields import did_you_mean
 from .completions import ChatCompletions
+from .doorkeeper import Doorkeeper
+from .hosts import Hosts
 from .identity import Identified, request_id
 from .limits import Limits
 from .metrics import Metrics
 from .models import Models
 from .page import page
-from .parameters import shown
+from .parameters import named
 from .probes import Probes
 from .problems import Problem, problem_of, response_to
 from .readiness import Readiness
@@ -30,20 +32,20 @@ __all__ = ["Ask", "ServingState", "build_application"]
 
 
 def build_application(
-    ask: Ask, models: Mapping[str, str], *, limits: Limits, state: ServingState, metrics: Metrics
+    ask: Ask, models: Mapping[str, str], *, hosts: Hosts, limits: Limits, state: ServingState, metrics: Metrics
 ) -> ASGIApp:
     """An ASGI application that answers in OpenAI's interface. `models`: the actor that serves each, by public name."""
     readiness = Readiness(ask, models, state)
     completions = ChatCompletions(ask, models, limits, state, metrics)
     routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics))
     handlers: dict[Any, ExceptionHandler] = {
-        HTTPException: _no_such_route([route.path for route in routes]),
+        HTTPException: _no_such_route([route.path.replace(":path}", "}") for route in routes]),
         SlabwireError: _failed,
         Exception: _failed,
     }
     application = Starlette(routes=routes, exception_handlers=handlers)
     application.router.redirect_slashes = False
-    return Identified(_Contained(application))
+    return Identified(Doorkeeper(_Contained(application), hosts))
 
 
 def _routes(completions: ChatCompletions, models: Models, probes: Probes) -> list[Route]:
@@ -83,7 +85,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 def _no_such_route(paths: list[str]) -> ExceptionHandler:
     async def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path, method = shown(request.url.path), request.method
+        path, method = named(request.url.path), request.method
         if error.status_code == 405:
             allowed = dict(error.headers or {})
             message = f"{path} does not take {method}; it takes {allowed.get('Allow', 'another method')}."

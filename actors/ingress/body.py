@@ -10,64 +10,88 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
+from ...runtime.errors import Overloaded
 from .limits import Limits
+from .parameters import named
 from .refusals import BodyTooLarge, BodyTooSlow, ClientLeft, Refusal, UnsupportedBody
 
+# Of each body so much is not counted: what most requests need is there, however many large ones come in.
+_SMALL_NBYTES = 64 << 10
 # JSON can name halves of surrogate pairs by themselves; they are no text, and UTF-8 has no bytes for them.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-async def read_json(headers: Headers, receive: Receive, limits: Limits) -> dict[str, Any]:
-    """The object that the body holds.
+class Bodies:
+    """Reads the bodies of requests, of each and of all together no more than the limits allow. One event loop."""
 
-    A body that is JSON is taken whatever its Content-Type says: many a client sends none, or that of a form.
-    Raises BodyTooLarge, BodyTooSlow, UnsupportedBody, Refusal for what is no JSON object, and ClientLeft.
-    """
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise UnsupportedBody(f"Content-Encoding {encoding[:40]!r} is not supported; send the body as plain JSON.")
-    body = await _read(headers, receive, limits)
-    try:
-        return parse_json(body)
-    except Refusal as error:
-        kind = headers.get("content-type", "application/json")
-        if "json" in kind.lower():
-            raise
-        raise UnsupportedBody(
-            f"Content-Type is {kind[:60]!r} and the body is no JSON object either ({error}); send application/json."
-        ) from None
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._nbytes = 0  # of those that are being read
 
+    async def read_json(self, headers: Headers, receive: Receive) -> dict[str, Any]:
+        """The object that a body holds.
 
-async def _read(headers: Headers, receive: Receive, limits: Limits) -> bytes:
-    declared = headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limits.body_bytes:
-        raise _too_large(limits)
-    try:
-        async with asyncio.timeout(limits.body_timeout_s):
-            return await _collect(receive, limits)
-    except TimeoutError:
-        raise BodyTooSlow(
-            f"The request's body did not arrive within {limits.body_timeout_s:g} s; send the whole of it at once."
-        ) from None
+        A body that is JSON is taken whatever its Content-Type says: many a client sends none, or that of a form.
+        Raises BodyTooLarge, BodyTooSlow, Overloaded, UnsupportedBody, Refusal for what is no JSON object, and
+        ClientLeft.
+        """
+        encoding = headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise UnsupportedBody(f"Content-Encoding {named(encoding)} is not supported; send the body as plain JSON.")
+        body = await self._read(headers, receive)
+        try:
+            return parse_json(body)
+        except Refusal as error:
+            kind = headers.get("content-type", "application/json")
+            if "json" in kind.lower():
+                raise
+            raise UnsupportedBody(
+                f"Content-Type is {named(kind)} and the body is no JSON object either ({error}); send application/json."
+            ) from None
 
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._limits.body_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                return await self._collect(receive)
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"The request's body did not arrive within {self._limits.body_timeout_s:g} s; "
+                "send the whole of it at once."
+            ) from None
 
-async def _collect(receive: Receive, limits: Limits) -> bytes:
-    parts: list[bytes] = []
-    length = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft("the client left while it sent its request")
-        parts.append(message.get("body", b""))
-        length += len(parts[-1])
-        if length > limits.body_bytes:
-            raise _too_large(limits)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+    async def _collect(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        length = counted = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft("the client left while it sent its request")
+                parts.append(message.get("body", b""))
+                length += len(parts[-1])
+                if length > self._limits.body_bytes:
+                    raise self._too_large()
+                counted += self._count(max(0, length - _SMALL_NBYTES) - counted)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        finally:
+            self._nbytes -= counted
 
+    def _count(self, nbytes: int) -> int:
+        """Takes so many bytes more into account. Raises Overloaded."""
+        if self._nbytes + nbytes > self._limits.all_bodies_bytes:
+            raise Overloaded(
+                f"This server is reading {self._nbytes} bytes of other requests, and takes "
+                f"{self._limits.all_bodies_bytes} at a time; try again, or send less text."
+            )
+        self._nbytes += nbytes
+        return nbytes
 
-def _too_large(limits: Limits) -> BodyTooLarge:
-    return BodyTooLarge(f"The request's body is larger than {limits.body_bytes} bytes, the most taken here.")
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request's body is larger than {self._limits.body_bytes} bytes, the most taken here.")
 
 
 def parse_json(body: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...runtime.errors import DeadlineExceeded, Draining, Overloaded
 from ..completion import Item
-from .body import read_json
+from .body import Bodies
 from .choices import Choices, open_choices
 from .chunks import DONE, Chunks, Whole, event, usage_of
 from .events import EventStream
@@ -47,6 +47,7 @@ class ChatCompletions:
         self._limits = limits
         self._state = state
         self._metrics = metrics
+        self._bodies = Bodies(limits)
         self._places = Places(limits)
         metrics.watch(self._places)
 
@@ -65,7 +66,7 @@ class ChatCompletions:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> int:
         """Answers, and gives the status. Raises what is to be answered by an HTTP error, and ClientLeft."""
         self._check_free()
-        asked = chat_request(await read_json(Headers(scope=scope), receive, self._limits))
+        asked = chat_request(await self._bodies.read_json(Headers(scope=scope), receive))
         actor = actor_of(self._models, asked.model)
         tally.model, tally.choices = asked.model, asked.n
         if asked.n > self._limits.requests:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from email.utils import formatdate
 from enum import Enum, auto
@@ -14,6 +13,10 @@ from httptools import HttpParserError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from .answer import Answer
+from .head import fault_of, with_its_authority
+from .rejection import MAKES_ROOM, NO_HTTP, OVERDUE, Rejection
 
 # A request's head fits into few packets: whoever needs longer holds a place and gives nothing for it.
 HEAD_WITHIN_S = 10.0
@@ -30,13 +33,14 @@ MOST_PIPELINED = 32
 WRITE_BUFFER_NBYTES = 64 * 1024
 # How long a client may take to answer our good-bye when we need its place.
 GOODBYE_WITHIN_S = 1.0
-_NO_HTTP = HTTPStatus.BAD_REQUEST, "This is no valid HTTP/1.1 request."
-_OVERDUE = HTTPStatus.REQUEST_TIMEOUT, "The request did not come in within its time; send the whole of it at once."
-_HEAD_TOO_LARGE = (
+# After an answer that came before the body was whole: for the rest of the body to come in, and for the answer to be
+# read. A connection that is closed while more comes in is reset, and with it goes what the client has not read.
+LINGER_S = 2.0
+_HEAD_TOO_LARGE = Rejection(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"The request's head is larger than {LARGEST_HEAD_NBYTES} bytes, the most that this server takes.",
 )
-_TOO_MANY_WAIT = (
+_TOO_MANY_WAIT = Rejection(
     HTTPStatus.TOO_MANY_REQUESTS,
     f"Over {MOST_PIPELINED} requests wait on this connection; wait for answers, or open another one.",
 )
@@ -51,7 +55,7 @@ class Part(Enum):
 
 
 class State(ServerState):
-    """What all connections share. `changed` is set whenever a connection or a request has ended."""
+    """What all connections share. `changed` is set whenever a connection or an answer has ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,9 +84,11 @@ class Connection(HttpToolsProtocol):
         self._part = Part.WHOLE
         self._head_nbytes = 0
         self._running: RequestResponseCycle | None = None
-        self._refusal = _NO_HTTP
-        self._quiet_since = self.loop.time()
-        self._leaving = False
+        self._rejection = NO_HTTP
+        self._last_words = b""
+        self._quiet_since = self._begun_at = self.loop.time()
+        self._deaf = False  # to all that still comes in
+        self._leaving = False  # after the answers that are due
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -110,16 +116,29 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being read or answered."""
-        return self._part is Part.WHOLE and self._is_answered()
+        """Whether no request is being read or answered; the rest of one that was answered already is none."""
+        return self._is_answered() and (self._part is Part.WHOLE or self._leaving)
 
     @property
     def quiet_s(self) -> float:
         """Seconds since the last answer was complete, or since the connection was made."""
         return self.loop.time() - self._quiet_since
 
+    @property
+    def overdue_s(self) -> float | None:
+        """Seconds since the request began whose rest is all that is waited for here; None where none is."""
+        if self.transport.is_closing() or self.is_idle or not self._owes():
+            return None
+        return self.loop.time() - self._begun_at
+
+    def _owes(self) -> bool:
+        """Whether nothing can be done for this client until more of its request has come in."""
+        if self._part is not Part.BODY or self._running is None:
+            return self._part is Part.HEAD and self._is_answered()
+        return self._running is self.cycle and not self._running.response_started and not self.flow.read_paused
+
     def _is_answered(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        return not self.pipeline and (self._running is None or self._running.response_complete)
 
     def shutdown(self) -> None:
         """Closes: at once if it is idle, else after the answers to what has come in."""
@@ -131,25 +150,33 @@ class Connection(HttpToolsProtocol):
 
     def hang_up(self) -> None:
         """Says good-bye, and does not wait long for the other side to do so, too."""
+        self._close(0.0 if self.quiet_s > GOODBYE_WITHIN_S else GOODBYE_WITHIN_S)
+
+    timeout_keep_alive_handler = hang_up
+
+    def make_room(self) -> None:
+        """Turns away the request that is overdue, and leaves at once."""
+        self._refuse(MAKES_ROOM)
+        self._close(0.0)
+
+    def _close(self, goodbye_s: float) -> None:
         self._stop_watching()
         if not self.transport.is_closing():  # asyncio's TLS transport, closed twice, cannot be aborted any more
             self.transport.close()
-        if self.quiet_s > GOODBYE_WITHIN_S:
+        if not goodbye_s:
             self.transport.abort()
         elif self._write_timer is None:
-            self._request_timer = self.loop.call_later(GOODBYE_WITHIN_S, self.transport.abort)
-
-    timeout_keep_alive_handler = hang_up
+            self._request_timer = self.loop.call_later(goodbye_s, self.transport.abort)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return  # TLS hands on what still comes after our good-bye
         self._head_nbytes += len(data)
         super().data_received(data)
         if self._part is Part.HEAD and self._head_nbytes > LARGEST_HEAD_NBYTES:
-            self._refuse(*_HEAD_TOO_LARGE)
+            self._turn_away(_HEAD_TOO_LARGE)
         elif not self.transport.is_closing():
             self._watch_request()
 
@@ -157,47 +184,99 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._part = Part.HEAD
         self._head_nbytes = 0
+        self._begun_at = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_NBYTES:
-            self._refusal = _HEAD_TOO_LARGE
-        elif len(self.pipeline) >= MOST_PIPELINED:
-            self._refusal = _TOO_MANY_WAIT
-        if self._refusal is not _NO_HTTP:
+        fault = self._fault()
+        if fault is not None or self._leaving or self.transport.is_closing():
+            self._rejection = fault or NO_HTTP
             raise HttpParserError  # which ends the parsing: see send_400_response
-        self._part = Part.BODY
         self._stop_watching()
         self.state.touch_date()
+        self.headers[:] = with_its_authority(self.url, self.headers)
         super().on_headers_complete()
+        self._part = Part.BODY
+        if self.parser.should_upgrade():
+            self._deaf = True
+            self.cycle.keep_alive = False
+
+    def _fault(self) -> Rejection | None:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_NBYTES:
+            return _HEAD_TOO_LARGE
+        if len(self.pipeline) >= MOST_PIPELINED:
+            return _TOO_MANY_WAIT
+        parser = self.parser
+        return fault_of(
+            parser.get_method(), parser.get_http_version(), self.headers, upgrade=bool(parser.should_upgrade())
+        )
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._part = Part.WHOLE
         self._stop_watching()
+        if self._leaving and self._is_answered():
+            self.hang_up()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, Answer(app, cycle, self._leave_after_this))
+
+    def _leave_after_this(self) -> None:
+        self._leaving = True
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._quiet_since = self.loop.time()
+        self.state.changed.set()
         if self._leaving and self._is_answered():
-            self.hang_up()
+            self._take_leave()
+
+    def _take_leave(self) -> None:
+        """Closes once the last answer is complete, or when no more can be made of it."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(self._last_words)
+        self._unset_keepalive_if_required()
+        self._stop_watching()
+        if self._part is Part.BODY and not self._deaf:
+            self._request_timer = self.loop.call_later(LINGER_S, self.hang_up)
+        else:
+            self._close(GOODBYE_WITHIN_S)
+
+    # -- what is wrong with them -------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002
         """What uvicorn calls when the parser gives up."""
-        self._refuse(*self._refusal)
+        if not self.transport.is_closing():
+            self._turn_away(self._rejection)
 
-    def _refuse(self, status: HTTPStatus, text: str) -> None:
-        """Answers in the application's place, unless it has begun to, and closes."""
+    def _turn_away(self, rejection: Rejection) -> None:
+        if self._leaving and self._part is not Part.BODY:
+            self._deaf = True  # this would be a request behind the last one that is answered here
+        else:
+            self._refuse(rejection)
+
+    def _refuse(self, rejection: Rejection) -> None:
+        """Answers the request that comes in in the application's place, after those before it, and closes.
+
+        The application may have begun to answer it: then it hears that nobody listens any more.
+        """
         self.state.refused += 1
         self._stop_watching()
-        running = self._running
-        if running is None or running.response_complete or not running.response_started:
-            self.transport.write(_refusal(status, text))
+        self._deaf = self._leaving = True
+        unheard = self._give_up() if self._part is Part.BODY else True
+        if unheard:
+            self._last_words = rejection.encode()
+        if self._running is None or self._running.disconnected or self._is_answered():
+            self._take_leave()
+
+    def _give_up(self) -> bool:
+        """Forgets the request whose body comes in. Whether nothing of an answer to it has gone out."""
+        if self.cycle is not self._running:
+            self.pipeline.popleft()  # uvicorn's latest stands on the left
+            return True
         self._disconnect_requests()
-        self.transport.close()
+        return not self.cycle.response_started
 
     def _watch_request(self) -> None:
         """Sets a time for what the client owes: the rest of a request, or its first byte."""
@@ -219,7 +298,7 @@ class Connection(HttpToolsProtocol):
         elif self.is_idle:
             self.hang_up()
         else:
-            self._refuse(*_OVERDUE)
+            self._refuse(OVERDUE)
 
     # -- slow readers ------------------------------------------------------------------------------------------------
 
@@ -235,12 +314,3 @@ class Connection(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
-
-
-def _refusal(status: HTTPStatus, text: str) -> bytes:
-    """A whole answer, with the body that OpenAI's clients expect of an error."""
-    error = {"message": text, "type": "invalid_request_error", "param": None, "code": None}
-    body = json.dumps({"error": error})
-    head = [f"HTTP/1.1 {status.value} {status.phrase}", f"date: {formatdate(usegmt=True)}", "connection: close"]
-    head += ["content-type: application/json", f"content-length: {len(body)}", "", ""]
-    return ("\r\n".join(head) + body).encode()

@@ -9,6 +9,8 @@ from .refusals import Refusal
 
 # "developer" is the newer name of "system"; models were trained with the older.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+# Types of parts that are text, which stands under the same name; a refusal is what an assistant has said.
+_PARTS = ("text", "refusal")
 # Fields of a message that stand for abilities which a text model behind this interface does not have.
 _NOT_TEXT = ("tool_calls", "function_call", "audio")
 
@@ -37,7 +39,11 @@ def _message(path: str, given: Any) -> dict[str, Any]:
     for name in _NOT_TEXT:
         if given.get(name):
             raise _unsupported(f"{path}.{name}", f"'{name}' is not supported: the models here read and write text")
-    message = {"role": _role(path, given.get("role")), "content": _content(f"{path}.content", given.get("content"))}
+    role = _role(path, given.get("role"))
+    content = given.get("content")
+    if content is None and role == "assistant":
+        content = given.get("refusal") or ""  # an answer that was nothing but a refusal, or nothing
+    message = {"role": role, "content": _content(f"{path}.content", content)}
     if given.get("name") is not None:
         message["name"] = _text(f"{path}.name", given["name"])
     return message
@@ -70,9 +76,9 @@ def _part(path: str, part: Any) -> str:
     if type(part) is not dict:
         raise wrong_type(path, part, "an object")
     kind = part.get("type")
-    if kind != "text":
-        raise _unsupported(f"{path}.type", f"parts of type {shown(kind)} are not supported; 'text' is")
-    return _text(f"{path}.text", part.get("text"))
+    if kind not in _PARTS:
+        raise _unsupported(f"{path}.type", f'parts of type {shown(kind)} are not supported; "text" is')
+    return _text(f"{path}.{kind}", part.get(kind))
 
 
 def _text(path: str, value: Any) -> str:

@@ -28,6 +28,10 @@ class Ingress(Actor):
     and kept. `requests` are the answers in flight at most, `body_bytes` the largest body, `connections` those that are
     open at most.
 
+    It answers to the names on its certificate, to `host`, to localhost and to any address, and to no other name, so
+    that no web page can reach it by one of its own; the Host that a proxy sends must be one of these. A certificate
+    that bears no names (SAN) lets it answer to any. Pages of other sites may not POST.
+
     A certificate or an address that cannot be used ends the start with an error that names it and the remedy.
     """
 
@@ -57,6 +61,7 @@ class Ingress(Actor):
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
         from .certificate import development_certificate, given_certificate
+        from .hosts import Hosts
         from .limits import Limits
         from .metrics import Metrics
         from .server import HttpServer
@@ -69,10 +74,16 @@ class Ingress(Actor):
             certificate = given_certificate(Path(self.certificate), Path(self.key) if self.key else None)
         self.state = ServingState()
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
-        application = build_application(self, self.models, limits=limits, state=self.state, metrics=Metrics())
+        hosts = Hosts.of(self.host, certificate.public)
+        application = build_application(
+            self, self.models, hosts=hosts, limits=limits, state=self.state, metrics=Metrics()
+        )
         self.server = HttpServer(application, StdlibTerminator(certificate), connections=self.connections)
         await self.server.start(self.host, self.port)
-        logger.info("%s/v1 (certificate: %s)", self._url(self.server), certificate.public)
+        url = self._url(self.server)
+        logger.info("page: %s/", url)
+        logger.info("API: %s/v1", url)
+        logger.info("certificate: %s", certificate.public)
 
     def on_drain(self) -> None:
         if self.state is not None:

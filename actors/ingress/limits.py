@@ -22,12 +22,14 @@ class Limits:
 
     `requests`: answers in flight, those that wait included; a request for n choices counts n times. The default leaves
     a few of an actor's 64 places to probes and to other callers.
+    `body_bytes`: of one body. `reading_bytes`: of all that are being read at a time, and no less than one may have.
     `request_timeout_s`: from the whole request to the end of its answer. `body_timeout_s`: for the request to arrive.
     `ping_every_s`: of silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.
     """
 
     requests: int = 48
     body_bytes: int = 4 << 20
+    reading_bytes: int = 32 << 20
     body_timeout_s: float = 30.0
     request_timeout_s: float = 600.0
     ping_every_s: float = 5.0
@@ -38,6 +40,10 @@ class Limits:
         if wrong:
             raise GraphError(*(f"ingress: {name} is {getattr(self, name)}; it must be above 0" for name in wrong))
 
+    @property
+    def all_bodies_bytes(self) -> int:
+        return max(self.body_bytes, self.reading_bytes)
+
 
 class Places:
     """Counts what is in flight; one event loop. `clock` gives seconds."""
@@ -46,13 +52,20 @@ class Places:
         self.taken = 0
         self._limits = limits
         self._clock = clock
-        self._held_s = 0.0  # the mean
+        self._held_s: float | None = None  # the mean, of those that have ended
+        self._begun: dict[object, float] = {}  # when those in flight began, the oldest first
 
     @property
     def retry_after_s(self) -> int:
         """When a place should be free again: the time that one is held, shared by all of them. Whole seconds."""
-        expected = math.ceil(self._held_s / self._limits.requests)
+        expected = math.ceil(self._expected_s() / self._limits.requests)
         return max(self._limits.retry_after_s, min(expected, _LONGEST_RETRY_S))
+
+    def _expected_s(self) -> float:
+        """How long a place is held; before any was given back, at least as long as the oldest is held already."""
+        if self._held_s is not None:
+            return self._held_s
+        return self._clock() - next(iter(self._begun.values())) if self._begun else 0.0
 
     def check(self, wanted: int = 1) -> None:
         """Raises Overloaded where fewer places are free than wanted."""
@@ -67,9 +80,15 @@ class Places:
         """Holds the places inside the block. Raises Overloaded."""
         self.check(wanted)
         self.taken += wanted
-        began = self._clock()
+        holder, began = object(), self._clock()
+        self._begun[holder] = began
         try:
             yield
         finally:
             self.taken -= wanted
-            self._held_s += _WEIGHT * (self._clock() - began - self._held_s)
+            del self._begun[holder]
+            self._note(self._clock() - began)
+
+    def _note(self, held_s: float) -> None:
+        mean_s = held_s if self._held_s is None else self._held_s
+        self._held_s = mean_s + _WEIGHT * (held_s - mean_s)

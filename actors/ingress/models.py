@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from ...runtime.fields import did_you_mean
-from .parameters import shown
+from .parameters import named
 from .readiness import Readiness
 from .refusals import ModelNotFound
 
@@ -19,9 +19,9 @@ def actor_of(models: Mapping[str, str], model: str) -> str:
     """The actor that serves a model. Raises ModelNotFound, which says which models there are."""
     actor = models.get(model)
     if actor is None:
-        listed = ", ".join(f"'{each}'" for each in models)
+        listed = ", ".join(map(named, models))
         hint = did_you_mean(model[:100], models)
-        raise ModelNotFound(f"The model {shown(model)} does not exist here{hint}; this server has {listed}.", "model")
+        raise ModelNotFound(f"The model {named(model)} does not exist here{hint}; this server has {listed}.", "model")
     return actor
 
 
@@ -34,14 +34,18 @@ class Models:
         self._began = int(time.time())
 
     async def list(self, _: Request) -> JSONResponse:
-        await self._readiness.look()
+        await self._know()
         return JSONResponse({"object": "list", "data": [self._entry(model) for model in self._models]})
 
     async def one(self, request: Request) -> JSONResponse:
         model = request.path_params["model"]
         actor_of(self._models, model)
-        await self._readiness.look()
+        await self._know()
         return JSONResponse(self._entry(model))
+
+    async def _know(self) -> None:
+        if not self._readiness.started:
+            await self._readiness.look()
 
     def _entry(self, model: str) -> dict[str, Any]:
         created = self._readiness.created.get(model, self._began)

@@ -9,7 +9,7 @@ from typing import Any
 from ...runtime.fields import did_you_mean
 from ..completion import MOST_LOGPROBS, MOST_STOPS
 from .conversation import conversation
-from .parameters import Parameters, shown, wrong_type, wrong_value
+from .parameters import Parameters, named, shown, wrong_type, wrong_value
 from .refusals import Refusal
 
 MOST_CHOICES = 8
@@ -42,7 +42,19 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "moderation": (),
     "web_search_options": (),
 }
+# Where the first has this value the second is never used, and may say what it likes.
+_UNUSED = {"tool_choice": "tools", "function_call": "functions"}
 _KNOWN = {*_READ, *_IGNORED, *_NEUTRAL}
+# What other servers of this interface take besides. None is a misspelling of what is taken here.
+_ELSEWHERE = {
+    *("top_k", "top_a", "min_p", "typical_p", "tfs", "tfs_z", "mirostat", "mirostat_tau", "mirostat_eta", "samplers"),
+    *("repetition_penalty", "repeat_penalty", "repeat_last_n", "length_penalty", "dry_multiplier", "xtc_probability"),
+    *("min_tokens", "n_predict", "num_predict", "num_ctx", "ignore_eos", "stop_token_ids", "bad_words", "best_of"),
+    *("use_beam_search", "early_stopping", "echo", "suffix", "prompt", "prompt_logprobs", "add_generation_prompt"),
+    *("continue_final_message", "chat_template", "chat_template_kwargs", "skip_special_tokens", "include_reasoning"),
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema", "format", "options"),
+    *("cache_prompt", "keep_alive", "priority", "reasoning", "thinking", "enable_thinking", "think"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +87,20 @@ class ChatRequest:
 
 
 def chat_request(body: Mapping[str, Any]) -> ChatRequest:
-    """The request that a JSON body makes. Raises Refusal, which names the field at fault."""
+    """The request that a JSON body makes. Raises Refusal, which names the field at fault.
+
+    A `top_p` of 0 leaves the likeliest token alone, as a temperature of 0 does: chat ports know it as the latter.
+    """
     given = Parameters(body)
     _check_names(given)
     stream = given.flag("stream") or False
+    temperature, top_p = _or(given.number("temperature", 0, 2), 1.0), _or(given.number("top_p", 0, 1), 1.0)
     return ChatRequest(
         model=_model(given),
         messages=conversation(given.any("messages")),
         max_tokens=_max_tokens(given),
-        temperature=_or(given.number("temperature", 0, 2), 1.0),
-        top_p=_or(given.number("top_p", 0, 1), 1.0),
+        temperature=temperature if top_p else 0.0,
+        top_p=top_p or 1.0,
         seed=given.integer("seed", -_SEEDS, _SEEDS - 1),
         stop=_stop(given.any("stop")),
         logprobs=_logprobs(given),
@@ -100,14 +116,17 @@ def _or(value: Any, default: Any) -> Any:
 
 def _check_names(given: Parameters) -> None:
     for name in given.names:
+        if name in _ELSEWHERE:
+            raise Refusal(f"'{name}' is not supported by this server; leave it out.", name, "unsupported_parameter")
         if name not in _KNOWN:
             hint = did_you_mean(name, _KNOWN) or "; leave it out"
             raise Refusal(
-                f"Unrecognized request argument supplied: {shown(name)[1:-1]}{hint}", name[:100], "unknown_parameter"
+                f"Unrecognized request argument supplied: {named(name)[1:-1]}{hint}", name[:100], "unknown_parameter"
             )
+    unused = [name for choice, name in _UNUSED.items() if given.any(choice) == "none"]
     for name, neutral in _NEUTRAL.items():
         value = given.any(name)
-        if value is not None and value not in neutral:
+        if value is not None and value not in neutral and name not in unused:
             raise _unsupported(name, value, neutral)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -20,9 +21,15 @@ _NAMES = {
 
 
 def shown(value: object) -> str:
-    """A value as it stands in an error's text: never longer than a line."""
-    text = repr(value)
+    """A value as it stands in an error's text: as JSON has it, and never longer than a line."""
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+
+
+def named(name: str) -> str:
+    """A name that a client gave, as it stands in an error's text."""
+    text = json.dumps(name, ensure_ascii=False)[1:-1]
+    return f"'{text}'" if len(text) <= _MOST_SHOWN else f"'{text[: _MOST_SHOWN - 1]}…'"
 
 
 def wrong_type(param: str, value: object, wanted: str) -> Refusal:

@@ -22,11 +22,11 @@ class Probes:
 
     async def ready(self, _: Request) -> JSONResponse:
         """200, or 503 with the reasons; each names the actor."""
-        return _verdict("ready", await self._readiness.look())
+        return _verdict("ready", await self._readiness.reasons())
 
     async def started(self, _: Request) -> JSONResponse:
         """200 once every model has answered, whatever becomes of it afterwards."""
-        reasons = [] if self._readiness.started else await self._readiness.look()
+        reasons = [] if self._readiness.started else await self._readiness.reasons()
         return _verdict("started", [] if self._readiness.started else reasons)
 
     async def version(self, _: Request) -> JSONResponse:

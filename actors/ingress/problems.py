@@ -20,6 +20,7 @@ from ...runtime.errors import (
     OutOfMemory,
     Overloaded,
     SlabwireError,
+    StaleReference,
     UnknownPort,
 )
 
@@ -29,10 +30,12 @@ from .refusals import Refusal
 
 logger = logging.getLogger("slabwire")
 
+# What is raised where the process that was to answer, or to pass the answer on, has ended.
+_DIED = (Cancelled, Disconnected, Interrupted, StaleReference)
 # Those whose text was written for whoever asks. The text of any other may quote what the model was asked.
 _TOLD = (
-    *(BadMessages, Cancelled, DeadlineExceeded, Disconnected, Draining, EdgeFull, Interrupted, MessageError),
-    *(OutOfMemory, Overloaded, PromptTooLong, Refusal),
+    *(BadMessages, DeadlineExceeded, Draining, EdgeFull, MessageError, OutOfMemory, Overloaded),
+    *(PromptTooLong, Refusal, *_DIED),
 )
 
 
@@ -64,8 +67,8 @@ def problem_of(error: Exception, request: str, retry_after_s: int = 1) -> Proble
         logger.error("request %s failed: %s", request, _place_of(error))
         message = f"The server failed to answer request {request}; its log says where."
         return Problem(500, message, "internal_error")
-    status = _status_of(error)
-    return Problem(status, str(error), _code_of(error), _param_of(error), _headers_of(error, status, retry_after_s))
+    status, headers = _status_of(error), _headers_of(error, retry_after_s)
+    return Problem(status, _text_of(error), _code_of(error), _param_of(error), headers)
 
 
 def response_to(problem: Problem) -> Response:
@@ -82,13 +85,21 @@ def _place_of(error: Exception) -> str:
 
 
 def _status_of(error: SlabwireError) -> int:
-    # Not by its client, which would hear nothing of it: by a worker that ended, say.
-    return 503 if isinstance(error, Cancelled) else error.http_status
+    # Cancelled: not by its client, which would hear nothing of it.
+    return 503 if isinstance(error, _DIED) else error.http_status
+
+
+def _text_of(error: SlabwireError) -> str:
+    if isinstance(error, StaleReference):  # whose own text is about blocks of shared memory
+        return "The model's process ended while it answered; ask again."
+    return str(error)
 
 
 def _code_of(error: SlabwireError) -> str:
     if isinstance(error, Refusal):
         return error.reason or error.code
+    if isinstance(error, _DIED):
+        return Interrupted.code
     return "overloaded" if isinstance(error, EdgeFull) else error.code
 
 
@@ -98,8 +109,8 @@ def _param_of(error: SlabwireError) -> str | None:
     return "messages" if isinstance(error, (BadMessages, PromptTooLong)) else None
 
 
-def _headers_of(error: SlabwireError, status: int, retry_after_s: int) -> dict[str, str]:
+def _headers_of(error: SlabwireError, retry_after_s: int) -> dict[str, str]:
     if isinstance(error, DeadlineExceeded):
         # The SDKs would otherwise ask again, and have the same long answer computed twice more.
         return {"x-should-retry": "false"}
-    return {"retry-after": str(retry_after_s)} if status in (429, 503) else {}
+    return {"retry-after": str(retry_after_s)} if _status_of(error) in (429, 503) else {}

@@ -17,6 +17,20 @@ class Refusal(SlabwireError):
         self.reason = reason
 
 
+class CrossSite(Refusal):
+    """A request that a page of another site has made a browser send."""
+
+    code = "cross_site"
+    http_status = 403
+
+
+class Misdirected(Refusal):
+    """A request to a name that is none of this server's."""
+
+    code = "misdirected"
+    http_status = 421
+
+
 class ModelNotFound(Refusal):
     """A model that this server does not have."""
 

@@ -15,6 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .connection import Connection, State
+from .room import Room
 from .tls import Entrance, Terminator
 
 logger = logging.getLogger("slabwire")
@@ -29,17 +30,19 @@ CUT_WITHIN_S = 1.0
 class HttpServer:
     """Serves one ASGI application. To be made, started and stopped on one running loop.
 
-    At most `connections` are open at a time, those that still shake hands among them: when they are, the one that has
-    been idle the longest makes room, and if none is idle new ones wait in the kernel.
+    At most `connections` are open at a time, those that still shake hands among them; new ones wait in the kernel until
+    another has made room for them, as `Room` says.
     """
 
     def __init__(self, application: Callable[..., Any], terminator: Terminator, *, connections: int = 256) -> None:
         self.terminator = terminator
-        self.most_connections = connections
         self.state = State()
-        config = _config(application)
+        config, room = _config(application), Room(connections, self.state)
         self._entrance = Entrance(
-            terminator, lambda: Connection(config, self.state), self._make_room, self.state.changed.set
+            terminator,
+            lambda: Connection(config, self.state),
+            lambda: room.make(self._entrance),
+            self.state.changed.set,
         )
 
     async def start(self, host: str, port: int) -> None:
@@ -61,15 +64,6 @@ class HttpServer:
             "refused": self.state.refused,
             "failed_handshakes": self._entrance.failed_handshakes,
         }
-
-    async def _make_room(self) -> None:
-        """Comes back when one more connection has its place."""
-        while len(self._entrance.handshakes) + len(self.state.connections) >= self.most_connections:
-            idle = [each for each in self.state.connections if each.is_idle and not each.transport.is_closing()]
-            if idle:
-                max(idle, key=lambda each: each.quiet_s).hang_up()
-            self.state.changed.clear()
-            await self.state.changed.wait()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

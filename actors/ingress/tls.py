@@ -7,11 +7,12 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 from ...runtime.errors import SlabwireError
 from .certificate import Certificate, CertificateError
+from .plaintext import check_for_tls
 
 logger = logging.getLogger("slabwire")
 
@@ -107,7 +108,7 @@ class Entrance:
         make_room: Callable[[], Awaitable[None]],
         ended: Callable[[], None],
     ) -> None:
-        self.handshakes: set[asyncio.Task[None]] = set()
+        self.handshakes: dict[asyncio.Task[None], float] = {}  # with when they began, on the loop's clock
         self.failed_handshakes = 0
         self.port = 0
         self._terminator = terminator
@@ -132,6 +133,12 @@ class Entrance:
         for listener in self._listeners:
             listener.close()
 
+    def slow_handshakes(self) -> Iterator[tuple[float, Callable[[], object]]]:
+        """For each handshake in progress the seconds since it began, and how to break it off."""
+        now = asyncio.get_running_loop().time()
+        for task, began in self.handshakes.items():
+            yield now - began, task.cancel
+
     async def _accept(self, listener: socket.socket) -> None:
         while True:
             connection = await _next(listener)
@@ -141,19 +148,30 @@ class Entrance:
                 connection.close()
                 raise
             task = asyncio.create_task(self._secure(connection))
-            self.handshakes.add(task)
+            self.handshakes[task] = asyncio.get_running_loop().time()
             task.add_done_callback(self._shook_hands)
 
     async def _secure(self, connection: socket.socket) -> None:
         try:
+            await _await_tls(connection)
             await self._terminator.secure(connection, self._protocol_factory)
         except OSError as error:
             self.failed_handshakes += 1
             logger.debug("a handshake failed: %s", error)
 
     def _shook_hands(self, task: asyncio.Task[None]) -> None:
-        self.handshakes.discard(task)
+        self.handshakes.pop(task, None)
         self._ended()
+
+
+async def _await_tls(connection: socket.socket) -> None:
+    """Raises OSError if no handshake begins; the connection is closed then, as it is on cancellation."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+            await check_for_tls(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 async def _next(listener: socket.socket) -> socket.socket:

@@ -82,8 +82,8 @@ class ChatModel:
             self.engine.step()
 
     def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The tokens of a conversation, up to where the answer begins. Raises BadMessages."""
-        return self.template.prompt_tokens(messages, self.tokenizer)
+        """The tokens of a conversation, up to where the answer begins. Raises BadMessages and PromptTooLong."""
+        return self.template.prompt_tokens(messages, self.tokenizer, self.context)
 
     def sequence(
         self,

@@ -15,6 +15,9 @@ from .tokenizer import Tokenizer
 # 8,192 tokens of English are about 35 kB. As many bytes as this take 0.1 to 0.5 s to become tokens; a longer text
 # would only be turned away after keeping the process busy for longer.
 MOST_CONTENT_NBYTES = 1 << 18
+# Of a model's context. English has 4 bytes a token; rules of dashes and runs of spaces have up to 80, but no text that
+# anybody reads has 16. More is turned away unread: tokenising it would only show, slowly, that it does not fit.
+MOST_NBYTES_PER_TOKEN = 16
 # Characters of a whole prompt: the contents, and as much again for the markup around them.
 MOST_PROMPT = 2 * MOST_CONTENT_NBYTES
 
@@ -72,8 +75,12 @@ class ChatTemplate:
         """
         return self._render(conversation_of(messages), add_generation_prompt)
 
-    def prompt_tokens(self, messages: object, tokenizer: Tokenizer) -> list[int]:
+    def prompt_tokens(self, messages: object, tokenizer: Tokenizer, most_tokens: int | None = None) -> list[int]:
         """The prompt as tokens: markup may be control tokens, contents never are.
+
+        With `most_tokens`, a model's context, contents of more than `MOST_NBYTES_PER_TOKEN` bytes for each of them are
+        refused before they are read. A shorter prompt may still have more tokens than that: it is for the caller to
+        look.
 
         For contents without control tokens these are the tokens of the rendered text. In others "<|im_end|>" is the
         ten letters that it consists of.
@@ -85,6 +92,8 @@ class ChatTemplate:
         contents, as some do, and what it made of them cannot be told from its markup.
         """
         conversation = conversation_of(messages)
+        if most_tokens is not None:
+            _check_length(conversation, most_tokens)
         rendered = self._render(conversation)
         veil = _veil(tokenizer.control_texts)
         unveil = {private: character for character, private in veil.items()}
@@ -126,6 +135,15 @@ def conversation_of(messages: object) -> Conversation:
         if size > MOST_CONTENT_NBYTES:
             raise PromptTooLong(f"the messages hold more than {MOST_CONTENT_NBYTES} bytes of text; send less")
     return conversation
+
+
+def _check_length(conversation: Conversation, most_tokens: int) -> None:
+    nbytes, most = sum(len(each["content"].encode()) for each in conversation), most_tokens * MOST_NBYTES_PER_TOKEN
+    if nbytes > most:
+        raise PromptTooLong(
+            f"the messages hold {nbytes} bytes of text, and the model's context of {most_tokens} tokens takes "
+            f"{most} bytes at most, together with the answer; shorten the messages or leave out older ones"
+        )
 
 
 def _role(message: Mapping[str, Any], index: int) -> str:

@@ -1,0 +1,59 @@
+"""The head of a request, where the parser is more lenient than RFC 9110 (HTTP) and RFC 9112 (HTTP/1.1) allow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from .rejection import NO_HTTP, Rejection
+
+Headers = list[tuple[bytes, bytes]]
+
+# uri-host and port, RFC 3986, section 3.2.
+_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:[0-9]*)?")
+_HOST_WANTED = Rejection(HTTPStatus.BAD_REQUEST, "A request of HTTP/1.1 needs one Host header, such as localhost:8443.")
+_NO_CONNECT = Rejection(HTTPStatus.NOT_IMPLEMENTED, "This server is no proxy: it knows no CONNECT.")
+_ONLY_CHUNKED = Rejection(
+    HTTPStatus.NOT_IMPLEMENTED, "Of transfer codings this server knows 'chunked' alone; send the body with its length."
+)
+_NO_UPGRADE = Rejection(
+    HTTPStatus.NOT_IMPLEMENTED, "This server changes to no other protocol; send a request with a body without Upgrade."
+)
+
+
+def fault_of(method: bytes, version: str, headers: Headers, *, upgrade: bool) -> Rejection | None:
+    """Why a request cannot be taken as its head stands. Header names are in lower case.
+
+    `upgrade`: the parser takes what follows for another protocol and reads no body. What comes behind the head of such
+    a request is never to be parsed: a body would be taken for the next request (RFC 9110, section 7.8, lets a server
+    ignore Upgrade; where there is no body that is what is done).
+    """
+    if version not in ("1.0", "1.1"):
+        return NO_HTTP
+    if method == b"CONNECT":
+        return _NO_CONNECT
+    hosts = _values(headers, b"host")
+    if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
+        return _HOST_WANTED
+    codings = [value.lower() for value in _values(headers, b"transfer-encoding")]
+    if codings and version == "1.0":
+        return NO_HTTP  # RFC 9112, section 6.1: its length cannot be trusted
+    if codings not in ([], [b"chunked"]):
+        return _ONLY_CHUNKED
+    if upgrade and (codings or any(value.strip(b"0") for value in _values(headers, b"content-length"))):
+        return _NO_UPGRADE
+    return None
+
+
+def with_its_authority(url: bytes, headers: Headers) -> Headers:
+    """The headers, with the Host that an absolute URL names in place of theirs (RFC 9112, section 3.2.2)."""
+    _, separator, rest = url.partition(b"://")
+    if not separator or url.startswith(b"/"):
+        return headers
+    authority = re.split(rb"[/?#]", rest, maxsplit=1)[0]
+    return [(b"host", authority), *(each for each in headers if each[0] != b"host")]
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    return [value.strip() for name, value in headers if name == wanted]
