@@ -170,7 +170,7 @@ def test_a_model_that_is_not_there(client: openai.OpenAI) -> None:
         ("[]", "object"),
         ("{}", "'model'"),
         (f'{{"model": "{MODEL}"}}', "'messages'"),
-        (f'{{"model": "{MODEL}", "messages": [{{"role": "king", "content": ""}}]}}', "'king'; it must be one of"),
+        (f'{{"model": "{MODEL}", "messages": [{{"role": "king", "content": ""}}]}}', '"king"; it must be one of'),
     ],
 )
 def test_a_body_that_is_no_request(service: ChatService, body: str, message: str) -> None:

@@ -233,7 +233,7 @@ def test_a_machine_that_is_full_when_pages_are_filled_is_an_error(monkeypatch: p
     segment = Segment.create(SLAB, "a slab", blocks=1, payload_lines=1 << 14)
 
     class Full:
-        def madvise(self, advice: int) -> None:
+        def madvise(self, advice: int, start: int, length: int) -> None:
             raise OSError(errno.ENOMEM, "no memory")
 
     mapping: mmap.mmap = segment.mapping

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..routing import Routing
 from ..spec import GraphSpec
 from .exits import Exit, GraphLost
 from .presentation import format_option, print_json
@@ -122,6 +121,8 @@ def _drain(running: Running, drain_timeout: float, form: str) -> int:
 
 
 def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds: float, form: str) -> None:
+    from ..routing import Routing
+
     ports = [str(route.entry) for route in spec.routes[: spec.exposed]]
     lines = [f"{running.name} is ready in {seconds:.1f} s"]
     if ports:
