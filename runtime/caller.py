@@ -12,15 +12,16 @@ from ..shm.bell import now_ns
 from ..shm.lane import STREAM_SLOTS, Consumer, Producer
 from .endpoint import Endpoint
 from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire
-from .message import Kind, read_header
+from .message import INCARNATIONS, Kind, read_header
 from .parcel import Parcel
 from .routing import Routing
 
-CALL_CAPACITY = 256
 _LATEST_NS = (1 << 63) - 1
 REPLY_CAPACITY = 256
 # Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
 MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
+# Room for the request and the cancel of each.
+CALL_CAPACITY = 2 * MOST_CALLS
 
 
 class Pending:
@@ -78,7 +79,10 @@ class Caller:
             self.replies.append(end)
 
     def void_predecessor(self) -> None:
-        """Tells those whom a predecessor has called that nobody waits for their answers any more."""
+        """Tells those whom a predecessor has called that nobody waits for their answers any more.
+
+        Where there is no room the predecessor waited for nothing: it kept some for its cancels.
+        """
         for entry in self._entries.values():
             if entry.head and entry.room():
                 head = (0, 0, 0, self._endpoint.identifier, 0, self._last_request, 0, 0, 0, 0, 0, 0, 0)
@@ -102,7 +106,7 @@ class Caller:
             self._open_routes.add(route)
         entry = self._entry(route)
         parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
-        if not parcel.can_go(entry):
+        if not (parcel.can_go(entry) and self._leaves_room(entry)):
             raise Overloaded(
                 f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
             )
@@ -111,6 +115,14 @@ class Caller:
         self._pending[pending.request] = pending
         self._write(pending, Kind.DATA, parcel, deadline_ns)
         return pending
+
+    def _leaves_room(self, entry: Producer) -> bool:
+        """Whether one more request lets every call in flight by this entry, itself included, find room for its cancel.
+
+        The record at the front may wait for a place that nothing frees but the cancel of what has it.
+        """
+        wanted = 2 + sum(pending.entry is entry for pending in self._pending.values())
+        return entry.room(wanted) >= wanted
 
     def _next_request(self) -> int:
         """A number whose slot no other call in flight has."""
@@ -143,10 +155,8 @@ class Caller:
         self._pending.pop(pending.request, None)
 
     def cancel(self, pending: Pending) -> None:
-        """The caller has lost interest: tells the graph, if the answer has not come."""
-        if self._pending.pop(pending.request, None) is None:
-            return
-        if pending.entry.room():
+        """The caller has lost interest: tells the graph, if the answer has not come. There is room: see `begin`."""
+        if self._pending.pop(pending.request, None) is not None:
             self._write(pending, Kind.CANCEL, Parcel(None, self._endpoint.pool), 0)
 
     def fail_all(self, error: SlabwireError) -> None:
@@ -165,14 +175,13 @@ class Caller:
 
     def take(self, lane: Consumer) -> None:
         """Takes in the next record of a lane that has one."""
-        offset = lane.offset()
-        header = read_header(lane.segment.bytes, offset)
+        header = read_header(lane.segment.bytes, lane.offset())
         pending = self._pending.get(header.request)
         try:
             if pending is None:
-                self._endpoint.lease(lane, header, lane.cursor)  # nobody waits any more: taken and let go
+                self._endpoint.let_go(lane, header, lane.cursor)  # nobody waits any more
             else:
-                value = self._endpoint.open(lane, header, lane.segment.bytes[offset : offset + 256], lane.cursor)
+                value = self._endpoint.open(lane, header, lane.record(lane.cursor), lane.cursor)
                 kind = Kind(header.kind)
                 pending.came_by(lane)
                 self._arrive(pending, kind, error_from_wire(*value) if kind == Kind.ERROR else value)
@@ -205,8 +214,8 @@ class Caller:
 
 
 def _incarnation() -> int:
-    """A number of 31 bits, higher for every later process: in steps of 17 ms, which is less than one takes to start."""
-    return now_ns() >> 24 & 0x7FFFFFFF
+    """A number, higher for every later process: in steps of 17 ms, which is less than one takes to start."""
+    return (now_ns() >> 24) % INCARNATIONS
 
 
 def _new_trace() -> tuple[int, int]:

@@ -6,7 +6,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from ..shm.lane import Consumer
-from .message import Header, Kind, read_header
+from .inlets import Inlets
+from .message import Header, Kind
 
 # For messages of cancelled requests that are still on the road.
 MOST_REMEMBERED = 1024
@@ -43,14 +44,14 @@ class Cancels:
         held = (lane for lane in lanes if lane.cursor != lane.head)
         return any(lane.look() > max(lane.cursor + 1, self._searched.get(lane.lane, 0)) for lane in held)
 
-    def found_in(self, lanes: Iterable[Consumer]) -> Iterator[Header]:
-        """Word of cancels that are not known yet; their records stay where they are."""
-        for lane in lanes:
+    def found_in(self, inlets: Inlets) -> Iterator[Header]:
+        """Word of cancels that are not known yet; their records stay where they are. Raises CorruptLane."""
+        for lane in inlets:
             if lane.cursor == lane.head:
                 continue
             end = lane.look()
             for sequence in range(max(lane.cursor, self._searched.get(lane.lane, 0)), end):
-                header = read_header(lane.segment.bytes, lane.offset_of(sequence))
+                header = inlets.header(lane, sequence)
                 if header.kind == Kind.CANCEL and header.key not in self._keys:
                     yield header
             self._searched[lane.lane] = end

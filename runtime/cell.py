@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ..shm.bell import now_ns
 from ..shm.inflight import RUNNING_ROW, Inflight
-from ..shm.lane import RECORD_NBYTES, Consumer
+from ..shm.lane import Consumer
 from .actor import Actor
 from .answers import Answers
 from .cancels import Cancels
 from .endpoint import Endpoint
-from .errors import Cancelled, CorruptLane, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
+from .errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
 from .handler import Handler
-from .message import Flag, Header, Kind, read_header
+from .inlets import Inlets
+from .message import Flag, Header, Kind
 from .outlets import Outlets
+from .parcel import open_parcel
 from .recovery import unfinished_works
 from .runs import Runs
 from .spec import ActorSpec
@@ -55,8 +57,7 @@ class Cell:
         self.spec = spec
         self.actor = actor
         self.outlets = outlets
-        self.inlets: list[Consumer] = []
-        self.calls_from_clients: dict[int, int] = {}  # lane to client
+        self.inlets = Inlets()
         self.draining = False
         self.is_async = any(each.spec.kind in ("coroutine", "async_generator") for each in ports.values())
         self._ports = ports
@@ -69,7 +70,6 @@ class Cell:
         self._blocked: tuple[Work, Consumer] | None = None
         self._redelivered: deque[Work] = deque()
         self._cancels = Cancels()
-        self._turn = 0
         self._alone: Work | None = None
 
     # -- what the worker's loop asks ---------------------------------------------------------------------------------
@@ -77,17 +77,16 @@ class Cell:
     def is_ready(self) -> bool:
         """Whether `step` may find something to do."""
         return bool(
-            self._blocked or self._runs.are_any or self._redelivered or self.outlets.holds_any or self.has_input()
+            self._blocked
+            or self._runs.are_any
+            or self._redelivered
+            or self.outlets.holds_any
+            or self.inlets.has_input()
         )
-
-    def has_input(self) -> bool:
-        return any(lane.available() for lane in self.inlets)
 
     def next_deadline_ns(self) -> int:
         """The earliest deadline among the records that are next in their lanes; 0 if none has one."""
-        waiting = (lane for lane in self.inlets if lane.available())
-        headers = (read_header(lane.segment.bytes, lane.offset()) for lane in waiting)
-        return min((header.deadline_ns for header in headers if header.deadline_ns), default=0)
+        return min((each.deadline_ns for each in self.inlets.next_headers() if each.deadline_ns), default=0)
 
     def can_progress(self) -> bool:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
@@ -114,7 +113,7 @@ class Cell:
 
     def _holds_up(self, lane: Consumer) -> bool:
         """Whether the next record of a lane must wait for one of the inputs in flight."""
-        header = read_header(lane.segment.bytes, lane.offset())
+        header = self.inlets.header(lane, lane.cursor)
         if header.kind == Kind.END:
             return self._runs.serve(header.key)
         return (
@@ -172,7 +171,7 @@ class Cell:
             work, lane = self._blocked
             if self.outlets.flush(work):
                 self._blocked = None
-                lane.commit()
+                self._commit(work, lane)
                 progressed = True
         return progressed
 
@@ -180,28 +179,20 @@ class Cell:
 
     def _take_next(self) -> bool:
         """Handles one record of the next lane that has one; False if there is none, or no place for it."""
-        inlets = self.inlets
-        for index in range(len(inlets)):
-            turn = (self._turn + index) % len(inlets)
-            lane = inlets[turn]
-            if lane.available() and self._take(lane):
-                self._turn = turn + 1
-                return True
-        return False
+        return any(lane.available() and self._take(lane) for lane in self.inlets.in_turn())
 
     def _take(self, lane: Consumer) -> bool:
-        offset = lane.offset()
-        header = read_header(lane.segment.bytes, offset)
+        header = self.inlets.header(lane, lane.cursor)
         if header.kind == Kind.DATA and header.target in self._ports:
             work = Work(header, lane.lane, lane.cursor, 1, handler=self._ports[header.target])
-            return self._begin(work, lane, lane.segment.bytes[offset : offset + RECORD_NBYTES])
+            return self._begin(work, lane, lane.record(lane.cursor))
         if header.kind == Kind.END:
             return self._take_end(lane, header)
         if header.kind == Kind.CANCEL:
             self._cancel(header)
         else:
             logger.error("%s: a record of kind %s for port %s was dropped", self.instance, header.kind, header.target)
-        self._endpoint.lease(lane, header, lane.cursor)
+        self._endpoint.let_go(lane, header, lane.cursor)
         lane.commit()
         return True
 
@@ -210,10 +201,8 @@ class Cell:
         at_once = _runs_at_once(work.handler)
         if refusal is None and not at_once and not self._runs.has_place():
             return False
-        try:
-            work.value = self._endpoint.open(lane, work.header, record, work.sequence)
-        except SlabwireError as error:
-            refusal = refusal or error
+        broken = self._open(work, lane, record)
+        refusal = refusal or broken
         if refusal is not None or work.handler is None:
             work.value = None
             self._refuse(work, refusal)
@@ -228,6 +217,18 @@ class Cell:
             self._runs.start(work, work.handler)
         return True
 
+    def _open(self, work: Work, lane: Consumer, record: memoryview) -> SlabwireError | None:
+        """Unpacks an input; what is wrong with it if it cannot be.
+
+        Its block stays leased until it is finished, whatever becomes of its arrays: a successor would unpack it again.
+        """
+        try:
+            work.lease = self._endpoint.lease(lane, work.header, work.sequence)
+            work.value = open_parcel(work.header, record, work.lease)
+        except SlabwireError as error:
+            return error
+        return None
+
     def _refusal(self, work: Work) -> SlabwireError | None:
         """Why this input is not handled."""
         header = work.header
@@ -238,7 +239,7 @@ class Cell:
         if header.deadline_ns and now_ns() > header.deadline_ns:
             self._stats.count("expired")
             return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
-        if self.draining and work.lane in self.calls_from_clients:
+        if self.draining and self.inlets.is_clients(work.lane):
             return Draining("the graph is stopping and takes no new work")
         if work.attempt > self.spec.max_attempts:
             return DeadLetter(f"{self.instance} died {work.attempt - 1} times while handling it; it is not tried again")
@@ -257,6 +258,7 @@ class Cell:
             self._blocked = (work, lane)
         else:
             lane.commit()
+            work.lease = None
 
     def _take_end(self, lane: Consumer, header: Header) -> bool:
         """The end of a stream goes on when all items before it have been handled."""
@@ -297,43 +299,34 @@ class Cell:
 
     def corrupt_callers(self) -> set[int]:
         """The clients whose lanes hold impossible words."""
-        inlets = [each for each in self.inlets if each.lane in self.calls_from_clients]
-        corrupt = {self.calls_from_clients[each.lane] for each in inlets if not _is_sound(each)}
-        return corrupt | self.outlets.corrupt_callers()
-
-    def lanes_of(self, client: int) -> list[int]:
-        """The lanes by which a client's calls come in."""
-        return [lane for lane, caller in self.calls_from_clients.items() if caller == client]
+        return self.inlets.corrupt_clients() | self.outlets.corrupt_callers()
 
     def forget_caller(self, endpoint: int, lanes: list[int]) -> None:
         """A client is gone: its lanes, and its work in flight."""
-        self.inlets = [lane for lane in self.inlets if lane.lane not in lanes]
+        self.inlets.remove(lanes)
         self.outlets.forget_caller(endpoint)
-        for lane in lanes:
-            self.calls_from_clients.pop(lane, None)
         if self._blocked is not None and self._blocked[1].lane in lanes:
             self._blocked = None
         self._runs.forget_caller(endpoint)
 
     # -- recovery ----------------------------------------------------------------------------------------------------
 
-    def recover(self, lanes: Mapping[int, Consumer]) -> None:
+    def recover(self) -> None:
         """Takes up what a predecessor was handling. To be called once, before the first step."""
         self._stats.reset_gauges()
-        self._redelivered.extend(unfinished_works(self._table, lanes, self.outlets.lanes(), self._ports))
+        self._redelivered.extend(unfinished_works(self._table, self.inlets, self.outlets.lanes(), self._ports))
 
     def _redeliver_next(self) -> bool:
         """Handles again what a predecessor had begun; False if there is no place for it yet."""
         work = self._redelivered[0]
         if not self._can_redeliver():
             return False
-        lane = next((each for each in self.inlets if each.lane == work.lane), None)
+        lane = self.inlets.find(work.lane)
         if lane is None:
             if work.row:
                 self._table.clear(work.row)
         elif work.row == RUNNING_ROW:
-            offset = lane.offset()
-            if not self._begin(work, lane, lane.segment.bytes[offset : offset + RECORD_NBYTES]):
+            if not self._begin(work, lane, lane.record(lane.cursor)):
                 return False
         else:
             self._begin_again(work, lane)
@@ -347,10 +340,8 @@ class Cell:
         """Starts an input that has its row from a predecessor."""
         self._table.restart(work.row, work.attempt)
         refusal = self._refusal(work) or self._resume(work)
-        try:
-            work.value = self._endpoint.open(lane, work.header, self._table.record(work.row), work.sequence)
-        except SlabwireError as error:
-            refusal = refusal or error
+        broken = self._open(work, lane, self._table.record(work.row))
+        refusal = refusal or broken
         if refusal is None and work.handler is not None:
             self._runs.start(work, work.handler)
         else:
@@ -369,16 +360,6 @@ class Cell:
             return None
         work.ordinal = max(work.floor, *work.sent.values()) if work.sent else work.floor
         return Interrupted(f"{self.instance} died in the middle of this stream")
-
-
-def _is_sound(lane: Consumer) -> bool:
-    """Whether the words that its producer writes can be right."""
-    try:
-        if lane.available():
-            read_header(lane.segment.bytes, lane.offset())
-    except CorruptLane:
-        return False
-    return True
 
 
 def _runs_at_once(handler: Handler | None) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
 from ..shm.bell import BELL, Bell, Ringer
-from ..shm.errors import CorruptLane, StaleReference
+from ..shm.errors import CorruptLane, SlabwireError, StaleReference
 from ..shm.lane import LANE, Consumer, Producer, Source
 from ..shm.lease import Lease
 from ..shm.segment import Segment
@@ -16,6 +17,7 @@ from ..shm.slab import SLAB, Block, Pool, Slab
 from .channel import close_all
 from .message import Flag, Header, read_header
 from .parcel import open_parcel, source_of
+from .party import FIRST_CLIENT
 
 Ask = Callable[..., dict[str, Any]]
 LaneOpened = Callable[[dict[str, Any], Producer | Consumer], None]
@@ -57,6 +59,7 @@ class Endpoint:
         self.ringers: dict[int, Ringer] = {}
         self.producers: dict[int, Producer] = {}
         self.consumers: dict[int, Consumer] = {}
+        self.corrupt: set[int] = set()  # clients whose lanes held impossible words when they arrived, and were left
         self._readers: dict[int, Slab] = {}
         self._inherited: list[Slab] = []
         self._recovered = False
@@ -92,6 +95,14 @@ class Endpoint:
             self.ringers[label["endpoint"]] = Ringer(segment, descriptors[1])
 
     def _take_lane(self, label: dict[str, Any], descriptors: list[int]) -> None:
+        try:
+            self._open_lane(label, descriptors)
+        except CorruptLane:
+            if label["peer"] < FIRST_CLIENT:
+                raise
+            self.corrupt.add(label["peer"])
+
+    def _open_lane(self, label: dict[str, Any], descriptors: list[int]) -> None:
         segment = Segment.open(descriptors[0], LANE, writable=True)
         segment.close_descriptor()
         peer = self.ringers[label["peer"]]
@@ -198,6 +209,11 @@ class Endpoint:
             consumer.release(source.row, source.generation)
             raise
 
+    def let_go(self, consumer: Consumer, header: Header, sequence: int) -> None:
+        """Ends the loan of a record that nobody reads."""
+        with contextlib.suppress(SlabwireError):  # it was none
+            self.lease(consumer, header, sequence)
+
     def reap(self) -> None:
         """Collects all loans that have ended."""
         for producer in self.producers.values():
@@ -246,11 +262,11 @@ class Endpoint:
 
 
 def _rows_waiting(consumer: Consumer) -> list[int]:
-    """The rows lent by records that were not given back."""
-    consumer.available()
+    """The rows lent by records that were not given back. Behind words that are impossible there are none."""
     rows = []
-    for sequence in range(consumer.tail, consumer.head):
-        header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
-        if header.flags & Flag.BLOCK:
-            rows.append(header.row)
+    with contextlib.suppress(CorruptLane):  # whoever reads this record finds out, and what to do about it
+        for sequence in range(consumer.tail, consumer.look()):
+            header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
+            if header.flags & Flag.BLOCK:
+                rows.append(header.row)
     return rows

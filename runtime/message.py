@@ -22,6 +22,8 @@ class Kind(IntEnum):
 
 
 _LOW_HALF = (1 << 32) - 1
+# The upper half of a request's number grows from each process to its successor, and begins anew behind this many.
+INCARNATIONS = 1 << 31
 
 
 class Flag:
@@ -75,8 +77,10 @@ class Header(NamedTuple):
 
     def ends(self, other: Header) -> bool:
         """Whether this cancel is for that request."""
-        older = self.reply_to == other.reply_to and other.request >> 32 < self.request >> 32
-        return self.key == other.key or (self.voids and older)
+        if self.key == other.key:
+            return True
+        ahead = ((self.request >> 32) - (other.request >> 32)) % INCARNATIONS
+        return self.voids and self.reply_to == other.reply_to and 0 < ahead < INCARNATIONS // 2
 
     @property
     def trace(self) -> str:

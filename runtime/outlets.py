@@ -9,6 +9,7 @@ from typing import Any
 from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
 from ..shm.lane import Producer
+from .cancels import MOST_REMEMBERED
 from .endpoint import Endpoint
 from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from .message import Flag, Header, Kind
@@ -55,6 +56,8 @@ class Outlets:
         self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
+        # Cancels on their way along full edges. What a reader has left may hold the place that others wait for there.
+        self._cancels: deque[tuple[Producer, Work, int]] = deque(maxlen=MOST_REMEMBERED)
         # What the actor emits outside of any input.
         self.own_account = Work(Header(Kind.DATA), 0, 0, 1)
 
@@ -151,7 +154,11 @@ class Outlets:
         if not self.knows(reply_to):
             return True  # the caller is gone
         producer = self.replies[reply_to]
-        if not self._has_room(producer, work.header, dispatch):
+        try:
+            has_room = self._has_room(producer, work.header, dispatch)
+        except CorruptLane:
+            return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
+        if not has_room:
             # A caller that has given up, and does not even take in that it has, must hold up nobody.
             return bool(deadline and now_ns() > deadline)
         self._write(producer, work, dispatch, 0)
@@ -232,11 +239,13 @@ class Outlets:
     @property
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
-        return bool(self.own_account.outbox or any(self.overflow.values()))
+        return bool(self.own_account.outbox or self._cancels or any(self.overflow.values()))
 
     def can_shed(self) -> bool:
         """Whether one of them could go now."""
         if self.own_account.outbox and self.could_go(self.own_account):
+            return True
+        if any(producer.room() for producer, _, _ in self._cancels):
             return True
         return any(
             waiting and waiting[0][1].parcel.can_go(self._choose(waiting[0][1], waiting[0][0].header))
@@ -245,6 +254,7 @@ class Outlets:
 
     def shed(self) -> None:
         """Lets messages go that hold up no input, while there is room."""
+        self._send_cancels()
         self.flush(self.own_account)
         for edge, waiting in self.overflow.items():
             target = self._routing.number[self._routing.spec.edges[edge].target]
@@ -271,16 +281,23 @@ class Outlets:
             del self._items[key]
 
     def forward_cancel(self, header: Header) -> None:
-        """Tells the next hops of a request that nobody waits for it. A full lane may miss it: it costs only work."""
+        """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""
         for key in [each for each in self._items if header.ends(Header(Kind.DATA, reply_to=each[0], request=each[1]))]:
             del self._items[key]
         work = Work(header, 0, 0, 0)
-        dispatch = Dispatch(Parcel(None, self._endpoint.pool), Kind.CANCEL, 0, 0, 0, 0)
         for number, producers in self.edges.items():
             target = self._routing.number[self._routing.spec.edges[number].target]
-            for producer in producers:
-                if producer.room():
-                    self._write(producer, work, dispatch, target)
+            self._cancels.extend((producer, work, target) for producer in producers)
+        self._send_cancels()
+
+    def _send_cancels(self) -> None:
+        for _ in range(len(self._cancels)):
+            producer, work, target = self._cancels.popleft()
+            if producer.room():
+                parcel = Parcel(None, self._endpoint.pool)
+                self._write(producer, work, Dispatch(parcel, Kind.CANCEL, 0, 0, 0, 0), target)
+            else:
+                self._cancels.append((producer, work, target))
 
     def corrupt_callers(self) -> set[int]:
         """The callers whose lanes hold impossible words."""

@@ -7,36 +7,43 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from ..shm.bell import Bell
+from ..shm.bell import Bell, now_ns
 
 
 class PausingSelector(selectors.EpollSelector):
     """A selector whose every sleep is a park of the bell.
 
     `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is told of each sleep.
-    A loop whose tasks always have something to do never sleeps, and nobody rings for one that is awake: then lanes are
-    looked at between two rounds of it.
+    A loop whose tasks always have something to do never sleeps, and nobody rings for one that is awake: then
+    `between_rounds()` is called at each of its rounds, to look at the lanes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._bell: Bell | None = None
         self.ticks = False  # the loop stops after this round in any case
+        self.slept_ns = 0  # in all
 
     def watch(
-        self, bell: Bell, reasons: Callable[[], int], has_news: Callable[[], bool], asleep: Callable[[bool], None]
+        self,
+        bell: Bell,
+        reasons: Callable[[], int],
+        has_news: Callable[[], bool],
+        asleep: Callable[[bool], None],
+        between_rounds: Callable[[], None],
     ) -> None:
         self._bell = bell
         self._reasons = reasons
         self._has_news = has_news
         self._asleep = asleep
+        self._between_rounds = between_rounds
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         bell = self._bell
         if bell is None or self.ticks:
             return super().select(timeout)
         if timeout is not None and timeout <= 0:
-            self._has_news()
+            self._between_rounds()
             return super().select(timeout)
         longest = bell.park(self._reasons())
         if self._has_news():
@@ -44,7 +51,9 @@ class PausingSelector(selectors.EpollSelector):
         elif longest is not None:
             timeout = longest if timeout is None else min(timeout, longest)
         self._asleep(True)
+        began = now_ns()
         events = super().select(timeout)
+        self.slept_ns += now_ns() - began
         self._asleep(False)
         bell.unpark()
         return events

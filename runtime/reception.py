@@ -47,6 +47,16 @@ class Reception:
             party.channel = None
             party.is_told = False
 
+    def turn_out(self, client: int) -> None:
+        """Ends a client's connection: it writes into its lanes what no client writes."""
+        party = self._switchboard.parties.get(client)
+        if party is not None and not party.instances:
+            self._remove(party)
+
+    def _remove(self, client: Party) -> None:
+        self.detach(client)
+        self._switchboard.remove_client(client)
+
     def _accept(self) -> None:
         """A client of the same user (or root) gets a party of its own."""
         try:
@@ -66,9 +76,10 @@ class Reception:
                 close_all(descriptors)  # nobody has any to give us
                 self._switchboard.answer(party, message)
         except (Disconnected, ProtocolError):
-            self.detach(party)
-            if not party.instances:
-                self._switchboard.remove_client(party)
+            if party.instances:
+                self.detach(party)
+            else:
+                self._remove(party)
         self._flush_all()
 
     def _flush_all(self) -> None:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
+from ..shm.errors import CorruptLane
 from ..shm.inflight import RUNNING_ROW, Inflight, Input
-from ..shm.lane import Consumer, Producer
+from ..shm.lane import Producer
 from .handler import Handler
+from .inlets import Inlets
 from .message import read_header
 from .work import Work
 
 
 def unfinished_works(
-    table: Inflight, lanes: Mapping[int, Consumer], ways: list[tuple[int, Producer]], ports: Mapping[int, Handler]
+    table: Inflight, inlets: Inlets, ways: list[tuple[int, Producer]], ports: Mapping[int, Handler]
 ) -> list[Work]:
     """The inputs to handle again, each with what had been sent for it already; clears rows that mean nothing any more.
 
-    `ways` are all lanes out, with the names that `Work.sent` uses.
+    `ways` are all lanes out, with the names that `Work.sent` uses. Lanes with impossible words are left as they are:
+    the first turn finds them.
     """
     works: dict[tuple[int, int], Work] = {}
     for left in table.live():
-        work = (
-            _running(lanes.get(left.lane), left, ports) if left.row == RUNNING_ROW else _kept(table, lanes, left, ports)
-        )
+        work = _running(inlets, left, ports) if left.row == RUNNING_ROW else _kept(table, inlets, left, ports)
         if work is not None:
             works[left.lane, left.sequence] = work
     if works:
@@ -30,23 +32,26 @@ def unfinished_works(
     return list(works.values())
 
 
-def _running(lane: Consumer | None, left: Input, ports: Mapping[int, Handler]) -> Work | None:
+def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work | None:
     """The record that a plain handler was working on, if it was not given back."""
-    if lane is None or lane.tail != left.sequence or not lane.available():
-        return None
-    header = read_header(lane.segment.bytes, lane.offset())
-    return Work(header, left.lane, left.sequence, left.attempt + 1, handler=ports.get(header.target))
+    lane = inlets.find(left.lane)
+    with contextlib.suppress(CorruptLane):
+        if lane is not None and lane.tail == left.sequence and lane.available():
+            header = inlets.header(lane, lane.cursor)
+            return Work(header, left.lane, left.sequence, left.attempt + 1, handler=ports.get(header.target))
+    return None
 
 
-def _kept(table: Inflight, lanes: Mapping[int, Consumer], left: Input, ports: Mapping[int, Handler]) -> Work | None:
+def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work | None:
     """An input whose record was copied into the table."""
-    lane = lanes.get(left.lane)
+    lane = inlets.find(left.lane)
     header = read_header(table.record(left.row), 0)
     if lane is None or header.target not in ports:
         table.clear(left.row)  # its caller is gone
         return None
-    if lane.tail == left.sequence and lane.available():
-        lane.commit()  # it died after the copy and before giving the record back
+    with contextlib.suppress(CorruptLane):
+        if lane.tail == left.sequence and lane.available():
+            lane.commit()  # it died after the copy and before giving the record back
     work = Work(header, left.lane, left.sequence, left.attempt + 1, row=left.row, handler=ports[header.target])
     work.floor = left.ordinal
     return work
@@ -58,8 +63,9 @@ def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Prod
     The last output of an input is always there: the row's count misses at most the newest record of the process.
     """
     for way, producer in ways:
-        for sequence in range(max(0, producer.head - producer.capacity), producer.head):
-            sent = read_header(producer.record(sequence), 0)
-            work = works.get((sent.cause_lane, sent.cause_sequence))
-            if work is not None:
-                work.sent[way] = max(work.sent.get(way, work.floor), sent.ordinal + 1)
+        with contextlib.suppress(CorruptLane):
+            for sequence in range(max(0, producer.head - producer.capacity), producer.head):
+                sent = read_header(producer.record(sequence), 0)
+                work = works.get((sent.cause_lane, sent.cause_sequence))
+                if work is not None:
+                    work.sent[way] = max(work.sent.get(way, work.floor), sent.ordinal + 1)

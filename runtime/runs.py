@@ -263,6 +263,7 @@ class Runs:
             work.finished = True
             work.outbox.clear()
             self._table.clear(work.row)
+            work.lease = None
             self._works.pop(work.row, None)
             self._stats.show("in_flight", len(self._works))
 

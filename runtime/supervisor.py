@@ -243,6 +243,8 @@ class Supervisor:
         elif verb == "dead":
             self.dead_letters.add(message)
             worker.policy.forgive()  # what it died of is out of the way
+        elif verb == "corrupt":
+            self._reception.turn_out(message["client"])
 
     def _became_ready(self) -> None:
         if self.state != "starting" or not all(worker.is_ready for worker in self.workers.values()):

@@ -65,10 +65,12 @@ class Switchboard:
         party.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
         party.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
         for each in instances:
-            actor = self._actor(each)
-            largest_batch = max((h.batch.max_size for h in actor.handlers if h.batch), default=0)
-            rows = 1 + max(actor.concurrency, largest_batch)
+            rows = 1 + self._most_in_flight(each)
             party.tables[each] = Segment.create(INFLIGHT, f"in-flight table of {each}", inputs=rows)
+
+    def _most_in_flight(self, instance: str) -> int:
+        actor = self._actor(instance)
+        return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
     def _add_party(self, number: int, name: str) -> Party:
         party = Party(number, name, Segment.create(BELL, f"bell of {name}"), new_doorbell())
@@ -83,7 +85,10 @@ class Switchboard:
         self, producer: Party, consumer: Party, purpose: str, source: str, target: str, capacity: int, edge: int = -1
     ) -> Line:
         self._last_number += 1
-        segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=max(64, 2 * capacity))
+        # Inputs in flight keep their leases, beside those of all that wait in the lane.
+        held = self._most_in_flight(target) if purpose != "reply" else 0
+        leases = max(64, 2 * capacity, capacity + held)
+        segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=leases)
         line = Line(self._last_number, segment, producer, consumer, purpose, source, target, edge)
         self.lines[line.number] = line
         return line

@@ -14,6 +14,7 @@ from .message import Header
 if TYPE_CHECKING:
     import asyncio
 
+    from ..shm.lease import Lease
     from .handler import Handler
     from .parcel import Parcel
 
@@ -35,7 +36,7 @@ class Dispatch:
 @dataclass(slots=True, eq=False)
 class Work:
     """`row` is its row in the in-flight table. `floor` and `sent` are what a predecessor had published: outputs of
-    ordinals below are not sent again.
+    ordinals below are not sent again. `lease` is that of its own record's block, until it is finished.
     """
 
     header: Header
@@ -52,6 +53,7 @@ class Work:
     task: asyncio.Task[None] | None = None
     room: asyncio.Future[None] | None = None
     value: Any = None
+    lease: Lease | None = None
     started_ns: int = 0
     finished: bool = False
     cancelled: bool = False

@@ -95,7 +95,7 @@ class Worker:
         ]
         self.endpoint.recover(kept)
         for cell in self.cells.values():
-            cell.recover(self.endpoint.consumers)
+            cell.recover()
         self.caller.void_predecessor()
         self._watch()
 
@@ -136,9 +136,7 @@ class Worker:
         elif ours not in self.cells:
             self._early.append((label, end))
         elif isinstance(end, Consumer):
-            self.cells[ours].inlets.append(end)
-            if label["peer"] >= FIRST_CLIENT:
-                self.cells[ours].calls_from_clients[end.lane] = label["peer"]
+            self.cells[ours].inlets.add(end, client=label["peer"] if label["peer"] >= FIRST_CLIENT else 0)
         elif label["purpose"] == "edge":
             self.cells[ours].outlets.edges.setdefault(label["edge"], []).append(end)
         else:
@@ -157,7 +155,7 @@ class Worker:
         bell = self.endpoint.bell
         if bell is None:
             raise Disconnected("the supervisor handed over no bell")
-        self._selector.watch(bell, self._reasons, self._has_news, self._asleep)
+        self._selector.watch(bell, self._reasons, self._has_news, self._asleep, self._between_rounds)
         self.loop.add_reader(bell.fd, self.loop.stop)
         self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
         self.loop.add_reader(int(self.control.get(zmq.FD)), self.loop.stop)
@@ -182,36 +180,44 @@ class Worker:
     def run(self) -> None:
         """Works until the supervisor says stop."""
         while not self._stopping:
-            try:
-                self._turn()
-            except CorruptLane as error:
-                self._shut_out(error)
+            self._turn()
         for cell in self.cells.values():
             self._finish_hook(cell.actor.on_stop())
 
+    def _turn(self) -> None:
+        """Works off what there is, then waits for more; parts with clients that write what no client writes."""
+        try:
+            if self.endpoint.corrupt:
+                raise CorruptLane("its lanes were corrupt when they arrived")
+            if not self._work():
+                self._wait()
+        except CorruptLane as error:
+            self._shut_out(error)
+
     def _shut_out(self, error: CorruptLane) -> None:
-        """Leaves the lanes of clients whose words are impossible. Those of a worker would be a bug of ours."""
-        corrupt = [lane for cell in self.cells.values() for lane in cell.corrupt_callers()]
+        """Parts with the clients whose words are impossible. Those of a worker would be a bug of ours."""
+        corrupt = self.endpoint.corrupt.union(*(cell.corrupt_callers() for cell in self.cells.values()))
         if not corrupt:
             raise error
-        for endpoint in corrupt:
-            logger.error("client %d wrote what no client writes, and is not heard any more: %s", endpoint, error)
+        for client in corrupt:
+            logger.error("client %d wrote what no client writes, and is not heard any more: %s", client, error)
             for cell in self.cells.values():
-                cell.forget_caller(endpoint, cell.lanes_of(endpoint))
+                cell.forget_caller(client, cell.inlets.lanes_of(client))
+            self.report("corrupt", client=client)
+        self.endpoint.corrupt.clear()
 
-    def _turn(self) -> None:
-        """Works off what there is, then waits for more: spinning for a while if that has paid lately, else parked."""
-        if self._work():
-            return
+    def _wait(self) -> None:
+        """Until something comes: spinning for a while if that has paid lately, then parked."""
         self._show_awake()
         self._collect_forwards()
         bell, started = self.endpoint.bell, now_ns()
-        if bell is None:
+        if bell is None or self._spin(bell, started):
             return
-        if self._spin(bell, started):
-            return
+        spun, slept = now_ns() - started, self._selector.slept_ns
         pause.sleep(self.loop, self._sleep_s())
-        bell.waited(now_ns() - started)
+        slept = self._selector.slept_ns - slept
+        if slept:  # else tasks were busy all the time
+            bell.waited(spun + slept)
         self._obey()
 
     def _spin(self, bell: Bell, started: int) -> bool:
@@ -268,6 +274,14 @@ class Worker:
             self.loop.stop()
             return True
         return False
+
+    def _between_rounds(self) -> None:
+        """While tasks keep the loop from sleeping: it is alive, and lanes are looked at all the same."""
+        now = now_ns()
+        if now - self._last_tick_ns > TICK_NS:
+            self._last_tick_ns = now
+            self._show_awake()
+        self._has_news()
 
     def _can_progress(self) -> bool:
         if self.caller.has_news():

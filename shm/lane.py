@@ -281,6 +281,11 @@ class Consumer:
         """Byte offset of a record that has not been given back."""
         return self._ring + (sequence % self.capacity) * RECORD_NBYTES
 
+    def record(self, sequence: int) -> memoryview:
+        """A record that has not been given back."""
+        start = self.offset_of(sequence)
+        return self._bytes[start : start + RECORD_NBYTES]
+
     def commit(self) -> None:
         """Gives back the record at the cursor; it will never be read again."""
         if not fence.KEEPS_ORDER:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -389,3 +390,123 @@ class Reads(Actor):
             time.sleep(0.002)
         with open(self.path, "a") as file:
             file.write(f"{text[:3]}\n")
+
+
+class Busy(Actor):
+    """Coroutines that never wait for anything, so that the loop never sleeps while they run."""
+
+    async def work(self, seconds: float) -> float:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await asyncio.sleep(0)
+        return seconds
+
+    async def until_drained(self, mark: str) -> str:
+        self.drains = False
+        Path(mark).touch()
+        while not self.drains:
+            await asyncio.sleep(0)
+        return "drained"
+
+    def on_drain(self) -> None:
+        self.drains = True
+
+
+class Patient(Actor):
+    """Handlers of each kind that look at their input, let go of it, and end when `go` is there.
+
+    Each answers with what it saw and which attempt this is. It makes a file when it has begun.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def _see(self, x: Any) -> list[Any]:
+        (self.folder / f"{self.context.actor}-began").touch()
+        return [x if isinstance(x, str) else float(x.sum()), self.context.attempt]
+
+    def _wait(self) -> None:
+        while not (self.folder / "go").exists():
+            time.sleep(0.002)
+
+    async def _await(self) -> None:
+        while not (self.folder / "go").exists():
+            await asyncio.sleep(0.002)
+
+    def plain(self, x: Any) -> list[Any]:
+        seen = self._see(x)
+        self._wait()
+        return seen
+
+    @slabwire.batched
+    def batch(self, xs: list[Any]) -> list[Any]:
+        seen = [self._see(x) for x in xs]
+        xs.clear()
+        self._wait()
+        return seen
+
+    def generator(self, x: Any) -> Iterator[Any]:
+        seen = self._see(x)
+        del x
+        self._wait()
+        yield seen
+
+    async def coroutine(self, x: Any) -> Any:
+        seen = self._see(x)
+        del x
+        await self._await()
+        return seen
+
+    async def async_generator(self, x: Any) -> AsyncIterator[Any]:
+        seen = self._see(x)
+        del x
+        await self._await()
+        yield seen
+
+
+class Asks(Actor):
+    """Asks others for its callers."""
+
+    async def ask(self, port: str, x: str) -> list[Any]:
+        return [item async for item in self.stream(port, x)]
+
+    def texts(self, n: int) -> Iterator[str]:
+        for i in range(n):
+            yield str(i) * 1000
+
+
+class Lasts(Actor):
+    """Streams that end when a file is there, and make one when they are closed."""
+
+    async def last(self, mark: str) -> AsyncIterator[str]:
+        try:
+            yield mark
+            while not Path(f"{mark}.go").exists():
+                await asyncio.sleep(0.002)
+        finally:
+            Path(f"{mark}.closed").touch()
+
+
+class Floods(Actor):
+    """Fills the lane to `lasts`: one stream runs, one waits for its place, and behind it lie requests taken back."""
+
+    async def flood(self, mark: str) -> None:
+        first = self.stream("lasts.last", mark)
+        await anext(first)
+        waiting = asyncio.ensure_future(self._read("waiting"))
+        with contextlib.suppress(slabwire.Overloaded):
+            while True:
+                await self._take_back()
+        Path(f"{mark}.full").touch()
+        await waiting
+
+    async def _read(self, mark: str) -> None:
+        async for _ in self.stream("lasts.last", mark):
+            pass
+
+    async def _take_back(self) -> None:
+        task = asyncio.ensure_future(self._read("taken-back"))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

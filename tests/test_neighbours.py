@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,20 @@ import pytest
 
 import slabwire
 from slabwire import Graph
+from slabwire.runtime.message import Kind
+from slabwire.runtime.parcel import Parcel
 from stage import (
+    Asks,
     Checks,
     Collects,
     Echo,
+    Floods,
     Fragile,
     Keeps,
+    Lasts,
     Loans,
     Passes,
+    Patient,
     Positive,
     Reads,
     Relays,
@@ -248,3 +256,213 @@ def test_an_asyncio_client_hears_of_the_end(tmp_path: Path) -> None:
     graph.expose(graph.add(Collects, path=str(tmp_path / "seen")).take)
     running = graph.run().__enter__()
     asyncio.run(talk(running))
+
+
+KINDS = ("plain", "batch", "coroutine", "generator", "async_generator")
+
+
+def kill_all(running: Any, names: Iterable[str]) -> None:
+    for name in names:
+        os.kill(worker_of(running, name)["pid"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("value", ["t" * 1000, np.arange(50_000.0)], ids=["text", "array"])
+def test_an_input_is_whole_when_it_is_handled_again(tmp_path: Path, value: Any) -> None:
+    """Whatever its handler let go of: the sender may not use the block for anything else meanwhile."""
+    graph = Graph("again")
+    for kind in KINDS:
+        graph.expose(getattr(graph.add(Patient, name=kind, folder=str(tmp_path)), kind))
+    graph.expose(graph.add(Echo).echo)
+    with graph.run() as running, ThreadPoolExecutor(len(KINDS)) as pool:
+        client = running.client
+        answers = [pool.submit(lambda port: list(client.stream(port, value)), f"{kind}.{kind}") for kind in KINDS]
+        wait_until(lambda: len(list(tmp_path.glob("*-began"))) == len(KINDS))
+        for _ in range(30):
+            client.call("echo.echo", value)
+        kill_all(running, KINDS)
+        (tmp_path / "go").touch()
+        seen = value if isinstance(value, str) else float(value.sum())
+        assert [each.result() for each in answers] == [[[seen, 2]]] * len(KINDS)
+        client._connection.endpoint.reap()
+        assert client._connection.endpoint.pool.blocks_out == 0
+
+
+def test_what_actors_send_is_whole_when_it_is_handled_again(tmp_path: Path) -> None:
+    """Requests of another actor, items along an edge, and blocks that were handed on."""
+    graph = Graph("sent-again")
+    asks, passes, echo = graph.add(Asks), graph.add(Passes), graph.add(Echo)
+    names = ["asked", "items", "passed"]
+    asked, items, passed = (graph.add(Patient, name=each, folder=str(tmp_path)) for each in names)
+    graph.connect(asks.texts, items.async_generator)
+    graph.connect(passes.on, passed.coroutine)
+    graph.expose(asks.ask, asks.texts, passes.on, echo.echo, asked.async_generator)
+    array = np.arange(50_000.0)
+    with graph.run() as running, ThreadPoolExecutor(3) as pool:
+        client = running.client
+        through = pool.submit(client.call, "asks.ask", "asked.async_generator", "t" * 1000)
+        handed_on = pool.submit(client.call, "passes.on", array)
+        wait_until(lambda: len(list(tmp_path.glob("*-began"))) == 2)
+        along = pool.submit(lambda: list(client.stream("asks.texts", 5)))
+        wait_until(lambda: worker_of(running, "items")["actors"][0]["in_flight"] == 5)
+        for _ in range(30):
+            client.call("echo.echo", array)
+            client.call("asks.ask", "echo.echo", "other" * 200)
+        kill_all(running, names)
+        (tmp_path / "go").touch()
+        assert through.result() == [["t" * 1000, 2]]
+        assert handed_on.result() == [float(array.sum()), 2]
+        assert sorted(along.result()) == [[str(i) * 1000, 2] for i in range(5)]
+
+
+def test_a_cancel_finds_room_however_full_the_lane_is(tmp_path: Path) -> None:
+    """What waits at the front waits for nothing but the end of the stream that it would end."""
+    graph = Graph("full")
+    graph.expose(graph.add(Lasts, concurrency=1).last)
+
+    async def talk() -> None:
+        async with slabwire.connect_async("full") as client:
+
+            async def read(name: str) -> list[str]:
+                return [item async for item in client.stream("lasts.last", str(tmp_path / name))]
+
+            async def fill() -> None:
+                while True:
+                    taken_back = asyncio.ensure_future(read("taken-back"))
+                    await asyncio.sleep(0.001)
+                    taken_back.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await taken_back
+
+            first = client.stream("lasts.last", str(tmp_path / "first"))
+            await anext(first)
+            (tmp_path / "second.go").touch()
+            second = asyncio.ensure_future(read("second"))
+            with pytest.raises(slabwire.Overloaded):
+                await fill()
+            await first.aclose()
+            assert await second == [str(tmp_path / "second")]
+
+    with graph.run():
+        asyncio.run(talk())
+    assert (tmp_path / "first.closed").exists()
+
+
+def test_what_a_dead_actor_had_asked_for_is_cancelled_through_a_full_lane(tmp_path: Path) -> None:
+    graph = Graph("flooded")
+    graph.add(Lasts, concurrency=1)
+    graph.expose(graph.add(Floods).flood)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool, slabwire.connect("flooded") as client:
+        answer = pool.submit(client.call, "floods.flood", str(tmp_path / "flood"), timeout_s=None)
+        wait_until((tmp_path / "flood.full").exists)
+        kill_all(running, ["floods"])
+        wait_until((tmp_path / "flood.closed").exists)
+        client.close()
+        with pytest.raises(slabwire.Disconnected):
+            answer.result()
+
+
+def test_a_cancel_waits_for_room_in_an_edge(tmp_path: Path) -> None:
+    graph = Graph("edge-full")
+    echo, lasts = graph.add(Echo), graph.add(Lasts, concurrency=2)
+    graph.connect(echo.echo, lasts.last, capacity=1)
+    graph.expose(echo.echo)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        left, kept = (running.client.stream("echo.echo", str(tmp_path / each)) for each in ("left", "kept"))
+        assert next(left) != next(kept)
+        third = pool.submit(list, running.client.stream("echo.echo", str(tmp_path / "third")))
+        wait_until(lambda: worker_of(running, "lasts")["actors"][0]["waiting"])
+        left.close()
+        wait_until(lambda: worker_of(running, "echo")["actors"][0]["cancelled"])
+        (tmp_path / "third.go").touch()
+        (tmp_path / "kept.go").touch()
+        assert list(kept) == []
+        assert third.result() == [str(tmp_path / "third")]
+        wait_until((tmp_path / "left.closed").exists)
+
+
+def entry_of(client: Any) -> Any:
+    (entry,) = client._connection.caller._entries.values()
+    return entry
+
+
+def scribble(client: Any) -> None:
+    """Publishes a record that no client writes."""
+    entry = entry_of(client)
+    entry.segment.bytes[entry.slot() : entry.slot() + 256] = bytes([99]) * 256
+    entry.publish()
+
+
+def test_a_corrupt_record_behind_one_that_waits_harms_only_its_writer(tmp_path: Path) -> None:
+    graph = Graph("behind")
+    graph.expose(graph.add(Lasts, concurrency=1, hang_after_s=1).last)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        pid = worker_of(running, "lasts")["pid"]
+        items = running.client.stream("lasts.last", str(tmp_path / "good"))
+        assert next(items)
+        with slabwire.Client("behind") as bad:
+            waiting = pool.submit(list, bad.stream("lasts.last", str(tmp_path / "bad")))
+            wait_until(lambda: worker_of(running, "lasts")["actors"][0]["waiting"])
+            scribble(bad)
+            with pytest.raises(slabwire.Disconnected):
+                waiting.result()
+        assert worker_of(running, "lasts")["actors"][0]["waiting"] == 0
+        (tmp_path / "good.go").touch()
+        assert list(items) == []
+        assert worker_of(running, "lasts")["pid"] == pid
+
+
+@pytest.mark.parametrize("head", [False, True], ids=["record", "head"])
+def test_a_successor_parts_with_a_corrupt_client(tmp_path: Path, head: bool) -> None:
+    graph = Graph("successor")
+    graph.expose(graph.add(SlowToStart, folder=str(tmp_path)).note)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool, slabwire.Client("successor") as bad:
+        assert [each.call("slowtostart.note", 0) for each in (bad, running.client)] == [0, 0]
+        kill_all(running, ["slowtostart"])
+        wait_until((tmp_path / "start-1").exists)
+        waiting = pool.submit(bad.call, "slowtostart.note", 1)
+        wait_until(lambda: worker_of(running, "slowtostart")["actors"][0]["waiting"])
+        if head:
+            entry_of(bad)._words[entry_of(bad)._head_word] = 1 << 40
+        else:
+            scribble(bad)
+        (tmp_path / "go").touch()
+        assert running.client.call("slowtostart.note", 2) == 2
+        if head:
+            with pytest.raises(slabwire.Disconnected):
+                waiting.result()
+        assert worker_of(running, "slowtostart")["restarts"] == 1
+
+
+def test_a_reader_that_scribbles_harms_only_itself() -> None:
+    graph = Graph("reader")
+    graph.expose(graph.add(Streams).ticks)
+    with graph.run() as running, slabwire.Client("reader") as bad:
+        items = bad.stream("streams.ticks", 1 << 30)
+        assert [next(items) for _ in range(100)] == list(range(100))
+        (lane,) = bad._connection.caller.replies
+        lane._words[lane._tail_word] = 1 << 50
+        lane._tail_word = lane._released  # so that it stands
+        with pytest.raises(slabwire.Disconnected):
+            list(items)
+        wait_until(lambda: worker_of(running, "streams")["actors"][0]["in_flight"] == 0)
+        assert list(running.client.stream("streams.ticks", 3)) == [0, 1, 2]
+        assert worker_of(running, "streams")["restarts"] == 0
+        del lane
+
+
+def test_no_client_ends_the_calls_of_another(tmp_path: Path) -> None:
+    graph = Graph("forged")
+    graph.expose(graph.add(Lasts).last)
+    with graph.run() as running, slabwire.Client("forged") as bad:
+        (tmp_path / "bad.go").touch()
+        assert list(bad.stream("lasts.last", str(tmp_path / "bad"))) == [str(tmp_path / "bad")]
+        items = running.client.stream("lasts.last", str(tmp_path / "good"))
+        assert next(items)
+        victim = running.client._connection
+        (pending,) = victim.caller._pending.values()
+        head = (0, 0, 0, victim.endpoint.identifier, 0, pending.request, 0, 0, 0, 0, 0, 0, 0)
+        Parcel(None, bad._connection.endpoint.pool).publish(entry_of(bad), Kind.CANCEL, 0, head)
+        with pytest.raises(slabwire.Disconnected):
+            list(bad.stream("lasts.last", str(tmp_path / "never")))
+        (tmp_path / "good.go").touch()
+        assert list(items) == []

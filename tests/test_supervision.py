@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import slabwire
+from edge import Edge
 from slabwire import Graph
 from slabwire.runtime.control import Control
+from slabwire.runtime.pause import pausing_loop
 from slabwire.runtime.rundir import list_graphs
-from stage import Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
+from slabwire.shm.bell import RECORDS
+from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
 from waiting import wait_until, worker_of
 
 
@@ -156,6 +160,43 @@ def test_a_task_that_never_waits_does_not_hide_the_lanes() -> None:
         for _ in range(20):  # the status takes longer than a worker ever spins
             assert worker_of(running, "restless")["restarts"] == 0
             assert running.client.call("restless.seen", 1, timeout_s=60)[0] == 1
+
+
+def test_a_task_that_never_waits_is_not_taken_for_one_that_hangs() -> None:
+    graph = Graph("busy")
+    graph.expose(graph.add(Busy, hang_after_s=1).work)
+    with graph.run() as running:
+        assert running.client.call("busy.work", 3.0) == 3.0
+        assert worker_of(running, "busy")["restarts"] == 0
+
+
+def test_orders_are_heard_while_a_task_never_waits(tmp_path: Path) -> None:
+    graph = Graph("orders")
+    graph.expose(graph.add(Busy).until_drained)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(running.client.call, "busy.until_drained", str(tmp_path / "busy"))
+        wait_until((tmp_path / "busy").exists)
+        with Control(running.name) as control:
+            control.request("stop")
+        assert answer.result() == "drained"
+
+
+def test_only_sleep_counts_as_sleep() -> None:
+    """From how long it sleeps a worker learns whether to spin: what its tasks do meanwhile is no wait."""
+    edge = Edge()
+    loop, selector = pausing_loop()
+    selector.watch(edge.bell(0), lambda: RECORDS, lambda: False, lambda _: None, lambda: None)
+
+    async def turn(times: int) -> None:
+        for _ in range(times):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(turn(1000))
+    assert selector.slept_ns == 0
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert selector.slept_ns > 5_000_000
+    loop.close()
+    edge.close()
 
 
 def test_an_embedded_graph_in_asyncio() -> None:

@@ -1,0 +1,85 @@
+"""The ways into one actor instance: lanes along its edges, and of its callers, which may be strangers' work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..shm.errors import CorruptLane
+from ..shm.lane import Consumer
+from .message import Header, Kind, read_header
+
+
+class Inlets:
+    """All lanes in, in the order they came. One thread."""
+
+    def __init__(self) -> None:
+        self._lanes: list[Consumer] = []
+        self._clients: dict[int, int] = {}  # by lane
+        self._turn = 0
+
+    def __iter__(self) -> Iterator[Consumer]:
+        return iter(self._lanes)
+
+    def add(self, lane: Consumer, *, client: int = 0) -> None:
+        """One more lane. By that of a `client` come its calls."""
+        self._lanes.append(lane)
+        if client:
+            self._clients[lane.lane] = client
+
+    def remove(self, lanes: Iterable[int]) -> None:
+        for each in lanes:
+            self._clients.pop(each, None)
+        self._lanes = [lane for lane in self._lanes if lane.lane not in lanes]
+
+    def find(self, lane: int) -> Consumer | None:
+        return next((each for each in self._lanes if each.lane == lane), None)
+
+    def in_turn(self) -> Iterator[Consumer]:
+        """All lanes, first the one behind that at which the last turn ended."""
+        lanes, first = self._lanes, self._turn
+        for index in range(len(lanes)):
+            turn = (first + index) % len(lanes)
+            self._turn = turn + 1
+            yield lanes[turn]
+
+    def has_input(self) -> bool:
+        return any(lane.available() for lane in self._lanes)
+
+    def header(self, lane: Consumer, sequence: int) -> Header:
+        """The header of a record. Raises CorruptLane if no correct peer can have written it."""
+        header = read_header(lane.segment.bytes, lane.offset_of(sequence))
+        client = self._clients.get(lane.lane)
+        if client is not None and (header.reply_to != client or header.kind not in _OF_CLIENTS):
+            raise CorruptLane(f"a record of kind {header.kind} for endpoint {header.reply_to} from client {client}")
+        return header
+
+    def next_headers(self) -> Iterator[Header]:
+        """Those of the records that are next in their lanes."""
+        return (self.header(lane, lane.cursor) for lane in self._lanes if lane.available())
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    def is_clients(self, lane: int) -> bool:
+        return lane in self._clients
+
+    def lanes_of(self, client: int) -> list[int]:
+        """The lanes by which a client's calls come in."""
+        return [lane for lane, each in self._clients.items() if each == client]
+
+    def corrupt_clients(self) -> set[int]:
+        """The clients whose lanes hold impossible words."""
+        return {
+            self._clients[each.lane] for each in self._lanes if self.is_clients(each.lane) and not self._is_sound(each)
+        }
+
+    def _is_sound(self, lane: Consumer) -> bool:
+        """Whether all words that its producer has written can be right, also those behind a record that waits."""
+        try:
+            for sequence in range(lane.cursor, lane.look()):
+                self.header(lane, sequence)
+        except CorruptLane:
+            return False
+        return True
+
+
+_OF_CLIENTS = frozenset((Kind.DATA, Kind.CANCEL))
