@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -24,7 +25,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def pytest_configure() -> None:
-    """Processes that outlive their parent become children of the test run, where they are seen."""
+    """Processes that outlive their parent become children of the test run, where they are seen. Ctrl-C reaches those
+    that tests start, also where the run itself was started in the background and ignores it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
