@@ -491,22 +491,19 @@ class Floods(Actor):
     """Fills the lane to `lasts`: one stream runs, one waits for its place, and behind it lie requests taken back."""
 
     async def flood(self, mark: str) -> None:
-        first = self.stream("lasts.last", mark)
-        await anext(first)
-        waiting = asyncio.ensure_future(self._read("waiting"))
-        with contextlib.suppress(slabwire.Overloaded):
-            while True:
-                await self._take_back()
-        Path(f"{mark}.full").touch()
-        await waiting
+        self.is_full = False
+        async with contextlib.aclosing(self.stream("lasts.last", mark)) as first, asyncio.TaskGroup() as group:
+            await anext(first)
+            group.create_task(self._read(f"{mark}.waiting"))
+            while not self.is_full:
+                task = group.create_task(self._read(f"{mark}.taken-back"))
+                await asyncio.sleep(0.001)
+                task.cancel()
+            Path(f"{mark}.full").touch()
 
     async def _read(self, mark: str) -> None:
-        async for _ in self.stream("lasts.last", mark):
-            pass
-
-    async def _take_back(self) -> None:
-        task = asyncio.ensure_future(self._read("taken-back"))
-        await asyncio.sleep(0.001)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        try:
+            async for _ in self.stream("lasts.last", mark):
+                pass
+        except slabwire.Overloaded:
+            self.is_full = True
