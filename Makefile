@@ -32,9 +32,8 @@ check: setup-dev names ## formatting, lint, types, and which floor imports what
 	@$(BIN)/mypy examples tests
 	@PYTHONPATH=build/import $(BIN)/lint-imports
 
-bench: setup-dev ## round trips beside other ways, and pages a second beside one straight script
-	@$(BIN)/slabwire bench hop
-	@$(BIN)/python -m slabwire.bench.read_page
+bench: setup-dev ## every benchmark, one after the other (half an hour)
+	@for each in hop read-page chat fidelity footprint; do $(BIN)/slabwire bench "$$each"; done
 
 clean: ## remove what builds, checks and tests leave behind
 	@rm -rf build dist slabwire.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
