@@ -32,7 +32,7 @@ check: setup-dev names ## formatting, lint, types, and which floor imports what
 	@$(BIN)/mypy examples tests
 	@PYTHONPATH=build/import $(BIN)/lint-imports
 
-bench: setup-dev ## every benchmark, one after the other (half an hour)
+bench: setup-dev ## every benchmark, one after the other (minutes each)
 	@for each in hop read-page chat fidelity footprint; do $(BIN)/slabwire bench "$$each"; done
 
 clean: ## remove what builds, checks and tests leave behind
