@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from ..runtime.errors import MessageError, SlabwireError
@@ -69,4 +69,3 @@ class Finished(TypedDict):
 
 
 Item = Mapping[str, Any]
-Items = AsyncIterator[dict[str, Any]]

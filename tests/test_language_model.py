@@ -12,6 +12,7 @@ import pytest
 
 import slabwire
 from slabwire import Graph
+from slabwire.actors.completion import Accepted, Delta, Finished
 from slabwire.actors.llm import LanguageModel
 from slabwire.actors.prompt_cache import PromptCache
 from tiny_llm import write_tiny_llm
@@ -43,6 +44,9 @@ def ask(running: Any, port: str = "llm.chat", **fields: Any) -> tuple[str, dict[
     settings = {"temperature": 0.0, "max_tokens": 20, "timeout_s": 60, **fields}
     items = list(running.client.stream(port, QUESTION, **settings))
     assert items[0] == {"prompt_tokens": items[-1]["prompt_tokens"]}
+    assert items[0].keys() == Accepted.__required_keys__
+    assert all(Delta.__required_keys__ <= each.keys() <= Delta.__annotations__.keys() for each in items[1:-1])
+    assert items[-1].keys() == Finished.__required_keys__
     return "".join(each["text"] for each in items[1:-1]), items[-1]
 
 

@@ -16,7 +16,7 @@ from .slots import Slots
 from .tokenizer import Tokenizer
 
 # Of a prompt, taken in by one call. From 16 on a chunk runs at full speed; while others wait for their next token it is
-# short, so that they stall for a tenth of a second and not for the whole prompt.
+# short, so that they stall for a few tokens' time and not for the whole prompt.
 CHUNK = 64
 CHUNK_BESIDE_OTHERS = 16
 # Fewer run other kernels, which round differently: what a chunk gives must not depend on where it was cut.
@@ -26,7 +26,7 @@ SMALLEST_CHUNK = 2
 class Engine:
     """One thread. With `exact` an answer does not depend, bit by bit, on how many others are made beside it.
 
-    A single row may run another kernel than several: `exact` never decodes one alone, which costs it about a fifth.
+    A single row may run another kernel than several: `exact` never decodes one alone, which costs it some speed.
     """
 
     def __init__(self, network: Network, slots: Slots, tokenizer: Tokenizer, *, exact: bool = False) -> None:

@@ -25,7 +25,7 @@ class LanguageModel(Actor):
 
     `model` is a path, or the name of a model that is known; without it, SmolLM2-135M-Instruct. `prefixes` names an
     actor that remembers keys and values of earlier prompts (a PromptCache). With `exact` an answer does not depend on
-    how many others are made beside it, bit by bit, which costs a single one a fifth of its speed.
+    how many others are made beside it, bit by bit, which costs a single one some of its speed.
     """
 
     def __init__(

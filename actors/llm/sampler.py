@@ -66,7 +66,7 @@ class Sampler:
         if self._top_p < 1:
             tokens = _nucleus(weights, self._top_p)
             return int(tokens[self._draw(weights[tokens])])
-        # First one of the blocks, then one in it: a running sum of the whole vocabulary takes ten times as long.
+        # First one of the blocks, then one in it: a running sum of the whole vocabulary takes much longer.
         start = _BLOCK * self._draw(np.add.reduceat(weights, np.arange(0, len(weights), _BLOCK)))
         return start + self._draw(weights[start : start + _BLOCK])
 
@@ -81,7 +81,7 @@ class Sampler:
 def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
     """The fewest tokens that make up `top_p` of all weight (Holtzman et al., 2020, section 3.1), and the last's equals.
 
-    Sorting a whole vocabulary takes milliseconds. Those above a cut hold the nucleus if they weigh enough, so the cut
+    Sorting a whole vocabulary takes long. Those above a cut hold the nucleus if they weigh enough, so the cut
     goes down by tens until they do; the heaviest token weighs 1.
     """
     wanted = top_p * float(weights.sum(dtype=np.float64))
@@ -102,7 +102,7 @@ def logprobs(logits: Logits, token: int, count: int) -> tuple[float, list[tuple[
     Raises `BadLogits` for logits that are no numbers.
     """
     _, peak = _peak(logits)
-    # exp in float32 is 15 times as fast; its error of 1e-7 is less than a logit's own.
+    # exp in float32 is many times as fast; its error of 1e-7 is less than a logit's own.
     base = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
     return float(logits[token]) - base, [(each, float(logits[each]) - base) for each in _likeliest(logits, count)]
 

@@ -29,8 +29,8 @@ KEYS_AND_VALUES = Layout(
     ),
 )
 
-# A slot takes its memory in steps of so many tokens, as its sequence grows: 12 MB of SmolLM2's 46 KB a token, some
-# milliseconds each. All slots at full length would be 755 MB, which few conversations need.
+# A slot takes its memory in steps of so many tokens, as its sequence grows: 12 MB of SmolLM2's 46 KB a token. All
+# slots at full length would be 755 MB, which few conversations need.
 STEP_TOKENS = 256
 
 

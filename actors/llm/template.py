@@ -12,8 +12,8 @@ from ...runtime.errors import SlabwireError
 from ..completion import BadMessages, PromptTooLong
 from .tokenizer import Tokenizer
 
-# 8,192 tokens of English are about 35 kB. As many bytes as this take 0.1 to 0.5 s to become tokens; a longer text
-# would only be turned away after keeping the process busy for longer.
+# 8,192 tokens of English are about 35 kB. A text many times as long would keep the process busy with making tokens of
+# it, only to be turned away.
 MOST_CONTENT_NBYTES = 1 << 18
 # Of a model's context. English has 4 bytes a token; rules of dashes and runs of spaces have up to 80, but no text that
 # anybody reads has 16. More is turned away unread: tokenising it would only show, slowly, that it does not fit.
