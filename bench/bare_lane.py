@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..shm.bell import BELL, RECORDS, Bell, Ringer, new_doorbell
-from ..shm.lane import LANE, Consumer, Producer, Source
+from ..shm.lane import LANE, RETURNS, Consumer, Producer, Source
 from ..shm.layout import LINE_NBYTES
 from ..shm.lease import Lease
 from ..shm.segment import Segment
@@ -58,19 +58,21 @@ class BareLane:
         bells = [Segment.create(BELL, "bell of a bench") for _ in range(2)]
         doorbells = [new_doorbell() for _ in range(2)]
         lanes = [Segment.create(LANE, "lane of a bench", capacity=_CAPACITY, leases=_LEASES) for _ in range(2)]
+        returns = [Segment.create(RETURNS, "returns of a bench", leases=_LEASES) for _ in range(2)]
         self._bell = Bell(bells[0], doorbells[0], may_spin=True)
         self._far = Ringer(bells[1], doorbells[1])
-        self._calls = Producer(lanes[_CALLS], self._far)
-        self._answers = Consumer(_ANSWERS, lanes[_ANSWERS], self._far)
+        self._calls = Producer(lanes[_CALLS], returns[_CALLS], self._far)
+        self._answers = Consumer(_ANSWERS, lanes[_ANSWERS], returns[_ANSWERS], self._far)
         self._waiter = Waiter(self._bell, self._answers)
         self._slabs: list[Slab] = []
         self._pool = Pool(self._grow, self._reap, limit_nbytes=1 << 40)
         self._fill_pool(sizes)
-        self._segments = [*bells, *lanes, *(each.segment for each in self._slabs)]
+        self._segments = [*bells, *lanes, *returns, *(each.segment for each in self._slabs)]
         details = {
             "bells": [each.fd for each in bells],
             "doorbells": doorbells,
             "lanes": [each.fd for each in lanes],
+            "returns": [each.fd for each in returns],
             "slabs": {str(each.identifier): each.segment.fd for each in self._slabs},
         }
         descriptors = [*doorbells, *(each.fd for each in self._segments)]
@@ -129,8 +131,10 @@ def serve(orders: Iterable[Order], details: dict[str, Any]) -> None:
     segments = [Segment.open(fd, BELL, writable=each == 1) for each, fd in enumerate(details["bells"])]
     far = Ringer(segments[0], details["doorbells"][0])
     bell = Bell(segments[1], details["doorbells"][1], may_spin=True)
-    lanes = [Segment.open(fd, LANE, writable=True) for fd in details["lanes"]]
-    calls, answers = Consumer(_CALLS, lanes[_CALLS], far), Producer(lanes[_ANSWERS], far)
+    lanes = [Segment.open(fd, LANE, writable=each == _ANSWERS) for each, fd in enumerate(details["lanes"])]
+    returns = [Segment.open(fd, RETURNS, writable=each == _CALLS) for each, fd in enumerate(details["returns"])]
+    calls = Consumer(_CALLS, lanes[_CALLS], returns[_CALLS], far)
+    answers = Producer(lanes[_ANSWERS], returns[_ANSWERS], far)
     slabs = {
         int(name): Slab(int(name), Segment.open(fd, SLAB, writable=False)) for name, fd in details["slabs"].items()
     }

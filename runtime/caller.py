@@ -181,7 +181,7 @@ class Caller:
             if pending is None:
                 self._endpoint.let_go(lane, header, lane.cursor)  # nobody waits any more
             else:
-                value = self._endpoint.open(lane, header, lane.record(lane.cursor), lane.cursor)
+                value = self._endpoint.open(lane, header, lane.cursor)
                 kind = Kind(header.kind)
                 pending.came_by(lane)
                 self._arrive(pending, kind, error_from_wire(*value) if kind == Kind.ERROR else value)

@@ -185,7 +185,7 @@ class Cell:
         header = self.inlets.header(lane, lane.cursor)
         if header.kind == Kind.DATA and header.target in self._ports:
             work = Work(header, lane.lane, lane.cursor, 1, handler=self._ports[header.target])
-            return self._begin(work, lane, lane.record(lane.cursor))
+            return self._begin(work, lane)
         if header.kind == Kind.END:
             return self._take_end(lane, header)
         if header.kind == Kind.CANCEL:
@@ -196,12 +196,12 @@ class Cell:
         lane.commit()
         return True
 
-    def _begin(self, work: Work, lane: Consumer, record: memoryview) -> bool:
+    def _begin(self, work: Work, lane: Consumer) -> bool:
         refusal = self._refusal(work)
         at_once = _runs_at_once(work.handler)
         if refusal is None and not at_once and not self._runs.has_place():
             return False
-        broken = self._open(work, lane, record)
+        broken = self._open(work, lane)
         refusal = refusal or broken
         if refusal is not None or work.handler is None:
             work.value = None
@@ -212,19 +212,19 @@ class Cell:
             self._run_plain(work, work.handler)
             self._commit(work, lane)
         else:
-            work.row = self._table.keep(work.lane, work.sequence, work.attempt, record)
+            work.row = self._table.keep(work.lane, work.sequence, work.attempt, lane.record(work.sequence))
             lane.commit()
             self._runs.start(work, work.handler)
         return True
 
-    def _open(self, work: Work, lane: Consumer, record: memoryview) -> SlabwireError | None:
+    def _open(self, work: Work, lane: Consumer) -> SlabwireError | None:
         """Unpacks an input; what is wrong with it if it cannot be.
 
         Its block stays leased until it is finished, whatever becomes of its arrays: a successor would unpack it again.
         """
         try:
             work.lease = self._endpoint.lease(lane, work.header, work.sequence)
-            work.value = open_parcel(work.header, record, work.lease)
+            work.value = open_parcel(work.header, work.lease)
         except SlabwireError as error:
             return error
         return None
@@ -326,7 +326,7 @@ class Cell:
             if work.row:
                 self._table.clear(work.row)
         elif work.row == RUNNING_ROW:
-            if not self._begin(work, lane, lane.record(lane.cursor)):
+            if not self._begin(work, lane):
                 return False
         else:
             self._begin_again(work, lane)
@@ -340,7 +340,7 @@ class Cell:
         """Starts an input that has its row from a predecessor."""
         self._table.restart(work.row, work.attempt)
         refusal = self._refusal(work) or self._resume(work)
-        broken = self._open(work, lane, self._table.record(work.row))
+        broken = self._open(work, lane)
         refusal = refusal or broken
         if refusal is None and work.handler is not None:
             self._runs.start(work, work.handler)

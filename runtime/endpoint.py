@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from ..shm.bell import BELL, Bell, Ringer
 from ..shm.errors import CorruptLane, SlabwireError, StaleReference
-from ..shm.lane import LANE, Consumer, Producer, Source
+from ..shm.lane import LANE, RETURNS, Consumer, Producer, Source
 from ..shm.lease import Lease
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Block, Pool, Slab
@@ -103,14 +103,21 @@ class Endpoint:
             self.corrupt.add(label["peer"])
 
     def _open_lane(self, label: dict[str, Any], descriptors: list[int]) -> None:
-        segment = Segment.open(descriptors[0], LANE, writable=True)
+        sends = label["role"] == "producer"
+        try:
+            segment = Segment.open(descriptors[0], LANE, writable=sends)
+        except BaseException:
+            close_all(descriptors[1:])
+            raise
         segment.close_descriptor()
+        returns = Segment.open(descriptors[1], RETURNS, writable=not sends)
+        returns.close_descriptor()
         peer = self.ringers[label["peer"]]
-        if label["role"] == "producer":
-            producer = self.producers[label["lane"]] = Producer(segment, peer)
+        if sends:
+            producer = self.producers[label["lane"]] = Producer(segment, returns, peer)
             self._lane_opened(label, producer)
         else:
-            consumer = self.consumers[label["lane"]] = Consumer(label["lane"], segment, peer)
+            consumer = self.consumers[label["lane"]] = Consumer(label["lane"], segment, returns, peer)
             self._lane_opened(label, consumer)
 
     def _take_slab(self, label: dict[str, Any], descriptors: list[int]) -> None:
@@ -190,9 +197,9 @@ class Endpoint:
             self._adopted[source] = lease
         return lease
 
-    def open(self, consumer: Consumer, header: Header, record: memoryview, sequence: int) -> Any:
+    def open(self, consumer: Consumer, header: Header, sequence: int) -> Any:
         """The value of a record; its arrays hold the lease of its block."""
-        return open_parcel(header, record, self.lease(consumer, header, sequence))
+        return open_parcel(header, self.lease(consumer, header, sequence))
 
     def lease(self, consumer: Consumer, header: Header, sequence: int) -> Lease | None:
         """The lease that a record gives: when it dies, the block is released."""

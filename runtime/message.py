@@ -33,10 +33,11 @@ class Flag:
     IN_BLOCK = 2  # the metadata lies in the block, at `at`
     BLOCK = 4  # the record refers to a block, and lends it
     ITEM = 8  # one of a stream: what becomes of it is one item of the reply
+    ARRAY = 16  # the metadata is no msgpack but one array, whose description ends at `at`
 
 
 class Header(NamedTuple):
-    """All of a record but its inline payload.
+    """All of a record. `inline` has INLINE_NBYTES, of which the first `nbytes` are the metadata if they fit.
 
     `reply_to` is the endpoint that waits for the answer (0: nobody), `request` is its number there, and `route` says by
     index in the graph's routes which port answers. `deadline_ns` is on CLOCK_MONOTONIC (0: none). The causing input
@@ -64,6 +65,7 @@ class Header(NamedTuple):
     block: int = 0
     generation: int = 0
     at: int = 0
+    inline: bytes = b""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -88,17 +90,19 @@ class Header(NamedTuple):
         return f"{self.trace_high:016x}{self.trace_low:016x}"
 
 
-_HEADER = struct.Struct("<BBHHHIIQQQQQIIQIIIIQQ")
-INLINE_AT = _HEADER.size
-INLINE_NBYTES = RECORD_NBYTES - INLINE_AT
-_KINDS = frozenset(Kind)
+_FIELDS = "<BBHHHIIQQQQQIIQIIIIQQ"
+INLINE_NBYTES = RECORD_NBYTES - struct.calcsize(_FIELDS)
+_RECORD = struct.Struct(f"{_FIELDS}{INLINE_NBYTES}s")  # one call for all of it: each costs more than the bytes
+_FIRST_KIND, _LAST_KIND, _IN_BLOCK = int(min(Kind)), int(max(Kind)), Flag.IN_BLOCK
 
-pack_header = _HEADER.pack_into
+# Called with buffer, offset, and all fields of a Header.
+write_record = _RECORD.pack_into
+_read, _as_tuple = _RECORD.unpack_from, tuple.__new__
 
 
 def read_header(buffer: memoryview, offset: int) -> Header:
-    """The header of the record at `offset`. Raises CorruptLane if no correct peer can have written it."""
-    header = Header._make(_HEADER.unpack_from(buffer, offset))
-    if header.kind not in _KINDS or (header.nbytes > INLINE_NBYTES and not header.flags & Flag.IN_BLOCK):
+    """The record at `offset`. Raises CorruptLane if no correct peer can have written it."""
+    header = _as_tuple(Header, _read(buffer, offset))
+    if not _FIRST_KIND <= header.kind <= _LAST_KIND or (header.nbytes > INLINE_NBYTES and not header.flags & _IN_BLOCK):
         raise CorruptLane(f"a record of kind {header.kind} with {header.nbytes} bytes of metadata")
     return header

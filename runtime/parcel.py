@@ -8,6 +8,7 @@ beside a reference.
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -17,15 +18,18 @@ from numpy.typing import NDArray
 from ..shm.errors import MessageError
 from ..shm.lane import OWN, Producer, Source
 from ..shm.layout import LINE_NBYTES, round_up
-from ..shm.lease import Lease, lease_of
-from ..shm.slab import METADATA_NBYTES, Block, Pool, loaned_block
-from ..shm.tensor import extent, pack_tensor, unpack_tensor
-from .message import INLINE_AT, INLINE_NBYTES, Flag, Header, pack_header
+from ..shm.lease import Lease, LeasedArray
+from ..shm.slab import METADATA_NBYTES, Block, LoanBase, Pool
+from ..shm.tensor import Description, describe, description_of, inline_array, pack_tensor, unpack_tensor
+from .message import INLINE_NBYTES, Flag, Header, write_record
 
 TENSOR_CODE = 1
 # A tensor up to this size travels in the metadata; with its description it just fits a record.
 _INLINE_TENSOR_NBYTES = 96
 _DEEPEST = 64
+_LONGEST_NAME = 255
+_SCALARS = frozenset((type(None), bool, int, float, str, bytes))
+_pack_plain = msgpack.Packer().pack
 
 
 class _OutsideBlock(Exception):
@@ -40,12 +44,71 @@ class Parcel:
 
     __slots__ = ("_array", "_held", "at", "flags", "holder", "metadata")
 
+    metadata: bytes
+
     def __init__(self, value: object, pool: Pool, *, is_fields: bool = False) -> None:
         self.flags = Flag.FIELDS if is_fields else 0
         self.holder: Block | Lease | None = None
         self.at = 0
         self._array: NDArray[Any] | None = None  # keeps a loan from being freed while the parcel waits
         self._held: Block | None = None
+        if not (self._pack_scalar(value) or self._pack_sole(value, pool)):
+            self._pack_any(value, pool)
+
+    # -- most messages: a number, or one array -----------------------------------------------------------------------
+
+    def _pack_scalar(self, value: object) -> bool:
+        """Packs a value that holds no other, if it is such and finds room in the record."""
+        if type(value) not in _SCALARS:
+            return False
+        try:
+            self.metadata = _pack_plain(value)
+        except (OverflowError, ValueError):
+            return False  # an int of over 64 bits, say: whoever packs anything says so
+        return len(self.metadata) <= INLINE_NBYTES
+
+    def _pack_sole(self, value: object, pool: Pool) -> bool:
+        """Packs one array, bare or as the only field, without msgpack; if it is one."""
+        name = None
+        if type(value) is dict and len(value) == 1 and self.flags:
+            ((name, value),) = value.items()
+        if type(value) is not np.ndarray:
+            return False
+        dtype, shape, nbytes = value.dtype, value.shape, value.nbytes
+        if nbytes <= _INLINE_TENSOR_NBYTES:
+            head = describe_sole(name, dtype, shape, None, 0, nbytes)
+            self.metadata = head + value.tobytes()
+        else:
+            holder = holder_of(value)
+            if holder is None:
+                head = self.metadata = describe_sole(name, dtype, shape, None, 0, None)
+            else:
+                strides = None if value.flags.c_contiguous else value.strides
+                head = describe_sole(name, dtype, shape, strides, _offset_in(value, holder), None)
+                self.metadata = head
+        if len(self.metadata) > INLINE_NBYTES:
+            return False
+        if nbytes > _INLINE_TENSOR_NBYTES:
+            if holder is None:
+                self._copy_in(value, pool.take(nbytes))
+            else:
+                self.holder, self._array = holder, value
+                if type(holder) is Block:
+                    _freeze(value)
+            self.flags |= Flag.BLOCK
+        self.flags |= Flag.ARRAY
+        self.at = len(head)
+        return True
+
+    def _copy_in(self, array: NDArray[Any], block: Block) -> None:
+        block.views = 1
+        self.holder = self._held = block
+        slab = block.slab
+        np.ndarray(array.shape, array.dtype, slab.mapping, slab.offset(block.index))[...] = array
+
+    # -- all others --------------------------------------------------------------------------------------------------
+
+    def _pack_any(self, value: object, pool: Pool) -> None:
         try:
             self.metadata, copies = self._pack(value, by_reference=True)
             self._check_metadata_room()
@@ -64,7 +127,7 @@ class Parcel:
                 return plain(obj)
             if isinstance(obj, np.ma.MaskedArray):
                 raise MessageError("a masked array would lose its mask; send .filled(), or data and mask")
-            holder = (loaned_block(obj) or lease_of(obj)) if by_reference else None
+            holder = holder_of(obj) if by_reference else None
             if holder is not None:
                 if (self.holder is not None and self.holder is not holder) or copies:
                     raise _OutsideBlock
@@ -116,7 +179,7 @@ class Parcel:
         self.flags |= Flag.IN_BLOCK
 
     def _fill(self, block: Block, copies: list[tuple[NDArray[Any], int]], end: int, *, outside: bool) -> None:
-        block.viewed = True
+        block.views = 1
         self.holder = self._held = block
         room = block.bytes()
         for array, at in copies:
@@ -124,12 +187,13 @@ class Parcel:
         if outside:
             self._append(block, end)
 
+    # -- on the road -------------------------------------------------------------------------------------------------
+
     def close(self) -> None:
         """Lets go of the block; leases of it live on."""
         if self._held is not None:
-            self._held.viewed = False
-            self._held.pool.reclaim(self._held)
-            self._held = None
+            held, self._held = self._held, None
+            held.unviewed()
         self.holder = self._array = None
 
     def __del__(self) -> None:
@@ -147,49 +211,44 @@ class Parcel:
 
         `head` holds the header's numbers from `source` to `cause_sequence`.
         """
-        offset, buffer = producer.slot(), producer.segment.bytes
-        holder = self.holder
-        row = slab = block = generation = 0
-        if isinstance(holder, Block):
-            slab, block, generation = holder.slab.identifier, holder.index, holder.generation
-            holder.lends += 1
-            row = producer.lend(slab, block, holder)
-        elif holder is not None:
-            slab, block, generation = holder.slab.identifier, holder.block, holder.generation
-            row = producer.lend(slab, block, holder, holder.source)
+        holder, metadata = self.holder, self.metadata
         flags |= self.flags
-        pack_header(buffer, offset, kind, flags, *head, len(self.metadata), row, slab, block, generation, self.at)
-        if not flags & Flag.IN_BLOCK:
-            start = offset + INLINE_AT
-            buffer[start : start + len(self.metadata)] = self.metadata
+        row = slab = block = generation = 0
+        if holder is not None:
+            slab, generation = holder.slab.identifier, holder.generation
+            if isinstance(holder, Block):
+                block = holder.index
+                holder.lends += 1
+                row = producer.lend(slab, block, holder)
+            else:
+                block = holder.block
+                row = producer.lend(slab, block, holder, holder.source)
+        inline = b"" if flags & Flag.IN_BLOCK else metadata
+        where = row, slab, block, generation, self.at
+        write_record(producer.segment.bytes, producer.slot(), kind, flags, *head, len(metadata), *where, inline)
         producer.publish()
 
 
-def open_parcel(header: Header, record: memoryview, lease: Lease | None) -> Any:
+def open_parcel(header: Header, lease: Lease | None) -> Any:
     """The value of a record: tensors are read-only arrays under the lease.
 
     Raises MessageError if the bytes are no message of ours.
     """
+    if header.flags & Flag.ARRAY:
+        return _open_sole(header, lease)
 
     def place(code: int, packed: bytes) -> Any:
         if code != TENSOR_CODE:
             raise MessageError(f"a message holds an extension of unknown code {code}")
-        tensor = unpack_tensor(packed)
-        if tensor.inline is not None:
-            return np.frombuffer(tensor.inline, tensor.dtype).reshape(tensor.shape)
-        if lease is None:
-            raise MessageError("a message describes a tensor in a block, but refers to none")
-        low, high = extent(tensor.shape, tensor.strides, tensor.dtype.itemsize)
-        if tensor.at + low < 0 or tensor.at + high > lease.slab.block_nbytes:
-            raise MessageError(f"a tensor of shape {tensor.shape} at {tensor.at} does not lie in its block")
-        return lease.array(tensor.at, tensor.shape, tensor.dtype, tensor.strides)
+        tensor, data = unpack_tensor(packed)
+        return _array(tensor, lease) if tensor.inline_nbytes is None else inline_array(tensor, data)
 
     if header.flags & Flag.IN_BLOCK:
         if lease is None or header.at + header.nbytes > lease.slab.block_nbytes:
             raise MessageError("a message's metadata does not lie in its block")
-        packed = lease.bytes()[header.at : header.at + header.nbytes]
+        packed: bytes | memoryview = lease.bytes()[header.at : header.at + header.nbytes]
     else:
-        packed = record[INLINE_AT : INLINE_AT + header.nbytes]
+        packed = header.inline[: header.nbytes]
     try:
         return msgpack.unpackb(packed, ext_hook=place)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -198,14 +257,82 @@ def open_parcel(header: Header, record: memoryview, lease: Lease | None) -> Any:
         raise MessageError(f"a message cannot be unpacked: {error}") from None
 
 
+def _open_sole(header: Header, lease: Lease | None) -> Any:
+    """The value of a message that is one array."""
+    at, inline = header.at, header.inline
+    name, tensor = sole_described(inline[:at])
+    if (name is None) == bool(header.flags & Flag.FIELDS):
+        raise MessageError("a message that is one array says of which field it is, or is no message of fields")
+    if tensor.inline_nbytes is None:
+        array = _array(tensor, lease)
+    else:
+        data = inline[at : header.nbytes]
+        if len(data) != tensor.inline_nbytes:
+            raise MessageError(f"a tensor of {tensor.inline_nbytes} bytes came with {len(data)}")
+        array = inline_array(tensor, data)
+    return array if name is None else {name: array}
+
+
+def _array(tensor: Description, lease: Lease | None) -> NDArray[Any]:
+    if lease is None:
+        raise MessageError("a message describes a tensor in a block, but refers to none")
+    if tensor.low < 0 or tensor.high > lease.slab.block_nbytes:
+        raise MessageError(f"a tensor of shape {tensor.shape} at {tensor.at} does not lie in its block")
+    try:
+        return lease.array(tensor.at, tensor.shape, tensor.dtype, tensor.strides)
+    except (ValueError, TypeError) as error:
+        raise MessageError(f"a tensor of shape {tensor.shape} cannot be: {error}") from None
+
+
+@lru_cache(maxsize=1024)
+def describe_sole(
+    name: str | None,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    at: int,
+    inline_nbytes: int | None,
+) -> bytes:
+    """The metadata of a message that is one array: its field's name behind its length plus 1 (0: it has none), and what
+    `describe` says. Raises MessageError for what cannot be sent.
+    """
+    field = b"" if name is None else name.encode()
+    length = 0 if name is None else len(field) + 1
+    if length > _LONGEST_NAME:
+        return bytes(INLINE_NBYTES + 1)  # such a name does not fit a record: it goes the common way
+    return bytes((length,)) + field + describe(dtype, shape, strides, at, inline_nbytes)
+
+
+@lru_cache(maxsize=1024)
+def sole_described(packed: bytes) -> tuple[str | None, Description]:
+    """The inverse of `describe_sole`. Raises MessageError for bytes that it cannot have made."""
+    length = packed[0] if packed else 0
+    try:
+        name = packed[1:length].decode() if length else None
+    except UnicodeDecodeError as error:
+        raise MessageError(f"the name of a field is damaged: {error}") from None
+    return name, description_of(packed[max(1, length) :])
+
+
 def source_of(header: Header, lane: int, sequence: int) -> Source:
     """The lease that a record gives its reader."""
     return Source(lane, header.row, sequence + 1) if header.flags & Flag.BLOCK else OWN
 
 
+def holder_of(array: NDArray[Any]) -> Block | Lease | None:
+    """The block that an array lies in, if it is a loan, or the lease that it was received under; or a view of such."""
+    base: Any = array.base
+    while type(base) is np.ndarray:
+        base = base.base
+    if type(base) is LoanBase:
+        return base.block
+    while isinstance(base, np.ndarray) and type(base) is not LeasedArray:  # a view of a subclass
+        base = base.base
+    return base.lease if type(base) is LeasedArray else base.block if type(base) is LoanBase else None
+
+
 def _offset_in(array: NDArray[Any], holder: Block | Lease) -> int:
-    start = holder.address() if isinstance(holder, Block) else holder.slab.segment.address + holder.offset
-    return int(array.__array_interface__["data"][0]) - start
+    return int(array.__array_interface__["data"][0]) - holder.address()
 
 
 def _freeze(array: NDArray[Any]) -> None:

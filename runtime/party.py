@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..shm.lane import OUTCOMES
 from ..shm.segment import Segment
 from .channel import Channel
 
@@ -36,10 +37,11 @@ class Party:
 
 @dataclass
 class Line:
-    """One lane, and its two ends."""
+    """One lane, and its two ends. Its segments are held, not mapped: a mapping holds a descriptor of its own."""
 
     number: int
     segment: Segment
+    returns: Segment
     producer: Party
     consumer: Party
     purpose: str
@@ -48,11 +50,21 @@ class Line:
     edge: int = -1
 
     def waiting(self) -> int:
-        placed, words = self.segment.placed, self.segment.words
-        return int(words[placed.word("head")] - words[placed.word("tail")])
+        tail = self.returns.load("tail")  # first: the head never falls behind a tail that was seen before it
+        return self.segment.load("head") - tail
 
     def published(self) -> int:
-        return int(self.segment.words[self.segment.placed.word("head")])
+        return self.segment.load("head")
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the lane: what became of its messages, the most that waited at once."""
+        outcomes = {name: self.segment.load(name) for name in OUTCOMES}
+        readings = {name: self.returns.load(name) for name in ("high_water", "refused")}
+        return {"published": self.published(), "waiting": self.waiting(), **outcomes, **readings}
+
+    def close(self) -> None:
+        self.segment.close()
+        self.returns.close()
 
 
 @dataclass

@@ -15,7 +15,7 @@ import msgpack
 from ..shm.bell import BELL, new_doorbell
 from ..shm.errors import OutOfMemory, SlabwireError
 from ..shm.inflight import INFLIGHT
-from ..shm.lane import LANE
+from ..shm.lane import LANE, RETURNS
 from ..shm.layout import LINE_NBYTES, Layout
 from ..shm.segment import Segment
 from ..shm.slab import SLAB
@@ -89,7 +89,10 @@ class Switchboard:
         held = self._most_in_flight(target) if purpose != "reply" else 0
         leases = max(64, 2 * capacity, capacity + held)
         segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=leases)
-        line = Line(self._last_number, segment, producer, consumer, purpose, source, target, edge)
+        returns = Segment.create(RETURNS, f"returns of lane {source} -> {target}", leases=leases)
+        for each in (segment, returns):
+            each.unmap()
+        line = Line(self._last_number, segment, returns, producer, consumer, purpose, source, target, edge)
         self.lines[line.number] = line
         return line
 
@@ -108,7 +111,7 @@ class Switchboard:
         slabs = [each for each in self.slabs.values() if each.owner is party]
         for line in lanes:
             del self.lines[line.number]
-            line.segment.close()
+            line.close()
         for slab in slabs:
             del self.slabs[slab.number]
             slab.segment.close()
@@ -186,7 +189,13 @@ class Switchboard:
                 party.given.add(far.number)
                 yield self._bell_offer(party, far)
             label = {"what": "lane", "lane": line.number, "role": role, "peer": far.number, "purpose": line.purpose}
-            yield {**label, "source": line.source, "target": line.target, "edge": line.edge}, [line.segment.fd]
+            yield (
+                {**label, "source": line.source, "target": line.target, "edge": line.edge},
+                [
+                    line.segment.fd,
+                    line.returns.fd,
+                ],
+            )
 
     def _bell_offer(self, party: Party, other: Party) -> tuple[dict[str, Any], list[int]]:
         party.given.add(other.number)
@@ -326,7 +335,9 @@ class Switchboard:
             for instance, table in party.tables.items():
                 yield f"in-flight table of {instance}", INFLIGHT, table
         for line in self.lines.values():
-            yield f"lane {line.number}: {line.source} -> {line.target} ({line.purpose})", LANE, line.segment
+            purpose = f"lane {line.number}: {line.source} -> {line.target} ({line.purpose})"
+            yield purpose, LANE, line.segment
+            yield f"returns of {purpose}", RETURNS, line.returns
         for slab in self.slabs.values():
             yield f"slab {slab.number} of {slab.owner.name}", SLAB, slab.segment
 

@@ -29,7 +29,7 @@ BELL = Layout(
         ),
     ),
 )
-_WAITING_FOR = BELL.place().word("waiting_for")
+WAITING_FOR = BELL.place().word("waiting_for")
 
 # A wait this short is cheaper spun than slept: the kernel's wake-up costs 26 to 90 µs.
 LONGEST_SPIN_NS = 150_000
@@ -41,20 +41,22 @@ UNFENCED_PARK_S = 0.002
 
 
 class Ringer:
-    """A peer's side of somebody's bell. Any thread may ring."""
+    """A peer's side of somebody's bell. Any thread may ring.
 
-    __slots__ = ("_doorbell", "_waiting_for", "_words", "segment")
+    `words[WAITING_FOR]` says what its owner is parked for: who sends often looks there before it calls `ring_always`.
+    """
+
+    __slots__ = ("_doorbell", "segment", "words")
 
     def __init__(self, segment: Segment, fd: int) -> None:
         self.segment = segment
-        self._words = segment.words
-        self._waiting_for = _WAITING_FOR  # here, since leases end also when modules have been taken down
+        self.words = segment.words
         self._doorbell: _Doorbell | None = _Doorbell(fd)
         fence.register()  # the parked side's barrier reaches registered processes only
 
     def ring(self, news: int) -> None:
         """Wakes the owner if it is parked for such news. Call it after the store that it shall see."""
-        if self._words[self._waiting_for] & news:  # pairs with: Bell.park
+        if self.words[WAITING_FOR] & news:  # pairs with: Bell.park
             self.ring_always()
 
     def ring_always(self) -> None:
@@ -101,7 +103,7 @@ class Bell:
         self.segment = segment
         self.fd = fd
         self._words = segment.words
-        self._words[_WAITING_FOR] = 0  # a predecessor may have died parked
+        self._words[WAITING_FOR] = 0  # a predecessor may have died parked
         self._may_spin = may_spin
         self._paying = 0.5
         self.spins = self.parks = self.wakes = 0
@@ -121,12 +123,12 @@ class Bell:
         Returns how long it may sleep at most, in seconds: None for as long as it likes.
         """
         self.parks += 1
-        self._words[_WAITING_FOR] = reasons  # pairs with: Ringer.ring
+        self._words[WAITING_FOR] = reasons  # pairs with: Ringer.ring
         return None if fence.full_barrier() else UNFENCED_PARK_S
 
     def unpark(self) -> None:
         """Takes the announcement back and silences the bell."""
-        self._words[_WAITING_FOR] = 0
+        self._words[WAITING_FOR] = 0
         try:
             os.eventfd_read(self.fd)
             self.wakes += 1

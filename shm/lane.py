@@ -1,9 +1,10 @@
 """The ring of records that carries one edge between two processes, and the table of what it has lent.
 
-One producer, one consumer, each writing only its own lines. A record is written first and published by one store of the
-head; it is given back by one store of the tail. A record may lend a block: the producer notes the loan in a row of
-`lent`, the consumer ends it by storing the loan's generation into the same row of `released`. The generation of a loan
-is the sequence number of its record plus one, so both tables need no counter of their own and a store is idempotent.
+One producer, one consumer, each with a segment of its own that the other maps read-only. A record is written first and
+published by one store of the head; it is given back by one store of the tail. A record may lend a block: the producer
+notes the loan in a row of `lent`, the consumer ends it by storing the loan's generation into the same row of
+`released`. The generation of a loan is the sequence number of its record plus one, so both tables need no counter of
+their own and a store is idempotent.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import struct
 from typing import NamedTuple, Protocol
 
 from . import fence
-from .bell import BLOCKS, RECORDS, ROOM, Ringer
-from .errors import CorruptLane
+from .bell import BLOCKS, RECORDS, ROOM, WAITING_FOR, Ringer
+from .errors import CorruptLane, LayoutError
 from .layout import WORD_NBYTES, Group, Layout, Word
 from .segment import Segment
 
 RECORD_NBYTES = 256
 # Streams that one lane can carry at a time, each with a count of what its reader has read.
 STREAM_SLOTS = 128
+# What becomes of messages that find the lane full, and for how long they waited; counted by whoever sends.
+OUTCOMES = ("blocked", "blocked_ns", "rejected", "dropped_newest", "dropped_oldest", "expired")
 _LOW_HALF = (1 << 32) - 1
 # 2^32 divided by the golden ratio: multiplied by it, numbers that lie close together come to lie far apart (Knuth).
 _SPREAD = 0x9E3779B1
@@ -35,9 +38,9 @@ LANE = Layout(
         (Word("head", "records published so far", "consumer", pairs_with="waiting_for of the consumer's bell"),),
     ),
     Group(
-        "consumer",
-        "consumer",
-        (Word("tail", "records given back so far", "producer", pairs_with="waiting_for of the producer's bell"),),
+        "outcomes",
+        "producer",
+        tuple(Word(each, each.replace("_", " ") + " since the lane was made", "supervisor") for each in OUTCOMES),
     ),
     Group(
         "lent_rows",
@@ -51,6 +54,29 @@ LANE = Layout(
             ),
         ),
         rows="leases",
+    ),
+    Group(
+        "ring",
+        "producer",
+        (Word("record", "one record; published by head", "consumer", nbytes=RECORD_NBYTES, pairs_with="head"),),
+        rows="capacity",
+        aligned=128,
+    ),
+)
+RETURNS = Layout(
+    "returns",
+    Group(
+        "consumer",
+        "consumer",
+        (Word("tail", "records given back so far", "producer", pairs_with="waiting_for of the producer's bell"),),
+    ),
+    Group(
+        "readings",
+        "consumer",
+        (
+            Word("high_water", "most records that were found waiting at once", "supervisor"),
+            Word("refused", "records and messages that no correct peer can have written", "supervisor"),
+        ),
     ),
     Group(
         "released_rows",
@@ -77,13 +103,6 @@ LANE = Layout(
             ),
         ),
         rows=STREAM_SLOTS,
-    ),
-    Group(
-        "ring",
-        "producer",
-        (Word("record", "one record; published by head", "consumer", nbytes=RECORD_NBYTES, pairs_with="head"),),
-        rows="capacity",
-        aligned=128,
     ),
 )
 
@@ -116,24 +135,26 @@ OWN = Source()
 
 
 class Producer:
-    """The writing end of a lane. One thread.
+    """The writing end of a lane: `segment` is its own, `returns` the consumer's. One thread.
 
-    `unfinished` are the loans of a predecessor that have not ended; whoever takes over adopts each of them.
+    `unfinished` are the loans of a predecessor that have not ended; whoever takes over adopts each of them. Raises
+    LayoutError where the two segments are not of one lane, CorruptLane for a tail that cannot be right.
     """
 
-    def __init__(self, segment: Segment, consumer: Ringer) -> None:
+    def __init__(self, segment: Segment, returns: Segment, consumer: Ringer) -> None:
         self.segment = segment
+        self.returns = returns
         self.consumer = consumer
-        self._words = segment.words
+        self.capacity, self.leases = _parameters(segment, returns)
+        self._words, self._theirs = segment.words, returns.words
         self._bytes = segment.bytes
-        placed = segment.placed
-        self._head_word, self._tail_word = placed.word("head"), placed.word("tail")
-        self._lent, self._released = placed["lent"], placed.word("released")
-        self._read = placed.word("read")
-        self._ring = placed["record"]
-        self.capacity, self.leases = _parameters(segment)
+        self._head_word, self._tail_word = segment.placed.word("head"), returns.placed.word("tail")
+        self._lent, self._released = segment.placed["lent"], returns.placed.word("released")
+        self._read = returns.placed.word("read")
+        self._outcomes = segment.placed.word(OUTCOMES[0])
+        self._ring = segment.placed["record"]
         self.head = self._words[self._head_word]
-        self._tail = _checked_tail(self._words[self._tail_word], self.head, self.capacity)
+        self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
         self.holders: dict[int, tuple[int, Holder]] = {}
         self.unfinished = self._find_unfinished()
         taken = {each.row for each in self.unfinished}
@@ -142,28 +163,33 @@ class Producer:
     @property
     def waiting(self) -> int:
         """Records that the consumer has not given back."""
-        return int(self.head - self._words[self._tail_word])
+        return int(self.head - self._theirs[self._tail_word])
 
     def room(self, wanted: int = 1) -> int:
         """How many records may be published now. Reads the tail only when less than `wanted` seem to have room."""
-        if self.capacity - (self.head - self._tail) < wanted:
-            self._tail = _checked_tail(self._words[self._tail_word], self.head, self.capacity)
-        return self.capacity - (self.head - self._tail)
+        room = self.capacity - self.head + self._tail
+        if room < wanted:
+            self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
+            room = self.capacity - self.head + self._tail
+        return room
 
-    def slot(self) -> int:
-        """Byte offset in `segment.bytes` of the next record; only while there is room."""
-        return self._ring + (self.head % self.capacity) * RECORD_NBYTES
+    def slot(self, ahead: int = 0) -> int:
+        """Byte offset in `segment.bytes` of the next record, or of one behind it; only while there is room."""
+        return self._ring + (self.head + ahead) % self.capacity * RECORD_NBYTES
 
     def can_lend(self) -> bool:
         """Whether a row is free for one more loan."""
         return bool(self._free_rows) or self.reap() > 0
 
-    def lend(self, slab: int, block: int, holder: Holder, source: Source = OWN) -> int:
+    def lend(self, slab: int, block: int, holder: Holder, source: Source | None = None) -> int:
         """Notes a loan for the record that is published next; returns its row. Only if `can_lend`."""
         row = self._free_rows.pop()
         generation = self.head + 1
         start = self._lent + row * _LENT_NBYTES
-        _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, *source)
+        if source is None:
+            _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, 0, 0, 0)
+        else:
+            _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, *source)
         # One store, and after the rest: a successor never sees half of it (struct writes byte by byte).
         self._words[start // WORD_NBYTES] = generation
         self.holders[row] = (generation, holder)
@@ -173,17 +199,20 @@ class Producer:
         """Takes over a predecessor's loan."""
         self.holders[lent.row] = (lent.generation, holder)
 
-    def publish(self) -> None:
-        """Makes the record written at `slot()` visible."""
+    def publish(self, records: int = 1) -> None:
+        """Makes the record written at `slot()` visible, or several from there on."""
         if not fence.KEEPS_ORDER:
             fence.full_barrier()
-        self.head += 1
-        self._words[self._head_word] = self.head  # pairs with: Consumer.available
-        self.consumer.ring(RECORDS)
+        self.head = head = self.head + records
+        self._words[self._head_word] = head  # pairs with: Consumer.available
+        if self.consumer.words[WAITING_FOR] & RECORDS:  # pairs with: Bell.park
+            self.consumer.ring_always()
 
     def reap(self) -> int:
         """Gives back to their holders all loans that have ended; returns how many."""
-        words, first = self._words, self._released
+        if not self.holders:
+            return 0
+        words, first = self._theirs, self._released
         ended = [row for row, (generation, _) in self.holders.items() if words[first + row] >= generation]
         for row in ended:
             _, holder = self.holders.pop(row)
@@ -197,12 +226,19 @@ class Producer:
             holder.returned()
         self.holders.clear()
 
+    def count(self, outcome: str, by: int = 1) -> None:
+        """Counts what became of a message that found no room; `outcome` is one of OUTCOMES."""
+        self._words[self._outcomes + OUTCOMES.index(outcome)] += by
+
     def stats(self) -> dict[str, int]:
-        return {"published": self.head, "waiting": self.waiting, "capacity": self.capacity, "lent": len(self.holders)}
+        """Counters of this lane since it was made, also those of predecessors."""
+        outcomes = {name: self._words[self._outcomes + index] for index, name in enumerate(OUTCOMES)}
+        now = {"published": self.head, "waiting": self.waiting, "capacity": self.capacity, "lent": len(self.holders)}
+        return {**now, **outcomes}
 
     def items_read(self, stream: int) -> int:
         """How many items of a stream its reader has read; 0 if it has not begun."""
-        word = self._words[self._read + stream % STREAM_SLOTS]  # pairs with: Consumer.note_read
+        word = self._theirs[self._read + stream % STREAM_SLOTS]  # pairs with: Consumer.note_read
         return word & _LOW_HALF if word >> 32 == _tag_of(stream) else 0
 
     def record(self, sequence: int) -> memoryview:
@@ -217,30 +253,35 @@ class Producer:
             if generation > self.head:
                 # It died before the record was published. Another record will have this number: forget the loan.
                 self._words[(self._lent + row * _LENT_NBYTES) // WORD_NBYTES] = 0
-            elif self._words[self._released + row] < generation:
+            elif self._theirs[self._released + row] < generation:
                 found.append(Lent(row, generation, slab, block, Source(*source)))
         return found
 
 
 class Consumer:
-    """The reading end of a lane. One thread, except for `release`, which any thread may call.
+    """The reading end of a lane: `segment` is the producer's, `returns` its own. One thread, except for `release`,
+    which any thread may call.
 
     `cursor` is the sequence number of the record that is read next; what lies between the tail and it is being handled.
+    Raises LayoutError where the two segments are not of one lane, CorruptLane for a head that cannot be right.
     """
 
-    def __init__(self, lane: int, segment: Segment, producer: Ringer) -> None:
+    def __init__(self, lane: int, segment: Segment, returns: Segment, producer: Ringer) -> None:
         self.lane = lane
         self.segment = segment
+        self.returns = returns
         self.producer = producer
+        self._waiting_for = WAITING_FOR  # here, since leases end also when modules have been taken down
         self.keeps: object = None  # lives as long as this end, and as long as any lease of this lane
-        self._words = segment.words
+        self.capacity, self.leases = _parameters(segment, returns)
+        self._words, self._theirs = returns.words, segment.words
         self._bytes = segment.bytes
-        placed = segment.placed
-        self._head_word, self._tail_word = placed.word("head"), placed.word("tail")
-        self._released = placed.word("released")
-        self._read = placed.word("read")
-        self._ring = placed["record"]
-        self.capacity, self.leases = _parameters(segment)
+        self._head_word, self._tail_word = segment.placed.word("head"), returns.placed.word("tail")
+        self._released = returns.placed.word("released")
+        self._read = returns.placed.word("read")
+        self._high_water, self._refused = (returns.placed.word(each) for each in ("high_water", "refused"))
+        self._ring = segment.placed["record"]
+        self.high_water = self._words[self._high_water]
         self.tail = self.cursor = self._words[self._tail_word]
         self.head = self.tail
         self.available()
@@ -251,49 +292,58 @@ class Consumer:
         Raises CorruptLane if the producer's index cannot be right.
         """
         if self.cursor == self.head:
-            head = self._words[self._head_word]  # pairs with: Producer.publish
-            if not self.tail <= head <= self.tail + self.capacity:
-                raise CorruptLane(f"lane {self.lane}: head {head} with tail {self.tail} and {self.capacity} records")
-            self.head = head
+            head = self._theirs[self._head_word]  # pairs with: Producer.publish
+            if head != self.head:
+                self._take_note(head)
         return self.head - self.cursor
+
+    def _take_note(self, head: int) -> None:
+        depth = head - self.tail
+        if not 0 <= depth <= self.capacity or head < self.cursor:
+            raise CorruptLane(f"lane {self.lane}: head {head} with tail {self.tail} and {self.capacity} records")
+        self.head = head
+        if depth > self.high_water:
+            self.high_water = self._words[self._high_water] = depth
 
     def look(self) -> int:
         """The number of the record that is published next: reads the producer's head at once. Raises CorruptLane."""
-        cursor, self.cursor = self.cursor, self.head
-        try:
-            self.available()
-        finally:
-            self.cursor = cursor
+        self._take_note(self._theirs[self._head_word])
         return self.head
 
     def waiting(self) -> int:
         """All records not given back, also those that arrived since `available` last looked."""
-        return int(self._words[self._head_word] - self.tail)
+        return int(self._theirs[self._head_word] - self.tail)
 
     def stats(self) -> dict[str, int]:
-        return {"taken": self.tail, "waiting": self.waiting(), "capacity": self.capacity}
+        """Counters of this lane since it was made, also those of predecessors."""
+        now = {"taken": self.tail, "waiting": self.waiting(), "capacity": self.capacity}
+        return {**now, "high_water": self.high_water, "refused": self._words[self._refused]}
+
+    def refuse(self) -> None:
+        """Counts a record, or a message in one, that no correct peer can have written."""
+        self._words[self._refused] += 1
 
     def offset(self) -> int:
         """Byte offset in `segment.bytes` of the record at the cursor."""
-        return self.offset_of(self.cursor)
+        return self._ring + self.cursor % self.capacity * RECORD_NBYTES
 
     def offset_of(self, sequence: int) -> int:
         """Byte offset of a record that has not been given back."""
-        return self._ring + (sequence % self.capacity) * RECORD_NBYTES
+        return self._ring + sequence % self.capacity * RECORD_NBYTES
 
     def record(self, sequence: int) -> memoryview:
         """A record that has not been given back."""
         start = self.offset_of(sequence)
         return self._bytes[start : start + RECORD_NBYTES]
 
-    def commit(self) -> None:
-        """Gives back the record at the cursor; it will never be read again."""
+    def commit(self, records: int = 1) -> None:
+        """Gives back the record at the cursor, or several from there on; they will never be read again."""
         if not fence.KEEPS_ORDER:
             fence.full_barrier()
-        self.cursor += 1
-        self.tail = self.cursor
-        self._words[self._tail_word] = self.tail  # pairs with: Producer.room
-        self.producer.ring(ROOM)
+        self.tail = self.cursor = tail = self.cursor + records
+        self._words[self._tail_word] = tail  # pairs with: Producer.room
+        if self.producer.words[WAITING_FOR] & ROOM:  # pairs with: Bell.park
+            self.producer.ring_always()
 
     def note_read(self, stream: int, items: int) -> None:
         """Tells how many items of a stream have been read in all. Any thread, one at a time for each stream."""
@@ -308,7 +358,8 @@ class Consumer:
         words, at = self._words, self._released + row
         if words[at] < generation:  # said again later, it must not take back the end of the row's next loan
             words[at] = generation  # pairs with: Producer.reap
-            self.producer.ring(BLOCKS)
+            if self.producer.words[self._waiting_for] & BLOCKS:  # pairs with: Bell.park
+                self.producer.ring_always()
 
     def release_all_but(self, rows: set[int]) -> None:
         """Ends every loan that a predecessor held, but for those in `rows`, which are still needed.
@@ -322,9 +373,12 @@ class Consumer:
         self.producer.ring(BLOCKS)
 
 
-def _parameters(segment: Segment) -> tuple[int, int]:
-    rows = {each.word.name: each.rows for each in segment.placed.places}
-    return rows["record"], rows["released"]
+def _parameters(segment: Segment, returns: Segment) -> tuple[int, int]:
+    """Capacity and rows for loans."""
+    leases = returns.placed.rows("released")
+    if segment.placed.rows("lent") != leases:
+        raise LayoutError(f"a lane with {segment.placed.rows('lent')} rows for loans, and returns with {leases}")
+    return segment.placed.rows("record"), leases
 
 
 def _checked_tail(tail: int, head: int, capacity: int) -> int:

@@ -80,6 +80,7 @@ class Placed:
         self.places = places
         self.nbytes = nbytes
         self._offsets = {each.word.name: each.offset for each in places}
+        self._rows = {each.word.name: each.rows for each in places}
 
     def __getitem__(self, name: str) -> int:
         return self._offsets[name]
@@ -87,6 +88,10 @@ class Placed:
     def word(self, name: str) -> int:
         """The index of word `name` (of row 0) in a memoryview of 8-byte words."""
         return self._offsets[name] // WORD_NBYTES
+
+    def rows(self, name: str) -> int:
+        """How many rows of word `name` there are."""
+        return self._rows[name]
 
 
 class Layout:

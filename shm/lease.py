@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from .lane import Consumer, Source
 from .slab import Slab
-from .tensor import base_of, interface_of
+from .tensor import base_of
+
+_new_array = np.ndarray.__new__
 
 
 class Lease:
@@ -35,12 +37,15 @@ class Lease:
         self, at: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None
     ) -> NDArray[Any]:
         """A read-only array, `at` bytes into the block."""
-        address = self.slab.segment.address + self.offset + at
-        array = np.asarray(LeaseBase(self, interface_of(address, shape, dtype, strides=strides, writable=False)))
-        return array if array.dtype == dtype else array.view(dtype)
+        base = _new_array(LeasedArray, shape, dtype, self.slab.readable, self.offset + at, strides)
+        base.lease = self
+        return base.view(np.ndarray)
 
     def bytes(self) -> memoryview:
         return self.slab.block_bytes(self.block)
+
+    def address(self) -> int:
+        return self.slab.segment.address + self.offset
 
     def returned(self) -> None:
         """A forwarded block was released by its next reader: dropping this object ends the lease."""
@@ -48,21 +53,22 @@ class Lease:
     def __del__(self) -> None:
         source = getattr(self, "source", None)
         # A forked child has this object but not its memory.
-        if source is not None and self._consumer.segment.is_mapped:
-            self._consumer.release(source.row, source.generation)
+        if source is not None and self._consumer.returns.is_mapped:
+            self._consumer.release(source[1], source[2])
 
 
-class LeaseBase:
-    """The base of a received array; it holds the lease, and by it the mapping."""
+class LeasedArray(np.ndarray):
+    """The base of a received array, over the mapping itself; it holds the lease, and by it the mapping.
 
-    __slots__ = ("__array_interface__", "lease")
+    numpy keeps it as the base of all further views, since it is no plain ndarray. Half the price of an object with an
+    `__array_interface__`, which numpy has to parse.
+    """
 
-    def __init__(self, lease: Lease, interface: dict[str, Any]) -> None:
-        self.lease = lease
-        self.__array_interface__ = interface
+    __slots__ = ("lease",)
+    lease: Lease
 
 
 def lease_of(array: NDArray[Any]) -> Lease | None:
     """The lease that an array was received under, if it is such an array or a view of one."""
-    base = base_of(array)
-    return base.lease if isinstance(base, LeaseBase) else None
+    base = base_of(array, LeasedArray)
+    return base.lease if isinstance(base, LeasedArray) else None

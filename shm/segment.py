@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from .errors import LayoutError, OutOfMemory
-from .layout import HEADER, MOST_PARAMETERS, Layout, Placed
+from .layout import HEADER, MOST_PARAMETERS, WORD_NBYTES, Layout, Placed
 from .limits import memory_limits, require_memory
 
 # linux/mman.h; Python's module does not name it.
@@ -94,6 +94,15 @@ class Segment:
             if error.errno != errno.EINVAL:
                 raise _refused(f"segment {self.placed.layout.name}", nbytes, error) from None
 
+    def unmap(self) -> None:
+        """Lets go of the mapping and keeps the descriptor: for whoever only holds a segment, and looks by `load`."""
+        if "mapping" in self.__dict__:
+            del self.words, self.bytes, self.mapping
+
+    def load(self, name: str) -> int:
+        """The word `name` (of row 0), read by the descriptor: also where the segment is not mapped."""
+        return int.from_bytes(os.pread(self.fd, WORD_NBYTES, self.placed[name]), "little")
+
     def close_descriptor(self) -> None:
         """Gives the descriptor back; the mapping stays."""
         if self.fd >= 0:
@@ -103,8 +112,7 @@ class Segment:
     def close(self) -> None:
         """Lets go of descriptor and mapping. Memory is unmapped when the last array or lease over it is gone."""
         self.close_descriptor()
-        if "mapping" in self.__dict__:
-            del self.words, self.bytes, self.mapping
+        self.unmap()
 
 
 def _map(fd: int, nbytes: int, *, writable: bool) -> mmap.mmap:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,9 @@ class Slab:
             raise LayoutError(
                 f"slab {identifier}: {rows['payload']} lines cannot be cut into {self.blocks} equal blocks"
             )
+        self.mapping = segment.mapping
+        # What leases lie over; the owner may be lent its own block, when somebody sends it back.
+        self.readable = memoryview(segment.mapping).toreadonly() if segment.writable else segment.mapping
         self._words, self._bytes = segment.words, segment.bytes
         self._generation = segment.placed.word("generation")
         self._payload = segment.placed["payload"]
@@ -113,7 +118,7 @@ class Slab:
 class Block:
     """One block that is out: it comes back when its owner's own array and all leases of it are gone."""
 
-    __slots__ = ("generation", "has_metadata", "index", "lends", "pool", "slab", "viewed")
+    __slots__ = ("generation", "has_metadata", "index", "lends", "pool", "slab", "views")
 
     def __init__(self, pool: Pool, slab: Slab, index: int) -> None:
         self.pool = pool
@@ -121,13 +126,20 @@ class Block:
         self.index = index
         self.generation = 0
         self.lends = 0
-        self.viewed = False
+        self.views = 0  # arrays of its owner, and parcels that wait
         self.has_metadata = False  # of a message that may not have been read yet
 
     def returned(self) -> None:
         """One lease has ended."""
         self.lends -= 1
-        self.pool.reclaim(self)
+        if not (self.lends or self.views):
+            self.pool.reclaim(self)
+
+    def unviewed(self) -> None:
+        """One array of the owner, or one parcel, needs it no more."""
+        self.views -= 1
+        if not (self.lends or self.views):
+            self.pool.reclaim(self)
 
     def address(self) -> int:
         return self.slab.segment.address + self.slab.offset(self.index)
@@ -209,13 +221,17 @@ class Pool:
         self._takes_until_look -= 1
         if self._takes_until_look <= 0 or not self._free.get(size):
             self._takes_until_look = self.blocks_out // _BLOCKS_A_LOOK
-            self._reap()
-        self.collect()
+            if self.blocks_out:
+                self._reap()
+        if self.unviewed:
+            self.collect()
         free = self._free.get(size) or self._more(size)
         block = free.pop()
-        block.generation = block.slab.raise_generation(block.index)
+        slab = block.slab
+        block.generation = slab.raise_generation(block.index)
         block.has_metadata = False
-        self._note_out(block.slab)
+        self.blocks_out += 1
+        self.used_nbytes += slab.block_nbytes
         return block
 
     def _note_out(self, slab: Slab) -> None:
@@ -224,26 +240,27 @@ class Pool:
 
     def loan(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A writable array in a block of its own, uninitialised, aligned to 128 bytes."""
-        kind = readable_dtype(np.dtype(dtype))
-        nbytes = kind.itemsize
-        for length in shape:
-            nbytes *= length
-        block = self.take(nbytes + METADATA_NBYTES)
-        block.viewed = True
-        base = LoanBase(block, interface_of(block.address(), shape, kind, writable=True))
-        array = np.asarray(base)
-        return array if array.dtype == kind else array.view(kind)
+        return self.loan_many([(shape, dtype)])[0]
+
+    def loan_many(self, tensors: Sequence[tuple[tuple[int, ...], DTypeLike]]) -> list[NDArray[Any]]:
+        """Writable arrays of these shapes and dtypes, all in one block, each aligned to 128 bytes."""
+        kinds = [(shape, readable_dtype(np.dtype(dtype))) for shape, dtype in tensors]
+        starts = [0]
+        for shape, kind in kinds:
+            starts.append(round_up(starts[-1] + math.prod(shape) * kind.itemsize, LINE_NBYTES))
+        block = self.take(starts[-1] + METADATA_NBYTES)
+        address = block.address()
+        block.views = len(kinds)
+        return [_loaned(block, address + at, *each) for at, each in zip(starts, kinds, strict=False)]
 
     def collect(self) -> None:
         """Takes note of loaned arrays that have died."""
         while self.unviewed:
-            block = self.unviewed.popleft()
-            block.viewed = False
-            self.reclaim(block)
+            self.unviewed.popleft().unviewed()
 
     def reclaim(self, block: Block) -> None:
         """Frees a block if nothing needs it any more. Idempotent: a block that were free twice would be lent twice."""
-        if block.lends or block.viewed or not block.generation:
+        if block.lends or block.views or not block.generation:
             return
         block.generation = 0
         block.slab.raise_generation(block.index)
@@ -317,12 +334,18 @@ class Pool:
         self.unviewed.clear()
 
 
+@lru_cache(maxsize=1024)
 def size_class(nbytes: int) -> int:
     """The size of the blocks that serve `nbytes`: four classes to a doubling, so at most a quarter is wasted."""
     if nbytes <= SMALLEST_BLOCK_NBYTES:
         return SMALLEST_BLOCK_NBYTES
     step = 1 << max(0, (nbytes - 1).bit_length() - 3)
     return round_up(round_up(nbytes, step), LINE_NBYTES)
+
+
+def _loaned(block: Block, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    array = np.asarray(LoanBase(block, interface_of(address, shape, dtype, writable=True)))
+    return array if array.dtype == dtype else array.view(dtype)
 
 
 def loaned_block(array: NDArray[Any]) -> Block | None:

@@ -17,9 +17,11 @@ MOST_DIMENSIONS = 32  # numpy 1's limit; numpy 2 allows 64, which no tensor need
 
 
 class Description:
-    """A tensor as it stands in metadata: `at` is its offset in the block, unless its bytes follow inline."""
+    """A tensor as it stands in metadata: `at` is its offset in the block, unless `inline_nbytes` bytes of it follow the
+    description itself. It touches the bytes from `low` to `high` (exclusive) of the block.
+    """
 
-    __slots__ = ("at", "dtype", "inline", "shape", "strides")
+    __slots__ = ("at", "dtype", "high", "inline_nbytes", "low", "shape", "strides")
 
     def __init__(
         self,
@@ -27,49 +29,85 @@ class Description:
         shape: tuple[int, ...],
         strides: tuple[int, ...] | None,
         at: int,
-        inline: bytes | None,
+        inline_nbytes: int | None,
     ) -> None:
         self.dtype = dtype
         self.shape = shape
         self.strides = strides
         self.at = at
-        self.inline = inline
+        self.inline_nbytes = inline_nbytes
+        low, high = extent(shape, strides, dtype.itemsize)
+        self.low, self.high = at + low, at + high
 
 
-def pack_tensor(array: NDArray[Any], at: int, *, inline: bool = False) -> bytes:
-    """The description of an array that lies `at` bytes into its block, or (`inline`) with its bytes behind it."""
-    name = dtype_name(array.dtype)
-    if array.ndim > MOST_DIMENSIONS:
-        raise MessageError(f"an array has {array.ndim} dimensions; at most {MOST_DIMENSIONS} are sent")
-    strided = not inline and not array.flags.c_contiguous
-    flags = _INLINE * inline | _STRIDED * strided
-    numbers = (at, *array.shape, *(array.strides if strided else ()))
-    data = array.tobytes() if inline else b""
+@lru_cache(maxsize=1024)
+def describe(
+    dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...] | None, at: int, inline_nbytes: int | None
+) -> bytes:
+    """The description, as bytes, of a tensor that lies `at` bytes into its block, or (`inline_nbytes`) right behind.
+
+    `strides` are None for one that is contiguous. Raises MessageError for what cannot be sent.
+    """
+    name, dimensions = dtype_name(dtype), len(shape)
+    if dimensions > MOST_DIMENSIONS:
+        raise MessageError(f"an array has {dimensions} dimensions; at most {MOST_DIMENSIONS} are sent")
+    flags = _INLINE * (inline_nbytes is not None) | _STRIDED * (strides is not None)
+    numbers = (at, *shape, *(strides or ()))
     return (
-        _FIXED.pack(len(name), array.ndim, flags, len(data)) + name + struct.pack(f"<{len(numbers)}q", *numbers) + data
+        _FIXED.pack(len(name), dimensions, flags, inline_nbytes or 0)
+        + name
+        + struct.pack(f"<{len(numbers)}q", *numbers)
     )
 
 
-def unpack_tensor(packed: bytes) -> Description:
-    """The inverse of `pack_tensor`. Raises MessageError for bytes that it cannot have made."""
+@lru_cache(maxsize=1024)
+def description_of(packed: bytes) -> Description:
+    """The inverse of `describe`. Raises MessageError for bytes that it cannot have made."""
     try:
         name_nbytes, dimensions, flags, inline_nbytes = _FIXED.unpack_from(packed)
         dtype = dtype_named(packed[_FIXED.size : _FIXED.size + name_nbytes])
-        start = _FIXED.size + name_nbytes
         count = 1 + dimensions * (2 if flags & _STRIDED else 1)
-        at, *numbers = struct.unpack_from(f"<{count}q", packed, start)
+        at, *numbers = struct.unpack(f"<{count}q", packed[_FIXED.size + name_nbytes :])
     except MessageError:
         raise
     except (struct.error, TypeError, ValueError) as error:
         raise MessageError(f"the description of a tensor is damaged: {error}") from None
     shape = tuple(numbers[:dimensions])
     strides = tuple(numbers[dimensions:]) if flags & _STRIDED else None
-    inline = packed[start + 8 * count :] if flags & _INLINE else None
     if dimensions > MOST_DIMENSIONS or any(length < 0 for length in shape) or at < 0:
         raise MessageError(f"the description of a tensor is damaged: shape {shape} at {at}")
-    if inline is not None and len(inline) != inline_nbytes:
-        raise MessageError(f"a tensor of {inline_nbytes} bytes came with {len(inline)}")
-    return Description(dtype, shape, strides, at, inline)
+    found = Description(dtype, shape, strides, at, inline_nbytes if flags & _INLINE else None)
+    if flags & _INLINE and (strides is not None or found.high - found.low != inline_nbytes):
+        raise MessageError(f"the description of a tensor is damaged: shape {shape} in {inline_nbytes} bytes")
+    return found
+
+
+def pack_tensor(array: NDArray[Any], at: int, *, inline: bool = False) -> bytes:
+    """The description of an array that lies `at` bytes into its block, or (`inline`) with its bytes behind it."""
+    if inline:
+        data = array.tobytes()
+        return describe(array.dtype, array.shape, None, 0, len(data)) + data
+    return describe(array.dtype, array.shape, None if array.flags.c_contiguous else array.strides, at, None)
+
+
+def unpack_tensor(packed: bytes) -> tuple[Description, bytes]:
+    """The inverse of `pack_tensor`: the description, and what follows it. Raises MessageError for damaged bytes."""
+    if len(packed) < _FIXED.size:
+        raise MessageError(f"the description of a tensor is damaged: it has {len(packed)} bytes")
+    name_nbytes, dimensions, flags, _ = _FIXED.unpack_from(packed)
+    end = _FIXED.size + name_nbytes + 8 * (1 + dimensions * (2 if flags & _STRIDED else 1))
+    found, data = description_of(packed[:end]), packed[end:]
+    if len(data) != (found.inline_nbytes or 0):
+        raise MessageError(f"a tensor of {found.inline_nbytes or 0} bytes came with {len(data)}")
+    return found, data
+
+
+def inline_array(description: Description, data: bytes) -> NDArray[Any]:
+    """A read-only array of the bytes that came with a description. Raises MessageError for a shape that cannot be."""
+    try:
+        return np.ndarray(description.shape, description.dtype, data)
+    except (ValueError, TypeError) as error:
+        raise MessageError(f"a tensor of shape {description.shape} cannot be: {error}") from None
 
 
 def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> tuple[int, int]:
@@ -148,9 +186,9 @@ def interface_of(
     return {"data": (address, not writable), "shape": shape, "typestr": typestr, "strides": strides, "version": 3}
 
 
-def base_of(array: NDArray[Any]) -> object:
-    """What an array's memory belongs to in the end: the first base that is no array."""
+def base_of(array: NDArray[Any], kind: type | None = None) -> object:
+    """What an array's memory belongs to in the end: the first base that is no array, or is one of that kind."""
     base: object = array
-    while isinstance(base, np.ndarray):
+    while isinstance(base, np.ndarray) and (kind is None or not isinstance(base, kind)):
         base = base.base
     return base

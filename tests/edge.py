@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slabwire.shm.bell import BELL, Bell, Ringer, new_doorbell
-from slabwire.shm.lane import LANE, Consumer, Producer, Source
+from slabwire.shm.lane import LANE, RETURNS, Consumer, Producer, Source
 from slabwire.shm.layout import LINE_NBYTES, Layout
 from slabwire.shm.lease import Lease
 from slabwire.shm.segment import Segment
@@ -36,6 +36,7 @@ class Edge:
 
     def __init__(self, capacity: int = 4, leases: int = 8) -> None:
         self.lane = Segment.create(LANE, "a lane", capacity=capacity, leases=leases)
+        self.returns = Segment.create(RETURNS, "returns of a lane", leases=leases)
         self.bells = [Segment.create(BELL, "a bell") for _ in range(2)]
         self.doorbells = [new_doorbell(), new_doorbell()]
         self.slabs: dict[int, Segment] = {}
@@ -58,10 +59,12 @@ class Edge:
         return self._bells[-1]
 
     def producer(self) -> Producer:
-        return Producer(self.map(self.lane, LANE, writable=True), self.ringer(1))
+        lane, returns = self.map(self.lane, LANE, writable=True), self.map(self.returns, RETURNS, writable=False)
+        return Producer(lane, returns, self.ringer(1))
 
     def consumer(self) -> Consumer:
-        return Consumer(LANE_NUMBER, self.map(self.lane, LANE, writable=True), self.ringer(0))
+        lane, returns = self.map(self.lane, LANE, writable=False), self.map(self.returns, RETURNS, writable=True)
+        return Consumer(LANE_NUMBER, lane, returns, self.ringer(0))
 
     def pool(
         self,
@@ -109,7 +112,7 @@ class Edge:
         self._bells.clear()
         for doorbell in self.doorbells:
             os.close(doorbell)
-        for segment in (self.lane, *self.bells, *self.slabs.values()):
+        for segment in (self.lane, self.returns, *self.bells, *self.slabs.values()):
             segment.close()
 
 

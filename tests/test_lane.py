@@ -13,7 +13,7 @@ from edge import Edge, lend, peek, receive, send_block, send_number
 from slabwire.shm import fence
 from slabwire.shm.bell import RECORDS, ROOM
 from slabwire.shm.errors import CorruptLane
-from slabwire.shm.lane import RECORD_NBYTES, Consumer, Producer
+from slabwire.shm.lane import OUTCOMES, RECORD_NBYTES, Consumer, Producer
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_tail_that_cannot_be_right_is_an_error(edge: Edge, tail: int) -> None:
     producer = edge.producer()
     for value in range(4):
         send_number(producer, value)
-    edge.lane.words[edge.lane.placed.word("tail")] = tail
+    edge.returns.words[edge.returns.placed.word("tail")] = tail
     with pytest.raises(CorruptLane, match="tail"):
         producer.room()
     with pytest.raises(CorruptLane, match="tail"):
@@ -277,12 +277,13 @@ def test_damaged_words_are_errors_and_never_a_crash_or_a_hang(
     edge: Edge, damage: list[tuple[int, int]], sends: int
 ) -> None:
     """Whatever lies behind the header, both ends either work within their bounds or raise CorruptLane."""
-    edge.lane.bytes[128:] = bytes(len(edge.lane.bytes) - 128)
-    words = edge.lane.words
+    for segment in (edge.lane, edge.returns):
+        segment.bytes[128:] = bytes(len(segment.bytes) - 128)
     producer, consumer = edge.producer(), edge.consumer()
     for value in range(sends):
         send_number(producer, value)
     for index, value in damage:
+        words = (edge.lane, edge.returns)[index % 2].words
         words[128 // 8 + index % (len(words) - 16)] = value
     for work in (producer.room, consumer.available, edge.producer, edge.consumer, producer.reap):
         try:
@@ -301,8 +302,15 @@ def test_damaged_words_are_errors_and_never_a_crash_or_a_hang(
 def test_stats_tell_what_is_out(edge: Edge) -> None:
     producer, consumer = edge.producer(), edge.consumer()
     send_block(producer, edge.pool(producer), 1)
-    assert producer.stats() == {"published": 1, "waiting": 1, "capacity": 4, "lent": 1}
-    assert consumer.stats() == {"taken": 0, "waiting": 1, "capacity": 4}
+    assert producer.stats() == {"published": 1, "waiting": 1, "capacity": 4, "lent": 1, **dict.fromkeys(OUTCOMES, 0)}
+    assert consumer.stats() == {"taken": 0, "waiting": 1, "capacity": 4, "high_water": 0, "refused": 0}
+    consumer.available()
+    consumer.refuse()
+    producer.count("blocked_ns", 7)
+    assert {**consumer.stats(), **producer.stats()}.items() >= {"high_water": 1, "refused": 1, "blocked_ns": 7}.items()
+    successors = edge.producer(), edge.consumer()
+    assert successors[0].stats()["blocked_ns"] == 7
+    assert successors[1].stats()["high_water"] == 1
 
 
 @pytest.mark.parametrize("later", [1 << 32, 7 << 32, 1 << 40, 128, 1 << 20])

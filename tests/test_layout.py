@@ -150,19 +150,20 @@ def test_each_end_of_a_lane_writes_its_own_lines_and_all_of_them() -> None:
     producer, consumer = edge.producer(), edge.consumer()
     pool = edge.pool(producer)
     for value in range(9):
-        before = bytes(edge.lane.bytes)
+        before, returned = bytes(edge.lane.bytes), bytes(edge.returns.bytes)
         send_block(producer, pool, value + 1)
         assert _lines_that_changed(edge.lane, before) <= _lines_of(edge.lane.placed, "producer")
+        assert bytes(edge.returns.bytes) == returned
         before, slab_before = bytes(edge.lane.bytes), bytes(edge.slabs[1].bytes)
         consumer.available()
         _, array = receive(consumer, edge.slab(1))
         del array
-        assert _lines_that_changed(edge.lane, before) <= _lines_of(edge.lane.placed, "consumer")
-        assert len(_lines_that_changed(edge.lane, before)) == 2
+        assert _lines_that_changed(edge.returns, returned) <= _lines_of(edge.returns.placed, "consumer")
+        assert len(_lines_that_changed(edge.returns, returned)) == 2 + (value == 0)  # the first sets the high water
         assert bytes(edge.slabs[1].bytes) == slab_before
-        before = bytes(edge.lane.bytes)
+        returned = bytes(edge.returns.bytes)
         producer.reap()
-        assert bytes(edge.lane.bytes) == before
+        assert (bytes(edge.lane.bytes), bytes(edge.returns.bytes)) == (before, returned)
     edge.close()
 
 

@@ -113,7 +113,7 @@ def test_a_block_is_reused_only_when_view_and_all_leases_are_gone(edge: Edge) ->
     producer, consumer = edge.producer(), edge.consumer()
     pool = edge.pool(producer)
     block = send_block(producer, pool, 1)
-    block.viewed = True
+    block.views = 1
     consumer.available()
     array = receive(consumer, edge.slab(1))[1]
     producer.reap()
@@ -121,8 +121,7 @@ def test_a_block_is_reused_only_when_view_and_all_leases_are_gone(edge: Edge) ->
     del array
     producer.reap()
     assert pool.blocks_out == 1  # the producer still has its own view
-    block.viewed = False
-    pool.reclaim(block)
+    block.unviewed()
     assert pool.blocks_out == 0
 
 
