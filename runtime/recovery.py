@@ -63,8 +63,10 @@ def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Prod
     The last output of an input is always there: the row's count misses at most the newest record of the process.
     """
     for way, producer in ways:
+        # The oldest lies where the next one goes: the process may have died while it was writing that.
+        oldest = max(0, producer.head - producer.capacity + 1)
         with contextlib.suppress(CorruptLane):
-            for sequence in range(max(0, producer.head - producer.capacity), producer.head):
+            for sequence in range(oldest, producer.head):
                 sent = read_header(producer.record(sequence), 0)
                 work = works.get((sent.cause_lane, sent.cause_sequence))
                 if work is not None:

@@ -1,0 +1,122 @@
+"""What a successor reads from the table and the lanes of one that died: what was begun, and what was sent for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from edge import LANE_NUMBER, Edge
+from slabwire.runtime.inlets import Inlets
+from slabwire.runtime.message import Kind
+from slabwire.runtime.parcel import Parcel
+from slabwire.runtime.recovery import unfinished_works
+from slabwire.runtime.work import Work
+from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
+from slabwire.shm.lane import Producer
+from slabwire.shm.segment import Segment
+
+WAY = 3
+CAPACITY = 4
+
+
+class Stage:
+    """One input in the lane in, its row in the table, and a lane out that has been filled once already."""
+
+    def __init__(self) -> None:
+        self.inlet, self.outlet = Edge(CAPACITY), Edge(CAPACITY)
+        self.table = Inflight(Segment.create(INFLIGHT, "a table", inputs=4))
+        self.pool = self.inlet.pool()
+        self.caller = self.inlet.producer()
+        Parcel(1, self.pool).publish(self.caller, Kind.DATA, 0, (0,) * 13)
+        self.consumer = self.inlet.consumer()
+        self.reader = self.outlet.consumer()
+        self.producer = self.outlet.producer()
+        for _ in range(CAPACITY):
+            self.send(self.producer, cause=99, ordinal=0)
+        while self.reader.available():
+            self.reader.commit()
+
+    def send(self, producer: Producer, *, cause: int, ordinal: int, kind: int = Kind.DATA) -> None:
+        head = (0, 0, 1, 0, 0, 0, 0, 0, 0, 0, LANE_NUMBER, ordinal, cause)
+        Parcel(None, self.pool).publish(producer, kind, 0, head)
+
+    def unfinished(self) -> Work:
+        inlets = Inlets()
+        inlets.add(self.inlet.consumer())
+        table = Inflight(self.table.segment)
+        (work,) = unfinished_works(table, inlets, [(WAY, self.outlet.producer())], {})
+        return work
+
+    def close(self) -> None:
+        self.table.segment.close()
+        self.inlet.close()
+        self.outlet.close()
+        vars(self).clear()  # the run of the tests holds this object a little longer than its memory may live
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    made = Stage()
+    yield made
+    made.close()
+
+
+def test_what_was_published_is_known_to_have_been_sent(stage: Stage) -> None:
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+    stage.send(stage.producer, cause=0, ordinal=0)
+    work = stage.unfinished()
+    assert (work.attempt, work.sent) == (2, {WAY: 1})
+
+
+class DiesBeforePublishing(InterruptedError):
+    pass
+
+
+def test_what_was_written_and_not_published_was_not_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies where the oldest record lay."""
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+
+    def dies() -> None:
+        raise DiesBeforePublishing
+
+    monkeypatch.setattr(stage.producer, "publish", dies)
+    with pytest.raises(DiesBeforePublishing):
+        stage.send(stage.producer, cause=0, ordinal=0)
+    work = stage.unfinished()
+    assert (work.attempt, work.sent) == (2, {})
+
+
+def test_half_of_a_record_hides_no_other(stage: Stage) -> None:
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+    stage.send(stage.producer, cause=0, ordinal=0)
+    stage.producer.segment.bytes[stage.producer.slot()] = 0  # of no kind
+    assert stage.unfinished().sent == {WAY: 1}
+
+
+@pytest.mark.parametrize("stores", range(6))
+def test_a_death_while_an_attempt_is_noted_forgets_no_earlier_one(stage: Stage, stores: int) -> None:
+    """Else what was sent in the first attempt would be sent again in the third."""
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+    stage.send(stage.producer, cause=0, ordinal=0)
+    successor = Inflight(stage.table.segment)
+    words, left = successor._words, stores
+
+    class Dies:
+        def __getitem__(self, index: int) -> int:
+            return words[index]
+
+        def __setitem__(self, index: int, value: int) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise InterruptedError
+            words[index] = value
+
+    successor._words = Dies()  # type: ignore[assignment]
+    with contextlib.suppress(InterruptedError):
+        successor.begin_running(LANE_NUMBER, 0, 2)
+    work = stage.unfinished()
+    assert work.row == RUNNING_ROW
+    assert (work.attempt, work.sent) in [(2, {WAY: 1}), (3, {WAY: 1})]
