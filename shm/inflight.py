@@ -59,6 +59,9 @@ class Inflight:
     def begin_running(self, lane: int, sequence: int, attempt: int) -> None:
         """Notes in row 0 what a plain handler is about to do."""
         words, at = self._words, self._first
+        if attempt > 1 and words[at] and (words[at + 1], words[at + 2]) == (lane, sequence):
+            words[at + 3] = attempt  # at once: a death in between must not make this the first attempt again
+            return
         words[at] = 0
         words[at + 1], words[at + 2], words[at + 3] = lane, sequence, attempt
         words[at] = 1
