@@ -352,13 +352,13 @@ class Cell:
     def _resume(self, work: Work) -> SlabwireError | None:
         """A partly sent stream goes on behind what was sent, if its handler can; else it ends with an error."""
         handler = work.handler
-        if handler is None or not handler.spec.streams or not (work.floor or work.sent):
+        if handler is None or not handler.spec.streams or not (work.floor or work.ways or work.sent):
             return None
         if handler.spec.resumable:
             ways = self.outlets.ways(handler.spec.port, work.header)
-            work.ordinal = min((work.sent.get(way, work.floor) for way in ways), default=work.floor)
+            work.ordinal = min((work.sent_by(edge, way) for way, edge in enumerate(ways)), default=work.floor)
             return None
-        work.ordinal = max(work.floor, *work.sent.values()) if work.sent else work.floor
+        work.ordinal = max(work.floor + bool(work.ways), *work.sent.values(), 0)
         return Interrupted(f"{self.instance} died in the middle of this stream")
 
 

@@ -105,18 +105,26 @@ class Outlets:
         number, edges = self._leaving[port]
         header = work.header
         flags = Flag.ITEM if item else 0
+        outbox = work.outbox
+        way = (
+            outbox[-1].way + 1 if outbox and outbox[-1].ordinal == work.ordinal else 0
+        )  # an end leaves by several ports
         if header.reply_to and self._reply_ports[header.route] == port:
             reply = kind if kind == Kind.END else Kind.ITEM if item else Kind.REPLY
-            work.outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal))
+            outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way))
+            way += 1
         for edge, _ in edges:
-            work.outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal))
+            outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way))
+            way += 1
 
     def flush(self, work: Work) -> bool:
         """Publishes what waits, in order; True when nothing is left."""
         outbox = work.outbox
         while outbox:
             dispatch = outbox[0]
-            if not work.was_sent(dispatch.edge, dispatch.ordinal) and not self._publish(work, dispatch):
+            if not work.was_sent(dispatch) and not self._publish(work, dispatch):
+                if work is not self.own_account:  # what others send meanwhile will overwrite its records in the rings
+                    self._table.sent(work.row, dispatch.ordinal, dispatch.way)
                 return False
             if not outbox:
                 return True  # its caller was found to be gone
@@ -304,10 +312,10 @@ class Outlets:
         return {caller for caller, producer in self.replies.items() if not _is_sound(producer)}
 
     def ways(self, port: str, header: Header) -> list[int]:
-        """By which ways an output of a port leaves."""
+        """By which ways an output of a port leaves, in the order of `_dispatch`."""
         _, edges = self._leaving[port]
         replies = header.reply_to and self._reply_ports[header.route] == port
-        return [number for number, _ in edges] + ([REPLY_KEY] if replies else [])
+        return ([REPLY_KEY] if replies else []) + [number for number, _ in edges]
 
     def lanes(self) -> list[tuple[int, Producer]]:
         """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""

@@ -38,7 +38,9 @@ def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work 
     with contextlib.suppress(CorruptLane):
         if lane is not None and lane.tail == left.sequence and lane.available():
             header = inlets.header(lane, lane.cursor)
-            return Work(header, left.lane, left.sequence, left.attempt + 1, handler=ports.get(header.target))
+            work = Work(header, left.lane, left.sequence, left.attempt + 1, handler=ports.get(header.target))
+            work.floor, work.ways = left.ordinal, left.ways
+            return work
     return None
 
 
@@ -53,7 +55,7 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
         if lane.tail == left.sequence and lane.available():
             lane.commit()  # it died after the copy and before giving the record back
     work = Work(header, left.lane, left.sequence, left.attempt + 1, row=left.row, handler=ports[header.target])
-    work.floor = left.ordinal
+    work.floor, work.ways = left.ordinal, left.ways
     return work
 
 

@@ -23,7 +23,7 @@ REPLY_KEY = -1  # where edges are named by their number, this names the way back
 
 @dataclass(slots=True)
 class Dispatch:
-    """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge."""
+    """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge. `way` counts those of one output."""
 
     parcel: Parcel
     kind: int
@@ -31,12 +31,13 @@ class Dispatch:
     source: int
     edge: int
     ordinal: int
+    way: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class Work:
     """`row` is its row in the in-flight table. `floor` and `sent` are what a predecessor had published: outputs of
-    ordinals below are not sent again. `lease` is that of its own record's block, until it is finished.
+    ordinals below `floor` are not sent again, nor that one by its first `ways`. `lease` is that of its own record's block, until it is finished.
     """
 
     header: Header
@@ -46,6 +47,7 @@ class Work:
     row: int = RUNNING_ROW
     ordinal: int = 0
     floor: int = 0
+    ways: int = 0
     sent: dict[int, int] = field(default_factory=dict)
     outbox: deque[Dispatch] = field(default_factory=deque)
     handler: Handler | None = None
@@ -58,9 +60,13 @@ class Work:
     finished: bool = False
     cancelled: bool = False
 
-    def was_sent(self, edge: int, ordinal: int) -> bool:
+    def sent_by(self, edge: int, way: int) -> int:
+        """How many outputs a predecessor published by this way, the `way`-th of the output."""
+        return max(self.sent.get(edge, self.floor), self.floor + (way < self.ways))
+
+    def was_sent(self, dispatch: Dispatch) -> bool:
         """Whether a predecessor published this output."""
-        return ordinal < self.sent.get(edge, self.floor)
+        return dispatch.ordinal < self.sent_by(dispatch.edge, dispatch.way)
 
 
 # The input that the running handler, or the running task, works on.

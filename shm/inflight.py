@@ -12,6 +12,7 @@ from .lane import RECORD_NBYTES
 from .layout import Group, Layout, Word
 from .segment import Segment
 
+_WAYS_BITS = 16
 INFLIGHT = Layout(
     "inflight",
     Group(
@@ -22,7 +23,11 @@ INFLIGHT = Layout(
             Word("lane", "the lane it came by", "consumer's successor"),
             Word("sequence", "its sequence number in that lane", "consumer's successor"),
             Word("attempt", "how often it was begun", "consumer's successor"),
-            Word("ordinal", "outputs that were published for it", "consumer's successor"),
+            Word(
+                "ordinal",
+                f"outputs that were published for it, times {1 << _WAYS_BITS}, plus ways that the next has left by",
+                "consumer's successor",
+            ),
             Word("copy", "its record", "consumer's successor", nbytes=RECORD_NBYTES),
         ),
         rows="inputs",
@@ -33,13 +38,14 @@ RUNNING_ROW = 0
 
 
 class Input(NamedTuple):
-    """What a row says: which record, how often begun, how many outputs published."""
+    """What a row says: which record, how often begun, how many outputs published, and by how many ways the next one."""
 
     row: int
     lane: int
     sequence: int
     attempt: int
     ordinal: int
+    ways: int = 0
 
 
 class Inflight:
@@ -63,7 +69,7 @@ class Inflight:
             words[at + 3] = attempt  # at once: a death in between must not make this the first attempt again
             return
         words[at] = 0
-        words[at + 1], words[at + 2], words[at + 3] = lane, sequence, attempt
+        words[at + 1], words[at + 2], words[at + 3], words[at + 4] = lane, sequence, attempt, 0
         words[at] = 1
 
     def can_keep(self) -> bool:
@@ -85,9 +91,9 @@ class Inflight:
         """Counts one more attempt at a predecessor's input."""
         self._words[self._first + row * self._stride + 3] = attempt
 
-    def sent(self, row: int, ordinal: int) -> None:
-        """Notes that the outputs below `ordinal` were published."""
-        self._words[self._first + row * self._stride + 4] = ordinal
+    def sent(self, row: int, ordinal: int, ways: int = 0) -> None:
+        """Notes that the outputs below `ordinal` were published, and that one by its first `ways`."""
+        self._words[self._first + row * self._stride + 4] = ordinal << _WAYS_BITS | ways
 
     def clear(self, row: int) -> None:
         """The input is finished. Idempotent: a row that were free twice would hold two inputs."""
@@ -110,5 +116,6 @@ class Inflight:
         for row in range(self.rows):
             at = self._first + row * self._stride
             if self._words[at]:
-                found.append(Input(row, *self._words[at + 1 : at + 5].tolist()))
+                lane, sequence, attempt, sent = self._words[at + 1 : at + 5].tolist()
+                found.append(Input(row, lane, sequence, attempt, sent >> _WAYS_BITS, sent & ((1 << _WAYS_BITS) - 1)))
         return found

@@ -110,3 +110,14 @@ def test_a_death_at_any_store_shows_a_whole_input_or_none(segment: Segment, stor
         row = table.keep(1, 2, 3, _record(4))
         assert _table(segment).live() == [Input(row, 1, 2, 3, 0)]
         assert bytes(_table(segment).record(row)) == bytes(_record(4))
+
+
+def test_a_row_tells_by_how_many_ways_the_next_output_has_left(segment: Segment) -> None:
+    table = _table(segment)
+    table.begin_running(3, 8, 1)
+    table.sent(RUNNING_ROW, 1 << 40, 3)
+    assert _table(segment).live() == [Input(RUNNING_ROW, 3, 8, 1, 1 << 40, 3)]
+    table.begin_running(3, 8, 2)
+    assert _table(segment).live() == [Input(RUNNING_ROW, 3, 8, 2, 1 << 40, 3)]
+    table.begin_running(3, 9, 1)
+    assert _table(segment).live() == [Input(RUNNING_ROW, 3, 9, 1, 0, 0)]

@@ -1,0 +1,55 @@
+"""What was sent is not sent again by a successor, also where one input's outputs leave by several ways."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kill_stage import Forwards, Sink, letter
+from slabwire import Graph
+from waiting import wait_until, worker_of
+
+LETTERS = 20
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+
+
+def notes(path: Path) -> list[int]:
+    return [int(line.split()[0]) for line in path.read_text().splitlines()]
+
+
+def killed(running: Any, name: str) -> None:
+    pid = worker_of(running, name)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: worker_of(running, name)["pid"] not in (0, pid))
+
+
+def test_what_has_left_by_one_way_and_waits_at_another_is_not_sent_twice(tmp_path: Path) -> None:
+    """The way that has room has forgotten by its ring what went along it; the table has not."""
+    graph = Graph("ways")
+    forwards = graph.add(Forwards)
+    sinks = [graph.add(Sink, name=name, path=str(tmp_path / name)) for name in ("first", "second")]
+    for sink in sinks:
+        graph.connect(forwards.coroutine, sink.take, capacity=4)
+    graph.expose(forwards.coroutine, reply=sinks[1].take)
+    with graph.run() as running, ThreadPoolExecutor(LETTERS) as pool:
+        stopped = worker_of(running, "second")["pid"]
+        os.kill(stopped, signal.SIGSTOP)
+        calls = [
+            pool.submit(running.client.call, "forwards.coroutine", **letter(number), timeout_s=None)
+            for number in range(LETTERS)
+        ]
+        wait_until(lambda: len(notes(tmp_path / "first")) == LETTERS)
+        killed(running, "forwards")
+        os.kill(stopped, signal.SIGCONT)
+        assert sorted(each.result()["n"] for each in calls) == list(range(LETTERS))
+        wait_until(lambda: all(edge["waiting"] == 0 for edge in running.status()["edges"]))
+    assert sorted(notes(tmp_path / "first")) == sorted(notes(tmp_path / "second")) == list(range(LETTERS))
