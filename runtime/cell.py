@@ -342,12 +342,22 @@ class Cell:
         refusal = self._refusal(work) or self._resume(work)
         broken = self._open(work, lane)
         refusal = refusal or broken
-        if refusal is None and work.handler is not None:
+        if work.last is not None:
+            self._end_again(work, *work.last)
+        elif refusal is None and work.handler is not None:
             self._runs.start(work, work.handler)
         else:
             work.value = None
             self._refuse(work, refusal)
             self._runs.end(work)
+
+    def _end_again(self, work: Work, kind: int, ordinal: int) -> None:
+        """Its handler was done, and had begun to say so: the rest of the ways hear of it."""
+        work.value = None
+        work.ordinal = ordinal
+        if kind == Kind.END and work.handler is not None:
+            self.outlets.end_stream(work, [work.handler.spec.port])
+        self._runs.end(work)
 
     def _resume(self, work: Work) -> SlabwireError | None:
         """A partly sent stream goes on behind what was sent, if its handler can; else it ends with an error."""

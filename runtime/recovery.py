@@ -10,7 +10,7 @@ from ..shm.inflight import RUNNING_ROW, Inflight, Input
 from ..shm.lane import Producer
 from .handler import Handler
 from .inlets import Inlets
-from .message import read_header
+from .message import Kind, read_header
 from .work import Work
 
 
@@ -73,3 +73,5 @@ def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Prod
                 work = works.get((sent.cause_lane, sent.cause_sequence))
                 if work is not None:
                     work.sent[way] = max(work.sent.get(way, work.floor), sent.ordinal + 1)
+                    if sent.kind in (Kind.END, Kind.ERROR):
+                        work.last = sent.kind, sent.ordinal

@@ -23,7 +23,9 @@ REPLY_KEY = -1  # where edges are named by their number, this names the way back
 
 @dataclass(slots=True)
 class Dispatch:
-    """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge. `way` counts those of one output."""
+    """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge. `way` is its place among those by
+    which this output leaves.
+    """
 
     parcel: Parcel
     kind: int
@@ -36,8 +38,9 @@ class Dispatch:
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """`row` is its row in the in-flight table. `floor` and `sent` are what a predecessor had published: outputs of
-    ordinals below `floor` are not sent again, nor that one by its first `ways`. `lease` is that of its own record's block, until it is finished.
+    """`row` is its row in the in-flight table. `floor`, `ways` and `sent` are what a predecessor had published: outputs
+    of ordinals below `floor` are not sent again, nor that one by its first `ways`; `last` is the kind and ordinal of
+    the one that ended the stream. `lease` is that of its own record's block, until it is finished.
     """
 
     header: Header
@@ -49,6 +52,7 @@ class Work:
     floor: int = 0
     ways: int = 0
     sent: dict[int, int] = field(default_factory=dict)
+    last: tuple[int, int] | None = None
     outbox: deque[Dispatch] = field(default_factory=deque)
     handler: Handler | None = None
     items: Iterator[Any] | AsyncIterator[Any] | None = None

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from kill_stage import Forwards, Sink, letter
+from kill_stage import Forwards, Sink, Streams, checksum, letter
+from points import Strikes
 from slabwire import Graph
 from waiting import wait_until, worker_of
 
@@ -53,3 +54,28 @@ def test_what_has_left_by_one_way_and_waits_at_another_is_not_sent_twice(tmp_pat
         assert sorted(each.result()["n"] for each in calls) == list(range(LETTERS))
         wait_until(lambda: all(edge["waiting"] == 0 for edge in running.status()["edges"]))
     assert sorted(notes(tmp_path / "first")) == sorted(notes(tmp_path / "second")) == list(range(LETTERS))
+
+
+@pytest.mark.parametrize(("port", "along_an_edge"), [("once", False), ("again", True), ("slowly", True)])
+def test_a_stream_that_was_sent_whole_is_whole(tmp_path: Path, port: str, along_an_edge: bool) -> None:
+    """Its process dies when its end is on the way, and before the table says so."""
+    strikes = Strikes.plan(tmp_path / "strikes", [("published", int(signal.SIGKILL), LETTERS + 1)])
+    graph = Graph("whole")
+    streams = graph.add(Streams, strikes=str(strikes.folder))
+    sink = graph.add(Sink, path=str(tmp_path / "sink"))
+    if along_an_edge:
+        graph.connect(getattr(streams, port), sink.take)
+    graph.expose(getattr(streams, port))
+    with graph.run() as running:
+        items = list(running.client.stream(f"streams.{port}", 0, LETTERS))
+        wait_until(strikes.is_over)
+        assert [each["n"] for each in items] == list(range(LETTERS))
+        assert all(checksum(each["n"], each["x"]) == each["check"] for each in items)
+        published = wait_until(lambda: _when_redelivered(running))
+    assert published == LETTERS, "the one that was struck at counted for nothing, and nothing was sent after it"
+
+
+def _when_redelivered(running: Any) -> int:
+    """What was sent in all, when a successor has seen its predecessor's input out."""
+    (actor,) = worker_of(running, "streams")["actors"]
+    return int(actor["sent"]) if actor["redelivered"] and not actor["in_flight"] else 0
