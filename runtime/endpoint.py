@@ -157,25 +157,29 @@ class Endpoint:
         for lane, header in kept:
             if header.flags & Flag.BLOCK and lane in needed:
                 needed[lane].add(header.row)
-        for lane, consumer in self.consumers.items():
+        inherited = dict(self.consumers)  # asking for a slab brings news: lanes that come or go meanwhile
+        for lane, consumer in inherited.items():
             needed[lane].update(_rows_waiting(consumer))
-        out = self._adopt_unfinished(needed)
-        for lane, consumer in self.consumers.items():
+        out = self._adopt_unfinished(inherited, needed)
+        for lane, consumer in inherited.items():
             consumer.release_all_but(needed[lane])
         for slab in self._inherited:
             self.pool.join(slab, out.get(slab.identifier))
         self._inherited.clear()
         self._recovered = True
 
-    def _adopt_unfinished(self, needed: dict[int, set[int]]) -> dict[int, dict[int, Block]]:
+    def _adopt_unfinished(
+        self, inherited: dict[int, Consumer], needed: dict[int, set[int]]
+    ) -> dict[int, dict[int, Block]]:
         """Finds holders for all that the predecessor lent; returns its own blocks that are out, by slab and index."""
         out: dict[int, dict[int, Block]] = {}
         own = {slab.identifier: slab for slab in self._inherited}
-        for producer in list(self.producers.values()):  # asking for a slab may bring news of others
+        for producer in list(self.producers.values()):
             for lent in producer.unfinished:
-                if lent.source.lane in self.consumers:
+                if lent.source.lane in inherited:
                     needed[lent.source.lane].add(lent.source.row)
-                    producer.adopt(lent, self._forwarded(lent.slab, lent.block, lent.source))
+                    consumer = inherited[lent.source.lane]
+                    producer.adopt(lent, self._forwarded(consumer, lent.slab, lent.block, lent.source))
                 elif lent.slab in own:
                     fresh = Block(self.pool, own[lent.slab], lent.block)
                     block = out.setdefault(lent.slab, {}).setdefault(lent.block, fresh)
@@ -186,14 +190,14 @@ class Endpoint:
             producer.unfinished.clear()
         return out
 
-    def _forwarded(self, slab: int, block: int, source: Source) -> Lease | _Relay:
+    def _forwarded(self, consumer: Consumer, slab: int, block: int, source: Source) -> Lease | _Relay:
         lease = self._adopted.get(source)
         if lease is None:
             try:
                 reader = self._reader(slab)
             except StaleReference:
-                return _Relay(self.consumers[source.lane], source)
-            lease = Lease(self.consumers[source.lane], source, reader, block, reader.generation(block), 0)
+                return _Relay(consumer, source)
+            lease = Lease(consumer, source, reader, block, reader.generation(block), 0)
             self._adopted[source] = lease
         return lease
 

@@ -31,12 +31,17 @@ class Record(NamedTuple):
     row: int = 0
 
 
+def new_lane(capacity: int, leases: int) -> tuple[Segment, Segment]:
+    """Both segments of one lane, in the order in which its ends are offered them."""
+    lane = Segment.create(LANE, "a lane", capacity=capacity, leases=leases)
+    return lane, Segment.create(RETURNS, "returns of a lane", leases=leases)
+
+
 class Edge:
     """Holds the segments as a supervisor does; each end that it makes has mappings of its own."""
 
     def __init__(self, capacity: int = 4, leases: int = 8) -> None:
-        self.lane = Segment.create(LANE, "a lane", capacity=capacity, leases=leases)
-        self.returns = Segment.create(RETURNS, "returns of a lane", leases=leases)
+        self.lane, self.returns = new_lane(capacity, leases)
         self.bells = [Segment.create(BELL, "a bell") for _ in range(2)]
         self.doorbells = [new_doorbell(), new_doorbell()]
         self.slabs: dict[int, Segment] = {}

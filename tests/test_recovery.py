@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from edge import LANE_NUMBER, Edge
+from exchange import Exchange
 from slabwire.runtime.inlets import Inlets
-from slabwire.runtime.message import Kind
+from slabwire.runtime.message import Kind, read_header
 from slabwire.runtime.parcel import Parcel
 from slabwire.runtime.recovery import unfinished_works
 from slabwire.runtime.work import Work
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
 from slabwire.shm.lane import Producer
 from slabwire.shm.segment import Segment
+from slabwire.shm.slab import size_class
 
 WAY = 3
 CAPACITY = 4
@@ -120,3 +123,35 @@ def test_a_death_while_an_attempt_is_noted_forgets_no_earlier_one(stage: Stage, 
     work = stage.unfinished()
     assert work.row == RUNNING_ROW
     assert (work.attempt, work.sent) in [(2, {WAY: 1}), (3, {WAY: 1})]
+
+
+def test_a_lane_that_comes_while_a_successor_asks_for_a_slab_is_no_obstacle() -> None:
+    """It asks for the slab of a block that its predecessor forwarded; a client connects meanwhile."""
+    owner, forwarder, reader = 1, 2, 3
+    exchange = Exchange(owner, forwarder, reader)
+    into, out, late = exchange.connect(owner, forwarder), exchange.connect(forwarder, reader), 3
+    exchange.add_slab(owner, size_class(np.arange(300).nbytes), 4)
+    first, predecessor = exchange.endpoint(owner), exchange.endpoint(forwarder)
+    for each in (first, predecessor):
+        each.recover()
+    Parcel(np.arange(300), first.pool).publish(first.producers[into], Kind.DATA, 0, (0,) * 13)
+    consumer = predecessor.consumers[into]
+    header = read_header(consumer.segment.bytes, consumer.offset())
+    received = predecessor.open(consumer, header, consumer.record(0), 0)
+    Parcel(received, predecessor.pool).publish(predecessor.producers[out], Kind.DATA, 0, (0,) * 13)
+    successor = exchange.endpoint(forwarder)
+    ask = successor.ask
+
+    def ask_while_a_client_comes(what: str, **details: object) -> dict[str, object]:
+        if late not in exchange.lanes:
+            exchange.connect(reader, forwarder)
+            exchange.offer(successor, exchange.lane_offer(late, "consumer"))
+        return ask(what, **details)
+
+    successor.ask = ask_while_a_client_comes
+    successor.recover()
+    assert late in successor.consumers
+    assert successor.forwards
+    for each in (first, predecessor, successor):
+        each.close()
+    exchange.close()
