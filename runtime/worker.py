@@ -269,7 +269,8 @@ class Worker:
         return self.caller.in_flight > 0 or any(cell.is_async for cell in self.cells.values())
 
     def _has_news(self) -> bool:
-        """The last look after parking."""
+        """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
+        self._collect_forwards()
         if self._can_progress():
             self.loop.stop()
             return True

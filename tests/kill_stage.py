@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 import slabwire
 from points import Strikes
 from slabwire import Actor
+from slabwire.shm.bell import Bell
 
 # In the record, beside it in a block, and from small to large blocks.
 SIZES = (0, 40, 96, 700, 3000, 70_000)
@@ -100,3 +102,27 @@ class Sink(Victim):
     def take(self, n: int, check: int, x: np.ndarray) -> dict[str, Any]:
         os.write(self._file, b"%d %d %d\n" % (n, checksum(n, x) == check, self.context.attempt))
         return {"n": n, "check": check, "x": x}
+
+
+class StandsStill(Actor):
+    """Forwards. When `still` is there it takes it away, and stops its process right before it says that it sleeps."""
+
+    def __init__(self, folder: str) -> None:
+        self._still = Path(folder) / "still"
+
+    def on_start(self) -> None:
+        park, still = Bell.park, self._still
+
+        def stop_and_park(bell: Bell, reasons: int) -> float | None:
+            if still.exists():
+                still.unlink()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return park(bell, reasons)
+
+        Bell.park = stop_and_park  # type: ignore[method-assign]
+
+    def on(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def ping(self) -> str:
+        return "here"

@@ -1,0 +1,47 @@
+"""Nobody falls asleep over blocks that others wait for."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kill_stage import StandsStill
+from slabwire import Graph
+from stage import Streams
+from waiting import wait_until, worker_of
+
+# Blocks of one edge that may be out at a time.
+LENT = 64
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_a_forwarder_that_falls_asleep_hears_of_blocks_that_come_back(tmp_path: Path) -> None:
+    """They come back after it has looked for them, and before it has said that it sleeps."""
+    graph = Graph("asleep")
+    streams, passes = graph.add(Streams), graph.add(StandsStill, name="passes", folder=str(tmp_path))
+    graph.connect(streams.frames, passes.on, capacity=8)
+    graph.expose(streams.frames)
+    graph.expose(passes.ping)
+    with graph.run() as running:
+        items = running.client.stream("streams.frames", 2 * LENT, 1000)
+        kept = [next(items) for _ in range(LENT)]
+        wait_until(lambda: worker_of(running, "streams")["actors"][0]["outbox"])
+        pid = worker_of(running, "passes")["pid"]
+        assert running.client.call("passes.ping") == "here"
+        (tmp_path / "still").touch()
+        assert running.client.call("passes.ping") == "here"
+        wait_until(lambda: _is_stopped(pid))
+        kept.clear()
+        os.kill(pid, signal.SIGCONT)
+        assert [int(each[0]) for each in items] == [i % 251 for i in range(LENT, 2 * LENT)]
