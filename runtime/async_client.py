@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..shm.bell import RECORDS
 from .caller import deadline_of
 from .calls import AsyncCalls
 from .client import CALL_TIMEOUT_S
@@ -79,7 +78,8 @@ class AsyncClient:
     def _park(self) -> None:
         """Announces the sleep. asyncio's loop may sleep any time from here on, so the lanes are looked at once more."""
         connection = self._open
-        longest = connection.bell.park(RECORDS)
+        longest = connection.bell.park(connection.endpoint.reasons())
+        connection.endpoint.collect_forwards()
         if connection.caller.has_news():
             self._loop.call_soon(self._take_in)
         elif longest is not None:

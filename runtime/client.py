@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..shm.bell import RECORDS, now_ns
+from ..shm.bell import now_ns
 from .caller import Pending, deadline_of, result_of
 from .calls import message_for, timed_out
 from .errors import Disconnected
@@ -163,7 +163,9 @@ class Client:
 
     def _park(self, deadline_ns: int) -> None:
         connection, bell = self._connection, self._connection.bell
-        longest_s = bell.park(RECORDS)
+        longest_s = bell.park(connection.endpoint.reasons())
+        with self._lock:
+            connection.endpoint.collect_forwards()
         if deadline_ns:
             left_s = max(0.0, (deadline_ns - now_ns()) / 1e9)
             longest_s = left_s if longest_s is None else min(left_s, longest_s)

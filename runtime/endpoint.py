@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from ..shm.bell import BELL, Bell, Ringer
+from ..shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
 from ..shm.errors import CorruptLane, SlabwireError, StaleReference
 from ..shm.lane import LANE, RETURNS, Consumer, Producer, Source
 from ..shm.lease import Lease
@@ -240,6 +240,17 @@ class Endpoint:
             for producer in self.producers.values()
             for _, holder in producer.holders.values()
         )
+
+    def reasons(self) -> int:
+        """What a caller that sleeps is to be rung for: answers, and where it has passed on blocks of others also their
+        ends, since their owners may wait for them.
+        """
+        return RECORDS | BLOCKS if self.forwards else RECORDS
+
+    def collect_forwards(self) -> None:
+        """Lets go of others' blocks whose next readers are done: to be called after saying that one sleeps."""
+        if self.forwards:
+            self.reap()
 
     def drop(self, lanes: list[int], endpoint: int, slabs: list[int]) -> None:
         """Forgets a peer that is gone for good: its lanes, its bell, its slabs. Leases of its blocks live on."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import zmq
 
-from ..shm.bell import BLOCKS, RECORDS, ROOM, Bell, now_ns
+from ..shm.bell import BLOCKS, ROOM, Bell, now_ns
 from ..shm.inflight import INFLIGHT, Inflight
 from ..shm.lane import Consumer, Producer
 from ..shm.segment import Segment
@@ -209,7 +209,7 @@ class Worker:
     def _wait(self) -> None:
         """Until something comes: spinning for a while if that has paid lately, then parked."""
         self._show_awake()
-        self._collect_forwards()
+        self.endpoint.collect_forwards()
         bell, started = self.endpoint.bell, now_ns()
         if bell is None or self._spin(bell, started):
             return
@@ -270,7 +270,7 @@ class Worker:
 
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
-        self._collect_forwards()
+        self.endpoint.collect_forwards()
         if self._can_progress():
             self.loop.stop()
             return True
@@ -291,15 +291,11 @@ class Worker:
 
     def _reasons(self) -> int:
         room = any(cell.waits_for_room() for cell in self.cells.values())
-        return RECORDS | (ROOM | BLOCKS if room else 0) | (BLOCKS if self.endpoint.forwards else 0)
+        return self.endpoint.reasons() | (ROOM | BLOCKS if room else 0)
 
     def _sleep_s(self) -> float | None:
         due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
         return max(0.0, (min(due) - now_ns()) / 1e9) if due else None
-
-    def _collect_forwards(self) -> None:
-        if self.endpoint.forwards:
-            self.endpoint.reap()
 
     def _asleep(self, asleep: bool) -> None:
         if self._stats is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import slabwire
 from kill_stage import StandsStill
 from slabwire import Graph
 from stage import Streams
@@ -45,3 +48,35 @@ def test_a_forwarder_that_falls_asleep_hears_of_blocks_that_come_back(tmp_path: 
         kept.clear()
         os.kill(pid, signal.SIGCONT)
         assert [int(each[0]) for each in items] == [i % 251 for i in range(LENT, 2 * LENT)]
+
+
+class Sums(slabwire.Actor):
+    def total(self, x: np.ndarray) -> int:
+        return int(x.sum())
+
+
+# More than a lane can lend at a time.
+ITEMS = 700
+
+
+def passing_on() -> Graph:
+    graph = Graph("passing")
+    graph.expose(graph.add(Streams).frames, graph.add(Sums).total)
+    return graph
+
+
+def test_a_client_may_pass_on_what_it_gets_for_ever() -> None:
+    with passing_on().run() as running:
+        client = running.client
+        totals = [client.call("sums.total", item) for item in client.stream("streams.frames", ITEMS, 1000)]
+    assert totals == [i % 251 * 1000 for i in range(ITEMS)]
+
+
+async def _pass_on(name: str) -> list[int]:
+    async with slabwire.connect_async(name) as client:
+        return [await client.call("sums.total", item) async for item in client.stream("streams.frames", ITEMS, 1000)]
+
+
+def test_an_asyncio_client_may_too() -> None:
+    with passing_on().run():
+        assert asyncio.run(_pass_on("passing")) == [i % 251 * 1000 for i in range(ITEMS)]
