@@ -59,7 +59,7 @@ class BareLane:
         doorbells = [new_doorbell() for _ in range(2)]
         lanes = [Segment.create(LANE, "lane of a bench", capacity=_CAPACITY, leases=_LEASES) for _ in range(2)]
         returns = [Segment.create(RETURNS, "returns of a bench", leases=_LEASES) for _ in range(2)]
-        self._bell = Bell(bells[0], doorbells[0], may_spin=True)
+        self._bell = Bell(bells[0], doorbells[0])
         self._far = Ringer(bells[1], doorbells[1])
         self._calls = Producer(lanes[_CALLS], returns[_CALLS], self._far)
         self._answers = Consumer(_ANSWERS, lanes[_ANSWERS], returns[_ANSWERS], self._far)
@@ -130,7 +130,7 @@ def serve(orders: Iterable[Order], details: dict[str, Any]) -> None:
     """The echo: a lease and a read-only array of each payload, as an actor gets them, but no message."""
     segments = [Segment.open(fd, BELL, writable=each == 1) for each, fd in enumerate(details["bells"])]
     far = Ringer(segments[0], details["doorbells"][0])
-    bell = Bell(segments[1], details["doorbells"][1], may_spin=True)
+    bell = Bell(segments[1], details["doorbells"][1])
     lanes = [Segment.open(fd, LANE, writable=each == _ANSWERS) for each, fd in enumerate(details["lanes"])]
     returns = [Segment.open(fd, RETURNS, writable=each == _CALLS) for each, fd in enumerate(details["returns"])]
     calls = Consumer(_CALLS, lanes[_CALLS], returns[_CALLS], far)

@@ -44,7 +44,9 @@ class Context:
 
 
 class Binding(Protocol):
-    """What the worker lends to an actor; set as `actor._binding` before `on_start`."""
+    """What the worker lends to an actor; set as `actor._binding` before `on_start`. `outputs` are the declared ones."""
+
+    outputs: frozenset[str]
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]: ...
 
@@ -152,13 +154,17 @@ class Actor:
 
     def emit(self, port: str, value: Any) -> None:
         """Sends `value` by the declared output `port`. Raises UnknownPort for any other name."""
-        binding = self._bound("emit")
-        outputs: Mapping[str, OutputSpec] = type(self).__outputs__
-        if port not in outputs:
-            listed = ", ".join(outputs) or "none"
-            hint = did_you_mean(port, outputs)
-            raise UnknownPort(f"{type(self).__name__} declares no output '{port}'{hint}; it declares {listed}")
+        binding = self._binding
+        if binding is None or port not in binding.outputs:
+            raise self._cannot_emit(port)
         binding.emit(port, value)
+
+    def _cannot_emit(self, port: str) -> SlabwireError:
+        self._bound("emit")
+        outputs: Mapping[str, OutputSpec] = type(self).__outputs__
+        listed = ", ".join(outputs) or "none"
+        hint = did_you_mean(port, outputs)
+        return UnknownPort(f"{type(self).__name__} declares no output '{port}'{hint}; it declares {listed}")
 
     async def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Any:
         """The answer of another port of the graph, `"actor.port"`; without `timeout_s` the running request's deadline

@@ -66,7 +66,7 @@ class AsyncClient:
         connection = self._connection
         if connection is None:
             return
-        connection.bell.unpark()
+        connection.wait.end_park()
         try:
             connection.take_in()
         except Disconnected as gone:
@@ -78,12 +78,13 @@ class AsyncClient:
     def _park(self) -> None:
         """Announces the sleep. asyncio's loop may sleep any time from here on, so the lanes are looked at once more."""
         connection = self._open
-        longest = connection.bell.park(connection.endpoint.reasons())
-        connection.endpoint.collect_forwards()
-        if connection.caller.has_news():
-            self._loop.call_soon(self._take_in)
-        elif longest is not None:
-            self._loop.call_later(longest, self._take_in)
+        longest_s = connection.wait.begin_park(connection.endpoint.reasons(), self._has_news)
+        if longest_s is not None:
+            self._loop.call_later(longest_s, self._take_in)
+
+    def _has_news(self) -> bool:
+        self._open.endpoint.collect_forwards()
+        return self._open.caller.has_news()
 
     async def close(self) -> None:
         """Ends the connection: calls in flight fail. Arrays that were received stay valid."""

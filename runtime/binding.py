@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
@@ -26,7 +26,9 @@ class CellBinding:
         endpoint: Endpoint,
         outlets: Outlets,
         calls: AsyncCalls,
+        outputs: Iterable[str],
     ) -> None:
+        self.outputs = frozenset(outputs)
         self._instance = instance
         self._cores = cores
         self._threads = threads
@@ -38,7 +40,8 @@ class CellBinding:
         return self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
 
     def emit(self, port: str, value: Any) -> None:
-        self._outlets.send(self._work(), port, value)
+        work = current.get()
+        self._outlets.send(self._outlets.own_account if work is None or work.finished else work, port, value)
 
     async def call(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None) -> Any:
         return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())

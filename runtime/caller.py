@@ -186,6 +186,7 @@ class Caller:
                 pending.came_by(lane)
                 self._arrive(pending, kind, error_from_wire(*value) if kind == Kind.ERROR else value)
         except SlabwireError as error:
+            lane.refuse()
             if pending is not None:
                 self._arrive(pending, Kind.ERROR, error)
         lane.commit()

@@ -32,6 +32,8 @@ logger = logging.getLogger("slabwire")
 # each is handled alone, so that only that one goes on counting; one that has run this long is not to blame.
 _ALONE_FROM_ATTEMPT = 3
 PROVEN_AFTER_NS = 5_000_000_000
+# Members of an enumeration are looked up by attribute, at every message.
+_DATA, _FIELDS, _BLOCK = int(Kind.DATA), Flag.FIELDS, Flag.BLOCK
 
 
 class Cell:
@@ -118,7 +120,8 @@ class Cell:
             return self._runs.serve(header.key)
         return (
             header.kind == Kind.DATA
-            and not _runs_at_once(self._ports.get(header.target))
+            and (handler := self._ports.get(header.target)) is not None
+            and not handler.is_at_once
             and not self._runs.has_place()
         )
 
@@ -179,42 +182,55 @@ class Cell:
 
     def _take_next(self) -> bool:
         """Handles one record of the next lane that has one; False if there is none, or no place for it."""
-        return any(lane.available() and self._take(lane) for lane in self.inlets.in_turn())
+        inlets = self.inlets
+        for _ in range(len(inlets)):
+            lane = inlets.at_turn()
+            if lane.available() and self._take(lane):
+                inlets.took()
+                return True
+            inlets.turn()
+        return False
 
     def _take(self, lane: Consumer) -> bool:
         header = self.inlets.header(lane, lane.cursor)
-        if header.kind == Kind.DATA and header.target in self._ports:
-            work = Work(header, lane.lane, lane.cursor, 1, handler=self._ports[header.target])
-            return self._begin(work, lane)
+        if header.kind == _DATA:
+            handler = self._ports.get(header.target)
+            if handler is not None:
+                return self._begin(Work(header, lane.lane, lane.cursor, 1, handler), lane)
         if header.kind == Kind.END:
             return self._take_end(lane, header)
         if header.kind == Kind.CANCEL:
             self._cancel(header)
         else:
+            lane.refuse()
             logger.error("%s: a record of kind %s for port %s was dropped", self.instance, header.kind, header.target)
         self._endpoint.let_go(lane, header, lane.cursor)
         lane.commit()
         return True
 
     def _begin(self, work: Work, lane: Consumer) -> bool:
-        refusal = self._refusal(work)
-        at_once = _runs_at_once(work.handler)
+        header = work.header
+        handler = work.handler
+        at_once = handler is None or handler.is_at_once
+        # Nothing to ask of what nobody waits for, without a deadline, at the first attempt.
+        asks = header.reply_to or header.deadline_ns or work.attempt > 1
+        refusal = self._refusal(work) if asks else None
         if refusal is None and not at_once and not self._runs.has_place():
             return False
         broken = self._open(work, lane)
         refusal = refusal or broken
-        if refusal is not None or work.handler is None:
+        if refusal is not None or handler is None:
             work.value = None
             self._refuse(work, refusal)
             self._commit(work, lane)
         elif at_once:
             self._table.begin_running(work.lane, work.sequence, work.attempt)
-            self._run_plain(work, work.handler)
+            self._run_plain(work, handler)
             self._commit(work, lane)
         else:
             work.row = self._table.keep(work.lane, work.sequence, work.attempt, lane.record(work.sequence))
             lane.commit()
-            self._runs.start(work, work.handler)
+            self._runs.start(work, handler)
         return True
 
     def _open(self, work: Work, lane: Consumer) -> SlabwireError | None:
@@ -223,9 +239,11 @@ class Cell:
         Its block stays leased until it is finished, whatever becomes of its arrays: a successor would unpack it again.
         """
         try:
-            work.lease = self._endpoint.lease(lane, work.header, work.sequence)
+            if work.header.flags & _BLOCK:
+                work.lease = self._endpoint.lease(lane, work.header, work.sequence)
             work.value = open_parcel(work.header, work.lease)
         except SlabwireError as error:
+            lane.refuse()
             return error
         return None
 
@@ -264,7 +282,7 @@ class Cell:
         """The end of a stream goes on when all items before it have been handled."""
         if self._runs.serve(header.key):
             return False
-        work = Work(header, lane.lane, lane.cursor, 1, handler=self._ports.get(header.target))
+        work = Work(header, lane.lane, lane.cursor, 1, self._ports.get(header.target))
         if work.handler is not None:
             outputs = [each.port for each in self.spec.outputs]
             self.outlets.end_stream(work, [work.handler.spec.port] if work.handler.spec.replies else outputs)
@@ -277,8 +295,9 @@ class Cell:
         self._stats.begin(started)
         token = current.set(work)
         try:
-            result = handler.function(**handler.bind(value, bool(work.header.flags & Flag.FIELDS)))
-            self._answers.give(work, handler, result)
+            result = handler.run(value, work.header.flags & _FIELDS)
+            if result is not None or work.header.reply_to:
+                self._answers.give(work, handler, result)
         except Exception as error:
             self._answers.fail(work, error)
         finally:
@@ -370,8 +389,3 @@ class Cell:
             return None
         work.ordinal = max(work.floor + bool(work.ways), *work.sent.values(), 0)
         return Interrupted(f"{self.instance} died in the middle of this stream")
-
-
-def _runs_at_once(handler: Handler | None) -> bool:
-    """Whether a handler is done when it returns: then its record may stay in the lane meanwhile."""
-    return handler is None or (handler.spec.kind == "plain" and handler.spec.batch is None)

@@ -146,37 +146,34 @@ class Client:
                 self._news.notify_all()
 
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
-        """Receives for all threads: spins for a while if that has paid lately, then parks."""
-        connection, bell, arrived = self._connection, self._connection.bell, pending.arrived
-        started = now = now_ns()
-        spin_until = started + bell.spin_ns()
-        while not (arrived or self._closed or (deadline_ns and now > deadline_ns)):
-            if connection.caller.has_news():
+        """Receives for all threads: looks for a while if that has paid lately, then parks."""
+        caller, wait, arrived = self._connection.caller, self._connection.wait, pending.arrived
+        while not (arrived or self._closed):
+            if caller.has_news() or wait.spin(caller.has_news, deadline_ns):
                 with self._lock:
                     self._tell_given_up()
-                    connection.caller.pump()
-            elif now > spin_until:
+                    caller.pump()
+            elif deadline_ns and now_ns() > deadline_ns:
+                return
+            else:
                 self._park(deadline_ns)
-            now = now_ns()
-        bell.spins += now <= spin_until
-        bell.waited(now - started)
 
     def _park(self, deadline_ns: int) -> None:
-        connection, bell = self._connection, self._connection.bell
-        longest_s = bell.park(connection.endpoint.reasons())
-        with self._lock:
-            connection.endpoint.collect_forwards()
-        if deadline_ns:
-            left_s = max(0.0, (deadline_ns - now_ns()) / 1e9)
-            longest_s = left_s if longest_s is None else min(left_s, longest_s)
-        try:
-            if not (connection.caller.has_news() or self._closed):
-                self._poll.poll(None if longest_s is None else longest_s * 1000)
-        finally:
-            bell.unpark()
+        connection = self._connection
+        left_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
+        connection.wait.park(connection.endpoint.reasons(), self._has_news, self._sleep, left_s)
         with self._lock:
             if not self._closed:
                 connection.take_in()
+
+    def _has_news(self) -> bool:
+        """The last look after saying that it sleeps."""
+        with self._lock:
+            self._connection.endpoint.collect_forwards()
+        return self._connection.caller.has_news() or self._closed
+
+    def _sleep(self, longest_s: float | None) -> None:
+        self._poll.poll(None if longest_s is None else longest_s * 1000)
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""

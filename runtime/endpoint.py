@@ -14,6 +14,7 @@ from ..shm.lane import LANE, RETURNS, Consumer, Producer, Source
 from ..shm.lease import Lease
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Block, Pool, Slab
+from ..shm.wait import AdaptiveWait
 from .channel import close_all
 from .message import Flag, Header, read_header
 from .parcel import open_parcel, source_of
@@ -56,6 +57,7 @@ class Endpoint:
         self._lane_opened = lane_opened
         self._may_spin = may_spin
         self.bell: Bell | None = None
+        self.wait: AdaptiveWait | None = None  # comes with the bell
         self.ringers: dict[int, Ringer] = {}
         self.producers: dict[int, Producer] = {}
         self.consumers: dict[int, Consumer] = {}
@@ -89,7 +91,8 @@ class Endpoint:
         segment = Segment.open(descriptors[0], BELL, writable=own)
         segment.close_descriptor()
         if own:
-            self.bell = Bell(segment, descriptors[1], may_spin=self._may_spin)
+            self.bell = Bell(segment, descriptors[1])
+            self.wait = AdaptiveWait(self.bell, may_spin=self._may_spin)
             self.ringers[self.identifier] = Ringer(segment, os.dup(descriptors[1]))
         else:
             self.ringers[label["endpoint"]] = Ringer(segment, descriptors[1])
@@ -275,7 +278,7 @@ class Endpoint:
             ringer.close()
         if self.bell is not None:
             self.bell.close()
-            self.bell = None
+            self.bell = self.wait = None
         self.producers.clear()
         self.consumers.clear()
         self.ringers.clear()

@@ -142,10 +142,11 @@ class Handler:
 
     `function` is called with what `bind` made (a resumable one with `sent` as well, a batched one with one list in
     `field`); it gives a generator, an asynchronous generator or a coroutine where `spec.kind` says so, else the result.
-    `field` is the only field's name, None where there are several or none.
+    `field` is the only field's name, None where there are several or none. `is_at_once`: it is done when it returns,
+    so its record may stay in the lane meanwhile.
     """
 
-    __slots__ = ("_passes", "_readers", "field", "function", "owner", "spec")
+    __slots__ = ("_check", "_passes", "_readers", "field", "function", "is_at_once", "owner", "spec")
 
     def __init__(self, spec: HandlerSpec, function: Callable[..., Any], owner: str) -> None:
         self.spec = spec
@@ -154,12 +155,27 @@ class Handler:
         self.field = spec.fields[0].name if len(spec.fields) == 1 else None
         hints = hints_of(function)
         self._readers = tuple(self._reader(each, hints.get(each.name, Any)) for each in spec.fields)
-        self._passes = len(self._readers) == 1 and self._readers[0][2:] == (None, None)
+        # Of a single required field that is not built anew only this is left to do; False where there is more.
+        self._check: Any = False
+        if len(self._readers) == 1 and self._readers[0][1] and self._readers[0][3] is None:
+            self._check = self._readers[0][2]
+        self._passes = self._check is None
+        self.is_at_once = spec.kind == "plain" and spec.batch is None
 
     def _reader(self, field: FieldSpec, hint: Any) -> tuple[str, bool, Any, Any]:
         if self.spec.batch is not None:
             hint = next(iter(getattr(hint, "__args__", ())), Any)
         return field.name, field.required, check_of(field.type), rebuild_of(hint)
+
+    def run(self, value: Any, is_fields: int) -> Any:
+        """Calls the function with what a message makes of its arguments. Raises what it raises, or as `bind`."""
+        check, only = self._check, self.field
+        if check is False or (is_fields and (len(value) != 1 or only not in value)):
+            return self.function(**self.bind(value, bool(is_fields)))
+        item = value[only] if is_fields else value
+        if check is not None and (wrong := check(item, {})) is not None:
+            raise self._refused(str(only), wrong)
+        return self.function(**{str(only): item})
 
     def bind(self, value: Any, is_fields: bool) -> dict[str, Any]:
         """The keyword arguments that a message makes: `value` is its dict of fields, or what came along an edge.

@@ -8,6 +8,9 @@ from ..shm.errors import CorruptLane
 from ..shm.lane import Consumer
 from .message import Header, Kind, read_header
 
+# Looking into each of many lanes for every record would cost more than to handle it; few enough to be fair.
+_RECORDS_A_TURN = 16
+
 
 class Inlets:
     """All lanes in, in the order they came. One thread."""
@@ -16,6 +19,7 @@ class Inlets:
         self._lanes: list[Consumer] = []
         self._clients: dict[int, int] = {}  # by lane
         self._turn = 0
+        self._left = _RECORDS_A_TURN
 
     def __iter__(self) -> Iterator[Consumer]:
         return iter(self._lanes)
@@ -30,17 +34,28 @@ class Inlets:
         for each in lanes:
             self._clients.pop(each, None)
         self._lanes = [lane for lane in self._lanes if lane.lane not in lanes]
+        self._turn = 0
 
     def find(self, lane: int) -> Consumer | None:
         return next((each for each in self._lanes if each.lane == lane), None)
 
-    def in_turn(self) -> Iterator[Consumer]:
-        """All lanes, first the one behind that at which the last turn ended."""
-        lanes, first = self._lanes, self._turn
-        for index in range(len(lanes)):
-            turn = (first + index) % len(lanes)
-            self._turn = turn + 1
-            yield lanes[turn]
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def at_turn(self) -> Consumer:
+        """The lane whose turn it is."""
+        return self._lanes[self._turn]
+
+    def took(self) -> None:
+        """One record of that lane was taken: it keeps its turn for some more."""
+        self._left -= 1
+        if self._left <= 0:
+            self.turn()
+
+    def turn(self) -> None:
+        """The next lane."""
+        self._turn = (self._turn + 1) % len(self._lanes)
+        self._left = _RECORDS_A_TURN
 
     def has_input(self) -> bool:
         return any(lane.available() for lane in self._lanes)

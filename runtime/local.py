@@ -7,6 +7,7 @@ from typing import Any
 
 from ..shm.bell import Bell
 from ..shm.lane import Consumer, Producer
+from ..shm.wait import AdaptiveWait
 from .caller import Caller
 from .channel import Channel, close_all
 from .control import Control
@@ -70,6 +71,12 @@ class LocalConnection:
         if self.endpoint.bell is None:
             raise Disconnected("the supervisor handed over no bell")
         return self.endpoint.bell
+
+    @property
+    def wait(self) -> AdaptiveWait:
+        if self.endpoint.wait is None:
+            raise Disconnected("the supervisor handed over no bell")
+        return self.endpoint.wait
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "shrunk" in message:

@@ -33,6 +33,7 @@ class Flag:
     IN_BLOCK = 2  # the metadata lies in the block, at `at`
     BLOCK = 4  # the record refers to a block, and lends it
     ITEM = 8  # one of a stream: what becomes of it is one item of the reply
+    PLAIN = 32  # the metadata is msgpack that holds no tensors
     ARRAY = 16  # the metadata is no msgpack but one array, whose description ends at `at`
 
 

@@ -23,6 +23,8 @@ from .work import REPLY_KEY, Dispatch, Work
 STREAM_WINDOW = 64
 # What an actor may have emitted outside of any input, to edges that are full.
 MOST_ON_OWN_ACCOUNT = 1024
+# Members of an enumeration are looked up by attribute, at every message.
+_DATA, _REPLY, _ITEM = int(Kind.DATA), int(Kind.REPLY), Flag.ITEM
 
 
 class Outlets:
@@ -48,10 +50,12 @@ class Outlets:
         self._look_for_lanes = look_for_lanes
         self.edges: dict[int, list[Producer]] = {}
         self.replies: dict[int, Producer] = {}
-        self._leaving: dict[str, tuple[int, list[tuple[int, EdgeSpec]]]] = {}
+        self._leaving: dict[str, tuple[int, list[tuple[int, EdgeSpec, int]]]] = {}
         for port in (each for each in routing.ports if each.actor == actor):
-            self._leaving[port.port] = routing.number[port], routing.edges_from(port)
+            ways = [(edge, spec, routing.number[spec.target]) for edge, spec in routing.edges_from(port)]
+            self._leaving[port.port] = routing.number[port], ways
         self._reply_ports = [route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes]
+        self._leads: dict[tuple[int, str], bool] = {}
         self._turn = 0
         self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
@@ -71,17 +75,59 @@ class Outlets:
                 f"{MOST_ON_OWN_ACCOUNT} messages that were emitted outside of any input wait for room already"
             )
         parcel = Parcel(value, self._endpoint.pool)
-        self._dispatch(work, port, parcel, Kind.DATA, item=item or bool(work.header.flags & Flag.ITEM))
+        item = item or work.header.flags & Flag.ITEM != 0
+        # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
+        if work.outbox or work.attempt > 1 or not self._went_straight(work, port, parcel, item=item):
+            self._dispatch(work, port, parcel, Kind.DATA, item=item)
+            work.ordinal += 1
+            self.flush(work)
+
+    def _went_straight(self, work: Work, port: str, parcel: Parcel, *, item: bool) -> bool:
+        """Sends an output that leaves by one way, if that is open; what is not is for `_dispatch`."""
+        header = work.header
+        number, edges = self._leaving[port]
+        if header.reply_to and self._reply_ports[header.route] == port:
+            producer = self.replies.get(header.reply_to)
+            if edges or item or producer is None or not self._is_open(producer, parcel):
+                return False
+            kind, target = _REPLY, 0
+        else:
+            if len(edges) != 1:
+                return False
+            edge, target = edges[0][0], edges[0][2]
+            lanes = self.edges[edge]
+            producer = lanes[0]
+            if len(lanes) != 1 or self.overflow.get(edge) or not parcel.can_go(producer):
+                return False
+            kind = _DATA
+        head = number, target, work.attempt, *header[5:12], work.lane, work.ordinal, work.sequence
+        parcel.publish(producer, kind, _ITEM if item else 0, head)
+        self._stats.count_sent()
         work.ordinal += 1
-        self.flush(work)
+        if work.row:
+            self._table.sent(work.row, work.ordinal)
+        return True
+
+    def _is_open(self, producer: Producer, parcel: Parcel) -> bool:
+        """Whether a caller's lane takes one more answer."""
+        try:
+            return parcel.can_go(producer)
+        except CorruptLane:
+            return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
 
     def answer_none(self, work: Work, port: str) -> None:
         """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch."""
-        if not self._routing.leads_to_reply(work.header.route, PortRef(self._actor, port)):
+        if not work.header.reply_to or not self._leads_to_reply(work.header.route, port):
             return
         kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
         if kind == Kind.REPLY:
             self._answer(work, kind, Parcel(None, self._endpoint.pool))
+
+    def _leads_to_reply(self, route: int, port: str) -> bool:
+        known = self._leads.get((route, port))
+        if known is None:
+            known = self._leads[route, port] = self._routing.leads_to_reply(route, PortRef(self._actor, port))
+        return known
 
     def end_stream(self, work: Work, ports: list[str]) -> None:
         """No more items: tells the caller, or whoever got the items."""
@@ -106,14 +152,13 @@ class Outlets:
         header = work.header
         flags = Flag.ITEM if item else 0
         outbox = work.outbox
-        way = (
-            outbox[-1].way + 1 if outbox and outbox[-1].ordinal == work.ordinal else 0
-        )  # an end leaves by several ports
+        # The end of a stream leaves by several ports.
+        way = outbox[-1].way + 1 if outbox and outbox[-1].ordinal == work.ordinal else 0
         if header.reply_to and self._reply_ports[header.route] == port:
             reply = kind if kind == Kind.END else Kind.ITEM if item else Kind.REPLY
             outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way))
             way += 1
-        for edge, _ in edges:
+        for edge, _, _ in edges:
             outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way))
             way += 1
 
@@ -155,7 +200,7 @@ class Outlets:
         if not waiting and dispatch.parcel.can_go(producer):
             self._write(producer, work, dispatch, self._routing.number[edge.target])
             return True
-        return self._full(work, dispatch, edge)
+        return self._full(work, dispatch, edge, producer)
 
     def _reply(self, work: Work, dispatch: Dispatch) -> bool:
         reply_to, deadline = work.header.reply_to, work.header.deadline_ns
@@ -221,26 +266,34 @@ class Outlets:
             work.sequence,
         )
         dispatch.parcel.publish(producer, dispatch.kind, dispatch.flags, head)
-        self._stats.count("sent")
+        self._stats.count_sent()
+        if dispatch.since_ns:
+            producer.count("blocked")
+            producer.count("blocked_ns", now_ns() - dispatch.since_ns)
 
-    def _full(self, work: Work, dispatch: Dispatch, edge: EdgeSpec) -> bool:
+    def _full(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> bool:
         deadline = work.header.deadline_ns
         if edge.when_full == "block":
+            dispatch.since_ns = dispatch.since_ns or now_ns()
             if not deadline or now_ns() < deadline:
                 return False
+            producer.count("blocked_ns", now_ns() - dispatch.since_ns)
+            producer.count("expired")
             self._drop(work, DeadlineExceeded(f"edge {edge.source} -> {edge.target} was full until the deadline"))
         elif edge.when_full == "drop_oldest":
-            self._overflow(work, dispatch, edge)
+            self._overflow(work, dispatch, edge, producer)
         else:
+            producer.count("rejected" if edge.when_full == "reject" else "dropped_newest")
             reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full: {edge.capacity} messages wait")
             self._drop(work, reason, is_missed=edge.when_full == "reject" or not dispatch.flags & Flag.ITEM)
         return True
 
-    def _overflow(self, work: Work, dispatch: Dispatch, edge: EdgeSpec) -> None:
+    def _overflow(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> None:
         waiting = self.overflow.setdefault(dispatch.edge, deque())
         waiting.append((work, dispatch))
         if len(waiting) > edge.capacity:
             oldest, dropped = waiting.popleft()
+            producer.count("dropped_oldest")
             reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full and newer messages came")
             self._drop(oldest, reason, is_missed=not dropped.flags & Flag.ITEM)
 
@@ -315,7 +368,7 @@ class Outlets:
         """By which ways an output of a port leaves, in the order of `_dispatch`."""
         _, edges = self._leaving[port]
         replies = header.reply_to and self._reply_ports[header.route] == port
-        return ([REPLY_KEY] if replies else []) + [number for number, _ in edges]
+        return ([REPLY_KEY] if replies else []) + [number for number, _, _ in edges]
 
     def lanes(self) -> list[tuple[int, Producer]]:
         """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""

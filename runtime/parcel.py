@@ -29,11 +29,34 @@ _INLINE_TENSOR_NBYTES = 96
 _DEEPEST = 64
 _LONGEST_NAME = 255
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
-_pack_plain = msgpack.Packer().pack
+_ARRAY, _ARRAY_IN_BLOCK, _IN_BLOCK = Flag.ARRAY, Flag.ARRAY | Flag.BLOCK, Flag.IN_BLOCK
+_SHORT = Flag.ARRAY | Flag.PLAIN
+_as_tuple = tuple.__new__
+_pack_plain, _unpack = msgpack.Packer().pack, msgpack.unpackb
 
 
 class _OutsideBlock(Exception):
     """Not everything finds room in the block that the first array lies in: all must be copied into a fresh one."""
+
+
+class _Hold:
+    """Keeps a parcel's fresh block until it is ended or dies."""
+
+    __slots__ = ("_block",)
+
+    def __init__(self, block: Block) -> None:
+        block.views = 1
+        self._block: Block | None = block
+
+    def end(self) -> None:
+        block, self._block = self._block, None
+        if block is not None:
+            block.unviewed()
+
+    def __del__(self) -> None:
+        # May run in any thread, inside any function: the pool looks into this queue when it next needs a block.
+        if self._block is not None:
+            self._block.pool.unviewed.append(self._block)
 
 
 class Parcel:
@@ -51,60 +74,65 @@ class Parcel:
         self.holder: Block | Lease | None = None
         self.at = 0
         self._array: NDArray[Any] | None = None  # keeps a loan from being freed while the parcel waits
-        self._held: Block | None = None
-        if not (self._pack_scalar(value) or self._pack_sole(value, pool)):
+        self._held: _Hold | None = None
+        name, sole = None, value
+        if is_fields and type(value) is dict and len(value) == 1:
+            ((name, sole),) = value.items()
+        if type(sole) is np.ndarray:
+            packed = self._pack_sole(name, sole, pool)
+        else:
+            packed = self._pack_plain(value)
+        if not packed:
             self._pack_any(value, pool)
 
-    # -- most messages: a number, or one array -----------------------------------------------------------------------
+    # -- most messages: numbers, or one array ------------------------------------------------------------------------
 
-    def _pack_scalar(self, value: object) -> bool:
-        """Packs a value that holds no other, if it is such and finds room in the record."""
-        if type(value) not in _SCALARS:
+    def _pack_plain(self, value: object) -> bool:
+        """Packs a number, a text or None, or fields of such, if they find room in the record."""
+        if type(value) not in _SCALARS and not (
+            self.flags and type(value) is dict and _SCALARS.issuperset(map(type, value.values()))
+        ):
             return False
         try:
             self.metadata = _pack_plain(value)
         except (OverflowError, ValueError):
             return False  # an int of over 64 bits, say: whoever packs anything says so
-        return len(self.metadata) <= INLINE_NBYTES
-
-    def _pack_sole(self, value: object, pool: Pool) -> bool:
-        """Packs one array, bare or as the only field, without msgpack; if it is one."""
-        name = None
-        if type(value) is dict and len(value) == 1 and self.flags:
-            ((name, value),) = value.items()
-        if type(value) is not np.ndarray:
-            return False
-        dtype, shape, nbytes = value.dtype, value.shape, value.nbytes
-        if nbytes <= _INLINE_TENSOR_NBYTES:
-            head = describe_sole(name, dtype, shape, None, 0, nbytes)
-            self.metadata = head + value.tobytes()
-        else:
-            holder = holder_of(value)
-            if holder is None:
-                head = self.metadata = describe_sole(name, dtype, shape, None, 0, None)
-            else:
-                strides = None if value.flags.c_contiguous else value.strides
-                head = describe_sole(name, dtype, shape, strides, _offset_in(value, holder), None)
-                self.metadata = head
         if len(self.metadata) > INLINE_NBYTES:
             return False
-        if nbytes > _INLINE_TENSOR_NBYTES:
-            if holder is None:
-                self._copy_in(value, pool.take(nbytes))
-            else:
-                self.holder, self._array = holder, value
-                if type(holder) is Block:
-                    _freeze(value)
-            self.flags |= Flag.BLOCK
-        self.flags |= Flag.ARRAY
+        self.flags |= Flag.PLAIN
+        return True
+
+    def _pack_sole(self, name: str | None, array: NDArray[Any], pool: Pool) -> bool:
+        """Packs one array, bare or as the only field, without msgpack; False if its description finds no room."""
+        dtype, shape, nbytes = array.dtype, array.shape, array.nbytes
+        if nbytes <= _INLINE_TENSOR_NBYTES:
+            head = describe_sole(name, dtype, shape, None, 0, nbytes)
+            self.metadata = head + array.tobytes()
+            if len(self.metadata) > INLINE_NBYTES:
+                return False
+            self.flags |= _ARRAY
+        else:
+            holder, strides, at = holder_of(array), None, 0
+            if holder is not None:
+                strides, at = None if array.flags.c_contiguous else array.strides, _offset_in(array, holder)
+            head = self.metadata = describe_sole(name, dtype, shape, strides, at, None)
+            if len(head) > INLINE_NBYTES:
+                return False
+            self._place(array, holder or pool.take(nbytes))
+            self.flags |= _ARRAY_IN_BLOCK
         self.at = len(head)
         return True
 
-    def _copy_in(self, array: NDArray[Any], block: Block) -> None:
-        block.views = 1
-        self.holder = self._held = block
-        slab = block.slab
-        np.ndarray(array.shape, array.dtype, slab.mapping, slab.offset(block.index))[...] = array
+    def _place(self, array: NDArray[Any], holder: Block | Lease) -> None:
+        """Refers to where an array lies already, or copies it into a fresh block."""
+        self.holder = holder
+        if isinstance(holder, Block) and not holder.views and not holder.lends:
+            self._held = _Hold(holder)
+            np.ndarray(array.shape, array.dtype, holder.slab.mapping, holder.start)[...] = array
+        else:
+            self._array = array
+            if isinstance(holder, Block):
+                _freeze(array)
 
     # -- all others --------------------------------------------------------------------------------------------------
 
@@ -179,8 +207,7 @@ class Parcel:
         self.flags |= Flag.IN_BLOCK
 
     def _fill(self, block: Block, copies: list[tuple[NDArray[Any], int]], end: int, *, outside: bool) -> None:
-        block.views = 1
-        self.holder = self._held = block
+        self.holder, self._held = block, _Hold(block)
         room = block.bytes()
         for array, at in copies:
             np.frombuffer(room, np.uint8, array.nbytes, at)[:] = array.reshape(-1).view(np.uint8)
@@ -193,14 +220,8 @@ class Parcel:
         """Lets go of the block; leases of it live on."""
         if self._held is not None:
             held, self._held = self._held, None
-            held.unviewed()
+            held.end()
         self.holder = self._array = None
-
-    def __del__(self) -> None:
-        # May run in any thread, inside any function: the pool looks into this queue when it next needs a block.
-        held = getattr(self, "_held", None)
-        if held is not None:
-            held.pool.unviewed.append(held)
 
     def can_go(self, producer: Producer) -> bool:
         """Whether the lane has a free record, and a free row if this lends a block."""
@@ -223,7 +244,7 @@ class Parcel:
             else:
                 block = holder.block
                 row = producer.lend(slab, block, holder, holder.source)
-        inline = b"" if flags & Flag.IN_BLOCK else metadata
+        inline = b"" if flags & _IN_BLOCK else metadata
         where = row, slab, block, generation, self.at
         write_record(producer.segment.bytes, producer.slot(), kind, flags, *head, len(metadata), *where, inline)
         producer.publish()
@@ -234,8 +255,8 @@ def open_parcel(header: Header, lease: Lease | None) -> Any:
 
     Raises MessageError if the bytes are no message of ours.
     """
-    if header.flags & Flag.ARRAY:
-        return _open_sole(header, lease)
+    if header.flags & _SHORT:
+        return _open_sole(header, lease) if header.flags & _ARRAY else _open_plain(header)
 
     def place(code: int, packed: bytes) -> Any:
         if code != TENSOR_CODE:
@@ -254,6 +275,14 @@ def open_parcel(header: Header, lease: Lease | None) -> Any:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         if isinstance(error, MessageError):
             raise
+        raise MessageError(f"a message cannot be unpacked: {error}") from None
+
+
+def _open_plain(header: Header) -> Any:
+    """The value of a message without tensors."""
+    try:
+        return _unpack(header.inline[: header.nbytes])
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MessageError(f"a message cannot be unpacked: {error}") from None
 
 
@@ -316,7 +345,7 @@ def sole_described(packed: bytes) -> tuple[str | None, Description]:
 
 def source_of(header: Header, lane: int, sequence: int) -> Source:
     """The lease that a record gives its reader."""
-    return Source(lane, header.row, sequence + 1) if header.flags & Flag.BLOCK else OWN
+    return _as_tuple(Source, (lane, header.row, sequence + 1)) if header.flags & Flag.BLOCK else OWN
 
 
 def holder_of(array: NDArray[Any]) -> Block | Lease | None:

@@ -7,11 +7,11 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
-from ..shm.bell import Bell, now_ns
+from ..shm.wait import AdaptiveWait
 
 
 class PausingSelector(selectors.EpollSelector):
-    """A selector whose every sleep is a park of the bell.
+    """A selector whose every sleep is a park.
 
     `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is told of each sleep.
     A loop whose tasks always have something to do never sleeps, and nobody rings for one that is awake: then
@@ -20,43 +20,37 @@ class PausingSelector(selectors.EpollSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bell: Bell | None = None
+        self._wait: AdaptiveWait | None = None
         self.ticks = False  # the loop stops after this round in any case
-        self.slept_ns = 0  # in all
 
     def watch(
         self,
-        bell: Bell,
+        wait: AdaptiveWait,
         reasons: Callable[[], int],
         has_news: Callable[[], bool],
         asleep: Callable[[bool], None],
         between_rounds: Callable[[], None],
     ) -> None:
-        self._bell = bell
+        self._wait = wait
         self._reasons = reasons
         self._has_news = has_news
         self._asleep = asleep
         self._between_rounds = between_rounds
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        bell = self._bell
-        if bell is None or self.ticks:
+        wait = self._wait
+        if wait is None or self.ticks:
             return super().select(timeout)
         if timeout is not None and timeout <= 0:
             self._between_rounds()
             return super().select(timeout)
-        longest = bell.park(self._reasons())
-        if self._has_news():
-            timeout = 0
-        elif longest is not None:
-            timeout = longest if timeout is None else min(timeout, longest)
+        longest_s = wait.begin_park(self._reasons(), self._has_news, timeout)
         self._asleep(True)
-        began = now_ns()
-        events = super().select(timeout)
-        self.slept_ns += now_ns() - began
-        self._asleep(False)
-        bell.unpark()
-        return events
+        try:
+            return super().select(longest_s)
+        finally:
+            self._asleep(False)
+            wait.end_park()
 
 
 def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:

@@ -38,7 +38,7 @@ def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work 
     with contextlib.suppress(CorruptLane):
         if lane is not None and lane.tail == left.sequence and lane.available():
             header = inlets.header(lane, lane.cursor)
-            work = Work(header, left.lane, left.sequence, left.attempt + 1, handler=ports.get(header.target))
+            work = Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
             work.floor, work.ways = left.ordinal, left.ways
             return work
     return None
@@ -54,7 +54,8 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
     with contextlib.suppress(CorruptLane):
         if lane.tail == left.sequence and lane.available():
             lane.commit()  # it died after the copy and before giving the record back
-    work = Work(header, left.lane, left.sequence, left.attempt + 1, row=left.row, handler=ports[header.target])
+    work = Work(header, left.lane, left.sequence, left.attempt + 1, ports[header.target])
+    work.row = left.row
     work.floor, work.ways = left.ordinal, left.ways
     return work
 
@@ -72,6 +73,6 @@ def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Prod
                 sent = read_header(producer.record(sequence), 0)
                 work = works.get((sent.cause_lane, sent.cause_sequence))
                 if work is not None:
-                    work.sent[way] = max(work.sent.get(way, work.floor), sent.ordinal + 1)
+                    work.sent = {**work.sent, way: max(work.sent.get(way, work.floor), sent.ordinal + 1)}
                     if sent.kind in (Kind.END, Kind.ERROR):
                         work.last = sent.kind, sent.ordinal

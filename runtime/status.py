@@ -43,7 +43,7 @@ def _reason(worker: WorkerProcess) -> dict[str, str]:
 
 def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
     stats = supervisor.switchboard.worker_stats(worker.party)
-    names = ("spins", "parks", "wakes", "slab_bytes", "slab_used_bytes")
+    names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes")
     state = "ready" if worker.is_ready else "starting" if worker.is_alive else "stopped"
     return {
         "name": worker.name,

@@ -67,15 +67,15 @@ class Tap:
             raise timed_out(target)
         self._rung.clear()
         self._loop.add_reader(bell.fd, self._rung.set)
-        longest = bell.park(RECORDS)
+        wait = self._connection.wait
+        longest_s = wait.begin_park(RECORDS, self._connection.caller.has_news, left_s)
         try:
-            if not self._connection.caller.has_news():
-                async with asyncio.timeout(min((each for each in (longest, left_s) if each is not None), default=None)):
-                    await self._rung.wait()
+            async with asyncio.timeout(longest_s):
+                await self._rung.wait()
         except TimeoutError:
             pass  # the caller looks at the clock
         finally:
-            bell.unpark()
+            wait.end_park()
             self._loop.remove_reader(bell.fd)
 
     def _hear(self) -> None:

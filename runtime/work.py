@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..shm.inflight import RUNNING_ROW
@@ -24,7 +25,7 @@ REPLY_KEY = -1  # where edges are named by their number, this names the way back
 @dataclass(slots=True)
 class Dispatch:
     """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge. `way` is its place among those by
-    which this output leaves.
+    which this output leaves, `since_ns` when it first found no room.
     """
 
     parcel: Parcel
@@ -34,35 +35,39 @@ class Dispatch:
     edge: int
     ordinal: int
     way: int = 0
+    since_ns: int = 0
 
 
-@dataclass(slots=True, eq=False)
 class Work:
     """`row` is its row in the in-flight table. `floor`, `ways` and `sent` are what a predecessor had published: outputs
     of ordinals below `floor` are not sent again, nor that one by its first `ways`; `last` is the kind and ordinal of
     the one that ended the stream. `lease` is that of its own record's block, until it is finished.
+
+    Made for every message: what most of them never set are attributes of the class.
     """
 
-    header: Header
-    lane: int
-    sequence: int
-    attempt: int
-    row: int = RUNNING_ROW
-    ordinal: int = 0
-    floor: int = 0
-    ways: int = 0
-    sent: dict[int, int] = field(default_factory=dict)
+    row = RUNNING_ROW
+    ordinal = 0
+    floor = 0
+    ways = 0
+    sent: Mapping[int, int] = MappingProxyType({})
     last: tuple[int, int] | None = None
-    outbox: deque[Dispatch] = field(default_factory=deque)
-    handler: Handler | None = None
     items: Iterator[Any] | AsyncIterator[Any] | None = None
     task: asyncio.Task[None] | None = None
     room: asyncio.Future[None] | None = None
     value: Any = None
     lease: Lease | None = None
-    started_ns: int = 0
-    finished: bool = False
-    cancelled: bool = False
+    started_ns = 0
+    finished = False
+    cancelled = False
+
+    def __init__(self, header: Header, lane: int, sequence: int, attempt: int, handler: Handler | None = None) -> None:
+        self.header = header
+        self.lane = lane
+        self.sequence = sequence
+        self.attempt = attempt
+        self.handler = handler
+        self.outbox: deque[Dispatch] = deque()
 
     def sent_by(self, edge: int, way: int) -> int:
         """How many outputs a predecessor published by this way, the `way`-th of the output."""

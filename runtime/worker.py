@@ -6,12 +6,13 @@ import asyncio
 import inspect
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import zmq
 
-from ..shm.bell import BLOCKS, ROOM, Bell, now_ns
+from ..shm.bell import BLOCKS, ROOM, now_ns
 from ..shm.inflight import INFLIGHT, Inflight
 from ..shm.lane import Consumer, Producer
 from ..shm.segment import Segment
@@ -106,7 +107,13 @@ class Worker:
         stats, table = CellStats(segment, row), self._tables[instance]
         outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
         actor._binding = CellBinding(
-            instance, tuple(self.plan["cores"]), self.plan["threads"], self.endpoint, outlets, self._calls
+            instance,
+            tuple(self.plan["cores"]),
+            self.plan["threads"],
+            self.endpoint,
+            outlets,
+            self._calls,
+            type(actor).__outputs__,
         )
         handlers = handlers_of(actor, spec.name)
         ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
@@ -152,10 +159,10 @@ class Worker:
         self.report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
 
     def _watch(self) -> None:
-        bell = self.endpoint.bell
-        if bell is None:
+        bell, wait = self.endpoint.bell, self.endpoint.wait
+        if bell is None or wait is None:
             raise Disconnected("the supervisor handed over no bell")
-        self._selector.watch(bell, self._reasons, self._has_news, self._asleep, self._between_rounds)
+        self._selector.watch(wait, self._reasons, self._has_news, self._asleep, self._between_rounds)
         self.loop.add_reader(bell.fd, self.loop.stop)
         self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
         self.loop.add_reader(int(self.control.get(zmq.FD)), self.loop.stop)
@@ -207,30 +214,25 @@ class Worker:
         self.endpoint.corrupt.clear()
 
     def _wait(self) -> None:
-        """Until something comes: spinning for a while if that has paid lately, then parked."""
-        self._show_awake()
-        self.endpoint.collect_forwards()
-        bell, started = self.endpoint.bell, now_ns()
-        if bell is None or self._spin(bell, started):
-            return
-        spun, slept = now_ns() - started, self._selector.slept_ns
-        pause.sleep(self.loop, self._sleep_s())
-        slept = self._selector.slept_ns - slept
-        if slept:  # else tasks were busy all the time
-            bell.waited(spun + slept)
-        self._obey()
+        """Until something comes: looking for a while if that has paid lately, then parked."""
+        wait = self.endpoint.wait
+        if wait is not None and not wait.spin(self._look()):
+            pause.sleep(self.loop, self._sleep_s())
+            self._obey()
 
-    def _spin(self, bell: Bell, started: int) -> bool:
-        """Polls the lanes for as long as that has lately paid; True if something came."""
-        spin_until = started + bell.spin_ns()
+    def _look(self) -> Callable[[], Any]:
+        """Tells whether there is news in any of the lanes as they are now."""
         lanes = [*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)]
-        while now_ns() < spin_until:
-            for lane in lanes:
+        if len(lanes) == 1:
+            return lanes[0].available
+
+        def look() -> bool:
+            for lane in lanes:  # noqa: SIM110 - `any` of a generator costs more than the look itself
                 if lane.available():
-                    bell.spins += 1
-                    bell.waited(now_ns() - started)
                     return True
-        return False
+            return False
+
+        return look
 
     def _work(self) -> bool:
         progressed = self.caller.pump()
@@ -306,12 +308,10 @@ class Worker:
                 self._stats.show(alive_ns=0)
 
     def _show_awake(self) -> None:
-        stats, bell, pool = self._stats, self.endpoint.bell, self.endpoint.pool
-        if stats is not None and bell is not None:
+        stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
+        if stats is not None and wait is not None:
             stats.show(
-                spins=bell.spins,
-                parks=bell.parks,
-                wakes=bell.wakes,
+                **wait.stats(),
                 slab_bytes=pool.nbytes,
                 slab_used_bytes=pool.used_nbytes,
                 alive_ns=now_ns(),

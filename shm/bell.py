@@ -31,11 +31,6 @@ BELL = Layout(
 )
 WAITING_FOR = BELL.place().word("waiting_for")
 
-# A wait this short is cheaper spun than slept: the kernel's wake-up costs 26 to 90 µs.
-LONGEST_SPIN_NS = 150_000
-# A wait that was slept through holds the wake-ups of both sides, so it would have been shorter had both been spinning:
-# without this allowance a pair that was idle once takes dozens of messages to be hot again.
-_WORTH_SPINNING_NS = 3 * LONGEST_SPIN_NS
 # Without a barrier a wake-up may be missed: look again after this long.
 UNFENCED_PARK_S = 0.002
 
@@ -94,28 +89,18 @@ class _Doorbell:
 
 
 class Bell:
-    """The owner's side: parks, and decides whether to spin before it does. One thread.
+    """The owner's side: what it says before it sleeps. One thread; `AdaptiveWait` decides when.
 
-    Counters: `spins` (waits that ended while spinning), `parks`, `wakes` (parks ended by a ring).
+    Counters: `parks`, and `wakes` (parks ended by a ring).
     """
 
-    def __init__(self, segment: Segment, fd: int, *, may_spin: bool) -> None:
+    def __init__(self, segment: Segment, fd: int) -> None:
         self.segment = segment
         self.fd = fd
         self._words = segment.words
         self._words[WAITING_FOR] = 0  # a predecessor may have died parked
-        self._may_spin = may_spin
-        self._paying = 0.5
-        self.spins = self.parks = self.wakes = 0
+        self.parks = self.wakes = 0
         fence.register()
-
-    def spin_ns(self) -> int:
-        """For how long to poll before parking: nothing unless waits have lately been shorter than a wake-up costs."""
-        return LONGEST_SPIN_NS if self._may_spin and self._paying > 0.4 else 0
-
-    def waited(self, nanoseconds: int) -> None:
-        """Tells how long the wait that has just ended took, spun or parked: this is what it learns from."""
-        self._paying += ((nanoseconds < _WORTH_SPINNING_NS) - self._paying) / 8
 
     def park(self, reasons: int) -> float | None:
         """Announces that the owner is about to sleep; it must look at its lanes once more after this.
@@ -136,7 +121,7 @@ class Bell:
             pass
 
     def stats(self) -> dict[str, int]:
-        return {"spins": self.spins, "parks": self.parks, "wakes": self.wakes}
+        return {"parks": self.parks, "wakes": self.wakes}
 
     def close(self) -> None:
         """Gives the descriptors back; peers that still ring wake nobody."""

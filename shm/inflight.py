@@ -60,11 +60,17 @@ class Inflight:
         self._copy = segment.placed["copy"]
         self._row_nbytes = place.stride
         self.rows = place.rows
+        self._running = 0  # the lane that row 0 names, for the first attempt and with nothing noted as sent
         self._free = [row for row in reversed(range(1, self.rows)) if not self._words[self._first + row * self._stride]]
 
     def begin_running(self, lane: int, sequence: int, attempt: int) -> None:
         """Notes in row 0 what a plain handler is about to do."""
         words, at = self._words, self._first
+        if lane == self._running and attempt == 1:
+            words[at + 2] = sequence  # all else stands there as it must, so one store says it
+            return
+        # What was noted of outputs that wait (`sent`) is to be forgotten, and what is noted is to be remembered.
+        self._running = lane if attempt == 1 else 0
         if attempt > 1 and words[at] and (words[at + 1], words[at + 2]) == (lane, sequence):
             words[at + 3] = attempt  # at once: a death in between must not make this the first attempt again
             return
@@ -93,6 +99,8 @@ class Inflight:
 
     def sent(self, row: int, ordinal: int, ways: int = 0) -> None:
         """Notes that the outputs below `ordinal` were published, and that one by its first `ways`."""
+        if row == RUNNING_ROW:
+            self._running = 0
         self._words[self._first + row * self._stride + 4] = ordinal << _WAYS_BITS | ways
 
     def clear(self, row: int) -> None:

@@ -90,6 +90,10 @@ class Slab:
     def generation(self, block: int) -> int:
         return self._words[self._generation + block]
 
+    def generation_word(self, block: int) -> tuple[memoryview, int]:
+        """Where a block's generation stands: words, and the index in them."""
+        return self._words, self._generation + block
+
     def raise_generation(self, block: int) -> int:
         """Owner only: makes all earlier references to the block stale."""
         generation = self._words[self._generation + block] + 1
@@ -102,32 +106,53 @@ class Slab:
 
     def check(self, block: int, generation: int, nbytes: int) -> int:
         """The offset of a referenced block. Raises StaleReference if it is not, or no longer, that block."""
+        if (
+            block < self.blocks
+            and nbytes <= self.block_nbytes
+            and generation & 1
+            and self._words[self._generation + block] == generation
+        ):
+            return self._payload + block * self.block_nbytes
+        raise self._stale(block, generation, nbytes)
+
+    def _stale(self, block: int, generation: int, nbytes: int) -> StaleReference:
         if block >= self.blocks or nbytes > self.block_nbytes:
-            raise StaleReference(
+            return StaleReference(
                 f"slab {self.identifier} has {self.blocks} blocks of {self.block_nbytes} bytes, "
                 f"the reference says block {block} with {nbytes}"
             )
-        if self.generation(block) != generation or not generation % 2:
-            raise StaleReference(
-                f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, "
-                f"the reference says {generation}"
-            )
-        return self.offset(block)
+        return StaleReference(
+            f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, "
+            f"the reference says {generation}"
+        )
 
 
 class Block:
     """One block that is out: it comes back when its owner's own array and all leases of it are gone."""
 
-    __slots__ = ("generation", "has_metadata", "index", "lends", "pool", "slab", "views")
+    __slots__ = ("_at", "_words", "generation", "has_metadata", "index", "lends", "pool", "slab", "start", "views")
 
     def __init__(self, pool: Pool, slab: Slab, index: int) -> None:
         self.pool = pool
         self.slab = slab
         self.index = index
+        self.start = slab.offset(index)  # in bytes, in its segment
+        self._words, self._at = slab.generation_word(index)
         self.generation = 0
         self.lends = 0
         self.views = 0  # arrays of its owner, and parcels that wait
         self.has_metadata = False  # of a message that may not have been read yet
+
+    def take(self) -> None:
+        """It is out from now on."""
+        # pairs with: Slab.check
+        self.generation = self._words[self._at] = self._words[self._at] + 1
+        self.has_metadata = False
+
+    def give_back(self) -> None:
+        """It is free from now on: all references to it are stale."""
+        self.generation = 0
+        self._words[self._at] += 1  # pairs with: Slab.check
 
     def returned(self) -> None:
         """One lease has ended."""
@@ -142,7 +167,7 @@ class Block:
             self.pool.reclaim(self)
 
     def address(self) -> int:
-        return self.slab.segment.address + self.slab.offset(self.index)
+        return self.slab.segment.address + self.start
 
     def bytes(self) -> memoryview:
         return self.slab.block_bytes(self.index)
@@ -225,13 +250,10 @@ class Pool:
                 self._reap()
         if self.unviewed:
             self.collect()
-        free = self._free.get(size) or self._more(size)
-        block = free.pop()
-        slab = block.slab
-        block.generation = slab.raise_generation(block.index)
-        block.has_metadata = False
+        block = (self._free.get(size) or self._more(size)).pop()
+        block.take()
         self.blocks_out += 1
-        self.used_nbytes += slab.block_nbytes
+        self.used_nbytes += block.slab.block_nbytes
         return block
 
     def _note_out(self, slab: Slab) -> None:
@@ -262,13 +284,13 @@ class Pool:
         """Frees a block if nothing needs it any more. Idempotent: a block that were free twice would be lent twice."""
         if block.lends or block.views or not block.generation:
             return
-        block.generation = 0
-        block.slab.raise_generation(block.index)
+        block.give_back()
+        size = block.slab.block_nbytes
         if self._poison:
-            block.bytes()[:] = bytes([POISON]) * block.slab.block_nbytes
+            block.bytes()[:] = bytes([POISON]) * size
         self.blocks_out -= 1
-        self.used_nbytes -= block.slab.block_nbytes
-        free = self._free.get(block.slab.block_nbytes)
+        self.used_nbytes -= size
+        free = self._free.get(size)
         if free is not None:  # else the pool was closed
             free.append(block)
 

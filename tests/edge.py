@@ -57,10 +57,10 @@ class Edge:
         """Shares the doorbell, which stays this edge's own: not to be closed."""
         return Ringer(self.map(self.bells[party], BELL, writable=False), self.doorbells[party])
 
-    def bell(self, party: int, *, may_spin: bool = False) -> Bell:
+    def bell(self, party: int) -> Bell:
         """A party's own side, closed with this edge at the latest."""
         own = self.map(self.bells[party], BELL, writable=True)
-        self._bells.append(Bell(own, os.dup(self.doorbells[party]), may_spin=may_spin))
+        self._bells.append(Bell(own, os.dup(self.doorbells[party])))
         return self._bells[-1]
 
     def producer(self) -> Producer:

@@ -11,7 +11,7 @@ import pytest
 
 from edge import Edge, peek, send_number
 from slabwire.shm import fence
-from slabwire.shm.bell import BLOCKS, LONGEST_SPIN_NS, RECORDS, ROOM, UNFENCED_PARK_S, Bell, Ringer
+from slabwire.shm.bell import BLOCKS, RECORDS, ROOM, UNFENCED_PARK_S, Bell, Ringer
 from slabwire.shm.lane import Consumer, Producer
 
 # Far above any wake-up: who sleeps this long has missed one.
@@ -38,7 +38,7 @@ def test_a_parked_owner_is_rung_for_what_it_waits_for(edge: Edge, reasons: int, 
     assert _is_ringing(bell) == bool(reasons & news)
     bell.unpark()
     assert not _is_ringing(bell)
-    assert bell.stats() == {"spins": 0, "parks": 1, "wakes": int(bool(reasons & news))}
+    assert bell.stats() == {"parks": 1, "wakes": int(bool(reasons & news))}
 
 
 def test_nobody_is_rung_who_is_awake(edge: Edge) -> None:
@@ -120,18 +120,6 @@ def test_registering_and_the_fence_go_through(edge: Edge) -> None:
     if not fence.register():
         pytest.skip("this kernel has no membarrier")
     assert fence.full_barrier()
-
-
-def test_spinning_goes_on_only_while_it_pays(edge: Edge) -> None:
-    bell = edge.bell(0, may_spin=True)
-    assert bell.spin_ns() == LONGEST_SPIN_NS
-    for _ in range(8):
-        bell.waited(LONGEST_SPIN_NS * 10)
-    assert bell.spin_ns() == 0
-    for _ in range(8):
-        bell.waited(1000)
-    assert bell.spin_ns() == LONGEST_SPIN_NS
-    bell.close()
 
 
 class Player:

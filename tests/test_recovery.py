@@ -137,7 +137,7 @@ def test_a_lane_that_comes_while_a_successor_asks_for_a_slab_is_no_obstacle() ->
     Parcel(np.arange(300), first.pool).publish(first.producers[into], Kind.DATA, 0, (0,) * 13)
     consumer = predecessor.consumers[into]
     header = read_header(consumer.segment.bytes, consumer.offset())
-    received = predecessor.open(consumer, header, consumer.record(0), 0)
+    received = predecessor.open(consumer, header, 0)
     Parcel(received, predecessor.pool).publish(predecessor.producers[out], Kind.DATA, 0, (0,) * 13)
     successor = exchange.endpoint(forwarder)
     ask = successor.ask

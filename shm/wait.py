@@ -1,0 +1,98 @@
+"""How a process waits for news: looks for a while if that has lately paid, then parks its bell and sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .bell import Bell, now_ns
+from .contention import Contention
+
+# A wait this short is cheaper spun than slept: the kernel's wake-up costs 26 to 90 µs.
+LONGEST_SPIN_NS = 150_000
+# A wait that was slept through holds the wake-ups of both sides, so it would have been shorter had both been spinning:
+# without this allowance a pair that was idle once takes dozens of messages to be hot again.
+_WORTH_SPINNING_NS = 3 * LONGEST_SPIN_NS
+# The share of waits, an average that forgets, that must lately have been short.
+_PAYS_FROM = 0.4
+
+
+class AdaptiveWait:
+    """Used by everybody who waits. One thread at a time.
+
+    It spins only while waits have lately been shorter than a wake-up costs, and not while runnable threads outnumber
+    the cores. `spins` counts the waits that ended while spinning; parks and wakes are the bell's.
+    """
+
+    def __init__(self, bell: Bell, *, may_spin: bool, contention: Contention | None = None) -> None:
+        self.bell = bell
+        self._may_spin = may_spin
+        self._contention = contention or Contention()
+        self._paying = 0.5
+        self._spun_ns = self._parked_ns = 0
+        self.spins = 0
+
+    def spin_ns(self, now: int) -> int:
+        """For how long to look before parking."""
+        if not self._may_spin or self._paying <= _PAYS_FROM or self._contention.is_there(now):
+            return 0
+        return LONGEST_SPIN_NS
+
+    def waited(self, nanoseconds: int) -> None:
+        """Tells how long the wait that has just ended took, spun or parked: this is what it learns from."""
+        self._paying += ((nanoseconds < _WORTH_SPINNING_NS) - self._paying) / 8
+
+    def spin(self, has_news: Callable[[], Any], until_ns: int = 0) -> bool:
+        """Looks for news for as long as that pays, and (unless 0) not beyond `until_ns`; True if there was any."""
+        started = now = now_ns()
+        window = self.spin_ns(started)
+        end = min(started + window, until_ns) if until_ns else started + window
+        while now < end:
+            if has_news():
+                self.spins += 1
+                self.waited(now - started)
+                return True
+            now = now_ns()
+        self._spun_ns = now - started
+        return False
+
+    def park(
+        self,
+        reasons: int,
+        has_news: Callable[[], Any],
+        sleep: Callable[[float | None], Any],
+        longest_s: float | None = None,
+    ) -> None:
+        """Sleeps until somebody rings, by `sleep`, which is called with the most seconds it may take.
+
+        `sleep` returns when the bell's descriptor is readable, the time is over, or for reasons of the caller's: its
+        peer has died (a descriptor that closes), or it is told to end. It is called also where there is news, with 0.
+        """
+        longest_s = self.begin_park(reasons, has_news, longest_s)
+        try:
+            sleep(longest_s)
+        finally:
+            self.end_park()
+
+    def begin_park(self, reasons: int, has_news: Callable[[], Any], longest_s: float | None = None) -> float | None:
+        """Announces a sleep and looks once more; returns for how many seconds it may last: 0 where there is news.
+
+        For those who sleep where they cannot be called from here, such as in somebody else's event loop.
+        """
+        self._parked_ns = now_ns()
+        fenced = self.bell.park(reasons)
+        if has_news():
+            return 0.0
+        if fenced is None or longest_s is None:
+            return longest_s if fenced is None else fenced
+        return min(fenced, longest_s)
+
+    def end_park(self) -> None:
+        """Takes the announcement back."""
+        self.bell.unpark()
+        spun, self._spun_ns = self._spun_ns, 0
+        self.waited(spun + now_ns() - self._parked_ns)
+
+    def stats(self) -> dict[str, int]:
+        """Counters since it was made."""
+        return {"spins": self.spins, **self.bell.stats(), "contended": self._contention.found}
