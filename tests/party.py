@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -128,7 +129,7 @@ class Party:
         end = (self.endpoint.producers if role == "producer" else self.endpoint.consumers)[lane]
         return end.stats()
 
-    def same_memory(self, name: str, fill: int) -> None:
+    def write_again(self, fill: int) -> None:
         """Takes every free block and fills it: what somebody still reads must not be among them."""
         pool = self.endpoint.pool
         self.endpoint.reap()
@@ -224,9 +225,10 @@ class There:
             finally:
                 os._exit(status)
         far.close()
+        self._pipe.recv()  # it is there, and has taken over
 
     def do(self, what: str, *arguments: Any, **named: Any) -> Any:
-        self._pipe.send((what, arguments, named))
+        _say(self._pipe, (what, arguments, named))
         answer = self._pipe.recv()
         if isinstance(answer, Exception):
             raise answer
@@ -237,7 +239,7 @@ class There:
 
     def close(self) -> None:
         if self._pid:
-            self._pipe.send(("close", (), {}))
+            _say(self._pipe, ("close", (), {}))
             self._end(0, 0)
 
     def _end(self, by: int, status: int) -> None:
@@ -249,6 +251,7 @@ class There:
 
 
 def _obey(party: Party, pipe: Connection) -> None:
+    _say(pipe, "ready")
     while True:
         what, arguments, named = pipe.recv()
         try:
@@ -257,7 +260,11 @@ def _obey(party: Party, pipe: Connection) -> None:
             answer = error
         if what == "close":
             return
-        pipe.send(answer)
+        _say(pipe, answer)
+
+
+def _say(pipe: Connection, what: Any) -> None:
+    pipe.send_bytes(pickle.dumps(what, pickle.HIGHEST_PROTOCOL))  # below 5 an array loses its order of bytes
 
 
 KINDS: dict[str, type[Here] | type[There]] = {"one process": Here, "two processes": There}

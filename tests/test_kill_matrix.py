@@ -213,11 +213,11 @@ def run_streams(tmp_path: Path, victim: str, port: str, strikes: Strikes, length
 
 @pytest.mark.parametrize(("victim", "port"), [("streams", "again"), ("streams", "once"), ("sink", "slowly")])
 def test_streams_are_struck(tmp_path: Path, victim: str, port: str) -> None:
-    points = (
-        ["written", "published", "begun", "committed"] if victim == "streams" else ["popped", "handled", "released"]
-    )
-    planned = [(point, KILL, 1 + (point != "begun") * 50 * (number + 1)) for number, point in enumerate(points)]
-    run_streams(tmp_path, victim, port, Strikes.plan(tmp_path / "strikes", planned), 120)
+    passes = {"written": 50, "published": 90, "begun": 2, "committed": 3}
+    if victim == "sink":
+        passes = {"popped": 50, "handled": 90, "released": 70}
+    strikes = Strikes.plan(tmp_path / "strikes", [(point, KILL, at) for point, at in passes.items()])
+    run_streams(tmp_path, victim, port, strikes, 120)
 
 
 @pytest.mark.long
