@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-import slabwire.runtime
-import slabwire.shm
+import slabwire
 from edge import Edge, receive, send_block
 from slabwire.shm import layout as layout_module
 from slabwire.shm.errors import LayoutError
@@ -21,10 +23,28 @@ from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB
 
 
+def _modules() -> dict[str, str]:
+    """The source of every module of the package, whichever floor it lies on."""
+    sources = {}
+    for floor in pkgutil.iter_modules(slabwire.__path__, "slabwire."):
+        if floor.name in FLOORS:
+            for found in pkgutil.walk_packages([str(Path(slabwire.__path__[0]) / floor.name[9:])], f"{floor.name}."):
+                spec = importlib.util.find_spec(found.name)
+                assert spec is not None
+                assert spec.origin is not None
+                sources[found.name] = Path(spec.origin).read_text()
+    return sources
+
+
+FLOORS = ("slabwire.shm", "slabwire.runtime", "slabwire.actors", "slabwire.bench")
+DECLARING = sorted(
+    name for name, source in _modules().items() if re.search(r"^[A-Z_]+ = Layout\(", source, re.MULTILINE)
+)
+
+
 def _import_all() -> list[Layout]:
-    for package in (slabwire.shm, slabwire.runtime):
-        for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            importlib.import_module(found.name)
+    for name in DECLARING:
+        importlib.import_module(name)
     return [each for each in all_layouts() if not each.name.startswith("test")]
 
 
@@ -33,6 +53,20 @@ LAYOUTS = _import_all()
 
 def test_all_layouts_were_found() -> None:
     assert {"bell", "inflight", "lane", "slab", "stats"} <= {each.name for each in LAYOUTS}
+    assert len(LAYOUTS) >= len(DECLARING)
+
+
+def test_a_layout_is_declared_in_a_way_that_is_found() -> None:
+    """By a constant of its module: one that were made elsewhere could be missed."""
+    made = {name for name, source in _modules().items() if re.search(r"\bLayout\(", source)}
+    assert made == set(DECLARING)
+
+
+def test_all_floors_are_searched() -> None:
+    searched = {name.split(".")[1] for name in _modules()}
+    assert searched == {each.partition(".")[2] for each in FLOORS}
+    folders = {each.parent.name for each in Path(slabwire.__path__[0]).glob("*/__init__.py")}
+    assert folders == searched
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 100])
