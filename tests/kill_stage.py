@@ -119,7 +119,7 @@ class StandsStill(Actor):
                 os.kill(os.getpid(), signal.SIGSTOP)
             return park(bell, reasons)
 
-        Bell.park = stop_and_park  # type: ignore[method-assign]
+        Bell.park = stop_and_park  # type: ignore[method-assign, assignment]
 
     def on(self, x: np.ndarray) -> np.ndarray:
         return x

@@ -30,7 +30,7 @@ from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.inflight import INFLIGHT
 from slabwire.shm.lane import LANE, RECORD_NBYTES
-from slabwire.shm.layout import HEADER, all_layouts
+from slabwire.shm.layout import HEADER, Layout, all_layouts
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Slab, size_class
 
@@ -125,7 +125,7 @@ def fuzz_messages(dice: random.Random) -> None:
         parcel = Parcel(dice.choice(MESSAGES)(), sender.pool)
         parcel.publish(producer, Kind.DATA, 0, (0,) * 13)
         if parcel.holder is not None and dice.random() < 0.5:
-            corrupt(parcel.holder.bytes(), dice)  # type: ignore[union-attr]
+            corrupt(parcel.holder.bytes(), dice)
         else:
             start = consumer.offset()
             corrupt(producer.segment.bytes[start : start + RECORD_NBYTES], dice)
@@ -292,9 +292,14 @@ def memory(content: bytes, seals: int = SEALS, nbytes: int | None = None) -> int
     return fd
 
 
+def _made(layout: Layout) -> Segment:
+    parameters: dict[str, Any] = dict.fromkeys(layout.parameters, 3)
+    return Segment.create(layout, "it", **parameters)
+
+
 def fuzz_segments(dice: random.Random) -> None:
     """Headers, sizes and seals that are anything."""
-    made = [(each, Segment.create(each, "it", **dict.fromkeys(each.parameters, 3))) for each in all_layouts()]
+    made = [(each, _made(each)) for each in all_layouts()]
     opened = 0
     for _ in range(3000):
         layout, segment = dice.choice(made)

@@ -46,7 +46,7 @@ def fan(folder: Path, victim: str, port: str) -> Graph:
     """A forwarder before two sinks, the first of which answers."""
     told = {victim: str(folder / "strikes")}
     graph = Graph("matrix")
-    settings = {"max_attempts": 100, "hang_after_s": 0.5}
+    settings: dict[str, Any] = {"max_attempts": 100, "hang_after_s": 0.5}
     forwards = graph.add(Forwards, strikes=told.get("forwards", ""), **settings)
     sinks = [
         graph.add(Sink, name=name, path=str(folder / name), strikes=told.get(name, ""), **settings)
