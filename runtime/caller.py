@@ -45,6 +45,10 @@ class Pending:
         """Notes who answers."""
         self._lane = lane
 
+    def next_kind(self) -> Kind:
+        """Of what kind the oldest of what has arrived is."""
+        return self.arrived[0][0]
+
     def take(self) -> tuple[Kind, Any]:
         """The oldest of what has arrived. Of a stream this many more may be sent: who answers is told."""
         kind, value = self.arrived.popleft()
@@ -238,6 +242,9 @@ def deadline_of(timeout_s: float | None) -> int:
 
 def result_of(kind: Kind, value: Any) -> Any:
     """The value that came back. Raises the error that did."""
-    if kind == Kind.ERROR:
-        raise value if isinstance(value, SlabwireError) else Cancelled(str(value))
-    return value
+    try:
+        if kind == Kind.ERROR:
+            raise value if isinstance(value, SlabwireError) else Cancelled(str(value))
+        return value
+    finally:
+        del value  # an error that its own frame held would keep all frames above alive, and the arrays in them

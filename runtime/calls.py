@@ -64,10 +64,10 @@ class AsyncCalls:
 async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncGenerator[Any, None]:
     while True:
         while pending.arrived:
-            kind, value = pending.take()
+            kind = pending.next_kind()
             if kind == Kind.END:
                 return
-            yield result_of(kind, value)
+            yield result_of(*pending.take())  # no name here keeps the item, or the error
             if kind == Kind.REPLY:
                 return
         arrived.clear()

@@ -80,10 +80,10 @@ class Client:
         try:
             while True:
                 self._wait(pending, deadline_ns, target)
-                kind, value = pending.take()
+                kind = pending.next_kind()
                 if kind == Kind.END:
                     return
-                yield result_of(kind, value)
+                yield result_of(*pending.take())  # no name here keeps the item, or the error
                 if kind == Kind.REPLY:
                     return
         finally:
