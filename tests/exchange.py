@@ -19,9 +19,13 @@ Label = dict[str, Any]
 
 
 class Exchange:
-    """Holds all segments. Make everything before a process is forked: it has the descriptors, and nothing else."""
+    """Holds all segments. Make everything before a process is forked: it has the descriptors, and nothing else.
 
-    def __init__(self, *endpoints: int) -> None:
+    Where all ends are in this process, `may_grow` lets them ask for slabs.
+    """
+
+    def __init__(self, *endpoints: int, may_grow: bool = False) -> None:
+        self.may_grow = may_grow
         self.bells = {each: (Segment.create(BELL, "a bell"), new_doorbell()) for each in endpoints}
         self.tables = {each: Segment.create(INFLIGHT, "a table", inputs=8) for each in endpoints}
         self.lanes: dict[int, tuple[int, int, tuple[Segment, Segment]]] = {}
@@ -77,7 +81,7 @@ class Exchange:
 
         def ask(what: str, **details: Any) -> dict[str, Any]:
             if what == "grow":
-                raise OutOfMemory("these slabs do not grow")
+                return {"slab": self._grow(endpoint, details["block_nbytes"], details["blocks"])}
             if what == "view" and details["slab"] in self.slabs:
                 self.offer(endpoint, self.slab_offer(details["slab"]))
             return {}
@@ -85,6 +89,13 @@ class Exchange:
         endpoint = Endpoint(identifier, ask, _ignore, may_spin=False, limit_nbytes=1 << 30)
         self.offer(endpoint, *self.offers_to(identifier))
         return endpoint
+
+    def _grow(self, endpoint: Endpoint, block_nbytes: int, blocks: int) -> int:
+        if not self.may_grow:
+            raise OutOfMemory("these slabs do not grow")
+        number = self.add_slab(endpoint.identifier, block_nbytes, blocks)
+        self.offer(endpoint, self.slab_offer(number))
+        return number
 
     def table(self, identifier: int) -> Inflight:
         mapped = Segment.open(os.dup(self.tables[identifier].fd), INFLIGHT, writable=True)

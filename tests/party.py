@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import signal
@@ -25,7 +24,9 @@ class Party:
 
     def __init__(self, exchange: Exchange, identifier: int) -> None:
         self.endpoint = exchange.endpoint(identifier)
-        self.endpoint.recover()
+        self.table = exchange.table(identifier)
+        rows = [left for left in self.table.live() if left.row]
+        self.endpoint.recover((left.lane, read_header(self.table.record(left.row), 0)) for left in rows)
         self.kept: dict[str, Any] = {}
 
     # -- sending -----------------------------------------------------------------------------------------------------
@@ -98,6 +99,37 @@ class Party:
             self.kept[keep] = value
         return _copied(value)
 
+    # -- inputs that outlive their record ----------------------------------------------------------------------------
+
+    def begin(self, lane: int) -> int:
+        """Copies the next record into the table and gives it back; its value is kept by the name of its row."""
+        consumer = self.endpoint.consumers[lane]
+        value = self.look(lane, keep="begun")
+        row = self.table.keep(lane, consumer.cursor, 1, consumer.record(consumer.cursor))
+        consumer.commit()
+        self.kept[f"row {row}"] = self.kept.pop("begun")
+        del value
+        return row
+
+    def begin_again(self) -> dict[int, tuple[int, Any]]:
+        """What a predecessor had begun: by row, which attempt this is, and the value, which is kept."""
+        found = {}
+        for left in self.table.live():
+            self.table.restart(left.row, left.attempt + 1)
+            record = self.table.record(left.row)
+            value = self.endpoint.open(
+                self.endpoint.consumers[left.lane], read_header(record, 0), record, left.sequence
+            )
+            self.kept[f"row {left.row}"] = value
+            found[left.row] = left.attempt + 1, _copied(value)
+        return found
+
+    def finish(self, row: int) -> None:
+        self.table.clear(row)
+        del self.kept[f"row {row}"]
+
+    # -- what is kept ------------------------------------------------------------------------------------------------
+
     def describe(self, name: str) -> tuple[str, tuple[int, ...], bool]:
         """Dtype, shape, and whether it may be written, of what is kept."""
         array = self.kept[name]
@@ -111,8 +143,7 @@ class Party:
         self.kept[name] = way(self.kept[of])
 
     def let_go(self, name: str) -> None:
-        self.kept.pop(name)
-        gc.collect()
+        del self.kept[name]
 
     # -- blocks ------------------------------------------------------------------------------------------------------
 
