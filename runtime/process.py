@@ -134,12 +134,13 @@ class WorkerProcess:
     def end_if_hung(self, alive_ns: int, *, ignores_input: bool) -> None:
         """Kills a worker that has not come round to its loop for too long, after having it write its stacks.
 
-        `alive_ns` is when it last did, 0 while it sleeps; a sleeper that ignores its input hangs as well.
+        `alive_ns` is when it last did, 0 while it sleeps; a sleeper that ignores its input hangs as well, and so does
+        one that was stopped, whatever it had said before.
         """
         if not self.is_alive or self._hung:
             return
         now = now_ns()
-        self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input else 0
+        self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input or self._is_stopped() else 0
         # The word outlives the process that wrote it: what is older than this one's start says nothing of it.
         since = self._ignoring_since_ns or (max(alive_ns, self._ready_ns) if alive_ns else 0)
         limit_ns = self._hang_after_ns
@@ -152,6 +153,14 @@ class WorkerProcess:
             )
             self._signal(HUNG_SIGNAL)
             asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
+
+    def _is_stopped(self) -> bool:
+        """Whether the kernel does not run it, since a signal stopped it."""
+        try:
+            with open(f"/proc/{self.pid}/stat") as stat:
+                return stat.read().rpartition(")")[2].split()[0] == "T"
+        except OSError:
+            return False
 
     def became_ready(self) -> None:
         """Its actors have started."""

@@ -94,7 +94,7 @@ class Party:
         consumer = self.endpoint.consumers[lane]
         if not consumer.available():
             raise LookupError(f"lane {lane} is empty")
-        value = self.endpoint.open(consumer, _header(consumer), consumer.record(consumer.cursor), consumer.cursor)
+        value = self.endpoint.open(consumer, _header(consumer), consumer.cursor)
         if keep:
             self.kept[keep] = value
         return _copied(value)
@@ -117,9 +117,7 @@ class Party:
         for left in self.table.live():
             self.table.restart(left.row, left.attempt + 1)
             record = self.table.record(left.row)
-            value = self.endpoint.open(
-                self.endpoint.consumers[left.lane], read_header(record, 0), record, left.sequence
-            )
+            value = self.endpoint.open(self.endpoint.consumers[left.lane], read_header(record, 0), left.sequence)
             self.kept[f"row {left.row}"] = value
             found[left.row] = left.attempt + 1, _copied(value)
         return found

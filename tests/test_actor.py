@@ -294,6 +294,8 @@ def test_intake_is_fields_of_for_one_port() -> None:
 
 
 class _Binding:
+    outputs = frozenset({"page"})
+
     def __init__(self) -> None:
         self.done: list[Any] = []
 

@@ -90,7 +90,8 @@ def test_a_full_lane_takes_no_more_until_a_record_is_given_back(stage: Stage, se
     assert [reader.do("receive", stage.lane) for _ in range(2)] == [0, 1]
     assert [sender.do("send", [stage.lane], number) for number in range(3)] == [[True], [True], [False]]
     assert sender.do("stats", stage.lane, "producer")["waiting"] == CAPACITY
-    assert reader.do("stats", stage.lane, "consumer") == {"taken": 2, "waiting": CAPACITY, "capacity": CAPACITY}
+    expected = {"taken": 2, "waiting": CAPACITY, "capacity": CAPACITY, "high_water": CAPACITY, "refused": 0}
+    assert reader.do("stats", stage.lane, "consumer") == expected
 
 
 def test_an_empty_lane_is_empty(stage: Stage, reader: Any) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,20 @@ def test_a_stopped_worker_is_killed_and_replaced(tmp_path: Path) -> None:
         threading.Timer(0.0, os.kill, (pid, signal.SIGSTOP)).start()
         wait_until(lambda: running.client.call("echo.who", timeout_s=None)[1] != pid)
         assert worker_of(running, "echo")["restarts"] == 1
+
+
+def test_a_worker_that_is_stopped_in_its_sleep_is_replaced(tmp_path: Path) -> None:
+    """A coroutine of it is waiting, so that it sleeps for good reason as far as its words tell."""
+    graph = Graph("asleep")
+    waits = graph.add(Waits, hang_after_s=0.5)
+    graph.expose(waits.sleep)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        pid = worker_of(running, "waits")["pid"]
+        call = pool.submit(running.client.call, "waits.sleep", 0.2, timeout_s=None)
+        wait_until(lambda: worker_of(running, "waits")["actors"][0]["in_flight"])
+        os.kill(pid, signal.SIGSTOP)
+        assert call.result() == 0.2
+        assert worker_of(running, "waits")["restarts"] == 1
 
 
 def test_emits_of_one_input_survive(tmp_path: Path) -> None:

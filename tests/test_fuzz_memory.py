@@ -29,7 +29,7 @@ from slabwire.runtime.recovery import unfinished_works
 from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.inflight import INFLIGHT
-from slabwire.shm.lane import LANE, RECORD_NBYTES
+from slabwire.shm.lane import LANE, RECORD_NBYTES, RETURNS
 from slabwire.shm.layout import HEADER, Layout, all_layouts
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Slab, size_class
@@ -149,7 +149,7 @@ def _opened(reader: Endpoint, lane: int) -> Any:
     inlets = Inlets()
     inlets.add(consumer)
     header = inlets.header(consumer, consumer.cursor)
-    return reader.open(consumer, header, consumer.record(consumer.cursor), consumer.cursor)
+    return reader.open(consumer, header, consumer.cursor)
 
 
 # -- lanes, tables, slabs --------------------------------------------------------------------------------------------
@@ -178,9 +178,10 @@ def fuzz_lanes(dice: random.Random) -> None:
 
 
 def _spoil(edge: Edge, name: str, dice: random.Random) -> None:
-    place = next(each for each in edge.lane.placed.places if each.word.name == name)
+    segments = (edge.lane, edge.returns)
+    segment, place = next((s, each) for s in segments for each in s.placed.places if each.word.name == name)
     offset = place.offset + dice.randrange(place.rows) * place.stride
-    struct.pack_into("<Q", edge.lane.bytes, offset + dice.randrange(0, place.word.nbytes, 8), interesting(dice))
+    struct.pack_into("<Q", segment.bytes, offset + dice.randrange(0, place.word.nbytes, 8), interesting(dice))
 
 
 def _use_producer(producer: Any, dice: random.Random) -> None:
@@ -323,7 +324,7 @@ def test_no_header_makes_a_segment_of_what_is_none() -> None:
     in_a_child(fuzz_segments, seed=1)
 
 
-@pytest.mark.parametrize("layout", [LANE, SLAB, BELL, INFLIGHT], ids=lambda each: each.name)
+@pytest.mark.parametrize("layout", [LANE, RETURNS, SLAB, BELL, INFLIGHT], ids=lambda each: each.name)
 @pytest.mark.parametrize("writable", [False, True])
 def test_descriptors_of_other_things_are_refused(layout: Any, writable: bool) -> None:
     pipe, pair = os.pipe(), socket.socketpair()

@@ -94,7 +94,7 @@ class Post:
 
     def open(self, consumer: Consumer) -> dict[str, Any]:
         header = read_header(consumer.segment.bytes, consumer.offset())
-        value = self.endpoint.open(consumer, header, consumer.record(consumer.cursor), consumer.cursor)
+        value = self.endpoint.open(consumer, header, consumer.cursor)
         if checksum(value["n"], value["x"]) != value["check"]:
             raise ValueError(f"letter {value['n']} is torn")
         return dict(value)

@@ -170,8 +170,8 @@ def test_a_worker_is_struck_at_a_point_again_and_again(tmp_path: Path, victim: s
     for sign, go_on in ((KILL, True), (STOP, True), (STOP, False)):
         folder = tmp_path / f"{sign}-{go_on}"
         folder.mkdir()
-        strikes = strikes_of(folder / "strikes", [point] * 8, [sign])
-        run_matrix(folder, victim, port, strikes, 5000, go_on=go_on)
+        strikes = strikes_of(folder / "strikes", [point] * 5, [sign])
+        run_matrix(folder, victim, port, strikes, 3000, go_on=go_on)
 
 
 def streaming(folder: Path, victim: str, port: str) -> Graph:

@@ -17,6 +17,7 @@ from slabwire.runtime.control import Control
 from slabwire.runtime.pause import pausing_loop
 from slabwire.runtime.rundir import list_graphs
 from slabwire.shm.bell import RECORDS
+from slabwire.shm.wait import LONGEST_SPIN_NS, AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
 from waiting import wait_until, worker_of
 
@@ -185,16 +186,19 @@ def test_only_sleep_counts_as_sleep() -> None:
     """From how long it sleeps a worker learns whether to spin: what its tasks do meanwhile is no wait."""
     edge = Edge()
     loop, selector = pausing_loop()
-    selector.watch(edge.bell(0), lambda: RECORDS, lambda: False, lambda _: None, lambda: None)
+    wait = AdaptiveWait(edge.bell(0), may_spin=True)
+    selector.watch(wait, lambda: RECORDS, lambda: False, lambda _: None, lambda: None)
 
     async def turn(times: int) -> None:
         for _ in range(times):
             await asyncio.sleep(0)
 
     loop.run_until_complete(turn(1000))
-    assert selector.slept_ns == 0
-    loop.run_until_complete(asyncio.sleep(0.01))
-    assert selector.slept_ns > 5_000_000
+    assert (wait.stats()["parks"], wait.spin_ns(0)) == (0, LONGEST_SPIN_NS)
+    for _ in range(8):
+        loop.run_until_complete(asyncio.sleep(0.01))
+    assert wait.stats()["parks"] >= 8
+    assert wait.spin_ns(0) == 0
     loop.close()
     edge.close()
 
