@@ -152,7 +152,7 @@ class Cell:
 
     def _begin_next(self) -> bool:
         """Begins one input; False if there is none, or it must wait for those in flight."""
-        if self._stands_alone():
+        if self._alone is not None and self._stands_alone():
             return False
         return self._redeliver_next() if self._redelivered else self._take_next()
 
@@ -252,7 +252,7 @@ class Cell:
         header = work.header
         if self._cancels and header.reply_to and header in self._cancels:
             return Cancelled("its caller cancelled it")
-        if header.reply_to and not self.outlets.knows(header.reply_to):
+        if header.reply_to and header.reply_to not in self.outlets.replies and not self.outlets.knows(header.reply_to):
             return Cancelled("its caller is gone")
         if header.deadline_ns and now_ns() > header.deadline_ns:
             self._stats.count("expired")
@@ -296,8 +296,10 @@ class Cell:
         token = current.set(work)
         try:
             result = handler.run(value, work.header.flags & _FIELDS)
-            if result is not None or work.header.reply_to:
+            if result is not None:
                 self._answers.give(work, handler, result)
+            elif work.header.reply_to and handler.spec.replies:
+                self.outlets.answer_none(work, handler.spec.port)
         except Exception as error:
             self._answers.fail(work, error)
         finally:

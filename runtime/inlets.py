@@ -63,7 +63,7 @@ class Inlets:
     def header(self, lane: Consumer, sequence: int) -> Header:
         """The header of a record. Raises CorruptLane if no correct peer can have written it."""
         header = read_header(lane.segment.bytes, lane.offset_of(sequence))
-        client = self._clients.get(lane.lane)
+        client = self._clients.get(lane.lane) if self._clients else None
         if client is not None and (header.reply_to != client or header.kind not in _OF_CLIENTS):
             raise CorruptLane(f"a record of kind {header.kind} for endpoint {header.reply_to} from client {client}")
         return header
