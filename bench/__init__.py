@@ -8,7 +8,15 @@ import click
 
 # Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
 _BENCHES = {
-    "hop": ("hop", "command", "Round trips between two processes, beside pyzmq and multiprocessing."),
+    "ping_pong": ("ping_pong", "command", "Round trips between two processes that are awake, beside other ways."),
+    "one_to_one": ("one_to_one", "command", "Small records and messages a second, one way."),
+    "fan_out": ("fan_out", "command", "What a sender pays for 1 MiB to 1, 2 and 4 readers."),
+    "forward": ("forward", "command", "Round trips through a chain of actors, without a copy."),
+    "parked": ("parked", "command", "Round trips that find the other process asleep, beside a bare eventfd."),
+    "idle": ("idle", "command", "CPU time of a graph of 20 idle actors."),
+    "false_sharing": ("false_sharing", "command", "What two writers of one cache line cost each other."),
+    "scaling": ("scaling", "command", "Cost of a message from 10 to 10 million, and from 1 to 64 edges."),
+    "all": ("data_plane", "command", "All of the above, one after the other."),
     "chat": ("chat", "command", "Tokens a second of a chat model through the whole stack, beside its engine alone."),
     "fidelity": ("fidelity", "command", "The language model's logits beside its weights in float32, and llama.cpp's."),
     "footprint": ("footprint", "command", "CPU time of an idle chat graph, and memory that a second replica adds."),

@@ -1,9 +1,9 @@
-"""What takes part in a ping-pong: one way to carry a payload to another process, and a small answer back."""
+"""What takes part in a bench: one way to carry a payload to another process, and a small answer back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -19,13 +19,6 @@ class BenchError(SlabwireError):
     """A benchmark that could not be measured, or that measured nonsense."""
 
     code = "bench"
-
-
-class Mode(StrEnum):
-    """What the echoing process does when a request leaves."""
-
-    HOT = "hot"  # it has just answered the one before, and may still be looking for more
-    PARKED = "parked"  # it sleeps in the kernel
 
 
 @dataclass(frozen=True)
@@ -48,24 +41,39 @@ class Seats:
 
 
 class Contestant(Protocol):
-    """The calling side. `pid` is the process that answers."""
+    """The near end of a way. `title` is for people, `name` for programs."""
 
     name: str
     title: str
-    modes: tuple[Mode, ...]
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class PingPong(Contestant, Protocol):
+    """Carries payloads there, and checksums back. `pid` is the process that answers."""
 
     @property
     def pid(self) -> int: ...
 
-    def begin(self, mode: Mode, nbytes: int, trips: int) -> None:
-        """Tells the echo what comes next; exactly so many trips follow."""
+    def begin(self, nbytes: int, trips: int, *, spinning: bool) -> None:
+        """Tells the echo what comes next; exactly so many trips follow. Nobody sleeps if `spinning`."""
+
+    def prepare(self, payload: Payload) -> Payload:
+        """What is done before the clock runs; gives what `trip` takes."""
 
     def trip(self, payload: Payload) -> int:
         """Carries the payload there and the checksum back."""
 
-    def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, *others: Any) -> None: ...
+class Stream(Contestant, Protocol):
+    """Carries numbers one way."""
+
+    def carry(self, count: int) -> int:
+        """Sends 1, 2, ... `count` as fast as it goes; the sum of what the other end got, once it got all of them."""
 
 
 def checksum(payload: NDArray[Any]) -> int:

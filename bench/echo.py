@@ -1,8 +1,9 @@
-"""The echoing process of a contestant: started once, it answers so many trips an order and sleeps in between.
+"""The other process of a contestant: started once, it does so much an order and sleeps in between.
 
-    python -m slabwire.bench.echo MODULE DETAILS --fd N --cpu N --parent PID
+    python -m slabwire.bench.echo MODULE:FUNCTION DETAILS --fd N --cpu N --parent PID
 
-`serve(orders, details)` of that module does the answering. The process ends when its orders do, or with its parent.
+That function of a module of this package, `serve(orders, details)`, does the work. The process ends when its orders do,
+or with its parent.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from ..runtime.lifeline import die_with_parent
-from .contestant import Mode
+from .contestant import Payload
 
 _ORDER = struct.Struct("<?QQ")
 _END_WITHIN_S = 5.0
@@ -35,14 +37,14 @@ class Order(NamedTuple):
 
 
 class EchoProcess:
-    """The parent's side of it. `descriptors` are inherited under their numbers."""
+    """The parent's side of it. `serve` is "module:function"; `descriptors` are inherited under their numbers."""
 
-    def __init__(self, module: str, cpu: int, details: dict[str, Any], descriptors: list[int]) -> None:
+    def __init__(self, serve: str, cpu: int, details: dict[str, Any], descriptors: list[int]) -> None:
         self._orders, far = socket.socketpair()
         with far:
             options = ["--fd", str(far.fileno()), "--cpu", str(cpu), "--parent", str(os.getpid())]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "slabwire.bench.echo", module, json.dumps(details), *options],
+                [sys.executable, "-m", "slabwire.bench.echo", serve, json.dumps(details), *options],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[far.fileno(), *descriptors],
             )
@@ -51,8 +53,8 @@ class EchoProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def order(self, mode: Mode, nbytes: int, trips: int, *, may_spin: bool = True) -> None:
-        self._orders.sendall(_ORDER.pack(may_spin and mode == Mode.HOT, nbytes, trips))
+    def order(self, nbytes: int, trips: int, *, spinning: bool) -> None:
+        self._orders.sendall(_ORDER.pack(spinning, nbytes, trips))
 
     def close(self, *, now: bool) -> None:
         """Waits for its end; `now` also in the middle of an order."""
@@ -66,6 +68,35 @@ class EchoProcess:
             self._process.wait()
 
 
+class Echoed:
+    """A contestant whose other end is an EchoProcess; `_let_go` gives back what this end holds."""
+
+    def __init__(self, echo: EchoProcess) -> None:
+        self._echo = echo
+
+    @property
+    def pid(self) -> int:
+        return self._echo.pid
+
+    def begin(self, nbytes: int, trips: int, *, spinning: bool) -> None:
+        self._echo.order(nbytes, trips, spinning=spinning)
+
+    def prepare(self, payload: Payload) -> Payload:
+        return payload
+
+    def _let_go(self) -> None:
+        """Nothing, unless a way has something to give back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._echo.close(now=kind is not None)
+        self._let_go()
+
+
 def _received(orders: socket.socket) -> Iterator[Order]:
     while packed := orders.recv(_ORDER.size, socket.MSG_WAITALL):
         yield Order(*_ORDER.unpack(packed))
@@ -73,7 +104,7 @@ def _received(orders: socket.socket) -> Iterator[Order]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("module")
+    parser.add_argument("serve")
     parser.add_argument("details", type=json.loads)
     for name in ("fd", "cpu", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -82,8 +113,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(options.parent)
     os.sched_setaffinity(0, {options.cpu})
+    module, _, function = options.serve.partition(":")
     with socket.socket(fileno=options.fd) as orders:
-        import_module(f".{options.module}", __package__).serve(_received(orders), options.details)
+        getattr(import_module(f".{module}", __package__), function)(_received(orders), options.details)
 
 
 if __name__ == "__main__":

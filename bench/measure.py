@@ -5,33 +5,36 @@ falls on all of them. Contestants are compared within a round, and the medians o
 from __future__ import annotations
 
 import math
-import os
 import random
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
-from time import perf_counter_ns
 from types import FrameType
 
-import numpy as np
+from .contestant import BenchError
 
-from .contestant import BenchError, Contestant, Mode, checksum
-
-# A visit takes well under a second; whoever has not answered by then never will.
-_VISIT_WITHIN_S = 60
-_WARM_UP_TRIPS = 10
+# A visit takes seconds at most; whoever has not answered by then never will.
+_VISIT_WITHIN_S = 120
 # Of the rounds' medians: above this, figures of two runs are not comparable. A quiet machine stays below a tenth.
 NOISY_FROM = 0.15
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all contestants are given alike: a size, a number of readers. `x` is where it stands in a plot."""
+
+    text: str
+    x: float
 
 
 @dataclass(frozen=True)
 class Cell:
     """One thing that is measured; `contestant` by name."""
 
-    nbytes: int
-    mode: Mode
+    case: Case
     contestant: str
 
 
@@ -41,6 +44,11 @@ class Measurement:
 
     rounds: list[list[float]] = field(default_factory=list)
     verified: int = 0
+
+    def add(self, samples: list[float], verified: int) -> None:
+        """One visit."""
+        self.rounds.append(samples)
+        self.verified += verified
 
     @property
     def medians(self) -> list[float]:
@@ -75,79 +83,51 @@ class Measurement:
         return median(mine / theirs for mine, theirs in zip(self.medians, other.medians, strict=True))
 
 
+Results = dict[Cell, Measurement]
+# Measures a cell once: samples, and how many answers were checked.
+Visit = Callable[[Cell], tuple[list[float], int]]
+
+
+def cells_of(cases: Sequence[Case], contestants: Sequence[str]) -> list[Cell]:
+    """Every contestant in every case."""
+    return [Cell(case, each) for case in cases for each in contestants]
+
+
 def rounds_of(cells: Sequence[Cell], rounds: int, seed: int) -> Iterator[list[Cell]]:
-    """Every cell once a round: sizes and modes in random order, contestants of one size and mode close together."""
+    """Every cell once a round: cases in random order, the contestants of one case close together."""
     dice = random.Random(seed)
-    groups: dict[tuple[int, Mode], list[Cell]] = {}
+    groups: dict[Case, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.nbytes, cell.mode), []).append(cell)
+        groups.setdefault(cell.case, []).append(cell)
     for _ in range(rounds):
         order = list(groups.values())
         dice.shuffle(order)
         yield [cell for group in order for cell in dice.sample(group, len(group))]
 
 
-def visit(contestant: Contestant, mode: Mode, nbytes: int, trips: int, into: Measurement) -> None:
-    """Measures so many round trips, after some that warm up. Raises BenchError for a wrong answer, or none."""
-    warm_up = _WARM_UP_TRIPS + trips // 5
-    with _limited(contestant), _Sleeper(contestant) as sleeper:
-        contestant.begin(mode, nbytes, warm_up + trips)
-        took = _trips(contestant, nbytes, warm_up + trips, sleeper if mode == Mode.PARKED else None)
-    into.verified += len(took)
-    into.rounds.append(took[warm_up:])
+def measure(cells: Sequence[Cell], rounds: int, seed: int, visit: Visit) -> Results:
+    """Visits every cell once a round. Raises BenchError for whoever does not answer."""
+    results = {cell: Measurement() for cell in cells}
+    for number, order in enumerate(rounds_of(cells, rounds, seed), 1):
+        _say_progress(number, rounds)
+        for cell in order:
+            with _limited(cell.contestant):
+                results[cell].add(*visit(cell))
+    return results
 
 
-def _trips(contestant: Contestant, nbytes: int, count: int, sleeper: _Sleeper | None) -> list[float]:
-    payload = np.zeros(nbytes, np.uint8)
-    took = []
-    for number in range(count):
-        payload[-1] = number >> 8 & 255
-        payload[0] = number & 255
-        expected = checksum(payload)
-        if sleeper is not None:
-            sleeper.wait()
-        began = perf_counter_ns()
-        answer = contestant.trip(payload)
-        took.append((perf_counter_ns() - began) / 1e3)
-        if answer != expected:
-            raise BenchError(f"{contestant.title} answered {answer} to {nbytes} bytes whose checksum is {expected}")
-    return took
-
-
-class _Sleeper:
-    """Tells when the answering process sleeps in the kernel: then a request must wake it, whatever way it comes."""
-
-    def __init__(self, contestant: Contestant) -> None:
-        self._title = contestant.title
-        self._fd = os.open(f"/proc/{contestant.pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-
-    def wait(self) -> None:
-        while (state := self._state()) != b"S":
-            if state in (b"", b"Z", b"X"):
-                raise BenchError(f"{self._title}: the process that answers has ended")
-            os.sched_yield()
-
-    def _state(self) -> bytes:
-        try:
-            return os.pread(self._fd, 512, 0).rpartition(b") ")[2][:1]
-        except ProcessLookupError:
-            return b""
-
-    def __enter__(self) -> _Sleeper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+def _say_progress(number: int, rounds: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\rround {number} of {rounds}" + "\n" * (number == rounds))
+        sys.stderr.flush()
 
 
 @contextmanager
-def _limited(contestant: Contestant) -> Iterator[None]:
+def _limited(contestant: str) -> Iterator[None]:
     """Some ways wait without a timeout, which would cost them time: a signal ends a wait that is in vain."""
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
-        raise BenchError(
-            f"{contestant.title} has not answered for {_VISIT_WITHIN_S} s; its process is {contestant.pid}"
-        )
+        raise BenchError(f"{contestant} has not answered for {_VISIT_WITHIN_S} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, _VISIT_WITHIN_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +78,28 @@ def mapped_files(pid: int) -> dict[str, int]:
             begin, end = (int(each, 16) for each in place.split("-"))
             files[path] = files.get(path, 0) + end - begin
     return files
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Bytes of one mapping that are in memory, whole and by the process's share (/proc/PID/smaps, proc(5))."""
+
+    rss: int
+    pss: int
+
+
+def mapped_inodes(pid: int) -> Iterator[tuple[int, Mapped]]:
+    """What a process maps, memfds included, each with the inode of its file. Raises BenchError for one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+    except OSError as error:
+        raise BenchError(f"the mappings of process {pid} cannot be read: {error}") from error
+    inode, sizes = 0, dict[str, int]()
+    for line in lines:
+        words = line.split()
+        if "-" in words[0]:
+            inode, sizes = int(words[4]), {}
+        elif words[0] in ("Rss:", "Pss:"):
+            sizes[words[0]] = int(words[1]) * 1024
+            if len(sizes) == 2:
+                yield inode, Mapped(rss=sizes["Rss:"], pss=sizes["Pss:"])

@@ -1,0 +1,29 @@
+"""Who takes part: our own ways, and other people's where they are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from importlib import import_module
+from typing import Any
+
+# A module of this package, and its class.
+Entry = tuple[str, str]
+
+
+def enter(entries: Iterable[Entry], stack: ExitStack, *arguments: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Starts all that can be: contestants by name, and who was left out, with the reason.
+
+    One that cannot be imported is left out; one that cannot start is an error.
+    """
+    contestants: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for module, name in entries:
+        try:
+            kind = getattr(import_module(f".ways.{module}", __package__), name)
+        except ImportError as error:
+            left_out[(error.name or module).rpartition(".")[2]] = str(error)
+            continue
+        contestant = stack.enter_context(kind(*arguments))
+        contestants[contestant.name] = contestant
+    return contestants, left_out
