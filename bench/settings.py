@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +114,8 @@ def _sizes_option() -> click.Option:
 def run(measure: Measure, settings: Settings, **others: object) -> Report:
     """Measures, and notes on what and how."""
     machine = describe(Seats.choose())
-    report = measure(settings, **others)
+    with _ends_cleanly():
+        report = measure(settings, **others)
     report.machine = machine
     report.about = {"rounds": settings.rounds, "seed": settings.seed, "quick": settings.quick}
     return report
@@ -130,6 +133,16 @@ def publish(report: Report, *, form: str, output: Path | None, plot: Path | None
         print_json(report.document())
     else:
         report.show(lines(report.machine))
+
+
+@contextmanager
+def _ends_cleanly() -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does: peers leave files in /dev/shm that somebody has to remove."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

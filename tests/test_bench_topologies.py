@@ -153,14 +153,15 @@ for kind, sizes in (("lines", (64, 4096)), ("bars", (64,))):
 """
 
 
-def test_ctrl_c_leaves_nothing() -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing(number: int, status: int) -> None:
     process = subprocess.Popen(
         slabwire("bench", "parked", "--rounds", "1000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while len(children.read_text().split()) < 5:  # a supervisor and four echoes
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in out + errors
