@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from ..shm.bell import BELL, RECORDS, Bell, Ringer, new_doorbell
 from ..shm.inflight import INFLIGHT, Inflight
-from ..shm.lane import LANE, RETURNS, Consumer, Producer
+from ..shm.lane import LANE, Consumer, Producer
 from ..shm.layout import LINE_NBYTES, Layout
+from ..shm.returns import RETURNS
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Pool, Slab
 

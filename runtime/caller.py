@@ -9,14 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ..shm.bell import now_ns
-from ..shm.lane import STREAM_SLOTS, Consumer, Producer
+from ..shm.lane import Consumer, Producer
+from ..shm.returns import STREAM_SLOTS
 from .endpoint import Endpoint
 from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire
 from .message import INCARNATIONS, Kind, read_header
 from .parcel import Parcel
 from .routing import Routing
+from .short import post
 
 _LATEST_NS = (1 << 63) - 1
+_DATA = int(Kind.DATA)
 REPLY_CAPACITY = 256
 # Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
 MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
@@ -69,6 +72,8 @@ class Caller:
         self._routing = routing
         self._inside = inside
         self._entries: dict[str, Producer] = {}
+        self._lanes: dict[int, list[Producer]] = {}  # by route, of `_entries`
+        self._targets: dict[int, int] = {}  # by route, the number of its port
         self.replies: list[Consumer] = []
         self._open_routes: set[int] = set()
         self._pending: dict[int, Pending] = {}
@@ -79,6 +84,7 @@ class Caller:
         """A lane to an entry, or from somebody who answers."""
         if isinstance(end, Producer):
             self._entries[label["target"]] = end
+            self._lanes.clear()
         else:
             self.replies.append(end)
 
@@ -109,49 +115,66 @@ class Caller:
             self._endpoint.ask("route", route=route)
             self._open_routes.add(route)
         entry = self._entry(route)
-        parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
-        if not (parcel.can_go(entry) and self._leaves_room(entry)):
-            raise Overloaded(
-                f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
-            )
-        self._last_request = self._next_request()
-        pending = Pending(self._last_request, route, entry, trace if any(trace) else _new_trace(), notify)
-        self._pending[pending.request] = pending
-        self._write(pending, Kind.DATA, parcel, deadline_ns)
+        if not self._leaves_room(entry):
+            raise self._overloaded(target, entry)
+        request = self._next_request()
+        pending = Pending(request, route, entry, trace if trace[0] or trace[1] else _new_trace(), notify)
+        if not post(fields, self._endpoint.pool, entry, _DATA, 0, self._head(pending, deadline_ns), is_fields=True):
+            parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
+            if not parcel.can_go(entry):
+                raise self._overloaded(target, entry)
+            self._write(pending, Kind.DATA, parcel, deadline_ns)
+        self._last_request = request
+        self._pending[request] = pending
         return pending
+
+    def _overloaded(self, target: str, entry: Producer) -> Overloaded:
+        return Overloaded(f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later")
 
     def _leaves_room(self, entry: Producer) -> bool:
         """Whether one more request lets every call in flight by this entry, itself included, find room for its cancel.
 
         The record at the front may wait for a place that nothing frees but the cancel of what has it.
         """
-        wanted = 2 + sum(pending.entry is entry for pending in self._pending.values())
+        wanted = 2 + (sum(pending.entry is entry for pending in self._pending.values()) if self._pending else 0)
         return entry.room(wanted) >= wanted
 
     def _next_request(self) -> int:
         """A number whose slot no other call in flight has."""
-        busy = {request % STREAM_SLOTS for request in self._pending}
         number = self._last_request + 1
+        if not self._pending:
+            return number
+        busy = {request % STREAM_SLOTS for request in self._pending}
         while number % STREAM_SLOTS in busy:
             number += 1
         return number
 
     def _entry(self, route: int) -> Producer:
-        actor = self._routing.spec.routes[route].entry.actor
-        lanes = [self._entries[each] for each in self._routing.instances[actor] if each in self._entries]
+        lanes = self._lanes.get(route)
+        if lanes is None:
+            actor = self._routing.spec.routes[route].entry.actor
+            lanes = [self._entries[each] for each in self._routing.instances[actor] if each in self._entries]
+            self._lanes[route] = lanes
         if len(lanes) == 1:
             return lanes[0]
         self._turn += 1
         turned = (lanes[(self._turn + index) % len(lanes)] for index in range(len(lanes)))
         return min(turned, key=lambda each: each.waiting)
 
+    def _head(self, pending: Pending, deadline_ns: int) -> tuple[int, ...]:
+        """The numbers of a request's header."""
+        target, caller = self._target(pending.route), self._endpoint.identifier
+        traced = pending.trace_high, pending.trace_low
+        return 0, target, 0, caller, pending.route, pending.request, deadline_ns, *traced, 0, 0, 0, 0
+
+    def _target(self, route: int) -> int:
+        known = self._targets.get(route)
+        if known is None:
+            known = self._targets[route] = self._routing.number[self._routing.spec.routes[route].entry]
+        return known
+
     def _write(self, pending: Pending, kind: Kind, parcel: Parcel, deadline_ns: int) -> None:
-        target = self._routing.number[self._routing.spec.routes[pending.route].entry]
-        head = (
-            *(0, target, 0, self._endpoint.identifier, pending.route, pending.request, deadline_ns),
-            *(pending.trace_high, pending.trace_low, 0, 0, 0, 0),
-        )
-        parcel.publish(pending.entry, kind, 0, head)
+        parcel.publish(pending.entry, kind, 0, self._head(pending, deadline_ns))
         parcel.close()
 
     def finish(self, pending: Pending) -> None:
@@ -206,6 +229,7 @@ class Caller:
         for pending in list(self._pending.values()):
             self.cancel(pending)
         self._entries.clear()
+        self._lanes.clear()
         self.replies.clear()
         self._pending.clear()
 
@@ -215,7 +239,10 @@ class Caller:
 
     def has_news(self) -> bool:
         """Whether an answer lies unread."""
-        return any(lane.available() for lane in self.replies)
+        for lane in self.replies:  # noqa: SIM110 - `any` of a generator costs more than the look itself
+            if lane.available():
+                return True
+        return False
 
 
 def _incarnation() -> int:

@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary
 
 from ..shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
 from ..shm.errors import CorruptLane, SlabwireError, StaleReference
-from ..shm.lane import LANE, RETURNS, Consumer, Producer, Source
+from ..shm.lane import LANE, Consumer, Producer, Source
 from ..shm.lease import Lease
+from ..shm.returns import RETURNS
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Block, Pool, Slab
 from ..shm.wait import AdaptiveWait
@@ -30,6 +31,10 @@ class _Nobody:
     def returned(self) -> None:
         """There is nobody to give it back to."""
 
+    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+        """It is nobody's."""
+        return False
+
 
 class _Relay:
     """Holder of a forwarded block whose owner has gone: nobody here can look at it, but its lease must end."""
@@ -40,6 +45,10 @@ class _Relay:
 
     def returned(self) -> None:
         self._consumer.release(self._source.row, self._source.generation)
+
+    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+        """It is not ours."""
+        return False
 
 
 class Endpoint:

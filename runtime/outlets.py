@@ -15,6 +15,7 @@ from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from .message import Flag, Header, Kind
 from .parcel import Parcel
 from .routing import Routing
+from .short import post
 from .spec import EdgeSpec, PortRef
 from .stats import CellStats
 from .work import REPLY_KEY, Dispatch, Work
@@ -74,46 +75,41 @@ class Outlets:
             raise EdgeFull(
                 f"{MOST_ON_OWN_ACCOUNT} messages that were emitted outside of any input wait for room already"
             )
-        parcel = Parcel(value, self._endpoint.pool)
-        item = item or work.header.flags & Flag.ITEM != 0
+        item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
-        if work.outbox or work.attempt > 1 or not self._went_straight(work, port, parcel, item=item):
-            self._dispatch(work, port, parcel, Kind.DATA, item=item)
+        if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
+            self._dispatch(work, port, Parcel(value, self._endpoint.pool), Kind.DATA, item=item)
             work.ordinal += 1
             self.flush(work)
 
-    def _went_straight(self, work: Work, port: str, parcel: Parcel, *, item: bool) -> bool:
+    def _went_straight(self, work: Work, port: str, value: Any, *, item: bool) -> bool:
         """Sends an output that leaves by one way, if that is open; what is not is for `_dispatch`."""
         header = work.header
         number, edges = self._leaving[port]
         if header.reply_to and self._reply_ports[header.route] == port:
             producer = self.replies.get(header.reply_to)
-            if edges or item or producer is None or not self._is_open(producer, parcel):
+            if edges or item or producer is None:
                 return False
             kind, target = _REPLY, 0
         else:
             if len(edges) != 1:
                 return False
-            edge, target = edges[0][0], edges[0][2]
+            edge, _, target = edges[0]
             lanes = self.edges[edge]
-            producer = lanes[0]
-            if len(lanes) != 1 or self.overflow.get(edge) or not parcel.can_go(producer):
+            if len(lanes) != 1 or self.overflow.get(edge):
                 return False
-            kind = _DATA
+            kind, producer = _DATA, lanes[0]
         head = number, target, work.attempt, *header[5:12], work.lane, work.ordinal, work.sequence
-        parcel.publish(producer, kind, _ITEM if item else 0, head)
+        try:
+            if not post(value, self._endpoint.pool, producer, kind, _ITEM if item else 0, head):
+                return False
+        except CorruptLane:
+            return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
         self._stats.count_sent()
         work.ordinal += 1
         if work.row:
             self._table.sent(work.row, work.ordinal)
         return True
-
-    def _is_open(self, producer: Producer, parcel: Parcel) -> bool:
-        """Whether a caller's lane takes one more answer."""
-        try:
-            return parcel.can_go(producer)
-        except CorruptLane:
-            return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
 
     def answer_none(self, work: Work, port: str) -> None:
         """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch."""

@@ -8,7 +8,6 @@ beside a reference.
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -18,21 +17,27 @@ from numpy.typing import NDArray
 from ..shm.errors import MessageError
 from ..shm.lane import OWN, Producer, Source
 from ..shm.layout import LINE_NBYTES, round_up
-from ..shm.lease import Lease, LeasedArray
-from ..shm.slab import METADATA_NBYTES, Block, LoanBase, Pool
-from ..shm.tensor import Description, describe, description_of, inline_array, pack_tensor, unpack_tensor
+from ..shm.lease import Lease
+from ..shm.slab import METADATA_NBYTES, Block, Pool
+from ..shm.tensor import inline_array, pack_tensor, unpack_tensor
 from .message import INLINE_NBYTES, Flag, Header, write_record
+from .short import (
+    INLINE_TENSOR_NBYTES,
+    SHORT,
+    Short,
+    array_of,
+    copy_in,
+    freeze,
+    holder_of,
+    lend,
+    offset_in,
+    open_short,
+    pack_short,
+)
 
 TENSOR_CODE = 1
-# A tensor up to this size travels in the metadata; with its description it just fits a record.
-_INLINE_TENSOR_NBYTES = 96
 _DEEPEST = 64
-_LONGEST_NAME = 255
-_SCALARS = frozenset((type(None), bool, int, float, str, bytes))
-_ARRAY, _ARRAY_IN_BLOCK, _IN_BLOCK = Flag.ARRAY, Flag.ARRAY | Flag.BLOCK, Flag.IN_BLOCK
-_SHORT = Flag.ARRAY | Flag.PLAIN
 _as_tuple = tuple.__new__
-_pack_plain, _unpack = msgpack.Packer().pack, msgpack.unpackb
 
 
 class _OutsideBlock(Exception):
@@ -75,66 +80,24 @@ class Parcel:
         self.at = 0
         self._array: NDArray[Any] | None = None  # keeps a loan from being freed while the parcel waits
         self._held: _Hold | None = None
-        name, sole = None, value
-        if is_fields and type(value) is dict and len(value) == 1:
-            ((name, sole),) = value.items()
-        if type(sole) is np.ndarray:
-            packed = self._pack_sole(name, sole, pool)
-        else:
-            packed = self._pack_plain(value)
-        if not packed:
+        short = pack_short(value, is_fields)
+        if short is None:
             self._pack_any(value, pool)
-
-    # -- most messages: numbers, or one array ------------------------------------------------------------------------
-
-    def _pack_plain(self, value: object) -> bool:
-        """Packs a number, a text or None, or fields of such, if they find room in the record."""
-        if type(value) not in _SCALARS and not (
-            self.flags and type(value) is dict and _SCALARS.issuperset(map(type, value.values()))
-        ):
-            return False
-        try:
-            self.metadata = _pack_plain(value)
-        except (OverflowError, ValueError):
-            return False  # an int of over 64 bits, say: whoever packs anything says so
-        if len(self.metadata) > INLINE_NBYTES:
-            return False
-        self.flags |= Flag.PLAIN
-        return True
-
-    def _pack_sole(self, name: str | None, array: NDArray[Any], pool: Pool) -> bool:
-        """Packs one array, bare or as the only field, without msgpack; False if its description finds no room."""
-        dtype, shape, nbytes = array.dtype, array.shape, array.nbytes
-        if nbytes <= _INLINE_TENSOR_NBYTES:
-            head = describe_sole(name, dtype, shape, None, 0, nbytes)
-            self.metadata = head + array.tobytes()
-            if len(self.metadata) > INLINE_NBYTES:
-                return False
-            self.flags |= _ARRAY
         else:
-            holder, strides, at = holder_of(array), None, 0
-            if holder is not None:
-                strides, at = None if array.flags.c_contiguous else array.strides, _offset_in(array, holder)
-            head = self.metadata = describe_sole(name, dtype, shape, strides, at, None)
-            if len(head) > INLINE_NBYTES:
-                return False
-            self._place(array, holder or pool.take(nbytes))
-            self.flags |= _ARRAY_IN_BLOCK
-        self.at = len(head)
-        return True
+            self._take_short(short, pool)
 
-    def _place(self, array: NDArray[Any], holder: Block | Lease) -> None:
-        """Refers to where an array lies already, or copies it into a fresh block."""
-        self.holder = holder
-        if isinstance(holder, Block) and not holder.views and not holder.lends:
-            self._held = _Hold(holder)
-            np.ndarray(array.shape, array.dtype, holder.slab.mapping, holder.start)[...] = array
+    def _take_short(self, short: Short, pool: Pool) -> None:
+        self.flags, self.metadata, self.at, array, self.holder = short
+        if array is None:
+            return
+        if self.holder is None:
+            self.holder = pool.take(array.nbytes)
+            self._held = _Hold(self.holder)
+            copy_in(array, self.holder)
         else:
             self._array = array
-            if isinstance(holder, Block):
-                _freeze(array)
-
-    # -- all others --------------------------------------------------------------------------------------------------
+            if isinstance(self.holder, Block):
+                freeze(array)
 
     def _pack_any(self, value: object, pool: Pool) -> None:
         try:
@@ -160,8 +123,8 @@ class Parcel:
                 if (self.holder is not None and self.holder is not holder) or copies:
                     raise _OutsideBlock
                 self.holder, self._array = holder, obj
-                return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, _offset_in(obj, holder)))
-            if obj.nbytes <= _INLINE_TENSOR_NBYTES:
+                return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, offset_in(obj, holder)))
+            if obj.nbytes <= INLINE_TENSOR_NBYTES:
                 return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, 0, inline=True))
             if self.holder is not None:
                 raise _OutsideBlock
@@ -196,7 +159,7 @@ class Parcel:
             if outside:
                 self._append(self.holder, self.holder.slab.block_nbytes - METADATA_NBYTES)
             if self._array is not None:
-                _freeze(self._array)
+                freeze(self._array)
         if self.holder is not None:
             self.flags |= Flag.BLOCK
 
@@ -236,15 +199,9 @@ class Parcel:
         flags |= self.flags
         row = slab = block = generation = 0
         if holder is not None:
-            slab, generation = holder.slab.identifier, holder.generation
-            if isinstance(holder, Block):
-                block = holder.index
-                holder.lends += 1
-                row = producer.lend(slab, block, holder)
-            else:
-                block = holder.block
-                row = producer.lend(slab, block, holder, holder.source)
-        inline = b"" if flags & _IN_BLOCK else metadata
+            row, slab, generation = lend(producer, holder), holder.slab.identifier, holder.generation
+            block = holder.index if isinstance(holder, Block) else holder.block
+        inline = b"" if flags & Flag.IN_BLOCK else metadata
         where = row, slab, block, generation, self.at
         write_record(producer.segment.bytes, producer.slot(), kind, flags, *head, len(metadata), *where, inline)
         producer.publish()
@@ -255,14 +212,14 @@ def open_parcel(header: Header, lease: Lease | None) -> Any:
 
     Raises MessageError if the bytes are no message of ours.
     """
-    if header.flags & _SHORT:
-        return _open_sole(header, lease) if header.flags & _ARRAY else _open_plain(header)
+    if header.flags & SHORT:
+        return open_short(header, lease)
 
     def place(code: int, packed: bytes) -> Any:
         if code != TENSOR_CODE:
             raise MessageError(f"a message holds an extension of unknown code {code}")
         tensor, data = unpack_tensor(packed)
-        return _array(tensor, lease) if tensor.inline_nbytes is None else inline_array(tensor, data)
+        return array_of(tensor, lease) if tensor.inline_nbytes is None else inline_array(tensor, data)
 
     if header.flags & Flag.IN_BLOCK:
         if lease is None or header.at + header.nbytes > lease.slab.block_nbytes:
@@ -278,98 +235,9 @@ def open_parcel(header: Header, lease: Lease | None) -> Any:
         raise MessageError(f"a message cannot be unpacked: {error}") from None
 
 
-def _open_plain(header: Header) -> Any:
-    """The value of a message without tensors."""
-    try:
-        return _unpack(header.inline[: header.nbytes])
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise MessageError(f"a message cannot be unpacked: {error}") from None
-
-
-def _open_sole(header: Header, lease: Lease | None) -> Any:
-    """The value of a message that is one array."""
-    at, inline = header.at, header.inline
-    name, tensor = sole_described(inline[:at])
-    if (name is None) == bool(header.flags & Flag.FIELDS):
-        raise MessageError("a message that is one array says of which field it is, or is no message of fields")
-    if tensor.inline_nbytes is None:
-        array = _array(tensor, lease)
-    else:
-        data = inline[at : header.nbytes]
-        if len(data) != tensor.inline_nbytes:
-            raise MessageError(f"a tensor of {tensor.inline_nbytes} bytes came with {len(data)}")
-        array = inline_array(tensor, data)
-    return array if name is None else {name: array}
-
-
-def _array(tensor: Description, lease: Lease | None) -> NDArray[Any]:
-    if lease is None:
-        raise MessageError("a message describes a tensor in a block, but refers to none")
-    if tensor.low < 0 or tensor.high > lease.slab.block_nbytes:
-        raise MessageError(f"a tensor of shape {tensor.shape} at {tensor.at} does not lie in its block")
-    try:
-        return lease.array(tensor.at, tensor.shape, tensor.dtype, tensor.strides)
-    except (ValueError, TypeError) as error:
-        raise MessageError(f"a tensor of shape {tensor.shape} cannot be: {error}") from None
-
-
-@lru_cache(maxsize=1024)
-def describe_sole(
-    name: str | None,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    strides: tuple[int, ...] | None,
-    at: int,
-    inline_nbytes: int | None,
-) -> bytes:
-    """The metadata of a message that is one array: its field's name behind its length plus 1 (0: it has none), and what
-    `describe` says. Raises MessageError for what cannot be sent.
-    """
-    field = b"" if name is None else name.encode()
-    length = 0 if name is None else len(field) + 1
-    if length > _LONGEST_NAME:
-        return bytes(INLINE_NBYTES + 1)  # such a name does not fit a record: it goes the common way
-    return bytes((length,)) + field + describe(dtype, shape, strides, at, inline_nbytes)
-
-
-@lru_cache(maxsize=1024)
-def sole_described(packed: bytes) -> tuple[str | None, Description]:
-    """The inverse of `describe_sole`. Raises MessageError for bytes that it cannot have made."""
-    length = packed[0] if packed else 0
-    try:
-        name = packed[1:length].decode() if length else None
-    except UnicodeDecodeError as error:
-        raise MessageError(f"the name of a field is damaged: {error}") from None
-    return name, description_of(packed[max(1, length) :])
-
-
 def source_of(header: Header, lane: int, sequence: int) -> Source:
     """The lease that a record gives its reader."""
     return _as_tuple(Source, (lane, header.row, sequence + 1)) if header.flags & Flag.BLOCK else OWN
-
-
-def holder_of(array: NDArray[Any]) -> Block | Lease | None:
-    """The block that an array lies in, if it is a loan, or the lease that it was received under; or a view of such."""
-    base: Any = array.base
-    while type(base) is np.ndarray:
-        base = base.base
-    if type(base) is LoanBase:
-        return base.block
-    while isinstance(base, np.ndarray) and type(base) is not LeasedArray:  # a view of a subclass
-        base = base.base
-    return base.lease if type(base) is LeasedArray else base.block if type(base) is LoanBase else None
-
-
-def _offset_in(array: NDArray[Any], holder: Block | Lease) -> int:
-    return int(array.__array_interface__["data"][0]) - holder.address()
-
-
-def _freeze(array: NDArray[Any]) -> None:
-    """Publishing ends writing: the array and those that it is a view of."""
-    each: Any = array
-    while isinstance(each, np.ndarray):
-        each.flags.writeable = False
-        each = each.base
 
 
 def plain(obj: Any) -> Any:

@@ -15,8 +15,9 @@ import msgpack
 from ..shm.bell import BELL, new_doorbell
 from ..shm.errors import OutOfMemory, SlabwireError
 from ..shm.inflight import INFLIGHT
-from ..shm.lane import LANE, RETURNS
+from ..shm.lane import LANE
 from ..shm.layout import LINE_NBYTES, Layout
+from ..shm.returns import RETURNS
 from ..shm.segment import Segment
 from ..shm.slab import SLAB
 from .caller import CALL_CAPACITY, REPLY_CAPACITY

@@ -50,6 +50,10 @@ class Lease:
     def returned(self) -> None:
         """A forwarded block was released by its next reader: dropping this object ends the lease."""
 
+    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+        """It is not ours to lend anew."""
+        return False
+
     def __del__(self) -> None:
         source = getattr(self, "source", None)
         # A forked child has this object but not its memory.

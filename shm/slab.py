@@ -154,6 +154,14 @@ class Block:
         self.generation = 0
         self._words[self._at] += 1  # pairs with: Slab.check
 
+    def renew(self, nbytes: int) -> bool:
+        """Its only loan has ended: whether it is out for another one from now on, with a new generation."""
+        if self.lends != 1 or self.views or size_class(nbytes) != self.slab.block_nbytes or self.pool.poisons:
+            return False
+        self.generation = self._words[self._at] = self._words[self._at] + 2  # pairs with: Slab.check
+        self.has_metadata = False
+        return True
+
     def returned(self) -> None:
         """One lease has ended."""
         self.lends -= 1
@@ -214,7 +222,7 @@ class Pool:
         self.used_nbytes = 0
         self.blocks_out = 0
         self._takes_until_look = 0
-        self._poison = os.environ.get("SLABWIRE_DEBUG_BLOCKS") == "1" if poison is None else poison
+        self.poisons = os.environ.get("SLABWIRE_DEBUG_BLOCKS") == "1" if poison is None else poison
 
     def stats(self) -> dict[str, int]:
         free = sum(len(each) for each in self._free.values())
@@ -286,7 +294,7 @@ class Pool:
             return
         block.give_back()
         size = block.slab.block_nbytes
-        if self._poison:
+        if self.poisons:
             block.bytes()[:] = bytes([POISON]) * size
         self.blocks_out -= 1
         self.used_nbytes -= size

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slabwire.shm.bell import BELL, Bell, Ringer, new_doorbell
-from slabwire.shm.lane import LANE, RETURNS, Consumer, Producer, Source
+from slabwire.shm.lane import LANE, Consumer, Producer, Source
 from slabwire.shm.layout import LINE_NBYTES, Layout
 from slabwire.shm.lease import Lease
+from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Block, Pool, Slab
 

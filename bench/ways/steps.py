@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ...runtime.caller import deadline_of
 from ...runtime.message import Flag, Header, Kind, read_header, write_record
-from ...runtime.parcel import Parcel, open_parcel, source_of
+from ...runtime.parcel import open_parcel, source_of
+from ...runtime.short import post
 from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
 from ...shm.lane import Consumer, Producer, Source
@@ -28,6 +29,7 @@ _REFERENCE = struct.Struct("<IIIIQ")  # row, slab, block, bytes, generation
 _BYTE = np.dtype(np.uint8)
 _TIMEOUT_S = 60.0
 _CALLER, _REQUEST = 1, 7
+_DATA, _REPLY, _BLOCK = int(Kind.DATA), int(Kind.REPLY), Flag.BLOCK
 
 
 class Record:
@@ -164,17 +166,14 @@ class Message(Record):
     title = "message, all on"
 
     def ask(self, payload: Payload) -> None:
-        parcel = Parcel({"payload": payload}, self.pool, is_fields=True)
-        _require(parcel.can_go(self.out))
         head = (0, 0, 0, _CALLER, 0, _REQUEST, deadline_of(_TIMEOUT_S), *_new_trace(), 0, 0, 0, 0)
-        parcel.publish(self.out, Kind.DATA, 0, head)
-        parcel.close()
+        _require(post({"payload": payload}, self.pool, self.out, _DATA, 0, head, is_fields=True))
 
     def take(self) -> int:
         back = self.back
         header = read_header(back.segment.bytes, back.offset())
         value = open_parcel(header, None)
-        _require(header.kind == Kind.REPLY and header.request == _REQUEST)
+        _require(header.kind == _REPLY and header.request == _REQUEST)
         back.commit()
         return int(value)
 
@@ -183,15 +182,13 @@ class Message(Record):
         header = read_header(back.segment.bytes, back.offset())
         _require(not header.deadline_ns or now_ns() <= header.deadline_ns)
         lease = None
-        if header.flags & Flag.BLOCK:
+        if header.flags & _BLOCK:
             source = source_of(header, back.lane, back.cursor)
             lease = Lease(back, source, self.slab(header.slab), header.block, header.generation, 0)
         fields = open_parcel(header, lease)
         self.table.begin_running(back.lane, back.cursor, 1)
         value = checksum(fields["payload"])
-        parcel = Parcel(value, self.pool)
-        _require(parcel.can_go(self.out))
-        parcel.publish(self.out, Kind.REPLY, 0, _answering(header, back))
+        _require(post(value, self.pool, self.out, _REPLY, 0, _answering(header, back)))
         back.commit()
 
 
