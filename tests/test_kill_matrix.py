@@ -118,7 +118,6 @@ def run_matrix(tmp_path: Path, victim: str, port: str, strikes: Strikes, at_leas
     with fan(tmp_path, victim, port).run() as running:
         with let_go_on(running, victim, strikes) if go_on else _nothing():
             sent = asyncio.run(send_until("matrix", f"forwards.{port}", at_least, strikes))
-        wait_until(lambda: all(edge["waiting"] == 0 for edge in running.status()["edges"]))
         status = wait_until(lambda: _when_idle(running))
         for name in ("first", "second"):
             check_seen(tmp_path / name, sent, again=name == victim)
@@ -135,7 +134,10 @@ def _nothing() -> Iterator[None]:
 
 def _when_idle(running: Any) -> dict[str, Any] | None:
     status: dict[str, Any] = running.status()
-    idle = all(actor["in_flight"] == 0 for each in status["workers"] for actor in each["actors"])
+    # An input counts as waiting until all its outputs have left, so whoever comes first in the graph is read first.
+    actors = [actor for each in status["workers"] for actor in each["actors"]]
+    idle = all(actor["in_flight"] == actor["waiting"] == 0 for actor in actors)
+    idle = idle and all(edge["waiting"] == 0 for edge in status["edges"])
     return status if idle and status["clients"] <= 1 else None
 
 
@@ -202,7 +204,6 @@ def run_streams(tmp_path: Path, victim: str, port: str, strikes: Strikes, length
             assert len(got) == length or broken
             assert not (broken and (port != "once" or victim == "sink"))
             first += length
-        wait_until(lambda: all(edge["waiting"] == 0 for edge in running.status()["edges"]))
         wait_until(lambda: _when_idle(running))
     notes = [tuple(map(int, line.split())) for line in (tmp_path / "sink").read_text().splitlines()]
     assert all(whole for _, whole, _ in notes)
