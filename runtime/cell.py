@@ -257,7 +257,7 @@ class Cell:
         if header.deadline_ns and now_ns() > header.deadline_ns:
             self._stats.count("expired")
             return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
-        if self.draining and self.inlets.is_clients(work.lane):
+        if self.draining and work.attempt == 1 and self.inlets.is_clients(work.lane):
             return Draining("the graph is stopping and takes no new work")
         if work.attempt > self.spec.max_attempts:
             return DeadLetter(f"{self.instance} died {work.attempt - 1} times while handling it; it is not tried again")
@@ -336,6 +336,8 @@ class Cell:
         """Takes up what a predecessor was handling. To be called once, before the first step."""
         self._stats.reset_gauges()
         self._redelivered.extend(unfinished_works(self._table, self.inlets, self.outlets.lanes(), self._ports))
+        # Else a graph that drains would take an actor that is still starting for one with nothing to do.
+        self._stats.show("in_flight", sum(work.row != RUNNING_ROW for work in self._redelivered))
 
     def _redeliver_next(self) -> bool:
         """Handles again what a predecessor had begun; False if there is no place for it yet."""

@@ -126,3 +126,21 @@ class StandsStill(Actor):
 
     def ping(self) -> str:
         return "here"
+
+
+class Lingers(Actor):
+    """Coroutines that end when `end` is there; its second start takes until `go` is there."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    async def on_start(self) -> None:
+        starts = len(list(self._folder.glob("start-*")))
+        (self._folder / f"start-{starts}").touch()
+        while starts and not (self._folder / "go").exists():
+            await asyncio.sleep(0.002)
+
+    async def linger(self, n: int) -> int:
+        while not (self._folder / "end").exists():
+            await asyncio.sleep(0.002)
+        return n

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from kill_stage import Forwards, Sink, Streams, checksum, letter
+from kill_stage import Forwards, Lingers, Sink, Streams, checksum, letter
 from points import Strikes
 from slabwire import Graph
+from slabwire.runtime.control import Control
 from waiting import wait_until, worker_of
 
 LETTERS = 20
@@ -79,3 +80,22 @@ def _when_redelivered(running: Any) -> int:
     """What was sent in all, when a successor has seen its predecessor's input out."""
     (actor,) = worker_of(running, "streams")["actors"]
     return int(actor["sent"]) if actor["redelivered"] and not actor["in_flight"] else 0
+
+
+def test_a_graph_that_drains_waits_for_what_a_successor_is_still_to_handle(tmp_path: Path) -> None:
+    graph = Graph("drains")
+    graph.expose(graph.add(Lingers, folder=str(tmp_path)).linger)
+    with graph.run() as running, ThreadPoolExecutor(2) as pool:
+        client = running.client
+        call = pool.submit(client.call, "lingers.linger", 7, timeout_s=None)
+        wait_until(lambda: worker_of(running, "lingers")["actors"][0]["in_flight"])
+        os.kill(worker_of(running, "lingers")["pid"], signal.SIGKILL)
+        wait_until((tmp_path / "start-1").exists)
+        with Control("drains") as control:
+            control.request("stop")
+            wait_until(lambda: control.request("status")["state"] == "draining")
+            for _ in range(50):
+                assert control.request("status")["state"] == "draining"
+        (tmp_path / "go").touch()
+        (tmp_path / "end").touch()
+        assert call.result() == 7
