@@ -102,6 +102,11 @@ def _is_stopped(pid: int) -> bool:
         return False
 
 
+def _wait_for_all(path: Path, sent: int) -> None:
+    """For ever, if one was lost."""
+    wait_until(lambda: {int(line.split()[0]) for line in path.read_text().splitlines()} == set(range(sent)))
+
+
 def check_seen(path: Path, sent: int, *, again: bool) -> int:
     """Holds a sink's notes against what was sent; returns how many letters it handled again."""
     notes = [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
@@ -118,6 +123,8 @@ def run_matrix(tmp_path: Path, victim: str, port: str, strikes: Strikes, at_leas
     with fan(tmp_path, victim, port).run() as running:
         with let_go_on(running, victim, strikes) if go_on else _nothing():
             sent = asyncio.run(send_until("matrix", f"forwards.{port}", at_least, strikes))
+        for name in ("first", "second"):
+            _wait_for_all(tmp_path / name, sent)
         status = wait_until(lambda: _when_idle(running))
         for name in ("first", "second"):
             check_seen(tmp_path / name, sent, again=name == victim)
