@@ -58,8 +58,11 @@ def fan(folder: Path, victim: str, port: str) -> Graph:
     return graph
 
 
-async def send_until(name: str, port: str, at_least: int, strikes: Strikes) -> int:
-    """Sends letters in bursts until all strikes have come; returns how many came back, each whole and its own."""
+async def send_until(name: str, port: str, at_least: int, strikes: Strikes, sinks: list[Path]) -> int:
+    """Sends letters in bursts until all strikes have come; returns how many came back, each whole and its own.
+
+    The client stays until all sinks have all: what is still in flight of a client that leaves is cancelled.
+    """
     number = 0
     async with slabwire.connect_async(name) as client:
 
@@ -72,6 +75,8 @@ async def send_until(name: str, port: str, at_least: int, strikes: Strikes) -> i
         while number < at_least or not strikes.is_over():
             await asyncio.gather(*(send(each) for each in range(number, number + IN_FLIGHT)))
             number += IN_FLIGHT
+        for sink in sinks:
+            await asyncio.to_thread(_wait_for_all, sink, number)
     return number
 
 
@@ -122,9 +127,8 @@ def check_seen(path: Path, sent: int, *, again: bool) -> int:
 def run_matrix(tmp_path: Path, victim: str, port: str, strikes: Strikes, at_least: int, *, go_on: bool) -> None:
     with fan(tmp_path, victim, port).run() as running:
         with let_go_on(running, victim, strikes) if go_on else _nothing():
-            sent = asyncio.run(send_until("matrix", f"forwards.{port}", at_least, strikes))
-        for name in ("first", "second"):
-            _wait_for_all(tmp_path / name, sent)
+            sinks = [tmp_path / "first", tmp_path / "second"]
+            sent = asyncio.run(send_until("matrix", f"forwards.{port}", at_least, strikes, sinks))
         status = wait_until(lambda: _when_idle(running))
         for name in ("first", "second"):
             check_seen(tmp_path / name, sent, again=name == victim)
