@@ -50,6 +50,8 @@ class Binding(Protocol):
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]: ...
 
+    def loan_many(self, tensors: tuple[tuple[Shape, DTypeLike], ...]) -> list[NDArray[Any]]: ...
+
     def emit(self, port: str, value: Any) -> None: ...
 
     async def call(
@@ -151,6 +153,10 @@ class Actor:
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
         """A writable array in this actor's slab: returned or emitted, it is published without a copy."""
         return self._bound("loan").loan(shape, dtype)
+
+    def loan_many(self, *tensors: tuple[Shape, DTypeLike]) -> list[NDArray[Any]]:
+        """Writable arrays, one for each `(shape, dtype)`, in one block: sent in one message, none of them is copied."""
+        return self._bound("loan_many").loan_many(tensors)
 
     def emit(self, port: str, value: Any) -> None:
         """Sends `value` by the declared output `port`. Raises UnknownPort for any other name."""

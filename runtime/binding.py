@@ -1,4 +1,4 @@
-"""What an actor's verbs do inside a worker: loan, emit, call, stream, context."""
+"""What an actor's verbs do inside a worker: loan, loan_many, emit, call, stream, context."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ class CellBinding:
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
         return self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+
+    def loan_many(self, tensors: tuple[tuple[Shape, DTypeLike], ...]) -> list[NDArray[Any]]:
+        return self._endpoint.pool.loan_many(
+            [((shape,) if isinstance(shape, int) else tuple(shape), dtype) for shape, dtype in tensors]
+        )
 
     def emit(self, port: str, value: Any) -> None:
         work = current.get()

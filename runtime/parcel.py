@@ -78,7 +78,7 @@ class Parcel:
         self.flags = Flag.FIELDS if is_fields else 0
         self.holder: Block | Lease | None = None
         self.at = 0
-        self._array: NDArray[Any] | None = None  # keeps a loan from being freed while the parcel waits
+        self._array: NDArray[Any] | list[NDArray[Any]] | None = None  # keeps a loan from being freed while it waits
         self._held: _Hold | None = None
         short = pack_short(value, is_fields)
         if short is None:
@@ -110,6 +110,7 @@ class Parcel:
 
     def _pack(self, value: object, *, by_reference: bool) -> tuple[bytes, list[tuple[NDArray[Any], int]]]:
         copies: list[tuple[NDArray[Any], int]] = []
+        referred: list[NDArray[Any]] = []
         end = 0
 
         def place(obj: Any) -> Any:
@@ -122,7 +123,8 @@ class Parcel:
             if holder is not None:
                 if (self.holder is not None and self.holder is not holder) or copies:
                     raise _OutsideBlock
-                self.holder, self._array = holder, obj
+                self.holder, self._array = holder, referred
+                referred.append(obj)
                 return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, offset_in(obj, holder)))
             if obj.nbytes <= INLINE_TENSOR_NBYTES:
                 return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, 0, inline=True))
@@ -158,8 +160,8 @@ class Parcel:
         elif isinstance(self.holder, Block):
             if outside:
                 self._append(self.holder, self.holder.slab.block_nbytes - METADATA_NBYTES)
-            if self._array is not None:
-                freeze(self._array)
+            for each in self._array or ():
+                freeze(each)
         if self.holder is not None:
             self.flags |= Flag.BLOCK
 

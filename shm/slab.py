@@ -275,13 +275,20 @@ class Pool:
     def loan_many(self, tensors: Sequence[tuple[tuple[int, ...], DTypeLike]]) -> list[NDArray[Any]]:
         """Writable arrays of these shapes and dtypes, all in one block, each aligned to 128 bytes."""
         kinds = [(shape, readable_dtype(np.dtype(dtype))) for shape, dtype in tensors]
+        if not kinds:
+            return []
         starts = [0]
         for shape, kind in kinds:
             starts.append(round_up(starts[-1] + math.prod(shape) * kind.itemsize, LINE_NBYTES))
         block = self.take(starts[-1] + METADATA_NBYTES)
         address = block.address()
         block.views = len(kinds)
-        return [_loaned(block, address + at, *each) for at, each in zip(starts, kinds, strict=False)]
+        # All of them before the first array: should numpy refuse a shape, the block comes back as they die.
+        bases = [
+            LoanBase(block, interface_of(address + at, *each, writable=True))
+            for at, each in zip(starts, kinds, strict=False)
+        ]
+        return [_loaned(base, kind) for base, (_, kind) in zip(bases, kinds, strict=True)]
 
     def collect(self) -> None:
         """Takes note of loaned arrays that have died."""
@@ -373,8 +380,8 @@ def size_class(nbytes: int) -> int:
     return round_up(round_up(nbytes, step), LINE_NBYTES)
 
 
-def _loaned(block: Block, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    array = np.asarray(LoanBase(block, interface_of(address, shape, dtype, writable=True)))
+def _loaned(base: LoanBase, dtype: np.dtype[Any]) -> NDArray[Any]:
+    array = np.asarray(base)
     return array if array.dtype == dtype else array.view(dtype)
 
 

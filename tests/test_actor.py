@@ -175,7 +175,7 @@ def test_bases_count_and_subclasses_override() -> None:
     assert Derived.__handlers__["one"].result.kind == "str"
 
 
-@pytest.mark.parametrize("name", ["loan", "emit", "call", "stream", "context", "_binding"])
+@pytest.mark.parametrize("name", ["loan", "loan_many", "emit", "call", "stream", "context", "_binding"])
 def test_name_that_actor_uses_is_refused_when_the_class_is_made(name: str) -> None:
     with pytest.raises(GraphError, match=f"Bad.{name}: Actor itself uses the name '{name}'"):
         type("Bad", (Actor,), {name: lambda self: None})
@@ -302,6 +302,9 @@ class _Binding:
     def loan(self, shape: Any, dtype: Any) -> Any:
         return np.zeros(shape, dtype)
 
+    def loan_many(self, tensors: Any) -> Any:
+        return [self.loan(*each) for each in tensors]
+
     def emit(self, port: str, value: Any) -> None:
         self.done.append((port, value))
 
@@ -331,6 +334,7 @@ def test_verbs_go_to_the_binding() -> None:
     assert binding.done == [("page", 5)]
     assert answer == [("a.b", (5,), {"x": 2}, 1), [("c.d", (), {"y": 3}, None)]]
     assert actor.loan((2,), np.int8).shape == (2,)
+    assert [each.shape for each in actor.loan_many(((2,), np.int8), (3, np.int8))] == [(2,), (3,)]
     with pytest.raises(UnknownPort, match="no output 'pages'; did you mean 'page'"):
         actor.emit("pages", 1)
 

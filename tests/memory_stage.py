@@ -1,0 +1,38 @@
+"""Actors whose memory tests look into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from slabwire import Actor
+from slabwire.shm.slab import Pool, loaned_block
+
+
+def pool_of(actor: Actor) -> Pool:
+    """The pool of the worker that an actor runs in, with what has ended taken note of."""
+    pool: Pool = actor._binding._endpoint.pool  # type: ignore[union-attr]
+    pool._reap()
+    return pool
+
+
+class Several(Actor):
+    """Loans several tensors at once."""
+
+    def detect(self, n: int) -> dict[str, Any]:
+        """Boxes and scores of one block, which it names."""
+        boxes, scores, none = self.loan_many(((n, 4), np.float32), (n, ml_dtypes.bfloat16), ((0, 3), np.int64))
+        boxes[:], scores[:] = np.arange(4 * n).reshape(n, 4), 0.5
+        block = loaned_block(scores)
+        assert block is not None
+        self.kept = [boxes, scores] if n == 7 else []
+        place = [block.slab.identifier, block.index]
+        return {"boxes": boxes, "scores": [scores[: n // 2], scores], "none": none, "block": place}
+
+    def writeable(self) -> list[bool]:
+        return [each.flags.writeable for each in self.kept]
+
+    def out(self) -> int:
+        return pool_of(self).blocks_out
