@@ -172,3 +172,40 @@ def test_layout_of_a_graph(graphs: Graphs) -> None:
         "graph": "vision",
         "segments": segments,
     }
+
+
+def test_the_layout_of_one_kind(graphs: Graphs) -> None:
+    whole = invoke("layout").stdout
+    for kind in ("lane", "returns", "slab", "bell", "inflight", "stats"):
+        text = invoke("layout", kind).stdout
+        assert text.startswith(f"{kind}:")
+        assert text.strip() in whole
+        assert invoke("layout", "--kind", kind).stdout == text
+        (layout,) = json.loads(invoke("layout", kind, "--format", "json").stdout)["layouts"]
+        assert layout["name"] == kind
+
+
+def test_a_kind_that_is_not_there(graphs: Graphs) -> None:
+    graphs.start()
+    result = invoke("layout", "lnae")
+    assert result.exit_code == Exit.NOT_RUNNING
+    assert "no graph 'lnae' is running, nor is it a kind of segment; did you mean 'lane'?" in result.stderr
+    assert "did you mean 'vision'" in invoke("layout", "visoin").stderr
+    result = invoke("layout", "vision", "--kind", "slap")
+    assert result.exit_code == Exit.USAGE
+    assert "there is no kind 'slap'; did you mean 'slab'?" in result.stderr
+
+
+def test_a_graph_that_is_called_as_a_kind(graphs: Graphs) -> None:
+    graphs.start("slab")
+    bell = {"purpose": "bell of scale", "layout": "bell", "nbytes": 256, "map": "bell: 256 bytes"}
+    graphs.answers["layout"] = {"segments": [bell]}
+    result = invoke("layout", "slab")
+    assert result.stdout == "bell of scale\nbell: 256 bytes\n"
+    assert result.stderr == "note: a graph 'slab' runs; `slabwire layout --kind slab` shows the kind\n"
+    assert invoke("layout", "--kind", "slab").stdout.startswith("slab:")
+    assert invoke("layout", "slab", "--kind", "slab").stdout == "slab has no segment of the kind slab\n"
+    assert json.loads(invoke("layout", "slab", "--kind", "bell", "--format", "json").stdout) == {
+        "graph": "slab",
+        "segments": [bell],
+    }

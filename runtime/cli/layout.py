@@ -8,24 +8,51 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import rundir
+from ..errors import Disconnected
 from .presentation import format_option, print_json
+from .root import did_you_mean
 
 if TYPE_CHECKING:
     from ...shm.layout import Layout
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=lambda _ctx, _parameter, begun: _complete(begun))
+@click.option("--kind", metavar="KIND", help="Only segments of this kind: lane, slab, bell and the like.")
 @format_option
-def command(name: str | None, form: str) -> None:
+def command(name: str | None, kind: str | None, form: str) -> None:
     """Show every word of shared memory: its place, its only writer, its readers.
 
-    Without NAME: each kind of segment that exists. With the NAME of a running graph: its segments.
+    Without NAME: each kind of segment that exists. With the NAME of a running graph: its segments. With that of a kind:
+    this one, but where a graph of that name runs it is meant; then --kind NAME means the kind.
     """
-    if name is not None:
-        _print_segments(name, form)
-        return
-    layouts = _layouts()
+    kinds = _kinds()
+    if kind is not None and kind not in kinds:
+        raise click.BadParameter(f"there is no kind {kind!r}{did_you_mean(kind, kinds)}", param_hint="--kind")
+    graphs = rundir.list_graphs() if name is not None else []
+    if name is None or (name in kinds and name not in graphs and kind is None):
+        wanted = kind or name
+        _print_layouts([each for each in kinds.values() if wanted in (None, each.name)], form)
+    elif name in graphs:
+        if name in kinds and kind is None:
+            click.echo(f"note: a graph {name!r} runs; `slabwire layout --kind {name}` shows the kind", err=True)
+        _print_segments(name, kind, form)
+    else:
+        there = did_you_mean(name, [*graphs, *kinds])
+        known = "`slabwire ps` lists graphs, `slabwire layout` all kinds"
+        raise Disconnected(f"no graph {name!r} is running, nor is it a kind of segment{there} ({known})")
+
+
+def _complete(begun: str) -> list[str]:
+    return [each for each in (*rundir.list_graphs(), *_kinds()) if each.startswith(begun)]
+
+
+def _kinds() -> dict[str, Layout]:
+    return {each.name: each for each in _layouts()}
+
+
+def _print_layouts(layouts: list[Layout], form: str) -> None:
     if form == "json":
         print_json({"layouts": [_plain(layout) for layout in layouts]})
     else:
@@ -58,14 +85,15 @@ def _plain(layout: Layout) -> dict[str, Any]:
     return {"name": layout.name, "magic": f"{layout.magic:016x}", "groups": groups}
 
 
-def _print_segments(name: str, form: str) -> None:
+def _print_segments(graph: str, kind: str | None, form: str) -> None:
     from ..control import Control
-    from .choice import running_graph
 
-    graph = running_graph(name)
     with Control(graph) as control:
-        answer = control.request("layout")
+        segments = control.request("layout")["segments"]
+    found = [each for each in segments if kind in (None, each["layout"])]
     if form == "json":
-        print_json({"graph": graph, **answer})
-        return
-    click.echo("\n\n".join(f"{segment['purpose']}\n{segment['map']}" for segment in answer["segments"]))
+        print_json({"graph": graph, "segments": found})
+    elif found:
+        click.echo("\n\n".join(f"{segment['purpose']}\n{segment['map']}" for segment in found))
+    else:
+        click.echo(f"{graph} has no segment of the kind {kind}")
