@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..shm.bell import now_ns
+from ..shm.lane import OUTCOMES
 from .process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -63,20 +64,36 @@ def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict
     stats = supervisor.switchboard.actor_stats(worker.party, instance)
     busy_since = stats.pop("busy_since_ns")
     busy_for_s = (now_ns() - busy_since) / 1e9 if busy_since else 0.0
-    return {"name": instance, **stats, "busy_s": stats.pop("busy_ns") / 1e9, "busy_for_s": max(0.0, busy_for_s)}
+    lines = [each for each in supervisor.switchboard.lines.values() if each.target == instance]
+    refused = sum(each.returns.load("refused") for each in lines if each.purpose != "reply")
+    busy_s = stats.pop("busy_ns") / 1e9
+    return {"name": instance, **stats, "busy_s": busy_s, "busy_for_s": max(0.0, busy_for_s), "refused": refused}
 
 
 def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
+    """An edge with the counters of its lanes added up. `full` is how many of these have no room now, `high_water` the
+    most that ever waited in one.
+    """
     edge = supervisor.spec.edges[number]
-    lines = [each for each in supervisor.switchboard.lines.values() if each.edge == number]
+    stats = [each.stats() for each in supervisor.switchboard.lines.values() if each.edge == number]
     return {
         "source": str(edge.source),
         "target": str(edge.target),
         "capacity": edge.capacity,
         "when_full": edge.when_full,
-        "waiting": sum(each.waiting() for each in lines),
-        "sent": sum(each.published() for each in lines),
+        "lanes": len(stats),
+        "full": sum(each["waiting"] >= edge.capacity for each in stats),
+        "waiting": _total(stats, "waiting"),
+        "sent": _total(stats, "published"),
+        **{name: _total(stats, name) for name in OUTCOMES if name != "blocked_ns"},
+        "blocked_s": _total(stats, "blocked_ns") / 1e9,
+        "refused": _total(stats, "refused"),
+        "high_water": max((each["high_water"] for each in stats), default=0),
     }
+
+
+def _total(stats: list[dict[str, int]], name: str) -> int:
+    return sum(each[name] for each in stats)
 
 
 def pss_nbytes(pid: int) -> int:

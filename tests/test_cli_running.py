@@ -74,6 +74,39 @@ def test_top_once(graphs: Graphs) -> None:
     assert document["supervisor"]["cpu"] == pytest.approx(0.01, rel=0.05)
 
 
+def an_edge(source: str, **changes: Any) -> dict[str, Any]:
+    keys = "full waiting sent blocked rejected dropped_newest dropped_oldest expired blocked_s refused high_water"
+    plain = {"source": source, "target": "edges.find", "capacity": 8, "when_full": "block", "lanes": 1}
+    return {**plain, **dict.fromkeys(keys.split(), 0), **changes}
+
+
+def test_top_shows_edges_that_have_something_to_tell(graphs: Graphs) -> None:
+    quiet, once = an_edge("a.out", sent=100, high_water=3), {"blocked": 5, "blocked_s": 2.5, "high_water": 8}
+    told = [an_edge("b.out", lanes=2, **once), an_edge("c.out", dropped_newest=2, dropped_oldest=3), quiet]
+    graphs.start(edges=told)
+    lines = invoke("top", "--once").stdout.splitlines()
+    (head,) = (line for line in lines if line.startswith("edge "))
+    assert "when full" in head
+    (row,) = (line.split() for line in lines if line.startswith("b.out -> "))
+    assert row == [
+        "b.out",
+        "->",
+        "edges.find",
+        "in",
+        "2",
+        "lanes",
+        "block",
+        *["0", "0", "8", "8", "5", "2.5s", "0", "0", "0", "0"],
+    ]
+    (row,) = (line.split() for line in lines if line.startswith("c.out -> "))
+    assert row[3:] == ["block", *["0", "0", "0", "8", "0", "0.0s", "0", "5", "0", "0"]]
+    assert not any(line.startswith("a.out") for line in lines)
+    assert any(
+        line.startswith("a.out -> edges.find ") for line in invoke("top", "--once", "--edges").stdout.splitlines()
+    )
+    assert json.loads(invoke("top", "--once", "--format", "json").stdout)["edges"] == told
+
+
 def test_live_top_ends_with_ctrl_c(graphs: Graphs) -> None:
     graphs.start()
     looks: list[int] = []

@@ -82,6 +82,19 @@ def sender(running: Any) -> dict[str, Any]:
     return dict(worker["actors"][0])
 
 
+OUTCOMES = ("blocked", "rejected", "dropped_newest", "dropped_oldest", "expired", "refused")
+
+
+def edge_of(running: Any) -> dict[str, Any]:
+    (edge,) = running.status()["edges"]
+    return dict(edge)
+
+
+def outcomes(running: Any) -> dict[str, int]:
+    """What became of messages that found the edge full, but for what never happened."""
+    return {name: count for name in OUTCOMES if (count := edge_of(running)[name])}
+
+
 def test_a_full_edge_blocks_its_sender_and_loses_nothing(tmp_path: Path) -> None:
     graph, path = full(tmp_path, "block")
     with graph.run() as running:
@@ -90,9 +103,16 @@ def test_a_full_edge_blocks_its_sender_and_loses_nothing(tmp_path: Path) -> None
             first = pool.submit(next, call)
             wait_until(lambda: sender(running)["outbox"])
             assert sender(running)["sent"] == 4
+            assert (edge_of(running)["full"], edge_of(running)["waiting"]) == (1, 4)
             Path(f"{path}.go").touch()
             assert first.result() == 100
         wait_until(lambda: len(seen(path)) == 50)
+        edge = edge_of(running)
+        assert edge["sent"] == 50
+        assert 1 <= edge["high_water"] <= 4
+        assert edge["blocked_s"] > 0
+        assert set(outcomes(running)) == {"blocked"}
+        assert 1 <= edge["blocked"] <= 46
     assert seen(path) == [100 + i for i in range(50)]
 
 
@@ -102,6 +122,8 @@ def test_a_blocked_message_gives_up_at_its_deadline(tmp_path: Path) -> None:
         with pytest.raises(slabwire.DeadlineExceeded):
             running.client.call("emits.go", 1, times=50, timeout_s=0.3)
         wait_until(lambda: sender(running)["dropped"] == 46)
+        assert outcomes(running) == {"expired": 46}
+        assert edge_of(running)["blocked_s"] >= 0.1
         Path(f"{path}.go").touch()
 
 
@@ -113,6 +135,7 @@ def test_a_full_edge_rejects(tmp_path: Path) -> None:
         Path(f"{path}.go").touch()
         wait_until(lambda: len(seen(path)) == 4)
         assert running.client.call("emits.go", 2) == 200
+        assert outcomes(running) == {"rejected": 6}
 
 
 @pytest.mark.parametrize(
@@ -124,8 +147,10 @@ def test_a_full_edge_drops_what_its_policy_says(tmp_path: Path, when_full: str, 
         with pytest.raises(slabwire.EdgeFull):
             running.client.call("emits.go", 0, times=20)
         wait_until(lambda: sender(running)["dropped"] == 20 - len(kept))
+        dropped = {when_full.replace("drop", "dropped"): 20 - len(kept)}
         Path(f"{path}.go").touch()
         wait_until(lambda: len(seen(path)) == len(kept))
+        assert outcomes(running) == dropped
     assert seen(path) == kept
 
 

@@ -22,6 +22,22 @@ PROCESS_HEADS = (
     ">slabs",
     ">PSS",
 )
+EDGE_HEADS = (
+    "edge",
+    "when full",
+    ">sent",
+    ">waiting",
+    ">most",
+    ">capacity",
+    ">blocked",
+    ">for",
+    ">rejected",
+    ">dropped",
+    ">expired",
+    ">refused",
+)
+# What shows that an edge was too small, too slow, or wrongly used.
+_TELLING = ("full", "blocked", "rejected", "dropped_newest", "dropped_oldest", "expired", "refused")
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,25 @@ def _actor_row(sample: Sample, worker: dict[str, Any], actor: dict[str, Any]) ->
         micros_text(actor["p99_us"]),
         f"{sample.busy(name):.0%}",
         count_text(actor["failed"]),
+    )
+
+
+def edge_rows(sample: Sample, *, every: bool) -> list[tuple[str, ...]]:
+    """A row for each edge; without `every` only for those with something to tell: full, or once full, or refusing."""
+    edges = sample.status["edges"]
+    return [_edge_row(edge) for edge in edges if every or any(edge[name] for name in _TELLING)]
+
+
+def _edge_row(edge: dict[str, Any]) -> tuple[str, ...]:
+    lanes = f" in {edge['lanes']} lanes" if edge["lanes"] > 1 else ""
+    return (
+        f"{edge['source']} -> {edge['target']}{lanes}",
+        edge["when_full"],
+        *(count_text(edge[name]) for name in ("sent", "waiting", "high_water", "capacity", "blocked")),
+        duration_text(edge["blocked_s"]),
+        count_text(edge["rejected"]),
+        count_text(edge["dropped_newest"] + edge["dropped_oldest"]),
+        *(count_text(edge[name]) for name in ("expired", "refused")),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import sleep, time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import click
 
 from .choice import name_argument, running_graph
 from .presentation import console, format_option, print_json, print_table, table
-from .sample import ACTOR_HEADS, PROCESS_HEADS, Sample, actor_rows, headline, process_rows
+from .sample import ACTOR_HEADS, EDGE_HEADS, PROCESS_HEADS, Sample, actor_rows, edge_rows, headline, process_rows
 
 if TYPE_CHECKING:
     from ..control import Control
@@ -27,17 +27,18 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Time between two refreshes.",
 )
+@click.option("--edges", is_flag=True, help="Show all edges, also those that were never full.")
 @format_option
-def command(name: str | None, once: bool, interval: float, form: str) -> None:
+def command(name: str | None, once: bool, interval: float, edges: bool, form: str) -> None:
     """Show what each actor does: rates, waiting messages, latencies, memory; Ctrl-C ends it."""
     from ..control import Control
 
     with Control(running_graph(name)) as control:
         if once:
-            _print(_sample(control, None), form)
+            _print(_sample(control, None), form, edges=edges)
             return
         try:
-            _watch(control, interval, form)
+            _watch(control, interval, form, edges=edges)
         except KeyboardInterrupt:  # the usual end of watching
             return
 
@@ -54,18 +55,27 @@ def _samples(control: Control, interval: float) -> Iterator[Sample]:
         sample = _sample(control, sample.without_previous())
 
 
-def _print(sample: Sample, form: str) -> None:
+def _tables(sample: Sample, *, edges: bool) -> list[tuple[Sequence[str], list[tuple[str, ...]]]]:
+    """Heads and rows of each table; that of edges only where it has rows."""
+    tables: list[tuple[Sequence[str], list[tuple[str, ...]]]] = [
+        (ACTOR_HEADS, actor_rows(sample)),
+        (EDGE_HEADS, edge_rows(sample, every=edges)),
+        (PROCESS_HEADS, process_rows(sample)),
+    ]
+    return [each for each in tables if each[1]]
+
+
+def _print(sample: Sample, form: str, *, edges: bool) -> None:
     if form == "json":
         print_json(sample.to_plain())
         return
     click.echo(headline(sample))
-    click.echo()
-    print_table(ACTOR_HEADS, actor_rows(sample))
-    click.echo()
-    print_table(PROCESS_HEADS, process_rows(sample))
+    for heads, rows in _tables(sample, edges=edges):
+        click.echo()
+        print_table(heads, rows)
 
 
-def _watch(control: Control, interval: float, form: str) -> None:
+def _watch(control: Control, interval: float, form: str, *, edges: bool) -> None:
     if form == "json":
         for sample in _samples(control, interval):
             print_json(sample.to_plain())
@@ -75,11 +85,11 @@ def _watch(control: Control, interval: float, form: str) -> None:
     screen = console()
     with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
         for sample in _samples(control, interval):
-            live.update(_picture(sample), refresh=True)
+            live.update(_picture(sample, edges=edges), refresh=True)
 
 
-def _picture(sample: Sample) -> Any:
+def _picture(sample: Sample, *, edges: bool) -> Any:
     from rich.console import Group
 
-    actors = table(ACTOR_HEADS, actor_rows(sample))
-    return Group(headline(sample), "", actors, "", table(PROCESS_HEADS, process_rows(sample)))
+    parts = [part for heads, rows in _tables(sample, edges=edges) for part in ("", table(heads, rows))]
+    return Group(headline(sample), *parts)
