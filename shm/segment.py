@@ -23,6 +23,18 @@ _HEADER = struct.Struct("<8Q")
 _PREFAULT_FROM = 1 << 20
 
 
+# How many forks lie between the program's start and this process: counted, since asking the kernel costs more.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 class Segment:
     """A mapping of one memfd, with the offsets of its layout.
 
@@ -39,7 +51,7 @@ class Segment:
         self.bytes = memoryview(mapping)
         self.words = self.bytes.cast("Q")
         self.address = int(np.frombuffer(mapping, np.uint8).ctypes.data)
-        self._pid = os.getpid()
+        self._forks = _forks
 
     @classmethod
     def create(cls, layout: Layout, purpose: str, *, reserve: bool = True, **parameters: int) -> Self:
@@ -77,7 +89,7 @@ class Segment:
     @property
     def is_mapped(self) -> bool:
         """False in a child that was forked: the memory is its parent's alone, and touching it ends the child."""
-        return os.getpid() == self._pid
+        return self._forks == _forks
 
     def reserve(self, start: int = 0, nbytes: int | None = None) -> None:
         """Owner, while it has the descriptor: takes all pages, or those of one range of bytes, and fills its page

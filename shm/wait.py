@@ -10,18 +10,23 @@ from .contention import Contention
 
 # A wait this short is cheaper spun than slept: the kernel's wake-up costs 26 to 90 µs.
 LONGEST_SPIN_NS = 150_000
-# A wait that was slept through holds the wake-ups of both sides, so it would have been shorter had both been spinning:
-# without this allowance a pair that was idle once takes dozens of messages to be hot again.
-_WORTH_SPINNING_NS = 3 * LONGEST_SPIN_NS
-# The share of waits, an average that forgets, that must lately have been short.
+# A wait that was slept through holds the wake-ups of both sides: had both been looking it would have been shorter, so
+# from such a wait on it may be worth a try.
+_WORTH_A_TRY_NS = 3 * LONGEST_SPIN_NS
+# The share of spins, an average that forgets, that must lately have seen news: from a fifth on what they save outweighs
+# what they burn, above that for the sake of others who want the core.
 _PAYS_FROM = 0.4
+_FORGETS = 4
+# So many short sleeps in turn are worth a try, more after each try that was in vain.
+_FIRST_TRY_AFTER, _LAST_TRY_AFTER = 4, 256
 
 
 class AdaptiveWait:
     """Used by everybody who waits. One thread at a time.
 
-    It spins only while waits have lately been shorter than a wake-up costs, and not while runnable threads outnumber
-    the cores. `spins` counts the waits that ended while spinning; parks and wakes are the bell's.
+    It spins only while spins have lately seen news, tries that again now and then while sleeps are short, and does not
+    spin while runnable threads outnumber the cores. `spins` counts the waits that ended while spinning; parks and wakes
+    are the bell's.
     """
 
     def __init__(self, bell: Bell, *, may_spin: bool, contention: Contention | None = None) -> None:
@@ -29,31 +34,47 @@ class AdaptiveWait:
         self._may_spin = may_spin
         self._contention = contention or Contention()
         self._paying = 0.5
-        self._spun_ns = self._parked_ns = 0
+        self._short_sleeps = 0
+        self._try_after = _FIRST_TRY_AFTER
+        self._parked_ns = 0
         self.spins = 0
 
     def spin_ns(self, now: int) -> int:
         """For how long to look before parking."""
-        if not self._may_spin or self._paying <= _PAYS_FROM or self._contention.is_there(now):
+        pays = self._paying > _PAYS_FROM or self._short_sleeps >= self._try_after
+        if not self._may_spin or not pays or self._contention.is_there(now):
             return 0
         return LONGEST_SPIN_NS
 
-    def waited(self, nanoseconds: int) -> None:
-        """Tells how long the wait that has just ended took, spun or parked: this is what it learns from."""
-        self._paying += ((nanoseconds < _WORTH_SPINNING_NS) - self._paying) / 8
+    def spun(self, *, in_vain: bool) -> None:
+        """Tells how a spin ended: this is what it learns from."""
+        if in_vain:
+            if self._paying <= _PAYS_FROM:
+                self._try_after = min(2 * self._try_after, _LAST_TRY_AFTER)
+            self._paying -= self._paying / _FORGETS
+        else:
+            self.spins += 1
+            self._paying = max(self._paying, _PAYS_FROM) + (1 - self._paying) / _FORGETS
+            self._try_after = _FIRST_TRY_AFTER
+        self._short_sleeps = 0
+
+    def slept(self, nanoseconds: int) -> None:
+        """Tells how long a sleep took."""
+        self._short_sleeps = self._short_sleeps + 1 if nanoseconds < _WORTH_A_TRY_NS else 0
 
     def spin(self, has_news: Callable[[], Any], until_ns: int = 0) -> bool:
         """Looks for news for as long as that pays, and (unless 0) not beyond `until_ns`; True if there was any."""
         started = now = now_ns()
         window = self.spin_ns(started)
+        if not window:
+            return False
         end = min(started + window, until_ns) if until_ns else started + window
         while now < end:
             if has_news():
-                self.spins += 1
-                self.waited(now - started)
+                self.spun(in_vain=False)
                 return True
             now = now_ns()
-        self._spun_ns = now - started
+        self.spun(in_vain=True)
         return False
 
     def park(
@@ -90,8 +111,7 @@ class AdaptiveWait:
     def end_park(self) -> None:
         """Takes the announcement back."""
         self.bell.unpark()
-        spun, self._spun_ns = self._spun_ns, 0
-        self.waited(spun + now_ns() - self._parked_ns)
+        self.slept(now_ns() - self._parked_ns)
 
     def stats(self) -> dict[str, int]:
         """Counters since it was made."""

@@ -17,7 +17,7 @@ from slabwire.runtime.control import Control
 from slabwire.runtime.pause import pausing_loop
 from slabwire.runtime.rundir import list_graphs
 from slabwire.shm.bell import RECORDS
-from slabwire.shm.wait import LONGEST_SPIN_NS, AdaptiveWait
+from slabwire.shm.wait import AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
 from waiting import wait_until, worker_of
 
@@ -183,7 +183,7 @@ def test_orders_are_heard_while_a_task_never_waits(tmp_path: Path) -> None:
 
 
 def test_only_sleep_counts_as_sleep() -> None:
-    """From how long it sleeps a worker learns whether to spin: what its tasks do meanwhile is no wait."""
+    """From its sleeps a worker learns whether to spin: what its tasks do meanwhile is no sleep."""
     edge = Edge()
     loop, selector = pausing_loop()
     wait = AdaptiveWait(edge.bell(0), may_spin=True)
@@ -194,11 +194,9 @@ def test_only_sleep_counts_as_sleep() -> None:
             await asyncio.sleep(0)
 
     loop.run_until_complete(turn(1000))
-    assert (wait.stats()["parks"], wait.spin_ns(0)) == (0, LONGEST_SPIN_NS)
-    for _ in range(8):
-        loop.run_until_complete(asyncio.sleep(0.01))
-    assert wait.stats()["parks"] >= 8
-    assert wait.spin_ns(0) == 0
+    assert wait.stats()["parks"] == 0
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert wait.stats()["parks"] >= 1
     loop.close()
     edge.close()
 

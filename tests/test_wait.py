@@ -42,12 +42,39 @@ def quiet() -> Contention:
 def test_spinning_goes_on_only_while_it_pays(edge: Edge) -> None:
     wait = AdaptiveWait(edge.bell(0), may_spin=True, contention=quiet())
     assert wait.spin_ns(0) == LONGEST_SPIN_NS
-    for _ in range(8):
-        wait.waited(LONGEST_SPIN_NS * 10)
+    for _ in range(20):
+        wait.spun(in_vain=False)
+    for _ in range(3):
+        wait.spun(in_vain=True)
+    assert wait.spin_ns(0) == LONGEST_SPIN_NS  # a few failures do not count
+    wait.spun(in_vain=True)
     assert wait.spin_ns(0) == 0
+
+
+def test_short_sleeps_are_worth_a_try_and_failures_make_it_rare(edge: Edge) -> None:
+    wait = AdaptiveWait(edge.bell(0), may_spin=True, contention=quiet())
+    sleeps = []
     for _ in range(8):
-        wait.waited(1000)
+        count = 0
+        while not wait.spin_ns(0):
+            wait.slept(LONGEST_SPIN_NS)
+            count += 1
+        wait.spun(in_vain=True)
+        sleeps.append(count)
+    assert sleeps == [0, 4, 8, 16, 32, 64, 128, 256]
+    for _ in range(256):
+        wait.slept(LONGEST_SPIN_NS)
+    wait.spun(in_vain=False)
     assert wait.spin_ns(0) == LONGEST_SPIN_NS
+
+
+def test_long_sleeps_are_worth_no_try(edge: Edge) -> None:
+    wait = AdaptiveWait(edge.bell(0), may_spin=True, contention=quiet())
+    wait.spun(in_vain=True)
+    for _ in range(1000):
+        wait.slept(LONGEST_SPIN_NS)
+        wait.slept(100 * LONGEST_SPIN_NS)
+    assert wait.spin_ns(0) == 0
 
 
 def test_who_may_not_spin_never_does(edge: Edge) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import struct
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
 from ...shm.lane import Consumer, Producer, Source
 from ...shm.lease import Lease
-from ...shm.slab import Pool, Slab
+from ...shm.slab import Block, Pool, Slab
 from ..contestant import BenchError, Payload, checksum
 from ..wiring import Wiring
 
@@ -80,13 +80,15 @@ class Lending(Record):
         out.publish()
 
     def _lent(self, payload: Payload) -> tuple[int, int, int, int, int]:
-        self.out.reap()  # the block that the echo has just let go of is the one still in cache
-        block = self.pool.take(payload.nbytes)
+        again = self.out.lend_again(payload.nbytes)  # the block that the echo has just let go of: it is still in cache
+        if again is not None:
+            row, block = again[0], cast(Block, again[1])
+        else:
+            block = self.pool.take(payload.nbytes)
+            block.lends += 1
+            row = self.out.lend(block.slab.identifier, block.index, block)
         block.bytes()[: payload.nbytes] = payload.data
-        block.lends += 1
-        number = block.slab.identifier
-        row = self.out.lend(number, block.index, block)
-        return row, number, block.index, payload.nbytes, block.generation
+        return row, block.slab.identifier, block.index, payload.nbytes, block.generation
 
     def answer(self) -> None:
         back, out = self.back, self.out
