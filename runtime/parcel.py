@@ -29,7 +29,7 @@ from .short import (
     copy_in,
     freeze,
     holder_of,
-    lend,
+    lend_lease,
     offset_in,
     open_short,
     pack_short,
@@ -37,6 +37,7 @@ from .short import (
 
 TENSOR_CODE = 1
 _DEEPEST = 64
+_IN_BLOCK = Flag.IN_BLOCK
 _as_tuple = tuple.__new__
 
 
@@ -200,10 +201,13 @@ class Parcel:
         holder, metadata = self.holder, self.metadata
         flags |= self.flags
         row = slab = block = generation = 0
-        if holder is not None:
-            row, slab, generation = lend(producer, holder), holder.slab.identifier, holder.generation
-            block = holder.index if isinstance(holder, Block) else holder.block
-        inline = b"" if flags & Flag.IN_BLOCK else metadata
+        if isinstance(holder, Block):
+            holder.lends += 1
+            slab, block, generation = holder.slab.identifier, holder.index, holder.generation
+            row = producer.lend(slab, block, holder)
+        elif holder is not None:
+            row, slab, block, generation = lend_lease(producer, holder)
+        inline = b"" if flags & _IN_BLOCK else metadata
         where = row, slab, block, generation, self.at
         write_record(producer.segment.bytes, producer.slot(), kind, flags, *head, len(metadata), *where, inline)
         producer.publish()

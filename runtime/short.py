@@ -130,19 +130,18 @@ def _lent(
         return row, block.slab.identifier, block.index, block.generation
     if not producer.can_lend():
         return None
-    row = lend(producer, holder)
-    if isinstance(holder, Block):
-        freeze(array)
-        return row, holder.slab.identifier, holder.index, holder.generation
-    return row, holder.slab.identifier, holder.block, holder.generation
+    if not isinstance(holder, Block):
+        return lend_lease(producer, holder)
+    freeze(array)
+    holder.lends += 1
+    row = producer.lend(holder.slab.identifier, holder.index, holder)
+    return row, holder.slab.identifier, holder.index, holder.generation
 
 
-def lend(producer: Producer, holder: Holder) -> int:
-    """Lends a block with the next record; the row that notes it. Only if `can_lend`."""
-    if isinstance(holder, Block):
-        holder.lends += 1
-        return producer.lend(holder.slab.identifier, holder.index, holder)
-    return producer.lend(holder.slab.identifier, holder.block, holder, holder.source)
+def lend_lease(producer: Producer, lease: Lease) -> tuple[int, int, int, int]:
+    """Forwards a block with the next record: row, slab, block, generation. Only if `can_lend`."""
+    slab, block = lease.slab.identifier, lease.block
+    return producer.lend(slab, block, lease, lease.source), slab, block, lease.generation
 
 
 def copy_in(array: NDArray[Any], block: Block) -> None:

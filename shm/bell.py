@@ -58,7 +58,10 @@ class Ringer:
         """Wakes the owner, parked or not; nothing after `close`."""
         doorbell = self._doorbell  # holds it: another thread may close meanwhile, and the number may be used again
         if doorbell is not None:
-            doorbell.ring()
+            try:
+                doorbell.write(doorbell.fd, 1)
+            except OSError:
+                return  # full, so it is ringing already
 
     def close(self) -> None:
         """Gives the descriptor back as soon as no thread is ringing."""
@@ -70,18 +73,12 @@ class Ringer:
 class _Doorbell:
     """An eventfd; once it is `closing` the last thread that still uses it closes it."""
 
-    __slots__ = ("_close", "_write", "closing", "fd")
+    __slots__ = ("_close", "closing", "fd", "write")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.closing = False
-        self._write, self._close = os.eventfd_write, os.close
-
-    def ring(self) -> None:
-        try:
-            self._write(self.fd, 1)
-        except OSError:
-            return  # full, so it is ringing already
+        self.write, self._close = os.eventfd_write, os.close
 
     def __del__(self) -> None:
         if self.closing:

@@ -81,7 +81,7 @@ def test_the_descriptor_stays_open_while_a_thread_is_about_to_ring(edge: Edge) -
     ringing = ringer._doorbell  # what a thread has in hand that was stopped right before the write
     assert ringing is not None
     ringer.close()
-    ringing.ring()
+    ringing.write(ringing.fd, 1)
     assert _is_ringing(bell)
     fd = ringing.fd
     del ringing
