@@ -14,6 +14,7 @@ from ..shm.layout import LINE_NBYTES, Layout
 from ..shm.returns import RETURNS
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Pool, Slab
+from ..shm.wait import AdaptiveWait
 
 _CAPACITY, _LEASES = 256, 128
 _ROWS = 8
@@ -146,8 +147,8 @@ class Waiter:
     """Waits for the next record of a lane: spinning, or parked each time."""
 
     def __init__(self, bell: Bell, lane: Consumer) -> None:
-        self.bell = bell
         self.lane = lane
+        self._wait = AdaptiveWait(bell, may_spin=False)
         self._poll = select.poll()
         self._poll.register(bell.fd, select.POLLIN)
 
@@ -158,7 +159,7 @@ class Waiter:
                 pass
             return
         while not lane.available():
-            longest = self.bell.park(RECORDS)
-            if not lane.available():
-                self._poll.poll(None if longest is None else longest * 1000)
-            self.bell.unpark()
+            self._wait.park(RECORDS, lane.available, self._sleep)
+
+    def _sleep(self, longest_s: float | None) -> None:
+        self._poll.poll(None if longest_s is None else longest_s * 1000)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from edge import Edge
+from slabwire import Graph
 from slabwire.shm import fence
 from slabwire.shm.bell import RECORDS, UNFENCED_PARK_S, now_ns
 from slabwire.shm.contention import CONTENDED_SHARE, LOOK_EVERY_NS, Contention, run_delay
 from slabwire.shm.wait import LONGEST_SPIN_NS, AdaptiveWait
+from stage import Echo
 
 MS = 1_000_000
 
@@ -201,10 +204,7 @@ def test_the_kernel_counts_how_long_a_thread_waits_for_a_core() -> None:
         pytest.skip("this kernel has no /proc/thread-self/schedstat")
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cpus)})
-    pid = os.fork()
-    if pid == 0:
-        while True:
-            pass
+    pid = _busy_child()
     try:
         thread, before = run_delay()
         while run_delay()[1] - before < 5 * MS:
@@ -214,3 +214,34 @@ def test_the_kernel_counts_how_long_a_thread_waits_for_a_core() -> None:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         os.sched_setaffinity(0, cpus)
+
+
+def test_a_graph_stops_spinning_when_the_cores_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many busy processes as cores run beside it: who calls in turn finds that, and sleeps in between."""
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    graph = Graph("crowded")
+    graph.expose(graph.add(Echo).echo)
+    with graph.run() as running:
+        client = running.client
+        wait = client._connection.wait
+        busy = [_busy_child() for _ in os.sched_getaffinity(0)]
+        try:
+            while not wait.stats()["contended"]:
+                client.call("echo.echo", 1)
+            # It tries again now and then: of many calls only a few may have been awaited while spinning.
+            before = wait.stats()["spins"]
+            for _ in range(500):
+                client.call("echo.echo", 1)
+            assert wait.stats()["spins"] - before < 250
+        finally:
+            for pid in busy:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+
+
+def _busy_child() -> int:
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            pass
+    return pid
