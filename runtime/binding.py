@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
+from ..shm.slab import loaned_block
 from .actor import Context, Shape
 from .caller import deadline_of
 from .calls import AsyncCalls
@@ -37,12 +38,24 @@ class CellBinding:
         self._calls = calls
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
-        return self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+        loan = self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+        if self._endpoint.pool.ledger is not None:
+            self._sign(loan)
+        return loan
 
     def loan_many(self, tensors: tuple[tuple[Shape, DTypeLike], ...]) -> list[NDArray[Any]]:
-        return self._endpoint.pool.loan_many(
+        loans = self._endpoint.pool.loan_many(
             [((shape,) if isinstance(shape, int) else tuple(shape), dtype) for shape, dtype in tensors]
         )
+        if self._endpoint.pool.ledger is not None and loans:
+            self._sign(loans[0])
+        return loans
+
+    def _sign(self, loan: NDArray[Any]) -> None:
+        """Debug mode: says whose loan it is."""
+        block, ledger = loaned_block(loan), self._endpoint.pool.ledger
+        if block is not None and ledger is not None:
+            ledger.sign(block, self._instance)
 
     def emit(self, port: str, value: Any) -> None:
         work = current.get()

@@ -74,6 +74,10 @@ class Cell:
         self._cancels = Cancels()
         self._alone: Work | None = None
 
+    def handler(self, port: int) -> Handler | None:
+        """The handler behind the number of an input port, if it is this actor's."""
+        return self._ports.get(port)
+
     # -- what the worker's loop asks ---------------------------------------------------------------------------------
 
     def is_ready(self) -> bool:

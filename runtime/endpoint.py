@@ -12,6 +12,7 @@ from ..shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
 from ..shm.errors import CorruptLane, SlabwireError, StaleReference
 from ..shm.lane import LANE, Consumer, Producer, Source
 from ..shm.lease import Lease
+from ..shm.ledger import Origin, user_line
 from ..shm.returns import RETURNS
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Block, Pool, Slab
@@ -78,6 +79,8 @@ class Endpoint:
         # predecessor left can be met twice: as a block it forwarded, and as an input that is handled again.
         self._adopted: WeakValueDictionary[Source, Lease] = WeakValueDictionary()
         self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
+        # Debug mode: for whom a record is, and at which line.
+        self.receiver: Callable[[Header], tuple[Origin, str]] = _whoever_runs
 
     def take_offers(
         self, offers: list[dict[str, Any]], descriptors: list[int]
@@ -227,10 +230,13 @@ class Endpoint:
         if header.row >= consumer.leases:
             raise CorruptLane(f"lane {consumer.lane} lends row {header.row} of {consumer.leases}")
         try:
-            return Lease(consumer, source, self._reader(header.slab), header.block, header.generation, 0)
+            lease = Lease(consumer, source, self._reader(header.slab), header.block, header.generation, 0)
         except StaleReference:
             consumer.release(source.row, source.generation)
             raise
+        if self.pool.ledger is not None:
+            self.pool.ledger.received(lease, *self.receiver(header))
+        return lease
 
     def let_go(self, consumer: Consumer, header: Header, sequence: int) -> None:
         """Ends the loan of a record that nobody reads."""
@@ -293,6 +299,10 @@ class Endpoint:
         self.ringers.clear()
         self._readers.clear()
         self.pool.close()
+
+
+def _whoever_runs(header: Header) -> tuple[Origin, str]:
+    return Origin("an answer", header.request, header.trace), user_line()
 
 
 def _rows_waiting(consumer: Consumer) -> list[int]:

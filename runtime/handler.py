@@ -223,6 +223,12 @@ class Handler:
         return MessageError(f"{self.owner}.{self.spec.port}: field '{name}': {why}")
 
 
+def place_of(handler: Handler) -> str:
+    """Where a handler is written, as `file:line`; "" for what has no source."""
+    code = getattr(inspect.unwrap(handler.function), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+
+
 def _streaming(function: Callable[..., Any], kind: HandlerKind) -> Callable[..., Any]:
     """A plain function that returns an iterator becomes the generator function that its annotation promises."""
     if kind == "generator" and not inspect.isgeneratorfunction(function):

@@ -98,7 +98,7 @@ class Parcel:
         else:
             self._array = array
             if isinstance(self.holder, Block):
-                freeze(array)
+                freeze(array, self.holder)
 
     def _pack_any(self, value: object, pool: Pool) -> None:
         try:
@@ -162,7 +162,7 @@ class Parcel:
             if outside:
                 self._append(self.holder, self.holder.slab.block_nbytes - METADATA_NBYTES)
             for each in self._array or ():
-                freeze(each)
+                freeze(each, self.holder)
         if self.holder is not None:
             self.flags |= Flag.BLOCK
 

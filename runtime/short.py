@@ -132,7 +132,7 @@ def _lent(
         return None
     if not isinstance(holder, Block):
         return lend_lease(producer, holder)
-    freeze(array)
+    freeze(array, holder)
     holder.lends += 1
     row = producer.lend(holder.slab.identifier, holder.index, holder)
     return row, holder.slab.identifier, holder.index, holder.generation
@@ -149,8 +149,10 @@ def copy_in(array: NDArray[Any], block: Block) -> None:
     np.ndarray(array.shape, array.dtype, block.slab.mapping, block.start)[...] = array
 
 
-def freeze(array: NDArray[Any]) -> None:
+def freeze(array: NDArray[Any], block: Block) -> None:
     """Publishing ends writing: the array and those that it is a view of."""
+    if block.pool.ledger is not None:
+        block.pool.ledger.published(block, array)
     each: Any = array
     while isinstance(each, np.ndarray):
         each.flags.writeable = False

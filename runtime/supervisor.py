@@ -23,6 +23,7 @@ from .deadletters import DeadLetters
 from .doorkeeper import Doorkeeper
 from .errors import SlabwireError
 from .frames import FrameReader, write_frame
+from .inquiry import Inquiry
 from .logs import configure_logging
 from .placement import Plan, plan
 from .process import WorkerProcess
@@ -61,6 +62,7 @@ class Supervisor:
         self.failure: str | None = None
         self._owner = owner
         self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
+        self.inquiry = Inquiry(self._server.tell)
         self._reception = Reception(self.directory.local, self.switchboard, self._takes_clients)
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -243,6 +245,8 @@ class Supervisor:
         elif verb == "dead":
             self.dead_letters.add(message)
             worker.policy.forgive()  # what it died of is out of the way
+        elif verb == "answer":
+            self.inquiry.heard(worker_name, message)
         elif verb == "corrupt":
             self._reception.turn_out(message["client"])
 

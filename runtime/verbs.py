@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ProtocolError, UnknownPort
 from .fields import did_you_mean
+from .memory_map import memory_map
 from .spec import GraphSpec
 from .status import status_of
 from .switchboard import Switchboard
@@ -28,6 +29,8 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
         return _restart(supervisor, str(request.get("actor")))
     if verb == "dead":
         return {"dead": supervisor.dead_letters.listed()}
+    if verb == "leases":
+        return await memory_map(supervisor)
     if verb == "layout":
         return {"segments": _described(supervisor.switchboard)}
     if verb == "gateway":

@@ -25,6 +25,7 @@ from .cell import Cell
 from .code import construct
 from .endpoint import Endpoint
 from .errors import CorruptLane, Disconnected
+from .holdings import holdings, last_words, origin_of_work, receiver
 from .link import Link
 from .message import read_header
 from .outlets import Outlets
@@ -64,6 +65,9 @@ class Worker:
         self.caller = Caller(self.endpoint, self.routing, inside=True)
         self._calls = AsyncCalls(self.caller, self.routing, inside=True)
         self.cells: dict[str, Cell] = {}
+        if self.endpoint.pool.ledger is not None:
+            self.endpoint.pool.ledger.origin = origin_of_work
+            self.endpoint.receiver = receiver(self.routing, self.cells)
         self._tables: dict[str, Inflight] = {}
         self._outlets: dict[str, Outlets] = {}
         self._stats: WorkerStats | None = None
@@ -190,6 +194,14 @@ class Worker:
             self._turn()
         for cell in self.cells.values():
             self._finish_hook(cell.actor.on_stop())
+        self._tell_what_is_out()
+
+    def _tell_what_is_out(self) -> None:
+        """Debug mode, at a clean stop."""
+        if self.endpoint.pool.ledger is not None:
+            self.endpoint.reap()
+            for line in last_words(self.endpoint.pool.ledger):
+                logger.warning("%s", line)
 
     def _turn(self) -> None:
         """Works off what there is, then waits for more; parts with clients that write what no client writes."""
@@ -328,6 +340,8 @@ class Worker:
                 self._drain()
             elif order["verb"] == "stop":
                 self.stop()
+            elif order["verb"] == "holdings":
+                self.report("answer", token=order["token"], answer=holdings(self.endpoint))
 
     def _drain(self) -> None:
         for cell in self.cells.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .errors import LayoutError, OutOfMemory, StaleReference
 from .layout import LINE_NBYTES, Group, Layout, Word, round_up
+from .ledger import VARIABLE, Ledger
 from .segment import Segment
 from .tensor import base_of, interface_of, readable_dtype
 
@@ -56,7 +56,6 @@ _LEAST_BLOCKS = 4
 # Ended loans are looked for at every take while few blocks are out, else after as many takes as an eighth of them: the
 # cost of a look, which grows with them, stays the same per take, and few blocks cycle through the cache.
 _BLOCKS_A_LOOK = 8
-POISON = 0xDB
 
 
 class Slab:
@@ -156,7 +155,12 @@ class Block:
 
     def renew(self, nbytes: int) -> bool:
         """Its only loan has ended: whether it is out for another one from now on, with a new generation."""
-        if self.lends != 1 or self.views or size_class(nbytes) != self.slab.block_nbytes or self.pool.poisons:
+        if (
+            self.lends != 1
+            or self.views
+            or size_class(nbytes) != self.slab.block_nbytes
+            or self.pool.ledger is not None
+        ):
             return False
         self.generation = self._words[self._at] = self._words[self._at] + 2  # pairs with: Slab.check
         self.has_metadata = False
@@ -198,8 +202,8 @@ class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
     `grow(block_nbytes, blocks)` makes one more slab and returns it, `shrink(slab)` gives one back, `reap()` collects
-    ended leases. Newest-freed block first: it is the one that is still in cache. `poison` (or SLABWIRE_DEBUG_BLOCKS=1)
-    overwrites blocks that come back, so that whoever still looks at one sees it.
+    ended leases. Newest-freed block first: it is the one that is still in cache. A `ledger` (there is one by itself
+    where SLABWIRE_DEBUG_BLOCKS=1) knows who took what is out, and poisons what comes back.
     """
 
     def __init__(
@@ -209,7 +213,7 @@ class Pool:
         limit_nbytes: int,
         *,
         shrink: Callable[[int], None] = lambda _: None,
-        poison: bool | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._grow = grow
         self._shrink = shrink
@@ -222,7 +226,7 @@ class Pool:
         self.used_nbytes = 0
         self.blocks_out = 0
         self._takes_until_look = 0
-        self.poisons = os.environ.get("SLABWIRE_DEBUG_BLOCKS") == "1" if poison is None else poison
+        self.ledger = ledger or Ledger.if_wanted()
 
     def stats(self) -> dict[str, int]:
         free = sum(len(each) for each in self._free.values())
@@ -233,6 +237,12 @@ class Pool:
             "out": self.blocks_out,
             "free": free,
         }
+
+    def out(self) -> list[tuple[Slab, int]]:
+        """The blocks that are out, as slabs and indices."""
+        return [
+            (slab, index) for slab in self.slabs.values() for index in range(slab.blocks) if slab.generation(index) % 2
+        ]
 
     def join(self, slab: Slab, out: dict[int, Block] | None = None) -> None:
         """Adds a slab, all of whose blocks are free but for those in `out`, by index."""
@@ -262,6 +272,8 @@ class Pool:
         block.take()
         self.blocks_out += 1
         self.used_nbytes += block.slab.block_nbytes
+        if self.ledger is not None:
+            self.ledger.took(block)
         return block
 
     def _note_out(self, slab: Slab) -> None:
@@ -301,8 +313,8 @@ class Pool:
             return
         block.give_back()
         size = block.slab.block_nbytes
-        if self.poisons:
-            block.bytes()[:] = bytes([POISON]) * size
+        if self.ledger is not None:
+            self.ledger.came_back(block)
         self.blocks_out -= 1
         self.used_nbytes -= size
         free = self._free.get(size)
@@ -318,11 +330,17 @@ class Pool:
                 if not self._give_back_idle(size):
                     raise
                 return self._join_larger(size)
-        except OutOfMemory:
+        except OutOfMemory as error:
             larger = min((each for each, free in self._free.items() if each > size and free), default=0)
             if not larger:
-                raise
+                raise OutOfMemory(f"{error}; {self._holders()}") from None
             return self._free[larger]
+
+    def _holders(self) -> str:
+        """Who has what is out, for the text of an error."""
+        if self.ledger is None:
+            return f"`slabwire leases` shows who has blocks, {VARIABLE}=1 also which lines took them"
+        return f"out are {self.ledger.named() or 'none'}"
 
     def _give_back_idle(self, size: int) -> bool:
         """Parts with idle slabs of other sizes, so that this size may grow; True if there were any."""
@@ -369,6 +387,8 @@ class Pool:
         self.slabs.clear()
         self._free.clear()
         self.unviewed.clear()
+        if self.ledger is not None:
+            self.ledger.blocks.clear()
 
 
 @lru_cache(maxsize=1024)

@@ -14,6 +14,7 @@ from slabwire.shm.bell import BELL, Bell, Ringer, new_doorbell
 from slabwire.shm.lane import LANE, Consumer, Producer, Source
 from slabwire.shm.layout import LINE_NBYTES, Layout
 from slabwire.shm.lease import Lease
+from slabwire.shm.ledger import Ledger
 from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Block, Pool, Slab
@@ -41,7 +42,8 @@ def new_lane(capacity: int, leases: int) -> tuple[Segment, Segment]:
 class Edge:
     """Holds the segments as a supervisor does; each end that it makes has mappings of its own."""
 
-    def __init__(self, capacity: int = 4, leases: int = 8) -> None:
+    def __init__(self, capacity: int = 4, leases: int = 8, *, debug: bool = True) -> None:
+        self.debug = debug
         self.lane, self.returns = new_lane(capacity, leases)
         self.bells = [Segment.create(BELL, "a bell") for _ in range(2)]
         self.doorbells = [new_doorbell(), new_doorbell()]
@@ -77,16 +79,17 @@ class Edge:
         producer: Producer | None = None,
         *,
         limit_nbytes: int = 1 << 24,
-        poison: bool = True,
+        ledger: Ledger | None = None,
         shrink: Callable[[int], None] = lambda _: None,
     ) -> Pool:
         """The producer's pool; it holds what a predecessor's slabs hold once `join_all` was called."""
+        ledger = ledger or (Ledger() if self.debug else None)
 
         def reap() -> None:
             if producer is not None:
                 producer.reap()
 
-        return Pool(self.grow, reap, limit_nbytes, poison=poison, shrink=shrink)
+        return Pool(self.grow, reap, limit_nbytes, ledger=ledger, shrink=shrink)
 
     def grow(self, block_nbytes: int, blocks: int) -> Slab:
         lines = blocks * block_nbytes // LINE_NBYTES

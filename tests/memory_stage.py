@@ -36,3 +36,35 @@ class Several(Actor):
 
     def out(self) -> int:
         return pool_of(self).blocks_out
+
+
+class Scribbles(Actor):
+    """Writes to what it has sent, by a view from before."""
+
+    def send(self, n: int) -> np.ndarray:
+        loan = self.loan(n, np.int32)
+        self.view = loan[:10]
+        loan[:] = 7
+        return loan
+
+    def scribble(self) -> None:
+        self.view[3] = 8
+        del self.view
+
+    def behave(self) -> None:
+        del self.view
+
+    def out(self) -> int:
+        return pool_of(self).blocks_out
+
+
+class Hoards(Actor):
+    """Keeps a loan from its start on, and all that it gets."""
+
+    def on_start(self) -> None:
+        self.scratch = self.loan((100, 100), np.float64)
+        self.kept: list[np.ndarray] = []
+
+    def keep(self, x: np.ndarray) -> int:
+        self.kept.append(x[:1])
+        return len(self.kept)

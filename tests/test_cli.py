@@ -23,7 +23,21 @@ from slabwire.runtime.cli.presentation import bytes_text, count_text, duration_t
 from slabwire.runtime.errors import Disconnected, GraphError, StartError
 from slabwire.runtime.spec import GraphSpec
 
-COMMANDS = ["run", "plan", "validate", "graph", "ps", "top", "logs", "stop", "restart", "dead", "doctor", "layout"]
+COMMANDS = [
+    "run",
+    "plan",
+    "validate",
+    "graph",
+    "ps",
+    "top",
+    "logs",
+    "stop",
+    "restart",
+    "dead",
+    "leases",
+    "doctor",
+    "layout",
+]
 
 
 @pytest.fixture

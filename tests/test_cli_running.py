@@ -242,3 +242,36 @@ def test_a_graph_that_is_called_as_a_kind(graphs: Graphs) -> None:
         "graph": "slab",
         "segments": [bell],
     }
+
+
+def test_who_keeps_whose_memory(graphs: Graphs) -> None:
+    graphs.start()
+    kept = {"holder": "keeps", "unread": False, "port": "keeps.keep", "request": 5, "line": "/k.py:3", "age_s": 2.0}
+    blocks = [
+        {
+            "owner": "a",
+            "nbytes": 1 << 20,
+            "port": "a.go",
+            "request": 5,
+            "line": "/a.py:7",
+            "age_s": 3.0,
+            "held_by": [kept],
+        },
+        {"owner": "a", "nbytes": 2048, "held_by": [{"holder": "client-1", "unread": True}]},
+        *[{"owner": "a", "nbytes": 1024, "held_by": []}] * 30,
+    ]
+    pools = {"a": {"used_nbytes": 3 << 20, "nbytes": 4 << 20, "out": 32}}
+    graphs.answers["leases"] = {"debug": False, "silent": ["busy"], "pools": pools, "blocks": blocks}
+    lines = invoke("leases").stdout.splitlines()
+    assert lines[0] == "a: 3.0 MiB of 4.0 MiB in use, 32 blocks"
+    assert lines[1] == "busy: busy, it did not answer"
+    assert next(each for each in lines if each.startswith("1.0 MiB")).split(maxsplit=4)[2:] == [
+        "3.0s",
+        "a",
+        "a.go (request 5) at /a.py:7  keeps for 2.0s: keeps.keep (request 5) at /k.py:3",
+    ]
+    assert any(each.endswith("client-1, who has not handled it yet") for each in lines)
+    assert "and 12 more: --every shows them" in lines
+    assert lines[-1] == "start the graph with SLABWIRE_DEBUG_BLOCKS=1 to see ages, requests and lines"
+    assert invoke("leases", "--every").stdout.count("itself") == 30
+    assert len(json.loads(invoke("leases", "--format", "json").stdout)["blocks"]) == 32

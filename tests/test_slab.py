@@ -15,7 +15,8 @@ from edge import Edge, array_of, peek, receive, send_block
 from slabwire.shm.errors import OutOfMemory, StaleReference
 from slabwire.shm.lane import Source
 from slabwire.shm.lease import Lease
-from slabwire.shm.slab import POISON, SMALLEST_BLOCK_NBYTES, loaned_block, size_class
+from slabwire.shm.ledger import POISON
+from slabwire.shm.slab import SMALLEST_BLOCK_NBYTES, loaned_block, size_class
 
 
 @pytest.fixture
@@ -127,7 +128,8 @@ def test_a_block_is_reused_only_when_view_and_all_leases_are_gone(edge: Edge) ->
 
 def test_freed_blocks_are_poisoned_in_debug_mode(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLABWIRE_DEBUG_BLOCKS", "1")
-    pool = edge.pool(poison=None)  # type: ignore[arg-type]
+    edge.debug = False
+    pool = edge.pool()
     block = pool.take(100)
     block.bytes()[:4] = b"abcd"
     room = block.bytes()
