@@ -22,6 +22,7 @@ class PausingSelector(selectors.EpollSelector):
         super().__init__()
         self._wait: AdaptiveWait | None = None
         self.ticks = False  # the loop stops after this round in any case
+        self.was_called = True  # a sleep was ended by something else than the bell; whoever heeds it takes it back
 
     def watch(
         self,
@@ -47,10 +48,13 @@ class PausingSelector(selectors.EpollSelector):
         longest_s = wait.begin_park(self._reasons(), self._has_news, timeout)
         self._asleep(True)
         try:
-            return super().select(longest_s)
+            events = super().select(longest_s)
         finally:
             self._asleep(False)
             wait.end_park()
+        if events and (len(events) > 1 or events[0][0].fd != wait.bell.fd):
+            self.was_called = True
+        return events
 
 
 def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:

@@ -16,6 +16,7 @@ _MOST_DOUBLINGS = 40
 
 _READER = "supervisor"
 _WORKER_WORDS = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "alive_ns")
+_WORKER_AT = {name: index for index, name in enumerate(_WORKER_WORDS)}
 _CELL_WORDS = (
     "handled",
     "failed",
@@ -108,7 +109,7 @@ class WorkerStats:
 
     def show(self, **values: int) -> None:
         for name, value in values.items():
-            self._words[self._first + _WORKER_WORDS.index(name)] = value
+            self._words[self._first + _WORKER_AT[name]] = value
 
     def read(self) -> dict[str, int]:
         return {name: self._words[self._first + index] for index, name in enumerate(_WORKER_WORDS)}

@@ -230,7 +230,8 @@ class Worker:
         wait = self.endpoint.wait
         if wait is not None and not wait.spin(self._look()):
             pause.sleep(self.loop, self._sleep_s())
-            self._obey()
+            if self._selector.was_called:  # else nobody but the bell has: looking costs as much as a message
+                self._obey()
 
     def _look(self) -> Callable[[], Any]:
         """Tells whether there is news in any of the lanes as they are now."""
@@ -252,7 +253,7 @@ class Worker:
             progressed |= self._run_cells()
         now = now_ns()
         if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
-            self._show_awake()
+            self._show(now_ns())
             pause.tick(self.loop, self._selector)
             self._last_tick_ns = now
             self._obey()
@@ -295,7 +296,7 @@ class Worker:
         now = now_ns()
         if now - self._last_tick_ns > TICK_NS:
             self._last_tick_ns = now
-            self._show_awake()
+            self._show(now_ns())
         self._has_news()
 
     def _can_progress(self) -> bool:
@@ -312,27 +313,29 @@ class Worker:
         return max(0.0, (min(due) - now_ns()) / 1e9) if due else None
 
     def _asleep(self, asleep: bool) -> None:
-        if self._stats is not None:
-            self._show_awake()
-            if asleep:
-                for cell in self.cells.values():
-                    cell.show_sleep()
-                self._stats.show(alive_ns=0)
+        if not asleep and self._stats is not None:
+            self._stats.show(alive_ns=now_ns())
+        elif asleep:
+            for cell in self.cells.values():
+                cell.show_sleep()
+            self._show(0)
 
-    def _show_awake(self) -> None:
+    def _show(self, alive_ns: int) -> None:
+        """Shows the supervisor how this process fares; `alive_ns` is now, or 0 where it is about to sleep."""
         stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
         if stats is not None and wait is not None:
             stats.show(
                 **wait.stats(),
                 slab_bytes=pool.nbytes,
                 slab_used_bytes=pool.used_nbytes,
-                alive_ns=now_ns(),
+                alive_ns=alive_ns,
             )
 
     # -- control -----------------------------------------------------------------------------------------------------
 
     def _obey(self) -> None:
         """Hears the supervisor, on both lines."""
+        self._selector.was_called = False
         self.link.pump()
         while int(self.control.get(zmq.EVENTS)) & zmq.POLLIN:
             order = msgpack.unpackb(self.control.recv())
@@ -355,6 +358,7 @@ class Worker:
 
     def report(self, verb: str, **details: Any) -> None:
         """Tells the supervisor."""
+        self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
         self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
 
     def close(self) -> None:

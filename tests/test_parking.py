@@ -25,8 +25,9 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
 
 
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+def _state(pid: int) -> str:
+    """R for running, S for asleep, T for stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_forwarder_that_falls_asleep_hears_of_blocks_that_come_back(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_forwarder_that_falls_asleep_hears_of_blocks_that_come_back(tmp_path: 
         assert running.client.call("passes.ping") == "here"
         (tmp_path / "still").touch()
         assert running.client.call("passes.ping") == "here"
-        wait_until(lambda: _is_stopped(pid))
+        wait_until(lambda: _state(pid) == "T")
         kept.clear()
         os.kill(pid, signal.SIGCONT)
         assert [int(each[0]) for each in items] == [i % 251 for i in range(LENT, 2 * LENT)]
