@@ -43,6 +43,7 @@ def test_a_forwarder_that_falls_asleep_hears_of_blocks_that_come_back(tmp_path: 
         wait_until(lambda: worker_of(running, "streams")["actors"][0]["outbox"])
         pid = worker_of(running, "passes")["pid"]
         assert running.client.call("passes.ping") == "here"
+        wait_until(lambda: _state(pid) == "S")  # so that it is the next sleep that it is stopped at
         (tmp_path / "still").touch()
         assert running.client.call("passes.ping") == "here"
         wait_until(lambda: _state(pid) == "T")
