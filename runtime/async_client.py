@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ..shm.bell import now_ns
 from .caller import deadline_of
 from .calls import AsyncCalls
 from .client import CALL_TIMEOUT_S
@@ -25,6 +26,7 @@ class AsyncClient:
         self.name = name
         self._connection: LocalConnection | None = None
         self._gone: Disconnected | None = None
+        self._timer: asyncio.TimerHandle | None = None  # looks again, though nobody has rung
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected if no such graph runs."""
@@ -78,9 +80,12 @@ class AsyncClient:
     def _park(self) -> None:
         """Announces the sleep. asyncio's loop may sleep any time from here on, so the lanes are looked at once more."""
         connection = self._open
-        longest_s = connection.wait.begin_park(connection.endpoint.reasons(), self._has_news)
-        if longest_s is not None:
-            self._loop.call_later(longest_s, self._take_in)
+        look_at = connection.endpoint.trim(now_ns())
+        left_s = max(0.0, (look_at - now_ns()) / 1e9) if look_at else None
+        longest_s = connection.wait.begin_park(connection.endpoint.reasons(), self._has_news, left_s)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if longest_s is None else self._loop.call_later(longest_s, self._take_in)
 
     def _has_news(self) -> bool:
         self._open.endpoint.collect_forwards()
@@ -89,6 +94,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends the connection: calls in flight fail. Arrays that were received stay valid."""
         connection, self._connection = self._connection, None
+        if self._timer is not None:
+            self._timer.cancel()
         if connection is not None:
             self._loop.remove_reader(connection.bell.fd)
             self._loop.remove_reader(connection.link.channel.fileno())

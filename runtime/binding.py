@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from ..shm.slab import loaned_block
+from ..shm.loan import loaned_block
 from .actor import Context, Shape
 from .caller import deadline_of
 from .calls import AsyncCalls

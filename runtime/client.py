@@ -160,7 +160,10 @@ class Client:
 
     def _park(self, deadline_ns: int) -> None:
         connection = self._connection
-        left_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
+        with self._lock:
+            look_at = 0 if self._closed else connection.endpoint.trim(now_ns())
+        until_ns = min(filter(None, (deadline_ns, look_at)), default=0)
+        left_s = max(0.0, (until_ns - now_ns()) / 1e9) if until_ns else None
         connection.wait.park(connection.endpoint.reasons(), self._has_news, self._sleep, left_s)
         with self._lock:
             if not self._closed:

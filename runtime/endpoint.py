@@ -16,8 +16,10 @@ from ..shm.ledger import Origin, user_line
 from ..shm.returns import RETURNS
 from ..shm.segment import Segment
 from ..shm.slab import SLAB, Block, Pool, Slab
+from ..shm.trimming import Trimmer
 from ..shm.wait import AdaptiveWait
 from .channel import close_all
+from .errors import Disconnected
 from .message import Flag, Header, read_header
 from .parcel import open_parcel, source_of
 from .party import FIRST_CLIENT
@@ -79,6 +81,7 @@ class Endpoint:
         # predecessor left can be met twice: as a block it forwarded, and as an input that is handled again.
         self._adopted: WeakValueDictionary[Source, Lease] = WeakValueDictionary()
         self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
+        self._trimmer = Trimmer(self.pool)
         # Debug mode: for whom a record is, and at which line.
         self.receiver: Callable[[Header], tuple[Origin, str]] = _whoever_runs
 
@@ -261,9 +264,19 @@ class Endpoint:
 
     def reasons(self) -> int:
         """What a caller that sleeps is to be rung for: answers, and where it has passed on blocks of others also their
-        ends, since their owners may wait for them.
+        ends, since their owners may wait for them; those of its own too where a slab could then be given back.
         """
-        return RECORDS | BLOCKS if self.forwards else RECORDS
+        return RECORDS | BLOCKS if self.forwards or self._trimmer.waits_for_blocks else RECORDS
+
+    def trim(self, now_ns: int) -> int:
+        """Gives back memory that has not been needed for a while: to be called before sleeping. Returns when to look
+        again, 0 for never.
+        """
+        try:
+            self._trimmer.look(now_ns)
+        except Disconnected:
+            return 0  # whoever hears the supervisor next learns it
+        return self._trimmer.due_ns
 
     def collect_forwards(self) -> None:
         """Lets go of others' blocks whose next readers are done: to be called after saying that one sleeps."""

@@ -8,7 +8,7 @@ from typing import Any
 from ..shm.lane import Producer
 from ..shm.lease import Lease
 from ..shm.ledger import Entry, Ledger, Origin, user_line
-from ..shm.slab import Block
+from ..shm.slab import Block, Pool, Slab
 from .cell import Cell
 from .endpoint import Endpoint
 from .handler import place_of
@@ -51,7 +51,7 @@ def holdings(endpoint: Endpoint) -> dict[str, Any]:
     endpoint.reap()
     pool, lent, passed = endpoint.pool, *_lent(endpoint.producers)
     entries = {} if pool.ledger is None else {_place(block): entry for block, entry in pool.ledger.blocks.items()}
-    out = sorted(pool.out(), key=lambda each: -each[0].block_nbytes)
+    out = sorted(_out(pool), key=lambda each: -each[0].block_nbytes)
     now = pool.ledger.clock() if pool.ledger is not None else 0
     return {
         "debug": pool.ledger is not None,
@@ -72,6 +72,11 @@ def holdings(endpoint: Endpoint) -> dict[str, Any]:
         ],
         "passed": passed,
     }
+
+
+def _out(pool: Pool) -> list[tuple[Slab, int]]:
+    """The blocks that are out, as slabs and indices: the pool itself keeps only those that are free."""
+    return [(slab, index) for slab in pool.slabs.values() for index in range(slab.blocks) if slab.generation(index) % 2]
 
 
 def _place(block: Block) -> tuple[int, int]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ..shm.errors import MessageError
 from ..shm.lane import Producer
 from ..shm.lease import Lease, LeasedArray
-from ..shm.slab import Block, LoanBase, Pool
+from ..shm.loan import LoanBase
+from ..shm.slab import Block, Pool
 from ..shm.tensor import Description, describe, description_of, inline_array
 from .message import INLINE_NBYTES, Flag, Header, write_record
 

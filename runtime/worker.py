@@ -310,6 +310,8 @@ class Worker:
 
     def _sleep_s(self) -> float | None:
         due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
+        if look_at := self.endpoint.trim(now_ns()):
+            due.append(look_at)
         return max(0.0, (min(due) - now_ns()) / 1e9) if due else None
 
     def _asleep(self, asleep: bool) -> None:

@@ -14,8 +14,9 @@ from numpy.typing import DTypeLike, NDArray
 from .errors import LayoutError, OutOfMemory, StaleReference
 from .layout import LINE_NBYTES, Group, Layout, Word, round_up
 from .ledger import VARIABLE, Ledger
+from .loan import LoanBase, loaned
 from .segment import Segment
-from .tensor import base_of, interface_of, readable_dtype
+from .tensor import interface_of, readable_dtype
 
 SLAB = Layout(
     "slab",
@@ -98,6 +99,10 @@ class Slab:
         generation = self._words[self._generation + block] + 1
         self._words[self._generation + block] = generation  # pairs with: Slab.check
         return generation
+
+    def uses(self) -> int:
+        """Rises with each block that is taken or comes back."""
+        return sum(self._words[self._generation : self._generation + self.blocks])
 
     def block_bytes(self, block: int) -> memoryview:
         start = self.offset(block)
@@ -185,19 +190,6 @@ class Block:
         return self.slab.block_bytes(self.index)
 
 
-class LoanBase:
-    """The base of a loaned array: while it or any view of it lives, the block stays out. Dies in any thread."""
-
-    __slots__ = ("__array_interface__", "block")
-
-    def __init__(self, block: Block, interface: dict[str, Any]) -> None:
-        self.block = block
-        self.__array_interface__ = interface
-
-    def __del__(self) -> None:
-        self.block.pool.unviewed.append(self.block)
-
-
 class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
@@ -225,6 +217,7 @@ class Pool:
         self.nbytes = 0
         self.used_nbytes = 0
         self.blocks_out = 0
+        self.grown = self.trimmed = 0  # slabs that came, and that were given back
         self._takes_until_look = 0
         self.ledger = ledger or Ledger.if_wanted()
 
@@ -236,13 +229,9 @@ class Pool:
             "used_nbytes": self.used_nbytes,
             "out": self.blocks_out,
             "free": free,
+            "grown": self.grown,
+            "trimmed": self.trimmed,
         }
-
-    def out(self) -> list[tuple[Slab, int]]:
-        """The blocks that are out, as slabs and indices."""
-        return [
-            (slab, index) for slab in self.slabs.values() for index in range(slab.blocks) if slab.generation(index) % 2
-        ]
 
     def join(self, slab: Slab, out: dict[int, Block] | None = None) -> None:
         """Adds a slab, all of whose blocks are free but for those in `out`, by index."""
@@ -300,7 +289,7 @@ class Pool:
             LoanBase(block, interface_of(address + at, *each, writable=True))
             for at, each in zip(starts, kinds, strict=False)
         ]
-        return [_loaned(base, kind) for base, (_, kind) in zip(bases, kinds, strict=True)]
+        return [loaned(base, kind) for base, (_, kind) in zip(bases, kinds, strict=True)]
 
     def collect(self) -> None:
         """Takes note of loaned arrays that have died."""
@@ -344,17 +333,28 @@ class Pool:
 
     def _give_back_idle(self, size: int) -> bool:
         """Parts with idle slabs of other sizes, so that this size may grow; True if there were any."""
-        idle = [slab for slab in self.slabs.values() if slab.block_nbytes != size and self._is_idle(slab)]
+        idle = [slab for slab in self.slabs.values() if slab.block_nbytes != size and self.is_idle(slab)]
         for slab in idle:
-            free = self._free[slab.block_nbytes]
-            self._free[slab.block_nbytes] = [block for block in free if block.slab is not slab]
-            del self.slabs[slab.identifier]
-            self.nbytes -= slab.segment.nbytes
-            self._shrink(slab.identifier)
+            self.part_with(slab)
         return bool(idle)
 
-    def _is_idle(self, slab: Slab) -> bool:
+    def is_idle(self, slab: Slab) -> bool:
+        """Whether all its blocks are free."""
         return sum(block.slab is slab for block in self._free[slab.block_nbytes]) == slab.blocks
+
+    def take_back(self) -> None:
+        """Takes note of all that has come back."""
+        self._reap()
+        self.collect()
+
+    def part_with(self, slab: Slab) -> None:
+        """Gives back a slab that is idle."""
+        size = slab.block_nbytes
+        self._free[size] = [block for block in self._free[size] if block.slab is not slab]
+        del self.slabs[slab.identifier]
+        self.nbytes -= slab.segment.nbytes
+        self.trimmed += 1
+        self._shrink(slab.identifier)
 
     def _join_larger(self, size: int) -> list[Block]:
         held = sum(slab.blocks for slab in self.slabs.values() if slab.block_nbytes == size)
@@ -368,6 +368,7 @@ class Pool:
                 "more with memory_bytes= of graph.add"
             )
         self.join(self._grow_at_most(size, blocks))
+        self.grown += 1
         return self._free[size]
 
     def _grow_at_most(self, size: int, blocks: int) -> Slab:
@@ -398,14 +399,3 @@ def size_class(nbytes: int) -> int:
         return SMALLEST_BLOCK_NBYTES
     step = 1 << max(0, (nbytes - 1).bit_length() - 3)
     return round_up(round_up(nbytes, step), LINE_NBYTES)
-
-
-def _loaned(base: LoanBase, dtype: np.dtype[Any]) -> NDArray[Any]:
-    array = np.asarray(base)
-    return array if array.dtype == dtype else array.view(dtype)
-
-
-def loaned_block(array: NDArray[Any]) -> Block | None:
-    """The block that an array lies in, if it is a loan or a view of one."""
-    base = base_of(array)
-    return base.block if isinstance(base, LoanBase) else None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from slabwire import Actor
-from slabwire.shm.slab import Pool, loaned_block
+from slabwire.shm import trimming
+from slabwire.shm.loan import loaned_block
+from slabwire.shm.slab import Pool
 
 
 def pool_of(actor: Actor) -> Pool:
@@ -68,3 +71,19 @@ class Hoards(Actor):
     def keep(self, x: np.ndarray) -> int:
         self.kept.append(x[:1])
         return len(self.kept)
+
+
+class Bursts(Actor):
+    """Sends much at once, and tells of its pool. What lies idle for `idle_ns` is given back."""
+
+    def __init__(self, idle_ns: int) -> None:
+        trimming.IDLE_NS = idle_ns
+
+    def burst(self, n: int) -> Iterator[np.ndarray]:
+        for i in range(n):
+            loan = self.loan((100_000,), np.uint8)
+            loan[:] = i
+            yield loan
+
+    def stats(self) -> dict[str, int]:
+        return pool_of(self).stats()

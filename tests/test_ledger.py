@@ -21,7 +21,8 @@ from slabwire.runtime.errors import OutOfMemory
 from slabwire.runtime.memory_map import compose
 from slabwire.runtime.parcel import Parcel
 from slabwire.shm.ledger import Ledger, Origin
-from slabwire.shm.slab import Pool, loaned_block
+from slabwire.shm.loan import loaned_block
+from slabwire.shm.slab import Pool
 from stage import Loans
 from waiting import wait_until
 

@@ -16,7 +16,8 @@ from memory_stage import Several
 from slabwire import Graph
 from slabwire.runtime.parcel import Parcel
 from slabwire.shm.lease import lease_of
-from slabwire.shm.slab import Pool, loaned_block
+from slabwire.shm.loan import loaned_block
+from slabwire.shm.slab import Pool
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from slabwire.shm.errors import OutOfMemory, StaleReference
 from slabwire.shm.lane import Source
 from slabwire.shm.lease import Lease
 from slabwire.shm.ledger import POISON
-from slabwire.shm.slab import SMALLEST_BLOCK_NBYTES, loaned_block, size_class
+from slabwire.shm.loan import loaned_block
+from slabwire.shm.slab import SMALLEST_BLOCK_NBYTES, size_class
 
 
 @pytest.fixture
