@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from ..shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
 from ..shm.errors import CorruptLane, SlabwireError, StaleReference
+from ..shm.huge_pages import HugePages
 from ..shm.lane import LANE, Consumer, Producer, Source
 from ..shm.lease import Lease
 from ..shm.ledger import Origin, user_line
@@ -62,12 +63,20 @@ class Endpoint:
     """
 
     def __init__(
-        self, identifier: int, ask: Ask, lane_opened: LaneOpened, *, may_spin: bool, limit_nbytes: int
+        self,
+        identifier: int,
+        ask: Ask,
+        lane_opened: LaneOpened,
+        *,
+        may_spin: bool,
+        limit_nbytes: int,
+        huge_pages: bool = False,
     ) -> None:
         self.identifier = identifier
         self.ask = ask
         self._lane_opened = lane_opened
         self._may_spin = may_spin
+        self._huge_pages = HugePages() if huge_pages else None
         self.bell: Bell | None = None
         self.wait: AdaptiveWait | None = None  # comes with the bell
         self.ringers: dict[int, Ringer] = {}
@@ -143,7 +152,7 @@ class Endpoint:
         segment = Segment.open(descriptors[0], SLAB, writable=own)
         try:
             if own:
-                segment.reserve()
+                segment.reserve() if self._huge_pages is None else self._huge_pages.reserve(segment)
         finally:
             segment.close_descriptor()
         slab = self._readers[label["slab"]] = Slab(label["slab"], segment)

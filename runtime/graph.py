@@ -55,13 +55,15 @@ class Graph:
         start_timeout_s: float = 120.0,
         max_attempts: int = 3,
         memory_bytes: int = 1 << 30,
+        huge_pages: bool = False,
         **arguments: Any,
     ) -> Node:
         """Adds an actor: a class derived from Actor, constructed with `arguments` in its worker, or a function.
 
         `name`: the class in lower case, if not given. `cores`: whole cores for it alone, 0 is a share of one. `worker`:
         actors that name the same one share its process. `concurrency`: inputs in flight, 1 where all handlers are
-        plain, else 64. Raises GraphError at once for a name that is taken and arguments that do not fit.
+        plain, else 64. `huge_pages`: its worker's slabs lie in huge pages, where the kernel gives them. Raises
+        GraphError at once for a name that is taken and arguments that do not fit.
         """
         settings = Settings(
             replicas,
@@ -74,6 +76,7 @@ class Graph:
             start_timeout_s,
             max_attempts,
             memory_bytes,
+            huge_pages,
         )
         plan = plan_of(self, code, name, settings, arguments)
         if plan.name in self._plans:

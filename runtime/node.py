@@ -40,6 +40,7 @@ class Settings:
     start_timeout_s: float
     max_attempts: int
     memory_bytes: int
+    huge_pages: bool
 
     def problems(self, actor: str) -> list[str]:
         """What cannot be meant, a sentence each."""
@@ -56,6 +57,8 @@ class Settings:
         if self.restart not in RESTARTS:
             hint = did_you_mean(str(self.restart), RESTARTS)
             wrong.append(f"actor '{actor}': restart={self.restart!r} must be one of {', '.join(RESTARTS)}{hint}")
+        if not isinstance(self.huge_pages, bool):
+            wrong.append(f"actor '{actor}': huge_pages={self.huge_pages!r} must be True or False")
         if self.worker is not None and not (isinstance(self.worker, str) and NAME.fullmatch(self.worker)):
             wrong.append(f"actor '{actor}': worker={self.worker!r} must be a name of {NAME_RULE}")
         return wrong

@@ -113,6 +113,7 @@ class ActorSpec:
     start_timeout_s: float = 120.0
     max_attempts: int = 3
     memory_bytes: int = 1 << 30  # most that the slabs of its worker may grow to on its account
+    huge_pages: bool = False  # whether the slabs of its worker ask for them
     summary: str = ""
 
     def handler(self, port: str) -> HandlerSpec | None:

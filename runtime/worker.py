@@ -58,9 +58,14 @@ class Worker:
         asyncio.set_event_loop(self.loop)
         self.link = link
         link.heard = self._heard
-        limit = sum(spec.actor(self.routing.actor_of[each]).memory_bytes for each in self.plan["instances"])
+        actors = [spec.actor(self.routing.actor_of[each]) for each in self.plan["instances"]]
         self.endpoint = Endpoint(
-            plan["endpoint"], self.link.ask, self._lane_opened, may_spin=self.plan["spin"], limit_nbytes=limit
+            plan["endpoint"],
+            self.link.ask,
+            self._lane_opened,
+            may_spin=self.plan["spin"],
+            limit_nbytes=sum(each.memory_bytes for each in actors),
+            huge_pages=any(each.huge_pages for each in actors),
         )
         self.caller = Caller(self.endpoint, self.routing, inside=True)
         self._calls = AsyncCalls(self.caller, self.routing, inside=True)

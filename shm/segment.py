@@ -96,13 +96,23 @@ class Segment:
         tables. Raises OutOfMemory.
         """
         nbytes = self.nbytes - start if nbytes is None else nbytes
-        first = start - start % mmap.PAGESIZE
         try:
             os.posix_fallocate(self.fd, start, nbytes)
-            if self.nbytes >= _PREFAULT_FROM:
-                self.mapping.madvise(_MADV_POPULATE_WRITE, first, start + nbytes - first)
         except OSError as error:
-            # Kernels before 5.14 do not know it; the pages exist, only the page tables are filled later.
+            raise _refused(f"segment {self.placed.layout.name}", nbytes, error) from None
+        if self.nbytes >= _PREFAULT_FROM:
+            self.populate(start, nbytes)
+
+    def populate(self, start: int = 0, nbytes: int | None = None) -> None:
+        """Owner: fills the page tables for one range of bytes, or for all, by taking what pages there are not yet.
+        Raises OutOfMemory.
+        """
+        nbytes = self.nbytes - start if nbytes is None else nbytes
+        first = start - start % mmap.PAGESIZE
+        try:
+            self.mapping.madvise(_MADV_POPULATE_WRITE, first, start + nbytes - first)
+        except OSError as error:
+            # Kernels before 5.14 do not know it; the pages are taken later, when they are touched.
             if error.errno != errno.EINVAL:
                 raise _refused(f"segment {self.placed.layout.name}", nbytes, error) from None
 

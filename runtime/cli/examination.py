@@ -42,6 +42,7 @@ class Finding:
 
 def examine(root: Path = Path("/")) -> list[Finding]:
     """All findings on this machine; reads and probes, changes nothing."""
+    from ...shm.huge_pages import obstacle
     from ...shm.limits import memory_limits
     from ..rundir import base_directory
 
@@ -60,6 +61,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
         _probe("pidfd", _open_own_pidfd, "a kernel of 5.3 or later, and a sandbox that allows pidfd_open"),
         probe_membarrier(),
         probe_populate(),
+        judge_huge_pages(obstacle(root)),
         probe_zeromq(),
         judge_package("onnxruntime", "slabwire[inference]", "actors that run ONNX models"),
     ]
@@ -169,6 +171,14 @@ def probe_populate() -> Finding:
             fix = "nothing to do: pages are mapped at their first use; kernels from 5.14 on do it ahead"
             return Finding("populate", "note", f"MADV_POPULATE_WRITE: {error.strerror}", fix)
     return Finding("populate", "ok", "MADV_POPULATE_WRITE works")
+
+
+def judge_huge_pages(obstacle: str | None) -> Finding:
+    """Whether actors that ask for huge pages get them."""
+    if obstacle is None:
+        return Finding("huge pages", "ok", "given to actors with huge_pages=True")
+    fix = "only actors with huge_pages=True miss them: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+    return Finding("huge pages", "note", obstacle, fix)
 
 
 def probe_zeromq() -> Finding:
