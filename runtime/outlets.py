@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +12,16 @@ from ..shm.inflight import Inflight
 from ..shm.lane import Producer
 from .cancels import MOST_REMEMBERED
 from .endpoint import Endpoint
-from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
-from .message import Flag, Header, Kind
+from .errors import CorruptLane, DeadlineExceeded, EdgeFull, OutOfMemory, SlabwireError
+from .message import INLINE_NBYTES, Flag, Header, Kind
 from .parcel import Parcel
 from .routing import Routing
 from .short import post
 from .spec import EdgeSpec, PortRef
 from .stats import CellStats
 from .work import REPLY_KEY, Dispatch, Work
+
+logger = logging.getLogger("slabwire")
 
 # Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
 STREAM_WINDOW = 64
@@ -135,7 +138,12 @@ class Outlets:
 
     def fail(self, work: Work, error: SlabwireError) -> None:
         """Ends the request with an error, if anybody waits for it."""
-        self._answer(work, Kind.ERROR, Parcel([error.code, str(error)], self._endpoint.pool))
+        try:
+            parcel = Parcel([error.code, str(error)], self._endpoint.pool)
+        except OutOfMemory:  # which is most likely what the error is about: then what fits the record must do
+            logger.error("%s: %s", self._actor, error)
+            parcel = Parcel([error.code, _cut(str(error), INLINE_NBYTES - len(error.code) - 8)], self._endpoint.pool)
+        self._answer(work, Kind.ERROR, parcel)
 
     def _answer(self, work: Work, kind: Kind, parcel: Parcel) -> None:
         if work.header.reply_to:
@@ -379,3 +387,9 @@ def _is_sound(producer: Producer) -> bool:
     except CorruptLane:
         return False
     return True
+
+
+def _cut(text: str, nbytes: int) -> str:
+    """As much of a text as has room in so many bytes of UTF-8, with dots at the end where it was cut."""
+    packed = text.encode()
+    return text if len(packed) <= nbytes else packed[: nbytes - 3].decode(errors="ignore") + "..."

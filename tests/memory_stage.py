@@ -87,3 +87,17 @@ class Bursts(Actor):
 
     def stats(self) -> dict[str, int]:
         return pool_of(self).stats()
+
+
+class Hogs(Actor):
+    """Loans small blocks until there are no more, and keeps them."""
+
+    def on_start(self) -> None:
+        self.kept: list[np.ndarray] = []
+
+    def hog(self) -> None:
+        while True:
+            self.kept.append(self.loan(900, np.uint8))
+
+    def count(self) -> int:
+        return len(self.kept)

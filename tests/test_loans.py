@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from edge import Edge
-from memory_stage import Several
-from slabwire import Graph
+from memory_stage import Hogs, Several
+from slabwire import Graph, OutOfMemory
 from slabwire.runtime.parcel import Parcel
 from slabwire.shm.lease import lease_of
 from slabwire.shm.loan import loaned_block
@@ -58,6 +58,20 @@ def test_tensors_loaned_together_travel_by_reference_and_come_back_once(
             gc.collect()
             if n != 7:  # which the actor keeps until the next one
                 assert client.call("several.out") == 0
+
+
+def test_who_has_no_memory_left_can_still_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the text of the error is too long for a record, and there is no block for it."""
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    graph = Graph("hogs")
+    hogs = graph.add(Hogs, memory_bytes=1 << 20)
+    graph.expose(hogs.hog, hogs.count)
+    with graph.run() as running:
+        for _ in range(2):
+            with pytest.raises(OutOfMemory, match=r"a block of 2048 bytes: .*\.\.\.$"):
+                running.client.call("hogs.hog")
+        assert running.client.call("hogs.count") > 100, "it lives on"
+        assert "memory_bytes= of graph.add" in (tmp_path / "run/hogs/logs/hogs.log").read_text(), "all of it is there"
 
 
 def test_all_arrays_of_a_message_are_read_only_once_it_is_sent(pool: Pool) -> None:
