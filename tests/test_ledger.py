@@ -150,7 +150,7 @@ def test_the_map_joins_what_owners_and_readers_say() -> None:
     kept = {"slab": 4, "block": 2, "lane": 9, "port": "b.on", "request": 5, "line": "b.py:3", "age_s": 1.5}
     answers = {"a": own, "b": {**other, "received": [kept]}, "c": None}
     lines: dict[int, Any] = {9: Stand("b"), 8: Stand("client-1")}
-    found = compose(answers, lines)
+    found = compose(answers, lines, {})
     assert (found["debug"], found["silent"]) == (True, ["c"])
     assert found["blocks"][0]["owner"] == "a"
     assert found["blocks"][0]["held_by"] == [
@@ -184,7 +184,7 @@ def test_who_keeps_whose_memory(logs: Path) -> None:
     graph = Graph("memory")
     loans, hoards = graph.add(Loans, memory_bytes=3 << 20), graph.add(Hoards)
     graph.connect(loans.filled, hoards.keep)
-    graph.expose(loans.filled)
+    graph.expose(loans.filled, hoards.keep)
     filled = line_of("array = self.loan(nbytes // 4, np.float32)", stage)
     keep = line_of("def keep(self, x: np.ndarray) -> int:", memory_stage)
     scratch = line_of("self.scratch = self.loan((100, 100), np.float64)", memory_stage)
@@ -203,6 +203,10 @@ def test_who_keeps_whose_memory(logs: Path) -> None:
             assert min(each["age_s"], holder["age_s"]) >= 0
         (other,) = (each for each in found["blocks"] if each["owner"] == "hoards")
         assert (other["port"], other["line"], other["held_by"]) == ("hoards", scratch, [])
+        client.call("hoards.keep", np.zeros(20_000))
+        (other,) = (each for each in leases()["blocks"] if each["owner"] == "client-1")
+        assert other["nbytes"] >= 160_000
+        assert [each["holder"] for each in other["held_by"]] == ["hoards"]
         text = until_it_fails(lambda: client.call("loans.filled", 0.0))
         assert re.search(rf"by loans\.filled \(request \d+\) at {re.escape(filled)}, lent 1 time", text)
 
