@@ -15,7 +15,8 @@ from ..runtime.caller import deadline_of
 from ..runtime.message import Kind, read_header
 from ..runtime.parcel import Parcel, open_parcel, source_of
 from ..shm.lease import Lease
-from ..shm.slab import Pool, size_class
+from ..shm.pool import Pool
+from ..shm.slab import size_class
 from .contestant import BenchError, Seats
 from .echo import EchoProcess, Order
 from .measure import Case, Cell, cells_of, measure

@@ -11,9 +11,10 @@ from ..shm.bell import BELL, RECORDS, Bell, Ringer, new_doorbell
 from ..shm.inflight import INFLIGHT, Inflight
 from ..shm.lane import LANE, Consumer, Producer
 from ..shm.layout import LINE_NBYTES, Layout
+from ..shm.pool import Pool
 from ..shm.returns import RETURNS
 from ..shm.segment import Segment
-from ..shm.slab import SLAB, Pool, Slab
+from ..shm.slab import SLAB, Slab
 from ..shm.wait import AdaptiveWait
 
 _CAPACITY, _LEASES = 256, 128

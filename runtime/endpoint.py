@@ -14,9 +14,10 @@ from ..shm.huge_pages import HugePages
 from ..shm.lane import LANE, Consumer, Producer, Source
 from ..shm.lease import Lease
 from ..shm.ledger import Origin, user_line
+from ..shm.pool import Pool
 from ..shm.returns import RETURNS
 from ..shm.segment import Segment
-from ..shm.slab import SLAB, Block, Pool, Slab
+from ..shm.slab import SLAB, Block, Slab
 from ..shm.trimming import Trimmer
 from ..shm.wait import AdaptiveWait
 from .channel import close_all

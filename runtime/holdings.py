@@ -8,7 +8,8 @@ from typing import Any
 from ..shm.lane import Producer
 from ..shm.lease import Lease
 from ..shm.ledger import Entry, Ledger, Origin, user_line
-from ..shm.slab import Block, Pool, Slab
+from ..shm.pool import Pool
+from ..shm.slab import Block, Slab
 from .cell import Cell
 from .endpoint import Endpoint
 from .handler import place_of

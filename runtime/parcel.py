@@ -18,7 +18,8 @@ from ..shm.errors import MessageError
 from ..shm.lane import OWN, Producer, Source
 from ..shm.layout import LINE_NBYTES, round_up
 from ..shm.lease import Lease
-from ..shm.slab import METADATA_NBYTES, Block, Pool
+from ..shm.pool import Pool
+from ..shm.slab import METADATA_NBYTES, Block
 from ..shm.tensor import inline_array, pack_tensor, unpack_tensor
 from .message import INLINE_NBYTES, Flag, Header, write_record
 from .short import (

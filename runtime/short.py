@@ -17,7 +17,8 @@ from ..shm.errors import MessageError
 from ..shm.lane import Producer
 from ..shm.lease import Lease, LeasedArray
 from ..shm.loan import LoanBase
-from ..shm.slab import Block, Pool
+from ..shm.pool import Pool
+from ..shm.slab import Block
 from ..shm.tensor import Description, describe, description_of, inline_array
 from .message import INLINE_NBYTES, Flag, Header, write_record
 

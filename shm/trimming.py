@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .slab import Pool, Slab
+    from .pool import Pool
+from .slab import Slab
 
 # Longer than the pauses within what comes in bursts, so that a pool does not give back what it asks for at once again
 # (some milliseconds); short beside the time for which others on the machine would miss the memory.

@@ -15,9 +15,10 @@ from slabwire.shm.lane import LANE, Consumer, Producer, Source
 from slabwire.shm.layout import LINE_NBYTES, Layout
 from slabwire.shm.lease import Lease
 from slabwire.shm.ledger import Ledger
+from slabwire.shm.pool import Pool
 from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
-from slabwire.shm.slab import SLAB, Block, Pool, Slab
+from slabwire.shm.slab import SLAB, Block, Slab
 
 LANE_NUMBER = 7
 _RECORD = struct.Struct("<QQIIQ")

@@ -11,7 +11,7 @@ import numpy as np
 from slabwire import Actor
 from slabwire.shm import trimming
 from slabwire.shm.loan import loaned_block
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 
 
 def pool_of(actor: Actor) -> Pool:

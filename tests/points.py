@@ -17,7 +17,7 @@ from slabwire.shm.bell import Bell
 from slabwire.shm.inflight import Inflight
 from slabwire.shm.lane import Consumer, Producer
 from slabwire.shm.lease import Lease
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 
 # By point: the methods that mark it, and whether the process is struck before or after one of them does its work.
 POINTS: dict[str, tuple[tuple[tuple[type, str], ...], str]] = {

@@ -22,7 +22,7 @@ from slabwire.runtime.memory_map import compose
 from slabwire.runtime.parcel import Parcel
 from slabwire.shm.ledger import Ledger, Origin
 from slabwire.shm.loan import loaned_block
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 from stage import Loans
 from waiting import wait_until
 

@@ -14,7 +14,7 @@ import pytest
 
 from edge import Edge, lease_of_record, peek, receive, send_block
 from slabwire.shm.lane import Consumer, Producer
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 
 NBYTES = 1000
 FILL, OTHER = 5, 0xA7

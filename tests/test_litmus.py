@@ -16,7 +16,7 @@ import pytest
 from edge import LANE_NUMBER, Edge
 from slabwire.shm.lane import RECORD_NBYTES, Producer, Source
 from slabwire.shm.lease import Lease
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 
 WORDS = RECORD_NBYTES // 8
 _RECORD = struct.Struct(f"<{WORDS}Q")

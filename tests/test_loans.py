@@ -17,7 +17,7 @@ from slabwire import Graph, OutOfMemory
 from slabwire.runtime.parcel import Parcel
 from slabwire.shm.lease import lease_of
 from slabwire.shm.loan import loaned_block
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge import Edge, Record, array_of, lease_of_record, lend, peek, send_block, send_number, write_record
 from slabwire.shm.lane import Consumer, Producer
-from slabwire.shm.slab import Pool, Slab
+from slabwire.shm.pool import Pool
+from slabwire.shm.slab import Slab
 
 CAPACITY, LEASES = 4, 6
 NBYTES = 200

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge import Edge, receive, send_block
 from slabwire.shm.errors import MessageError
-from slabwire.shm.slab import Pool
+from slabwire.shm.pool import Pool
 from slabwire.shm.tensor import dtype_name, dtype_named, extent, inline_array, pack_tensor, unpack_tensor
 
 BUILTIN = [

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...shm.slab import METADATA_NBYTES, Pool
+from ...shm.pool import Pool
+from ...shm.slab import METADATA_NBYTES
 from ..contestant import Payload, Seats
 from ..echo import Echoed, EchoProcess, Order
 from ..wiring import Waiter, Wiring, no_slabs

@@ -20,7 +20,8 @@ from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
 from ...shm.lane import Consumer, Producer, Source
 from ...shm.lease import Lease
-from ...shm.slab import Block, Pool, Slab
+from ...shm.pool import Pool
+from ...shm.slab import Block, Slab
 from ..contestant import BenchError, Payload, checksum
 from ..wiring import Wiring
 
