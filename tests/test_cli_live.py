@@ -114,6 +114,10 @@ def test_a_graph_is_watched_restarted_and_stopped(run: Run, home: Path) -> None:
     assert slabwire("logs", "sums", "double", "--grep", "started").stdout.count("double has started") == 2
     assert document("dead")["dead"] == []
     assert document("layout", "sums")["segments"]
+    leases = document("leases", "sums")
+    assert (leases["silent"], leases["blocks"], set(leases["pools"])) == ([], [], {"double[0]", "double[1]", "add"})
+    assert slabwire("leases").stdout.startswith("double[0]: 0 B of ")
+    assert [edge["full"] for edge in top["edges"]] == [0]
 
     before = {worker["name"]: worker["pid"] for worker in top["workers"]}
     assert document("restart", "add")["restarted"] == ["add"]
