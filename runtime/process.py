@@ -65,7 +65,7 @@ class WorkerProcess:
         self._spawned_ns = 0
         self._ready_ns = 0
         self._hung = False
-        self._ignoring_since_ns = 0
+        self._ignoring_since_ns = self._parks = 0
         self._renewing = False
 
     @property
@@ -131,15 +131,18 @@ class WorkerProcess:
         """How it ended last, with the error that it reported if it did."""
         return f"{self.last_exit}: {self.error}" if self.error else str(self.last_exit)
 
-    def end_if_hung(self, alive_ns: int, *, ignores_input: bool) -> None:
+    def end_if_hung(self, alive_ns: int, parks: int, *, ignores_input: bool) -> None:
         """Kills a worker that has not come round to its loop for too long, after having it write its stacks.
 
         `alive_ns` is when it last did, 0 while it sleeps; a sleeper that ignores its input hangs as well, and so does
-        one that was stopped, whatever it had said before.
+        one that was stopped, whatever it had said before. `parks` counts its sleeps: one that went on to another sleep
+        has looked at its input in between, and what came while it was being asked about is not ignored.
         """
         if not self.is_alive or self._hung:
             return
         now = now_ns()
+        if parks != self._parks:
+            self._parks, self._ignoring_since_ns = parks, 0
         self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input or self._is_stopped() else 0
         # The word outlives the process that wrote it: what is older than this one's start says nothing of it.
         since = self._ignoring_since_ns or (max(alive_ns, self._ready_ns) if alive_ns else 0)

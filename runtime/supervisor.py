@@ -145,8 +145,9 @@ class Supervisor:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             for worker in self.workers.values():
-                alive_ns = self.switchboard.worker_stats(worker.party).get("alive_ns", 0)
-                worker.end_if_hung(alive_ns, ignores_input=self.switchboard.ignores_input(worker.party))
+                stats = self.switchboard.worker_stats(worker.party)
+                ignores_input = self.switchboard.ignores_input(worker.party)
+                worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
