@@ -117,14 +117,14 @@ class Caller:
         entry = self._entry(route)
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
-        request = self._next_request()
+        # Before it is published: an exception right behind that must not give its number to the next request.
+        request = self._last_request = self._next_request()
         pending = Pending(request, route, entry, trace if trace[0] or trace[1] else _new_trace(), notify)
         if not post(fields, self._endpoint.pool, entry, _DATA, 0, self._head(pending, deadline_ns), is_fields=True):
             parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
             if not parcel.can_go(entry):
                 raise self._overloaded(target, entry)
             self._write(pending, Kind.DATA, parcel, deadline_ns)
-        self._last_request = request
         self._pending[request] = pending
         return pending
 

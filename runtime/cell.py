@@ -59,7 +59,7 @@ class Cell:
         self.spec = spec
         self.actor = actor
         self.outlets = outlets
-        self.inlets = Inlets()
+        self.inlets = Inlets(outlets.routes)
         self.draining = False
         self.is_async = any(each.spec.kind in ("coroutine", "async_generator") for each in ports.values())
         self._ports = ports
@@ -221,6 +221,8 @@ class Cell:
         refusal = self._refusal(work) if asks else None
         if refusal is None and not at_once and not self._runs.has_place():
             return False
+        # Before it is opened: what kills its reader there must become a dead letter too.
+        self._table.begin_running(work.lane, work.sequence, work.attempt)
         broken = self._open(work, lane)
         refusal = refusal or broken
         if refusal is not None or handler is None:
@@ -228,7 +230,6 @@ class Cell:
             self._refuse(work, refusal)
             self._commit(work, lane)
         elif at_once:
-            self._table.begin_running(work.lane, work.sequence, work.attempt)
             self._run_plain(work, handler)
             self._commit(work, lane)
         else:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CALL_TIMEOUT_S = 60.0
 # A thread that waits while another one receives looks up this often, should the other have died.
 _FOLLOW_S = 0.05
+# poll(2) takes milliseconds in 31 bits.
+_LONGEST_POLL_S = 86_400.0
 
 
 class Client:
@@ -127,8 +129,12 @@ class Client:
             else:
                 self._follow(pending, deadline_ns)
             if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
-                with self._lock:
-                    self._connection.caller.pump()  # so that what nobody waited for does not pile up
+                if self._receiving.acquire(blocking=False):  # so that what nobody waited for does not pile up
+                    try:
+                        with self._lock:
+                            self._connection.caller.pump()
+                    finally:
+                        self._receiving.release()
                 if not pending.arrived:
                     raise timed_out(target)
 
@@ -176,7 +182,7 @@ class Client:
         return self._connection.caller.has_news() or self._closed
 
     def _sleep(self, longest_s: float | None) -> None:
-        self._poll.poll(None if longest_s is None else longest_s * 1000)
+        self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""

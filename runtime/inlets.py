@@ -13,9 +13,10 @@ _RECORDS_A_TURN = 16
 
 
 class Inlets:
-    """All lanes in, in the order they came. One thread."""
+    """All lanes in, in the order they came. `routes` is how many the graph has. One thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: int) -> None:
+        self._routes = routes
         self._lanes: list[Consumer] = []
         self._clients: dict[int, int] = {}  # by lane
         self._turn = 0
@@ -54,7 +55,7 @@ class Inlets:
 
     def turn(self) -> None:
         """The next lane."""
-        self._turn = (self._turn + 1) % len(self._lanes)
+        self._turn = (self._turn + 1) % max(1, len(self._lanes))  # a handler may have heard that all of them are gone
         self._left = _RECORDS_A_TURN
 
     def has_input(self) -> bool:
@@ -64,7 +65,9 @@ class Inlets:
         """The header of a record. Raises CorruptLane if no correct peer can have written it."""
         header = read_header(lane.segment.bytes, lane.offset_of(sequence))
         client = self._clients.get(lane.lane) if self._clients else None
-        if client is not None and (header.reply_to != client or header.kind not in _OF_CLIENTS):
+        if client is not None and (
+            header.reply_to != client or header.kind not in _OF_CLIENTS or header.route >= self._routes
+        ):
             raise CorruptLane(f"a record of kind {header.kind} for endpoint {header.reply_to} from client {client}")
         return header
 

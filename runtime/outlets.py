@@ -28,6 +28,7 @@ STREAM_WINDOW = 64
 # What an actor may have emitted outside of any input, to edges that are full.
 MOST_ON_OWN_ACCOUNT = 1024
 # Members of an enumeration are looked up by attribute, at every message.
+_LAST_ORDINAL = (1 << 32) - 1
 _DATA, _REPLY, _ITEM = int(Kind.DATA), int(Kind.REPLY), Flag.ITEM
 
 
@@ -59,6 +60,7 @@ class Outlets:
             ways = [(edge, spec, routing.number[spec.target]) for edge, spec in routing.edges_from(port)]
             self._leaving[port.port] = routing.number[port], ways
         self._reply_ports = [route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes]
+        self.routes = len(self._reply_ports)
         self._leads: dict[tuple[int, str], bool] = {}
         self._turn = 0
         self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
@@ -66,24 +68,27 @@ class Outlets:
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
         # Cancels on their way along full edges. What a reader has left may hold the place that others wait for there.
         self._cancels: deque[tuple[Producer, Work, int]] = deque(maxlen=MOST_REMEMBERED)
-        # What the actor emits outside of any input.
-        self.own_account = Work(Header(Kind.DATA), 0, 0, 1)
+        self.own_account = Work(Header(Kind.DATA), 0, 0, 1)  # what it emits outside of any input
 
     def send(self, work: Work, port: str, value: Any, *, item: bool = False) -> None:
         """One output by a port: to the caller if this port answers the request, and along all its edges.
 
         Raises MessageError or OutOfMemory for a value that cannot be sent.
         """
-        if work is self.own_account and len(work.outbox) >= MOST_ON_OWN_ACCOUNT:
-            raise EdgeFull(
-                f"{MOST_ON_OWN_ACCOUNT} messages that were emitted outside of any input wait for room already"
-            )
+        if work is self.own_account:
+            self._check_own_account(work)
         item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
         if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
             self._dispatch(work, port, Parcel(value, self._endpoint.pool), Kind.DATA, item=item)
             work.ordinal += 1
             self.flush(work)
+
+    def _check_own_account(self, work: Work) -> None:
+        """What is emitted outside of any input has no end: its ordinals begin anew, and only so much of it may wait."""
+        work.ordinal &= _LAST_ORDINAL
+        if len(work.outbox) >= MOST_ON_OWN_ACCOUNT:
+            raise EdgeFull(f"{MOST_ON_OWN_ACCOUNT} messages emitted outside of any input wait for room already")
 
     def _went_straight(self, work: Work, port: str, value: Any, *, item: bool) -> bool:
         """Sends an output that leaves by one way, if that is open; what is not is for `_dispatch`."""
@@ -104,7 +109,7 @@ class Outlets:
             kind, producer = _DATA, lanes[0]
         head = number, target, work.attempt, *header[5:12], work.lane, work.ordinal, work.sequence
         try:
-            if not post(value, self._endpoint.pool, producer, kind, _ITEM if item else 0, head):
+            if not post(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
                 return False
         except CorruptLane:
             return False  # this may be inside a handler: it is the worker's own look at the lane that ends it

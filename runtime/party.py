@@ -51,7 +51,8 @@ class Line:
 
     def waiting(self) -> int:
         tail = self.returns.load("tail")  # first: the head never falls behind a tail that was seen before it
-        return self.segment.load("head") - tail
+        # Both words may be a client's, and impossible.
+        return max(0, min(self.segment.load("head") - tail, self.segment.placed.rows("record")))
 
     def published(self) -> int:
         return self.segment.load("head")

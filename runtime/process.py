@@ -84,7 +84,6 @@ class WorkerProcess:
         self.is_ready = self._hung = False
         self.error, self.detail = None, ""
         self._ignoring_since_ns = 0
-        self._ended.clear()
         with self._log() as log, far:
             self._process = subprocess.Popen(
                 command,
@@ -95,6 +94,7 @@ class WorkerProcess:
                 env=self._environment(),
                 start_new_session=True,  # Ctrl-C on the terminal is for whoever started the graph
             )
+        self._ended.clear()
         self._spawned_ns = now_ns()
         self._ready_ns = 0
         self._pidfd = os.pidfd_open(self._process.pid)

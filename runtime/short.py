@@ -1,7 +1,6 @@
 """The messages that most are, numbers and texts or one array, which go without a Parcel where a lane is open.
 
-Packing and publishing is all Python's own price here, so this is a second way beside the parcel's general one: a third
-of its time (`slabwire bench ping_pong --features`).
+Packing and publishing is all Python's own price here, so this is a second way beside the parcel's general one.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from .message import INLINE_NBYTES, Flag, Header, write_record
 INLINE_TENSOR_NBYTES = 96
 _LONGEST_NAME = 255
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
+_SIZED = frozenset((str, bytes))
 _ARRAY, _ARRAY_IN_BLOCK, _PLAIN = Flag.ARRAY, Flag.ARRAY | Flag.BLOCK, Flag.PLAIN
 _FIELDS = Flag.FIELDS
 SHORT = Flag.ARRAY | Flag.PLAIN
@@ -62,13 +62,18 @@ def pack_short(value: Any, is_fields: bool) -> Short | None:
             return None
     if type(sole) is np.ndarray:
         return _pack_array(flags, name, sole)
-    if type(sole) not in _SCALARS:
+    if type(sole) not in _SCALARS or _is_long(sole) or (flags and name is None and any(map(_is_long, value.values()))):
         return None
     try:
         metadata = _pack(value)
     except (OverflowError, ValueError, TypeError):
         return None  # an int of over 64 bits, say: whoever packs anything says so
     return _as_short(Short, (flags | _PLAIN, metadata, 0, None, None)) if _fits(metadata) else None
+
+
+def _is_long(value: Any) -> bool:
+    """Whether it fits no record for sure. The packer must not see it, which keeps room for the longest that it saw."""
+    return type(value) in _SIZED and len(value) > INLINE_NBYTES
 
 
 def _pack_array(flags: int, name: str | None, array: NDArray[Any]) -> Short | None:
@@ -109,8 +114,13 @@ def post(
             return False
         row, slab, block, generation = lent
     where = row, slab, block, generation, at
-    write_record(producer.segment.bytes, producer.slot(), kind, flags | own, *head, len(metadata), *where, metadata)
-    producer.publish()
+    try:
+        write_record(producer.segment.bytes, producer.slot(), kind, flags | own, *head, len(metadata), *where, metadata)
+        producer.publish()
+    except BaseException:  # Ctrl-C while it was copied, say, which is heard only now
+        if array is not None:
+            producer.take_back(row)
+        raise
     return True
 
 
@@ -128,7 +138,11 @@ def _lent(
             row = producer.lend(block.slab.identifier, block.index, block)
         else:
             return None
-        copy_in(array, block)
+        try:
+            copy_in(array, block)
+        except BaseException:  # Ctrl-C, say
+            producer.take_back(row)
+            raise
         return row, block.slab.identifier, block.index, block.generation
     if not producer.can_lend():
         return None

@@ -44,6 +44,9 @@ LOOK_EVERY_S = 0.5
 STOP_WITHIN_S = 5.0
 _POLL_DRAIN_S = 0.005
 
+# No descriptors, processes or memory for it: some may come back.
+_RESPAWN_AGAIN_S = 1.0
+
 
 class Supervisor:
     """One running graph. Everything happens on one asyncio loop, in the main thread."""
@@ -131,8 +134,15 @@ class Supervisor:
 
     def _respawn(self, worker: WorkerProcess) -> None:
         if self.state != "stopped" and not worker.is_alive and not worker.told_to_stop:
+            try:
+                self._spawn(worker)
+            except OSError as error:
+                logger.error(
+                    "%s cannot be started now (%s); tried again in %.0f s", worker.name, error, _RESPAWN_AGAIN_S
+                )
+                asyncio.get_running_loop().call_later(_RESPAWN_AGAIN_S, self._respawn, worker)
+                return
             worker.restarts += 1
-            self._spawn(worker)
 
     def _give_up(self, reason: str, detail: str = "") -> None:
         logger.error("the graph gives up: %s", reason)

@@ -22,7 +22,7 @@ from ..shm.segment import Segment
 from ..shm.slab import SLAB
 from .caller import CALL_CAPACITY, REPLY_CAPACITY
 from .channel import MOST_DESCRIPTORS, Channel
-from .errors import ProtocolError, UnknownPort
+from .errors import Overloaded, ProtocolError, UnknownPort
 from .party import FIRST_CLIENT, Line, Party, SlabLine
 from .placement import Plan
 from .routing import Routing
@@ -92,7 +92,11 @@ class Switchboard:
         held = self._most_in_flight(target) if purpose != "reply" else 0
         leases = max(64, 2 * capacity, capacity + held)
         segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=leases)
-        returns = Segment.create(RETURNS, f"returns of lane {source} -> {target}", leases=leases)
+        try:
+            returns = Segment.create(RETURNS, f"returns of lane {source} -> {target}", leases=leases)
+        except BaseException:
+            segment.close()
+            raise
         for each in (segment, returns):
             each.unmap()
         line = Line(self._last_number, segment, returns, producer, consumer, purpose, source, target, edge)
@@ -143,6 +147,9 @@ class Switchboard:
             extra = self._serve(party, message)
         except SlabwireError as error:
             extra = {"error": [error.code, str(error)]}
+        except OSError as error:  # EMFILE, ENFILE
+            about = "each lane takes two; close clients, or raise RLIMIT_NOFILE (ulimit -Hn) before the graph starts"
+            extra = {"error": [Overloaded.code, f"the supervisor is out of descriptors ({error}): {about}"]}
         except (KeyError, TypeError, ValueError, IndexError) as error:
             extra = {"error": [ProtocolError.code, f"request {message.get('ask')!r} is malformed: {error!r}"]}
         _tell(party, {"answer": token, **extra}, [])
@@ -259,16 +266,27 @@ class Switchboard:
             raise UnknownPort(f"there is no route {route}")
         if route in party.routes:
             return
-        party.routes.add(route)
-        actors = self.routing.actors_on(route)
-        lines = [self._reply_line(each, party) for actor in actors for each in self.routing.instances[actor]]
-        lines += [self._call_line(party, each) for each in self.routing.instances[actors[0]]]
         # Callees first: when the caller has its lanes, everybody who may answer has been told.
-        for line in filter(None, lines):
+        for line in self._lines_of_route(party, route):
             callee = line.producer if line.purpose == "reply" else line.consumer
             for near in dict.fromkeys((callee.number, party.number)):
                 if self.parties[near].is_told:
                     self._offer(self.parties[near], list(self._line_offers(self.parties[near], line)))
+        party.routes.add(route)
+
+    def _lines_of_route(self, party: Party, route: int) -> list[Line]:
+        """The lines that a caller of a route still needs: all of them, or an error and none."""
+        actors = self.routing.actors_on(route)
+        made: list[Line | None] = []
+        try:
+            made += (self._reply_line(each, party) for actor in actors for each in self.routing.instances[actor])
+            made += (self._call_line(party, each) for each in self.routing.instances[actors[0]])
+        except BaseException:
+            for line in filter(None, made):
+                del self.lines[line.number]
+                line.close()
+            raise
+        return [line for line in made if line is not None]
 
     def _reply_line(self, instance: str, party: Party) -> Line | None:
         """A new lane, unless one exists."""

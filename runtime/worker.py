@@ -233,7 +233,9 @@ class Worker:
     def _wait(self) -> None:
         """Until something comes: looking for a while if that has paid lately, then parked."""
         wait = self.endpoint.wait
-        if wait is not None and not wait.spin(self._look()):
+        # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
+        is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
+        if wait is not None and (is_held_up or not wait.spin(self._look())):
             pause.sleep(self.loop, self._sleep_s())
             if self._selector.was_called:  # else nobody but the bell has: looking costs as much as a message
                 self._obey()

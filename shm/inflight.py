@@ -108,7 +108,9 @@ class Inflight:
         at = self._first + row * self._stride
         if self._words[at]:
             self._words[at] = 0
-            if row != RUNNING_ROW:
+            if row == RUNNING_ROW:
+                self._running = 0
+            else:
                 self._free.append(row)
 
     def record(self, row: int) -> memoryview:

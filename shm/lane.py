@@ -167,6 +167,15 @@ class Producer:
         self.holders[self._newest] = generation, newest[1]
         return self._newest, newest[1]
 
+    def take_back(self, row: int) -> None:
+        """The record of this loan will not be published: an exception came in between."""
+        generation, holder = self.holders[row]
+        if generation > self.head:
+            self._words[(self._lent + row * _LENT_NBYTES) // WORD_NBYTES] = 0
+            del self.holders[row]
+            self._free_rows.append(row)
+            holder.returned()
+
     def adopt(self, lent: Lent, holder: Holder) -> None:
         """Takes over a predecessor's loan."""
         self.holders[lent.row] = (lent.generation, holder)
@@ -243,7 +252,8 @@ class Consumer:
         self.segment = segment
         self.returns = returns
         self.producer = producer
-        self._waiting_for = WAITING_FOR  # here, since leases end also when modules have been taken down
+        # Here, since leases end also when modules have been taken down.
+        self._waiting_for, self._blocks, self._fence = WAITING_FOR, BLOCKS, fence
         self.keeps: object = None  # lives as long as this end, and as long as any lease of this lane
         self.capacity, self.leases = _parameters(segment, returns)
         self._words, self._theirs = returns.words, segment.words
@@ -325,12 +335,12 @@ class Consumer:
 
     def release(self, row: int, generation: int) -> None:
         """Ends a loan. Idempotent; may run in any thread, inside any function."""
-        if not fence.KEEPS_ORDER:
-            fence.full_barrier()
+        if not self._fence.KEEPS_ORDER:
+            self._fence.full_barrier()
         words, at = self._words, self._released + row
         if words[at] < generation:  # said again later, it must not take back the end of the row's next loan
             words[at] = generation  # pairs with: Producer.reap
-            if self.producer.words[self._waiting_for] & BLOCKS:  # pairs with: Bell.park
+            if self.producer.words[self._waiting_for] & self._blocks:  # pairs with: Bell.park
                 self.producer.ring_always()
 
     def release_all_but(self, rows: set[int]) -> None:

@@ -64,8 +64,8 @@ class Lease:
 class LeasedArray(np.ndarray):
     """The base of a received array, over the mapping itself; it holds the lease, and by it the mapping.
 
-    numpy keeps it as the base of all further views, since it is no plain ndarray. Half the price of an object with an
-    `__array_interface__`, which numpy has to parse.
+    numpy keeps it as the base of all further views, since it is no plain ndarray. An object with an
+    `__array_interface__`, which numpy has to parse, would cost more.
     """
 
     __slots__ = ("lease",)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .errors import LayoutError, StaleReference
 from .layout import LINE_NBYTES, Group, Layout, Word, round_up
 from .segment import Segment
@@ -66,7 +68,7 @@ class Slab:
             )
         self.mapping = segment.mapping
         # What leases lie over; the owner may be lent its own block, when somebody sends it back.
-        self.readable = memoryview(segment.mapping).toreadonly() if segment.writable else segment.mapping
+        self.readable = np.asarray(_ReadOnly(segment)) if segment.writable else segment.mapping
         self._words, self._bytes = segment.words, segment.bytes
         self._generation = segment.placed.word("generation")
         self._payload = segment.placed["payload"]
@@ -117,6 +119,17 @@ class Slab:
             f"block {block} of slab {self.identifier} is at generation {self.generation(block)}, "
             f"the reference says {generation}"
         )
+
+
+class _ReadOnly:
+    """The base of an array that numpy cannot be talked into making writable, over memory that is so elsewhere."""
+
+    __slots__ = ("__array_interface__", "_mapping")
+
+    def __init__(self, segment: Segment) -> None:
+        self._mapping = memoryview(segment.mapping)
+        place = {"data": (segment.address, True), "shape": (segment.nbytes,), "typestr": "|u1"}
+        self.__array_interface__ = {**place, "strides": None, "version": 3}
 
 
 class Block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from .errors import MessageError
 
+# What `dtype_name` makes. numpy itself dies of a division by zero in <M8[ns/0].
+_NAME = re.compile(rb"[a-z][a-z0-9_]{1,23}|[<>|=]?[biufcSUVmM][0-9]{0,8}(\[[0-9]{0,6}[a-zA-Z]{1,2}\])?")
 _FIXED = struct.Struct("<BBBxI")  # length of the dtype's name, dimensions, flags, bytes that lie inline
 _INLINE, _STRIDED = 1, 2
 MOST_DIMENSIONS = 32  # numpy 1's limit; numpy 2 allows 64, which no tensor needs
@@ -149,6 +152,8 @@ def dtype_named(name: bytes) -> np.dtype[Any]:
 
     Raises MessageError for every other text, above all for one that would make pointers out of the bytes of a peer.
     """
+    if not _NAME.fullmatch(name):
+        raise MessageError(f"a tensor has the dtype {name[:64]!r}, which is none")
     text = name.decode()
     try:
         dtype = np.dtype(text)

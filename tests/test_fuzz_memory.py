@@ -147,7 +147,7 @@ def fuzz_messages(dice: random.Random) -> None:
 
 def _opened(reader: Endpoint, lane: int) -> Any:
     consumer = reader.consumers[lane]
-    inlets = Inlets()
+    inlets = Inlets(routes=1)
     inlets.add(consumer)
     header = inlets.header(consumer, consumer.cursor)
     return reader.open(consumer, header, consumer.cursor)
@@ -228,7 +228,7 @@ def fuzz_successors(dice: random.Random) -> None:
 
 def _take_over(exchange: Exchange, endpoint: Endpoint, identifier: int) -> None:
     table = exchange.table(identifier)
-    inlets = Inlets()
+    inlets = Inlets(routes=1)
     for consumer in endpoint.consumers.values():
         inlets.add(consumer)
     kept = [(left.lane, read_header(table.record(left.row), 0)) for left in table.live() if left.row]

@@ -46,7 +46,7 @@ class Stage:
         Parcel(None, self.pool).publish(producer, kind, 0, head)
 
     def unfinished(self) -> Work:
-        inlets = Inlets()
+        inlets = Inlets(routes=1)
         inlets.add(self.inlet.consumer())
         table = Inflight(self.table.segment)
         (work,) = unfinished_works(table, inlets, [(WAY, self.outlet.producer())], {})

@@ -218,6 +218,9 @@ def _packed(name: bytes, dimensions: int, flags: int, nbytes: int, *numbers: int
         _packed(b"f4", 1, 1, 12, 0, 3) + b"12345678",
         _packed(b"\xff\xfe", 1, 0, 0, 0, 3),
         _packed(b"O", 1, 0, 0, 0, 3),
+        _packed(b"M8[ns/0]", 1, 0, 0, 0, 3),  # numpy itself dies of a division by zero
+        _packed(b"<m8[0/0s]", 1, 0, 0, 0, 3),
+        _packed(b"i4,f8", 1, 0, 0, 0, 3),
     ],
 )
 def test_a_damaged_description_is_an_error(packed: bytes) -> None:
