@@ -32,6 +32,19 @@ def checksum(number: int, x: NDArray[Any]) -> int:
     return zlib.crc32(x.tobytes(), number)
 
 
+def bare_letter(number: int) -> NDArray[np.uint8]:
+    """The same as one array: number and checksum stand at its beginning."""
+    written = letter(number)
+    head = np.array([number, written["check"]], np.uint64).view(np.uint8)
+    return np.concatenate([head, written["x"]])
+
+
+def read_bare(bare: NDArray[np.uint8]) -> tuple[int, bool]:
+    """The number, and whether the letter is whole."""
+    number, check = (int(each) for each in bare[:16].copy().view(np.uint64))
+    return number, checksum(number, bare[16:]) == check
+
+
 class Victim(Actor):
     """Strikes itself as planned in a folder, and its successors go on with the plan."""
 
@@ -55,6 +68,15 @@ class Forwards(Victim):
 
     def plain(self, n: int, check: int, x: np.ndarray) -> dict[str, Any]:
         return self._on(n, check, x)
+
+    def bare(self, bare: np.ndarray) -> np.ndarray:
+        """By the short way of single arrays: handed on, loaned, or copied in."""
+        kind = read_bare(bare)[0] % 3
+        if kind == 1:
+            own = self.loan(bare.shape, bare.dtype)
+            own[...] = bare
+            return own
+        return bare if kind else bare.copy()
 
     async def coroutine(self, n: int, check: int, x: np.ndarray) -> dict[str, Any]:
         await asyncio.sleep(0)
@@ -102,6 +124,11 @@ class Sink(Victim):
     def take(self, n: int, check: int, x: np.ndarray) -> dict[str, Any]:
         os.write(self._file, b"%d %d %d\n" % (n, checksum(n, x) == check, self.context.attempt))
         return {"n": n, "check": check, "x": x}
+
+    def take_bare(self, bare: np.ndarray) -> np.ndarray:
+        number, is_whole = read_bare(bare)
+        os.write(self._file, b"%d %d %d\n" % (number, is_whole, self.context.attempt))
+        return bare
 
 
 class StandsStill(Actor):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slabwire.runtime.parcel import Parcel
 from slabwire.shm.bell import Bell
 from slabwire.shm.inflight import Inflight
 from slabwire.shm.lane import Consumer, Producer
@@ -29,7 +28,7 @@ POINTS: dict[str, tuple[tuple[tuple[type, str], ...], str]] = {
     "handled": (((Consumer, "commit"), (Inflight, "clear")), "before"),
     "committed": (((Consumer, "commit"), (Inflight, "clear")), "after"),
     "released": (((Consumer, "release"),), "after"),
-    "forwarded": (((Parcel, "publish"),), "after"),
+    "forwarded": (((Producer, "publish"),), "after"),
     "parked": (((Bell, "park"),), "after"),
     "waking": (((Bell, "unpark"),), "before"),
 }
@@ -83,11 +82,10 @@ class _Strike:
 
     def _marked(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def marked(it: Any, *arguments: Any, **named: Any) -> Any:
-            counts = not self.only_forwards or isinstance(it.holder, Lease)
-            if self.when == "before" and counts:
+            if self.when == "before":
                 self._passes()
             result = original(it, *arguments, **named)
-            if self.when == "after" and counts:
+            if self.when == "after" and (not self.only_forwards or _has_forwarded(it)):
                 self._passes()
             return result
 
@@ -102,3 +100,9 @@ class _Strike:
             os.kill(os.getpid(), self.sign)
             if self.sign == signal.SIGSTOP:
                 self.strikes.arm()  # somebody has let it go on
+
+
+def _has_forwarded(producer: Producer) -> bool:
+    """Whether the record that was published last hands on somebody else's block."""
+    generation, holder = producer.holders.get(producer._newest, (0, None))
+    return generation == producer.head and isinstance(holder, Lease)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import slabwire
-from kill_stage import SIZES, Forwards, Sink, Streams, checksum, letter
+from kill_stage import SIZES, Forwards, Sink, Streams, bare_letter, checksum, letter, read_bare
 from points import POINTS, Strikes
 from slabwire import Graph
 from slabwire.shm.slab import METADATA_NBYTES, size_class
@@ -43,19 +43,24 @@ def strikes_of(folder: Path, points: list[str], signals: list[int]) -> Strikes:
 
 
 def fan(folder: Path, victim: str, port: str) -> Graph:
-    """A forwarder before two sinks, the first of which answers."""
+    """A forwarder before two sinks, the first of which answers; single arrays go to that one alone."""
     told = {victim: str(folder / "strikes")}
     graph = Graph("matrix")
     settings: dict[str, Any] = {"max_attempts": 100, "hang_after_s": 0.5}
     forwards = graph.add(Forwards, strikes=told.get("forwards", ""), **settings)
     sinks = [
         graph.add(Sink, name=name, path=str(folder / name), strikes=told.get(name, ""), **settings)
-        for name in ("first", "second")
+        for name in sinks_of(port)
     ]
-    for sink in sinks:
-        graph.connect(getattr(forwards, port), sink.take, capacity=8)
-    graph.expose(getattr(forwards, port), reply=sinks[0].take)
+    takes = [sink.take_bare if port == "bare" else sink.take for sink in sinks]
+    for take in takes:
+        graph.connect(getattr(forwards, port), take, capacity=8)
+    graph.expose(getattr(forwards, port), reply=takes[0])
     return graph
+
+
+def sinks_of(port: str) -> list[str]:
+    return ["first"] if port == "bare" else ["first", "second"]
 
 
 async def send_until(name: str, port: str, at_least: int, strikes: Strikes, sinks: list[Path]) -> int:
@@ -67,6 +72,9 @@ async def send_until(name: str, port: str, at_least: int, strikes: Strikes, sink
     async with slabwire.connect_async(name) as client:
 
         async def send(number: int) -> None:
+            if port.endswith("bare"):
+                assert read_bare(await client.call(port, bare_letter(number), timeout_s=None)) == (number, True)
+                return
             sent = letter(number)
             fields = {"letters": sent} if port.endswith("batch") else sent
             back = await client.call(port, timeout_s=None, **fields)
@@ -127,10 +135,10 @@ def check_seen(path: Path, sent: int, *, again: bool) -> int:
 def run_matrix(tmp_path: Path, victim: str, port: str, strikes: Strikes, at_least: int, *, go_on: bool) -> None:
     with fan(tmp_path, victim, port).run() as running:
         with let_go_on(running, victim, strikes) if go_on else _nothing():
-            sinks = [tmp_path / "first", tmp_path / "second"]
+            sinks = [tmp_path / name for name in sinks_of(port)]
             sent = asyncio.run(send_until("matrix", f"forwards.{port}", at_least, strikes, sinks))
         status = wait_until(lambda: _when_idle(running))
-        for name in ("first", "second"):
+        for name in sinks_of(port):
             check_seen(tmp_path / name, sent, again=name == victim)
         deaths = sum(1 for _, sign, _ in strikes.planned() if sign == KILL or not go_on)
         wait_until(lambda: worker_of(running, victim)["restarts"] == deaths)
@@ -153,7 +161,7 @@ def _when_idle(running: Any) -> dict[str, Any] | None:
 
 
 ALL = list(POINTS)
-VICTIMS = [("forwards", "plain"), ("forwards", "coroutine"), ("first", "plain")]
+VICTIMS = [("forwards", "plain"), ("forwards", "bare"), ("forwards", "coroutine"), ("first", "plain")]
 
 
 def points_of(victim: str, points: list[str]) -> list[str]:
@@ -176,7 +184,9 @@ def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("point", ALL)
-@pytest.mark.parametrize(("victim", "port"), [*VICTIMS, ("forwards", "batch"), ("second", "plain"), ("first", "batch")])
+@pytest.mark.parametrize(
+    ("victim", "port"), [*VICTIMS, ("forwards", "batch"), ("second", "plain"), ("first", "batch"), ("first", "bare")]
+)
 def test_a_worker_is_struck_at_a_point_again_and_again(tmp_path: Path, victim: str, port: str, point: str) -> None:
     if point not in points_of(victim, ALL):
         pytest.skip("no such point in this actor")
