@@ -194,7 +194,10 @@ class Producer:
         if not self.holders:
             return 0
         words, first = self._theirs, self._released
-        ended = [row for row, (generation, _) in self.holders.items() if words[first + row] >= generation]
+        ended = []
+        for row, (generation, _) in self.holders.items():  # mostly one: a comprehension would cost more than the look
+            if words[first + row] >= generation:
+                ended.append(row)
         for row in ended:
             _, holder = self.holders.pop(row)
             self._free_rows.append(row)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from .lane import Consumer, Source
 from .slab import Slab
-from .tensor import base_of
 
 _new_array = np.ndarray.__new__
 
@@ -70,9 +69,3 @@ class LeasedArray(np.ndarray):
 
     __slots__ = ("lease",)
     lease: Lease
-
-
-def lease_of(array: NDArray[Any]) -> Lease | None:
-    """The lease that an array was received under, if it is such an array or a view of one."""
-    base = base_of(array, LeasedArray)
-    return base.lease if isinstance(base, LeasedArray) else None

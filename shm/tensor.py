@@ -191,9 +191,9 @@ def interface_of(
     return {"data": (address, not writable), "shape": shape, "typestr": typestr, "strides": strides, "version": 3}
 
 
-def base_of(array: NDArray[Any], kind: type | None = None) -> object:
-    """What an array's memory belongs to in the end: the first base that is no array, or is one of that kind."""
+def base_of(array: NDArray[Any]) -> object:
+    """What an array's memory belongs to in the end: the first base that is no array."""
     base: object = array
-    while isinstance(base, np.ndarray) and (kind is None or not isinstance(base, kind)):
+    while isinstance(base, np.ndarray):
         base = base.base
     return base

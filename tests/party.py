@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from exchange import Exchange
 from slabwire.runtime.message import Header, Kind, read_header
 from slabwire.runtime.parcel import Parcel
+from slabwire.runtime.short import holder_of
 from slabwire.shm.lane import Consumer
-from slabwire.shm.tensor import base_of
+from slabwire.shm.lease import Lease
 
 
 class Party:
@@ -174,8 +175,8 @@ class Party:
         """Makes this object harmless, as if its process had been killed: nothing of it says anything any more."""
         for value in [*self.kept.values()]:
             for array in _arrays(value):
-                if lease := getattr(base_of(array), "lease", None):
-                    lease.source = None
+                if isinstance(lease := holder_of(array), Lease):
+                    lease.source = None  # type: ignore[assignment]
         for producer in self.endpoint.producers.values():
             for _, holder in producer.holders.values():
                 if hasattr(holder, "source"):

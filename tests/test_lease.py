@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from edge import LANE_NUMBER, Edge, array_of, lease_of_record, peek, receive, send_block
+from slabwire.runtime.short import holder_of
 from slabwire.shm.bell import BLOCKS, Ringer
 from slabwire.shm.errors import StaleReference
 from slabwire.shm.lane import Source
-from slabwire.shm.lease import Lease, lease_of
+from slabwire.shm.lease import Lease
 
 
 @pytest.fixture
@@ -174,9 +175,9 @@ def test_lease_of_knows_received_arrays_and_no_others(edge: Edge) -> None:
     consumer.available()
     record = peek(consumer)
     lease = Lease(consumer, Source(LANE_NUMBER, record.row, 1), edge.slab(1), record.block, record.generation, 1)
-    assert lease_of(array_of(lease)[3:, None]) is lease
-    assert lease_of(array_of(lease).copy()) is None
-    assert lease_of(np.zeros(3)) is None
+    assert holder_of(array_of(lease)[3:, None]) is lease
+    assert holder_of(array_of(lease).copy()) is None
+    assert holder_of(np.zeros(3)) is None
 
 
 def test_a_forked_child_neither_ends_leases_nor_dies_of_them(edge: Edge) -> None:

@@ -15,7 +15,7 @@ from edge import Edge
 from memory_stage import Hogs, Several
 from slabwire import Graph, OutOfMemory
 from slabwire.runtime.parcel import Parcel
-from slabwire.shm.lease import lease_of
+from slabwire.runtime.short import holder_of
 from slabwire.shm.loan import loaned_block
 from slabwire.shm.pool import Pool
 
@@ -41,7 +41,7 @@ def test_tensors_loaned_together_travel_by_reference_and_come_back_once(
         for n in (7, 1000, 3):
             got: Any = client.call("several.detect", n)
             boxes, (half, scores), none = got["boxes"], got["scores"], got["none"]
-            leases = {lease_of(each) for each in (boxes, half, scores)}
+            leases: set[Any] = {holder_of(each) for each in (boxes, half, scores)}
             assert len(leases) == 1
             (lease,) = leases
             assert lease is not None
