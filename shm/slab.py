@@ -68,7 +68,7 @@ class Slab:
             )
         self.mapping = segment.mapping
         # What leases lie over; the owner may be lent its own block, when somebody sends it back.
-        self.readable = np.asarray(_ReadOnly(segment)) if segment.writable else segment.mapping
+        self.readable = np.asarray(_Fixed(segment)).view(_ReadOnly) if segment.writable else segment.mapping
         self._words, self._bytes = segment.words, segment.bytes
         self._generation = segment.placed.word("generation")
         self._payload = segment.placed["payload"]
@@ -121,8 +121,8 @@ class Slab:
         )
 
 
-class _ReadOnly:
-    """The base of an array that numpy cannot be talked into making writable, over memory that is so elsewhere."""
+class _Fixed:
+    """What numpy cannot be talked into writing to, though this process may write to it elsewhere."""
 
     __slots__ = ("__array_interface__", "_mapping")
 
@@ -130,6 +130,12 @@ class _ReadOnly:
         self._mapping = memoryview(segment.mapping)
         place = {"data": (segment.address, True), "shape": (segment.nbytes,), "typestr": "|u1"}
         self.__array_interface__ = {**place, "strides": None, "version": 3}
+
+
+class _ReadOnly(np.ndarray):
+    """Such memory as an array of bytes. No plain ndarray: over one of those numpy would pass over the base that holds
+    the lease, and keep this one.
+    """
 
 
 class Block:

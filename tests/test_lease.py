@@ -80,6 +80,26 @@ def test_any_view_holds_the_block_and_its_death_gives_it_back(edge: Edge, number
     assert pool.blocks_out == 0
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["of another", "of its own"])
+def test_a_lease_holds_its_block_whosever_slab_it_is(edge: Edge, own: bool) -> None:
+    """Blocks come back to their owner as leases, too: over memory that it could write to."""
+    producer, consumer = edge.producer(), edge.consumer()
+    pool = edge.pool(producer)
+    send_block(producer, pool, 5)
+    consumer.available()
+    array = receive(consumer, edge.slab(1, writable=own))[1]
+    view = array[3:]
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        array.flags.writeable = True
+    del array
+    gc.collect()
+    producer.reap()
+    assert pool.blocks_out == 1
+    del view
+    producer.reap()
+    assert pool.blocks_out == 0
+
+
 def test_a_received_array_can_never_be_written(edge: Edge) -> None:
     producer, consumer = edge.producer(), edge.consumer()
     send_block(producer, edge.pool(producer), 5)
