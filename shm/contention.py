@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 
-# A look costs some 5 µs.
+# A look opens a file of the kernel's: too dear for every wait.
 LOOK_EVERY_NS = 5_000_000
 # Of the time between two looks: above this, somebody else had the core while this thread could have run. Two threads on
 # one core come to 0.5, three on two to 0.33; waking up on an idle core to less than 0.1.
