@@ -6,6 +6,8 @@ from importlib import import_module
 
 import click
 
+from ..runtime.cli.root import did_you_mean
+
 # Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
 _BENCHES = {
     "ping_pong": ("ping_pong", "command", "Round trips between two processes that are awake, beside other ways."),
@@ -40,6 +42,13 @@ class Benches(click.Group):
             remedy = "it runs in a checkout of the repository, after pip install -e '.[examples,bench]'"
             raise click.ClickException(f"bench {cmd_name!r} is not available: {error}; {remedy}") from error
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _BENCHES:
+            raise click.UsageError(f"no bench {args[0]!r}{did_you_mean(args[0], _BENCHES)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
