@@ -36,7 +36,7 @@ def is_private(address: str) -> bool:
 def demand_keys(address: str) -> StartError:
     """The error for an address that others can reach, without keys."""
     return StartError(
-        f"{address} can be reached from other hosts, so it needs CURVE keys: set SLABWIRE_KEYS to a folder with "
-        "server.key_secret and clients/*.key (zmq.auth.create_certificates makes them; see docs/wire.md), "
+        f"{address} can be reached from other hosts, so it needs CURVE keys: set SLABWIRE_KEYS to a folder that "
+        "`slabwire keys new FOLDER` makes (clients come in by `slabwire keys add FOLDER CLIENT`; see docs/wire.md), "
         "or listen at tcp://127.0.0.1"
     )

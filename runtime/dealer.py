@@ -23,7 +23,8 @@ _LONGEST_RECONNECT_MS = 1000
 _LINGER_MS = 200
 _CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _REFUSED: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not accept this client's key; put client.key into its folder of clients/",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not accept this client's key; put client.key into its folder of clients/, "
+    "and start it again",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it speaks another protocol, or one side has keys and the other has none",
 }
 _LOST = zmq.EVENT_DISCONNECTED
@@ -130,6 +131,6 @@ def _check(address: str, keys: Path | None) -> None:
         raise Disconnected(str(error)) from None
     if keys is None and not is_private(address):
         raise Disconnected(
-            f"{address} is another host's, so it needs CURVE keys: connect(..., keys=folder), a folder with "
-            "client.key_secret and server.key; see docs/wire.md"
+            f"{address} is another host's, so it needs CURVE keys: connect(..., keys=folder), a folder that "
+            "`slabwire keys add` makes where the graph runs; see docs/wire.md"
         )

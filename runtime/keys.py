@@ -11,7 +11,7 @@ from .errors import StartError
 SERVER = "server"
 CLIENT = "client"
 CLIENTS = "clients"
-_HOW = "make them with zmq.auth.create_certificates(folder, name); see docs/wire.md"
+_HOW = "`slabwire keys` makes them; see docs/wire.md"
 
 
 class Pair(NamedTuple):
@@ -34,7 +34,10 @@ class ServerKeys:
         self.pair = _pair(folder / f"{SERVER}.key_secret")
         self.clients = folder / CLIENTS
         if not any(self.clients.glob("*.key")):
-            raise StartError(f"{self.clients} holds no client's public key (*.key), so nobody could connect; {_HOW}")
+            raise StartError(
+                f"{self.clients} holds no client's public key (*.key), so nobody could connect; "
+                f"slabwire keys add {folder} CLIENT"
+            )
 
 
 class ClientKeys:
@@ -43,6 +46,11 @@ class ClientKeys:
     def __init__(self, folder: Path) -> None:
         self.pair = _pair(folder / f"{CLIENT}.key_secret")
         self.server = _load(folder / f"{SERVER}.key")[0]
+
+
+def public_key(path: Path) -> str:
+    """The public key in a certificate. Raises StartError, naming the file."""
+    return _load(path)[0].decode()
 
 
 def _pair(path: Path) -> Pair:

@@ -1,0 +1,21 @@
+"""A command of several: asks what was meant where a name is none of them."""
+
+from __future__ import annotations
+
+import click
+
+from .choice import did_you_mean
+
+
+class Subcommands(click.Group):
+    """As the root command answers a word that is none."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"{ctx.command_path} has no command {name!r}{did_you_mean(name, self.commands)}", ctx
+            )
+        return super().resolve_command(ctx, args)
