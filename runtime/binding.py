@@ -31,7 +31,7 @@ class CellBinding:
     ) -> None:
         self.outputs = frozenset(outputs)
         self._instance = instance
-        self._cores = cores
+        self.cores = cores  # changes when the worker is moved
         self._threads = threads
         self._endpoint = endpoint
         self._outlets = outlets
@@ -74,7 +74,7 @@ class CellBinding:
         work = self._work()
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
-        about = header.request, work.attempt, header.trace, self._instance, self._cores
+        about = header.request, work.attempt, header.trace, self._instance, self.cores
         return Context(*about, deadline_s=deadline_s, sent=work.ordinal, threads=self._threads)
 
     def _work(self) -> Work:

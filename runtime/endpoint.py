@@ -95,6 +95,12 @@ class Endpoint:
         # Debug mode: for whom a record is, and at which line.
         self.receiver: Callable[[Header], tuple[Origin, str]] = _whoever_runs
 
+    def allow_spinning(self, may_spin: bool) -> None:
+        """From now on, for a worker that was moved, or whose neighbour was."""
+        self._may_spin = may_spin
+        if self.wait is not None:
+            self.wait.may_spin = may_spin
+
     def take_offers(
         self, offers: list[dict[str, Any]], descriptors: list[int]
     ) -> list[tuple[dict[str, Any], list[int]]]:

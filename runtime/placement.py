@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .pinning import is_affordable, may_spin
 from .seating import Seats, Team, grants, seat
 from .spec import ActorSpec, GraphSpec
 from .topology import Core, Topology
@@ -16,6 +17,7 @@ class WorkerPlan:
 
     `cores` are the CPU numbers to pin it to, `threads` the size of the thread pools its actors should use, `spin`
     whether it may spin: no other worker is pinned to one of its CPUs and the quota pays for all that may be busy.
+    `asked` is how many whole cores its actors asked for.
     """
 
     name: str
@@ -24,6 +26,11 @@ class WorkerPlan:
     threads: int
     spin: bool
     reason: str
+    asked: int = 0
+
+    def to_plain(self) -> dict[str, Any]:
+        """A dict of lists, str, int and bool: what JSON and msgpack carry."""
+        return {**asdict(self), "instances": list(self.instances), "cores": list(self.cores)}
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,13 @@ class Plan:
     machine: str
     workers: tuple[WorkerPlan, ...]
 
+    def worker(self, name: str) -> WorkerPlan:
+        """The line of one worker; raises KeyError for a name that no worker has."""
+        for worker in self.workers:
+            if worker.name == name:
+                return worker
+        raise KeyError(name)
+
     def worker_of(self, instance: str) -> WorkerPlan:
         """The worker that runs an actor instance; raises KeyError for an instance that the graph does not have."""
         for worker in self.workers:
@@ -43,11 +57,8 @@ class Plan:
 
     def to_plain(self) -> dict[str, Any]:
         """Nested dicts, lists, str, int and bool: what JSON and msgpack carry."""
-        plain = asdict(self)
-        workers = [
-            {**each, "instances": list(each["instances"]), "cores": list(each["cores"])} for each in plain["workers"]
-        ]
-        return {**plain, "workers": workers}
+        workers = [each.to_plain() for each in self.workers]
+        return {"graph": self.graph, "machine": self.machine, "workers": workers}
 
     def __str__(self) -> str:
         rows = [("worker", "actors", "CPUs", "threads", "spin", "why")]
@@ -72,16 +83,17 @@ def plan(spec: GraphSpec, topology: Topology) -> Plan:
     usable = topology.cores[: topology.usable_cores]
     seats = seat(teams, granted, _bonds(spec, teams), usable)
     pinned = _pin(seats)
-    affordable = topology.quota is None or _busy_at_once(seats, pinned) <= topology.quota
-    writer = _Reasons(teams, seats, granted, topology, affordable)
+    spinning = may_spin(pinned, topology)
+    writer = _Reasons(teams, seats, granted, topology, is_affordable(pinned, topology))
     workers = tuple(
         WorkerPlan(
             team.name,
             team.instances,
             pinned[index],
             threads=max(1, granted[index]),
-            spin=affordable and not _contested(index, pinned),
+            spin=spinning[index],
             reason=writer.reason(index),
+            asked=team.asked,
         )
         for index, team in enumerate(teams)
     )
@@ -164,20 +176,6 @@ def _pin(seats: Seats) -> list[tuple[int, ...]]:
         if owned:
             cpus[present[0]].add(core.cpus[0])
     return [tuple(sorted(each)) for each in cpus]
-
-
-def _busy_at_once(seats: Seats, pinned: list[tuple[int, ...]]) -> int:
-    """How much CPU time all workers can use at the same moment: one thread a core, or one a CPU where it is shared."""
-    total = 0
-    for core, present in seats.by_core():
-        used = {cpu for index in present for cpu in pinned[index] if cpu in core.cpus}
-        total += 1 if len(present) == 1 else len(used)
-    return total
-
-
-def _contested(index: int, pinned: list[tuple[int, ...]]) -> bool:
-    mine = set(pinned[index])
-    return any(mine & set(other) for position, other in enumerate(pinned) if position != index)
 
 
 class _Reasons:

@@ -43,7 +43,7 @@ class WorkerProcess:
         directory: RunDirectory,
         exited: Callable[[WorkerProcess], None],
     ) -> None:
-        self.plan = plan
+        self.plan = self.spawned_by = plan  # the second is what the process that runs was started with
         self.name = plan.name
         self.party = party
         self.restarts = 0
@@ -82,6 +82,7 @@ class WorkerProcess:
         command = [sys.executable, "-m", "slabwire.runtime.worker_process", "--name", self.name, "--control", control]
         command += ["--fd", str(far.fileno()), "--parent", str(os.getpid())]
         self.is_ready = self._hung = False
+        self.spawned_by = self.plan
         self.error, self.detail = None, ""
         self._ignoring_since_ns = 0
         with self._log() as log, far:

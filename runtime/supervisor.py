@@ -25,6 +25,7 @@ from .errors import SlabwireError
 from .frames import FrameReader, write_frame
 from .inquiry import Inquiry
 from .logs import configure_logging
+from .mover import Mover
 from .placement import Plan, plan
 from .process import WorkerProcess
 from .reception import Reception
@@ -58,14 +59,17 @@ class Supervisor:
         self.state = "starting"
         self.started_unix_s = time.time()
         self.directory = RunDirectory(self.name)
-        self.plan: Plan = plan(spec, Topology.read())
+        self.topology = Topology.read()
+        self.plan: Plan = plan(spec, self.topology)
         self.switchboard = Switchboard(Routing(spec), self.plan)
         self.workers: dict[str, WorkerProcess] = {}
         self.dead_letters = DeadLetters()
         self.failure: str | None = None
         self._owner = owner
         self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
-        self.inquiry = Inquiry(self._server.tell)
+        self.tell = self._server.tell
+        self.inquiry = Inquiry(self.tell)
+        self.mover = Mover(self)
         self._reception = Reception(self.directory.local, self.switchboard, self._takes_clients)
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -248,6 +252,7 @@ class Supervisor:
         verb = message["verb"]
         if verb == "ready":
             worker.became_ready()
+            self.mover.settle(worker)
             self._became_ready()
             if self.state == "draining":
                 self._server.tell(worker_name, {"verb": "drain"})

@@ -91,6 +91,12 @@ class Topology:
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Topology:
+        """The inverse of `to_plain`, also after JSON or msgpack."""
+        cores = tuple(Core(**{**each, "cpus": tuple(each["cpus"])}) for each in plain["cores"])
+        return cls(**{**plain, "cores": cores})
+
 
 def _order(core: Core) -> tuple[bool, int, int, int]:
     return core.efficient, core.node, core.l3, core.number

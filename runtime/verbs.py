@@ -27,6 +27,8 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
         return {"stopping": supervisor.name}
     if verb == "restart":
         return _restart(supervisor, str(request.get("actor")))
+    if verb == "move":
+        return supervisor.mover.serve(str(request.get("actor")), str(request.get("cpus")))
     if verb == "dead":
         return {"dead": supervisor.dead_letters.listed()}
     if verb == "leases":
@@ -38,7 +40,8 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
         await doorkeeper.open()
         return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
     if verb == "describe":
-        return {"spec": _for_clients(supervisor.spec), "plan": supervisor.plan.to_plain()}
+        plan, topology = supervisor.plan.to_plain(), supervisor.topology.to_plain()
+        return {"spec": _for_clients(supervisor.spec), "plan": plan, "topology": topology}
     raise ProtocolError(f"nobody here knows the verb {verb!r}")
 
 

@@ -74,7 +74,7 @@ class Worker:
             self.endpoint.pool.ledger.origin = origin_of_work
             self.endpoint.receiver = receiver(self.routing, self.cells)
         self._tables: dict[str, Inflight] = {}
-        self._outlets: dict[str, Outlets] = {}
+        self._bindings: list[CellBinding] = []
         self._stats: WorkerStats | None = None
         self._stats_segment: Segment | None = None
         self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
@@ -115,7 +115,7 @@ class Worker:
             raise Disconnected("the supervisor handed over no stats segment")
         stats, table = CellStats(segment, row), self._tables[instance]
         outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
-        actor._binding = CellBinding(
+        binding = CellBinding(
             instance,
             tuple(self.plan["cores"]),
             self.plan["threads"],
@@ -124,6 +124,8 @@ class Worker:
             self._calls,
             type(actor).__outputs__,
         )
+        actor._binding = binding
+        self._bindings.append(binding)
         handlers = handlers_of(actor, spec.name)
         ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
         self.cells[instance] = Cell(
@@ -352,8 +354,17 @@ class Worker:
                 self._drain()
             elif order["verb"] == "stop":
                 self.stop()
+            elif order["verb"] == "seat":
+                self._take_seat(order["cores"], spin=order["spin"])
             elif order["verb"] == "holdings":
                 self.report("answer", token=order["token"], answer=holdings(self.endpoint))
+
+    def _take_seat(self, cores: list[int], *, spin: bool) -> None:
+        """The supervisor has pinned the threads of this process anew, or of one beside it."""
+        self.plan.update(cores=cores, spin=spin)
+        self.endpoint.allow_spinning(spin)
+        for binding in self._bindings:
+            binding.cores = tuple(cores)
 
     def _drain(self) -> None:
         for cell in self.cells.values():

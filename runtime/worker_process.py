@@ -19,6 +19,7 @@ from typing import Any
 import msgpack
 import zmq
 
+from .affinity import repin
 from .channel import Channel
 from .code import where
 from .errors import Disconnected, SlabwireError
@@ -73,7 +74,7 @@ def main() -> int:
         control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
         link = Link(Channel(socket.socket(fileno=options.fd)))
         spec, plan = _start_of(link)
-        os.sched_setaffinity(0, plan["cores"])
+        repin(os.getpid(), plan["cores"])  # ZeroMQ's threads too, which are there already
         worker = Worker(options.name, link, control, spec, plan)
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
         worker.build()

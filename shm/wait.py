@@ -31,7 +31,7 @@ class AdaptiveWait:
 
     def __init__(self, bell: Bell, *, may_spin: bool, contention: Contention | None = None) -> None:
         self.bell = bell
-        self._may_spin = may_spin
+        self.may_spin = may_spin
         self._contention = contention or Contention()
         self._paying = 0.5
         self._short_sleeps = 0
@@ -42,7 +42,7 @@ class AdaptiveWait:
     def spin_ns(self, now: int) -> int:
         """For how long to look before parking."""
         pays = self._paying > _PAYS_FROM or self._short_sleeps >= self._try_after
-        if not self._may_spin or not pays or self._contention.is_there(now):
+        if not self.may_spin or not pays or self._contention.is_there(now):
             return 0
         return LONGEST_SPIN_NS
 
