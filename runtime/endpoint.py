@@ -86,6 +86,7 @@ class Endpoint:
         self.corrupt: set[int] = set()  # clients whose lanes held impossible words when they arrived, and were left
         self._readers: dict[int, Slab] = {}
         self._inherited: list[Slab] = []
+        self._unjoined: dict[int, Slab] = {}  # own slabs that have come and that the pool does not have yet
         self._recovered = False
         # A loan has one lease in a process, or the first of two to die would end it under the other. Only what a
         # predecessor left can be met twice: as a block it forwarded, and as an input that is handled again.
@@ -163,12 +164,19 @@ class Endpoint:
         finally:
             segment.close_descriptor()
         slab = self._readers[label["slab"]] = Slab(label["slab"], segment)
-        if own and not self._recovered:
+        if own and self._recovered:
+            self._unjoined[label["slab"]] = slab
+        elif own:
             self._inherited.append(slab)
 
     def _grow(self, block_nbytes: int, blocks: int) -> Slab:
-        answer = self.ask("grow", block_nbytes=block_nbytes, blocks=blocks)
-        return self._readers[answer["slab"]]
+        try:
+            answer = self.ask("grow", block_nbytes=block_nbytes, blocks=blocks)
+            return self._unjoined.pop(answer["slab"])
+        finally:
+            # What Ctrl-C kept an earlier call from taking counts against the limit all the same.
+            while self._unjoined:
+                self.pool.join(self._unjoined.popitem()[1])
 
     def _shrink(self, slab: int) -> None:
         self._readers.pop(slab, None)

@@ -95,3 +95,29 @@ def test_an_item_is_its_readers_alone(running: Any) -> None:
     del base
     assert lease() is None
     items.close()
+
+
+@pytest.mark.parametrize("moment", ["before the answer", "behind it"])
+def test_memory_that_came_while_a_call_was_interrupted_is_used(running: Any, moment: str) -> None:
+    client = running.client
+    endpoint = client._connection.endpoint
+    ask = endpoint.ask
+
+    def interrupted(what: str, **arguments: Any) -> Any:
+        endpoint.ask = ask
+        if moment == "before the answer":
+            client._connection.link.channel.send({"ask": what, "token": 0, **arguments})
+        else:
+            ask(what, **arguments)
+        raise KeyboardInterrupt
+
+    client.call("echo.echo", 1)
+    endpoint.ask = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        client.call("echo.echo", bytes(NBYTES))
+    client.call("echo.echo", bytes(2 * NBYTES))  # of another size, for which a slab must come
+    held = [len(client.call("echo.echo", bytes(NBYTES))) for _ in range(3)]
+    assert held == [NBYTES] * 3
+    own = {number for number, slab in endpoint._readers.items() if slab.segment.writable}
+    assert set(endpoint.pool.slabs) == own  # what the supervisor counts, the pool knows
+    assert len(endpoint.pool.slabs) == 2
