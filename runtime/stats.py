@@ -30,7 +30,11 @@ _CELL_WORDS = (
     "outbox",
     "busy_ns",
     "busy_since_ns",
+    "starved",
+    "longest_wait_ns",
 )
+# What a successor begins anew; all else goes on.
+_GAUGES = ("in_flight", "outbox", "busy_since_ns")
 
 STATS = Layout(
     "stats",
@@ -71,6 +75,14 @@ class CellStats:
         """Sets a gauge."""
         self._words[self._at[name]] = value
 
+    def waited(self, nanoseconds: int, *, is_starved: bool) -> None:
+        """It gets its turn in its worker, after so long."""
+        longest = self._at["longest_wait_ns"]
+        if nanoseconds > self._words[longest]:
+            self._words[longest] = nanoseconds
+        if is_starved:
+            self.count("starved")
+
     def begin(self, now_ns: int) -> None:
         """A handler starts to run: from here on it is busy, and may be hung."""
         self._words[self._busy + 1] = now_ns
@@ -90,7 +102,7 @@ class CellStats:
 
     def reset_gauges(self) -> None:
         """A successor starts with nothing in flight."""
-        for name in ("in_flight", "outbox", "busy_since_ns"):
+        for name in _GAUGES:
             self.show(name, 0)
 
     def read(self) -> dict[str, int]:

@@ -70,8 +70,9 @@ def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict
     busy_for_s = (now_ns() - busy_since) / 1e9 if busy_since else 0.0
     lines = [each for each in supervisor.switchboard.lines.values() if each.target == instance]
     refused = sum(each.returns.load("refused") for each in lines if each.purpose != "reply")
-    busy_s = stats.pop("busy_ns") / 1e9
-    return {"name": instance, **stats, "busy_s": busy_s, "busy_for_s": max(0.0, busy_for_s), "refused": refused}
+    times = {"busy_s": stats.pop("busy_ns") / 1e9, "busy_for_s": max(0.0, busy_for_s)}
+    longest_wait_s = stats.pop("longest_wait_ns") / 1e9
+    return {"name": instance, **stats, **times, "longest_wait_s": longest_wait_s, "refused": refused}
 
 
 def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:

@@ -31,15 +31,13 @@ from .message import read_header
 from .outlets import Outlets
 from .party import FIRST_CLIENT
 from .routing import Routing
-from .scheduler import RunQueue
 from .spec import GraphSpec, PortRef
 from .stats import STATS, CellStats, WorkerStats
+from .turns import Turns
 from .work import Work
 
 logger = logging.getLogger("slabwire")
 
-# How long one actor runs before its neighbours in the worker get their turn.
-QUANTUM_NS = 500_000
 # While a coroutine waits for something outside, asyncio gets a look at least this often.
 TICK_NS = 1_000_000
 
@@ -69,7 +67,8 @@ class Worker:
         )
         self.caller = Caller(self.endpoint, self.routing, inside=True)
         self._calls = AsyncCalls(self.caller, self.routing, inside=True)
-        self.cells: dict[str, Cell] = {}
+        self._turns = Turns({each: self._spec_of(each).weight for each in self.plan["instances"]})
+        self.cells = self._turns.cells
         if self.endpoint.pool.ledger is not None:
             self.endpoint.pool.ledger.origin = origin_of_work
             self.endpoint.receiver = receiver(self.routing, self.cells)
@@ -78,7 +77,6 @@ class Worker:
         self._stats: WorkerStats | None = None
         self._stats_segment: Segment | None = None
         self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
-        self._queue = RunQueue({each: self._spec_of(each).weight for each in self.plan["instances"]})
         self._stopping = False
         self._started = False
         self._last_tick_ns = 0
@@ -128,9 +126,8 @@ class Worker:
         self._bindings.append(binding)
         handlers = handlers_of(actor, spec.name)
         ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
-        self.cells[instance] = Cell(
-            instance, spec, actor, ports, table, outlets, self.endpoint, stats, self.loop, self._buried
-        )
+        cell = Cell(instance, spec, actor, ports, table, outlets, self.endpoint, stats, self.loop, self._buried)
+        self._turns.add(instance, cell, stats)
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "shrunk" in message:
@@ -259,34 +256,13 @@ class Worker:
     def _work(self) -> bool:
         progressed = self.caller.pump()
         if self._started:
-            progressed |= self._run_cells()
+            progressed |= self._turns.take_one()
         now = now_ns()
         if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
             self._show(now_ns())
             pause.tick(self.loop, self._selector)
             self._last_tick_ns = now
             self._obey()
-        return progressed
-
-    def _run_cells(self) -> bool:
-        """One quantum for each actor that can use one, fairly."""
-        if len(self.cells) == 1:
-            (cell,) = self.cells.values()
-            return cell.step(now_ns() + QUANTUM_NS)
-        progressed = False
-        idle: set[str] = set()
-        while len(idle) < len(self.cells) and not progressed:
-            ready = [name for name, cell in self.cells.items() if name not in idle and cell.is_ready()]
-            started = now_ns()
-            deadlines = {name: self.cells[name].next_deadline_ns() for name in ready}
-            name = self._queue.pick(ready, deadlines, started)
-            if name is None:
-                break
-            if self.cells[name].step(started + QUANTUM_NS):
-                progressed = True
-            else:
-                idle.add(name)
-            self._queue.charge(name, now_ns() - started)
         return progressed
 
     def _has_tasks(self) -> bool:

@@ -133,6 +133,18 @@ def test_actors_of_one_worker_move_together(running: Running) -> None:
     assert worker_of(running, "two")["cores"] == [THERE]
 
 
+def test_who_waits_long_for_a_neighbour_of_its_worker_is_counted(running: Running) -> None:
+    before = worker_of(running, "two")["actors"][0]
+    call = threading.Thread(target=lambda: running.client.call("guest.burn", 0.2))
+    call.start()
+    wait_until(lambda: worker_of(running, "two")["actors"][1]["busy_for_s"])
+    running.client.call("two.cores")
+    call.join()
+    after = worker_of(running, "two")["actors"][0]
+    assert after["starved"] == before["starved"] + 1
+    assert after["longest_wait_s"] > 0.05
+
+
 def test_refusals(running: Running) -> None:
     with pytest.raises(MoveError, match="say which: many\\[0\\], many\\[1\\]"):
         move(running, "many", str(HERE))
@@ -148,7 +160,7 @@ def test_the_command(running: Running) -> None:
     assert done.stdout.startswith(f"moved two with all its actors (two, guest) from CPU {THERE} to {HERE}\n")
     row = next(line for line in done.stdout.splitlines() if line.startswith("two "))
     assert f"moved here from CPU {THERE}: shares core {HERE} with " in row
-    done = CliRunner().invoke(root, ["move", "two", str(THERE), "--format", "json"])
+    done = CliRunner().invoke(root, ["move", running.name, "two", str(THERE), "--format", "json"])
     assert json.loads(done.stdout)["to"] == [THERE]
     done = CliRunner().invoke(root, ["move", running.name, "two", "x"])
     assert done.exit_code == 1
