@@ -8,18 +8,18 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from ..shm.bell import now_ns
 from .channel import Channel
 from .lifeline import HUNG_SIGNAL
+from .nursery import POOLS
 from .party import Party
 from .placement import WorkerPlan
 from .restart import RestartPolicy
 from .rundir import RunDirectory
+from .spawner import Spawner
 from .spec import ActorSpec
 
 logger = logging.getLogger("slabwire")
@@ -41,6 +41,7 @@ class WorkerProcess:
         party: Party,
         actors: Sequence[ActorSpec],
         directory: RunDirectory,
+        spawner: Spawner,
         exited: Callable[[WorkerProcess], None],
     ) -> None:
         self.plan = self.spawned_by = plan  # the second is what the process that runs was started with
@@ -58,8 +59,9 @@ class WorkerProcess:
         self._hang_after_ns = int(min(each.hang_after_s for each in actors) * 1e9)
         self._start_within_ns = int(max(each.start_timeout_s for each in actors) * 1e9)
         self._directory = directory
+        self._spawner = spawner
         self._exited = exited
-        self._process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
         self._pidfd = -1
         self._ended = asyncio.Event()
         self._spawned_ns = 0
@@ -69,42 +71,29 @@ class WorkerProcess:
         self._renewing = False
 
     @property
-    def pid(self) -> int:
-        return self._process.pid if self._process is not None else 0
-
-    @property
     def is_alive(self) -> bool:
-        return self._process is not None and not self._ended.is_set()
+        return self.pid != 0 and not self._ended.is_set()
 
     def spawn(self, control: str) -> Channel:
         """Starts the process; returns this end of its descriptor channel."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "slabwire.runtime.worker_process", "--name", self.name, "--control", control]
-        command += ["--fd", str(far.fileno()), "--parent", str(os.getpid())]
+        words = ["--name", self.name, "--control", control, "--parent", str(os.getpid())]
         self.is_ready = self._hung = False
         self.spawned_by = self.plan
         self.error, self.detail = None, ""
         self._ignoring_since_ns = 0
         with self._log() as log, far:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[far.fileno()],
-                env=self._environment(),
-                start_new_session=True,  # Ctrl-C on the terminal is for whoever started the graph
-            )
+            self.pid = self._spawner.start(words, self._environment(), log.fileno(), far.fileno())
         self._ended.clear()
         self._spawned_ns = now_ns()
         self._ready_ns = 0
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         return Channel(near)
 
     def _environment(self) -> dict[str, str]:
         threads = str(self.plan.threads)
-        pools = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        pools = dict.fromkeys(POOLS, threads)
         return {**os.environ, "PYTHONUNBUFFERED": "1", **pools}
 
     def _log(self) -> BinaryIO:
@@ -115,10 +104,7 @@ class WorkerProcess:
         return open(path, "ab")
 
     def _reap(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        status = process.wait()
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1

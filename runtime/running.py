@@ -38,7 +38,7 @@ class Running:
         self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with far:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "slabwire.runtime.supervisor", "--fd", str(far.fileno())],
+                [sys.executable, "-m", "slabwire.runtime.supervisor_process", "--fd", str(far.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[far.fileno()],
                 start_new_session=True,

@@ -1,30 +1,24 @@
 """The parent of all workers: spawns, watches, restarts and drains them. It imports no user code.
 
-Started as `python -m slabwire.runtime.supervisor --fd N` by whoever runs the graph, and tied to it by that socket:
-end of file means drain, then stop.
+`supervisor_process` is its main program. A socket ties it to whoever runs the graph: at its end it drains and stops.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
-import sys
 import time
 from typing import Any
 
-from ..shm import fence
 from .deadletters import DeadLetters
 from .doorkeeper import Doorkeeper
 from .errors import SlabwireError
-from .frames import FrameReader, write_frame
+from .frames import write_frame
 from .inquiry import Inquiry
-from .logs import configure_logging
 from .mover import Mover
 from .placement import Plan, plan
 from .process import WorkerProcess
@@ -32,7 +26,8 @@ from .reception import Reception
 from .routing import Routing
 from .rundir import RunDirectory
 from .server import ControlServer
-from .spec import GraphSpec, graph_from_plain
+from .spawner import Spawner
+from .spec import GraphSpec
 from .switchboard import Switchboard
 from .topology import Topology
 from .verbs import serve
@@ -52,7 +47,7 @@ _RESPAWN_AGAIN_S = 1.0
 class Supervisor:
     """One running graph. Everything happens on one asyncio loop, in the main thread."""
 
-    def __init__(self, spec: GraphSpec, options: dict[str, Any], owner: socket.socket) -> None:
+    def __init__(self, spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> None:
         self.spec = spec
         self.name = options.get("name") or spec.name
         self.drain_timeout_s = float(options["drain_timeout_s"])
@@ -66,6 +61,7 @@ class Supervisor:
         self.dead_letters = DeadLetters()
         self.failure: str | None = None
         self._owner = owner
+        self._spawner = spawner
         self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
         self.tell = self._server.tell
         self.inquiry = Inquiry(self.tell)
@@ -98,7 +94,7 @@ class Supervisor:
         for planned in self.plan.workers:
             party = self.switchboard.home_of(planned.instances[0])
             actors = [self.spec.actor(self.switchboard.routing.actor_of[each]) for each in planned.instances]
-            worker = WorkerProcess(planned, party, actors, self.directory, self._exited)
+            worker = WorkerProcess(planned, party, actors, self.directory, self._spawner, self._exited)
             self.workers[planned.name] = worker
             self._spawn(worker)
 
@@ -218,6 +214,7 @@ class Supervisor:
     def _close(self) -> None:
         self._reception.close()
         self._server.close()
+        self._spawner.close()
         self.switchboard.close()
         self.directory.remove()
 
@@ -292,33 +289,9 @@ class Supervisor:
         return await serve(self, request)
 
 
-def _raise_file_limit() -> None:
-    """Each lane costs its ends two descriptors; the soft limit is often 1024. Workers inherit it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def main() -> int:
-    """The process. What goes wrong before it is ready is told to the owner."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--fd", type=int, required=True)
-    owner = socket.socket(fileno=parser.parse_args().fd)
-    configure_logging()
-    fence.register()
-    _raise_file_limit()
-    try:
-        document = FrameReader(owner).read()
-        owner.setblocking(False)
-        return asyncio.run(_run(graph_from_plain(document["spec"]), document["options"], owner))
-    except SlabwireError as error:
-        with contextlib.suppress(OSError):
-            write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
-        return 1
-
-
-async def _run(spec: GraphSpec, options: dict[str, Any], owner: socket.socket) -> int:
-    supervisor = Supervisor(spec, options, owner)
+async def run(spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> int:
+    """Runs a graph to its end; the process's exit status."""
+    supervisor = Supervisor(spec, options, owner, spawner)
     _log_to(supervisor.directory)
     return await supervisor.run()
 
@@ -329,7 +302,3 @@ def _log_to(directory: RunDirectory) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

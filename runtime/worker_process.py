@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -52,14 +53,14 @@ def _failure(name: str, error: BaseException) -> dict[str, Any]:
     return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail}
 
 
-def main() -> int:
-    """The process: 0 after a stop, 3 if it could not start (and said why)."""
+def main(words: Sequence[str] | None = None) -> int:
+    """The process, by its command line or other words: 0 after a stop, 3 if it could not start (and said why)."""
     parser = argparse.ArgumentParser()
     for name in ("name", "control"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     die_with_parent(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()

@@ -1,0 +1,88 @@
+"""Workers that need not import anything: they are forked from a process that has imported everything they need.
+
+A Python process with numpy, ZeroMQ and us takes a quarter of a second of CPU time to start, a fork some milliseconds.
+So the supervisor keeps one *nursery*, which has one thread, holds nothing of the graph and imports no user code. It
+forks twice: the process in between ends at once, and the kernel gives the worker to the nearest living ancestor that
+takes in orphans, which is the supervisor while it waits. So workers are children of the supervisor's main thread as if
+it had spawned them: it reaps them, the kernel kills them with it, and the nursery's death touches none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import msgpack
+
+from .errors import Disconnected
+
+# It imports before its first answer, which a cold disk may draw out; later ones take milliseconds.
+_FIRST_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 5.0
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+# Read by numerical libraries when they are loaded. The nursery has loaded numpy's for one thread.
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Its command line keeps this much room for those of the workers, which overwrite it: so `ps` shows who is who.
+TITLE_NBYTES = 240
+
+
+class Nursery:
+    """Started by the supervisor's main thread, which alone may ask it for workers."""
+
+    def __init__(self) -> None:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "slabwire.runtime.nursery_process", "--parent", str(os.getpid())]
+        with far:
+            self._process = subprocess.Popen(
+                [*command, "--fd", str(far.fileno()), "." * TITLE_NBYTES],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[far.fileno()],
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **dict.fromkeys(POOLS, "1")},
+                start_new_session=True,
+            )
+        near.settimeout(_FIRST_WITHIN_S)
+        self._socket = near
+        self.is_open = True
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def bear(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
+        """The pid of a new worker, a child of this process: `words` are its arguments, `log` is its output.
+
+        Raises OSError where the kernel has no process for it, Disconnected where the nursery is of no more use.
+        """
+        changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+        order = msgpack.packb({"words": list(words), "environment": changed})
+        _take_in_orphans(True)
+        try:
+            socket.send_fds(self._socket, [order], [log, channel])
+            pid = int(self._socket.recv(64) or 0)
+        except OSError:
+            pid = 0
+        finally:
+            _take_in_orphans(False)
+        if pid == 0:
+            self.close()
+            raise Disconnected("the nursery has died, or does not answer")
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        self._socket.settimeout(_ANSWER_WITHIN_S)
+        return pid
+
+    def close(self) -> None:
+        """Ends it. The workers that it bore live on."""
+        if self.is_open:
+            self.is_open = False
+            self._socket.close()
+            self._process.kill()
+            self._process.wait()
+
+
+def _take_in_orphans(whether: bool) -> None:
+    """Only while a worker is born: else what workers' own children leave behind would be ours to reap."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(whether), 0, 0, 0)

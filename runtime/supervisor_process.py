@@ -1,0 +1,57 @@
+"""The supervisor's process: `python -m slabwire.runtime.supervisor_process --fd N`, started by who runs a graph."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import resource
+import socket
+import sys
+
+from .spawner import Spawner
+
+
+def main() -> int:
+    """The process. What goes wrong before the graph is ready is told to the owner."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    owner = socket.socket(fileno=parser.parse_args().fd)
+    _raise_file_limit()
+    spawner = Spawner()
+    try:
+        return _supervise(owner, spawner)
+    finally:
+        spawner.close()
+
+
+def _supervise(owner: socket.socket, spawner: Spawner) -> int:
+    # Imported while the nursery imports, too.
+    from ..shm import fence
+    from .errors import SlabwireError
+    from .frames import FrameReader, write_frame
+    from .logs import configure_logging
+    from .spec import graph_from_plain
+    from .supervisor import run
+
+    configure_logging()
+    fence.register()
+    try:
+        document = FrameReader(owner).read()
+        owner.setblocking(False)
+        return asyncio.run(run(graph_from_plain(document["spec"]), document["options"], owner, spawner))
+    except SlabwireError as error:
+        with contextlib.suppress(OSError):
+            write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
+        return 1
+
+
+def _raise_file_limit() -> None:
+    """Each lane costs its ends two descriptors; the soft limit is often 1024. Workers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

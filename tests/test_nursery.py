@@ -1,0 +1,88 @@
+"""Workers that are forked instead of started: they are the supervisor's, whatever becomes of the nursery."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slabwire import Actor, Graph
+from slabwire.runtime.running import Running
+from waiting import wait_until, worker_of
+
+
+class Tell(Actor):
+    """Says about its process what a test wants to know."""
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "session": os.getsid(0),
+            "words": Path("/proc/self/cmdline").read_bytes().rstrip(b"\0").decode().split("\0"),
+            "drawn": [float(np.random.random()), random.random()],
+            "threads": os.environ["OPENBLAS_NUM_THREADS"],
+            "descriptors": len(os.listdir("/proc/self/fd")),
+        }
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    graph = Graph("nursery")
+    graph.expose(*(graph.add(Tell, name=name).about for name in ("one", "two")))
+    graph.expose(graph.add(Tell, name="broad", cores=1).about)
+    with graph.run() as started:
+        for name in ("one", "two", "broad"):  # opens here what would else count as left behind by a test
+            about(started, name)
+        yield started
+
+
+def about(running: Running, actor: str) -> dict[str, Any]:
+    answer = running.client.call(f"{actor}.about", timeout_s=30)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def nursery_of(running: Running) -> int:
+    """0 where there is none."""
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return next((pid for pid, command in commands.items() if b"nursery_process" in command), 0)
+
+
+def was_restarted(running: Running, actor: str) -> bool:
+    return bool(worker_of(running, actor)["restarts"])
+
+
+def test_a_forked_worker_is_as_one_that_was_started(running: Running) -> None:
+    first, second = about(running, "one"), about(running, "two")
+    for actor, found in (("one", first), ("two", second)):
+        assert found["parent"] == running.pid
+        assert found["session"] == found["pid"]
+        assert found["words"][1:5] == ["-m", "slabwire.runtime.worker_process", "--name", actor]
+        assert found["threads"] == "1"
+    assert first["drawn"][0] != second["drawn"][0]
+    assert first["drawn"][1] != second["drawn"][1]
+
+
+def test_workers_outlive_the_nursery(running: Running) -> None:
+    before = {actor: about(running, actor)["pid"] for actor in ("one", "two")}
+    nursery = nursery_of(running)
+    os.kill(nursery, signal.SIGKILL)
+    wait_until(lambda: Path(f"/proc/{nursery}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    assert {actor: about(running, actor)["pid"] for actor in ("one", "two")} == before
+    for actor in ("one", "two"):  # the first is started without a nursery, the second has a new one
+        os.kill(before[actor], signal.SIGKILL)
+        wait_until(partial(was_restarted, running, actor))
+        found = about(running, actor)
+        assert found["pid"] != before[actor]
+        assert found["parent"] == running.pid
+    assert nursery_of(running) not in (0, nursery)
+    assert "a worker is started without it" in (running.directory / "logs" / "supervisor.log").read_text()
