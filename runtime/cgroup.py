@@ -52,11 +52,20 @@ def read_limits(root: Path) -> CgroupLimits:
     )
 
 
-def _chain(root: Path, controller: str) -> Iterator[Path]:
-    """The groups of this process that may limit by `controller`, innermost first, up to the mount."""
+def memory_group(root: Path, pid: int) -> Path | None:
+    """The group that accounts for the memory of a process, as far as it can be seen from here."""
+    return next((each for each in _chain(root, "memory", str(pid)) if _counts_memory(each)), None)
+
+
+def _counts_memory(group: Path) -> bool:
+    return any((group / name).exists() for name in ("memory.events", "memory.oom_control"))
+
+
+def _chain(root: Path, controller: str, process: str = "self") -> Iterator[Path]:
+    """The groups of a process that may limit by `controller`, innermost first, up to the mount."""
     for mounted_root, mount_point, name in _mounts(root):
         if name in ("", controller):
-            membership = _membership(root, name)
+            membership = _membership(root, name, process)
             if membership is not None:
                 yield from _levels(root / mount_point.lstrip("/"), mounted_root, membership)
 
@@ -76,8 +85,8 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, str]]:
                 yield mounted[3], mount_point, option
 
 
-def _membership(root: Path, controller: str) -> str | None:
-    for line in read_text(root / "proc/self/cgroup").splitlines():
+def _membership(root: Path, controller: str, process: str) -> str | None:
+    for line in read_text(root / "proc" / process / "cgroup").splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if (not names and not controller) or (controller and controller in names.split(",")):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from .errors import Disconnected, StartError
 from .frames import FrameReader
-from .restart import LONGEST_DELAY_S, RestartPolicy
+from .restart import LONGEST_DELAY_S, Allowance, delay_s
 from .rundir import RunDirectory
 
 logger = logging.getLogger("slabwire")
@@ -38,7 +39,7 @@ class Doorkeeper:
         self._log_path = directory.log("gateway")
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
-        self._policy = RestartPolicy()
+        self._restarts = Allowance()
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._stopping = False
@@ -119,11 +120,11 @@ class Doorkeeper:
         self._ended.set()
         if self._stopping or self._opening is not None:  # then whoever opens it is told
             return
-        delay_s = self._policy.after_exit(failed=True, now_s=time.monotonic())
         # A client that makes it die again and again must not end the graph: it is tried for ever, slowly.
-        delay_s = LONGEST_DELAY_S if delay_s is None else delay_s
-        logger.warning("the gateway ended with status %d; it is started again in %.2f s", status, delay_s)
-        loop.call_later(delay_s, self._restart)
+        is_allowed = self._restarts.admit(self.graph, time.monotonic())
+        wait_s = delay_s(self._restarts.count() - 1, random.random()) if is_allowed else LONGEST_DELAY_S
+        logger.warning("the gateway ended with status %d; it is started again in %.2f s", status, wait_s)
+        loop.call_later(wait_s, self._restart)
 
     def _restart(self) -> None:
         if not self._stopping and self._process is None and self._opening is None:

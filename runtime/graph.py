@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
+from .boxes import boxed
 from .code import is_loading
 from .errors import GraphError
 from .fields import did_you_mean
+from .groups import Group, Groups
 from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
 from .routes import Routes
-from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, WhenFull
+from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
 from .types import why_not
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Graph:
         self._plans: dict[str, Plan] = {}
         self._edges: list[EdgeSpec] = []
         self._exposed: list[_Exposure] = []
+        self._groups = Groups(self)
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}: {', '.join(self._plans) or 'no actors'})"
@@ -104,6 +107,23 @@ class Graph:
         answer = None if reply is None else self._output(reply)
         self._exposed.extend(_Exposure(self._input(each), answer) for each in ports)
 
+    def supervise(
+        self,
+        name: str,
+        members: Iterable[Node | Group],
+        *,
+        strategy: Strategy = "one_for_one",
+        intensity: int = 10,
+        within_s: float = 30.0,
+    ) -> Group:
+        """Supervises nodes and groups together: when one fails, `strategy` says who is restarted with it.
+
+        "one_for_one": nobody; "rest_for_one": those named after it; "one_for_all": all. More than `intensity` restarts
+        within `within_s` are a failure of the group: the one that it is in restarts it, and where it is in none the
+        graph ends. Raises GraphError for what cannot be meant.
+        """
+        return self._groups.add(name, members, strategy, intensity, within_s)
+
     def _input(self, place: Node | Port) -> PortRef:
         return self._resolved(place, "input")
 
@@ -147,7 +167,7 @@ class Graph:
         routes = self._routes()
         exposed = [RouteSpec(each.entry, each.reply or routes.sinks(each.entry)[0]) for each in self._exposed]
         every = (*exposed, *routes.internal(exposed))
-        return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed))
+        return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed), tuple(self._groups))
 
     def _routes(self) -> Routes:
         ports = {name: (plan.handlers, plan.outputs) for name, plan in self._plans.items()}
@@ -160,6 +180,7 @@ class Graph:
             yield f"graph '{self.name}' has no actors; add one with graph.add"
         for name, plan in self._plans.items():
             yield from plan.settings.problems(name)
+        yield from self._groups.problems([(name, plan.settings.worker) for name, plan in self._plans.items()])
 
     def _edge_problems(self) -> Iterable[str]:
         for edge in self._edges:
@@ -202,7 +223,8 @@ class Graph:
         """The graph as a Mermaid flowchart; works for one that is not valid yet."""
         numbers = {name: f"n{index}" for index, name in enumerate(self._plans)}
         lines = ["flowchart LR"]
-        lines += [f'    {numbers[name]}["{_label(plan)}"]' for name, plan in self._plans.items()]
+        boxes = {name: f'{numbers[name]}["{_label(plan)}"]' for name, plan in self._plans.items()}
+        lines += boxed(self._groups, boxes)
         for edge in self._edges:
             kind = self._plans[edge.source.actor].output_type(edge.source.port).text.replace('"', "'")
             text = f"{edge.source.port} → {edge.target.port}<br/>{kind}"

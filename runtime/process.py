@@ -13,20 +13,22 @@ from typing import BinaryIO
 
 from ..shm.bell import now_ns
 from .channel import Channel
+from .ending import Ending, Kind, ending, late
 from .lifeline import HUNG_SIGNAL
 from .nursery import POOLS
+from .out_of_memory import KillCounts, kills_in_machine
 from .party import Party
 from .placement import WorkerPlan
-from .restart import RestartPolicy
 from .rundir import RunDirectory
 from .spawner import Spawner
-from .spec import ActorSpec
+from .spec import ActorSpec, Restart
 
 logger = logging.getLogger("slabwire")
 
 # The stacks of a hung worker are written by a signal handler; it is given this long.
 _STACKS_WITHIN_S = 0.2
 _LOG_NBYTES = 16 << 20
+_RANKS: tuple[Restart, ...] = ("permanent", "transient", "temporary")
 
 
 class WorkerProcess:
@@ -52,10 +54,8 @@ class WorkerProcess:
         self.told_to_stop = False
         self.error: str | None = None
         self.detail = ""
-        self.last_status: int | None = None
-        self.last_exit: str | None = None
-        ranks = ("permanent", "transient", "temporary")
-        self.policy = RestartPolicy(min((each.restart for each in actors), key=ranks.index))
+        self.last_end: Ending | None = None
+        self.restart: Restart = min((each.restart for each in actors), key=_RANKS.index)
         self._hang_after_ns = int(min(each.hang_after_s for each in actors) * 1e9)
         self._start_within_ns = int(max(each.start_timeout_s for each in actors) * 1e9)
         self._directory = directory
@@ -66,25 +66,36 @@ class WorkerProcess:
         self._ended = asyncio.Event()
         self._spawned_ns = 0
         self._ready_ns = 0
-        self._hung = False
+        self._leaving_ns = 0
+        self._overdue: Ending | None = None
+        self._kills = KillCounts()
         self._ignoring_since_ns = self._parks = 0
-        self._renewing = False
+        self._left = asyncio.Event()
 
     @property
     def is_alive(self) -> bool:
         return self.pid != 0 and not self._ended.is_set()
 
+    @property
+    def last_exit(self) -> str | None:
+        """How it ended last, in words."""
+        return None if self.last_end is None else self.last_end.text
+
     def spawn(self, control: str) -> Channel:
         """Starts the process; returns this end of its descriptor channel."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = ["--name", self.name, "--control", control, "--parent", str(os.getpid())]
-        self.is_ready = self._hung = False
+        self.is_ready = False
+        self._overdue = None
+        self._leaving_ns = 0
         self.spawned_by = self.plan
         self.error, self.detail = None, ""
         self._ignoring_since_ns = 0
         with self._log() as log, far:
             self.pid = self._spawner.start(words, self._environment(), log.fileno(), far.fileno())
         self._ended.clear()
+        self._left.clear()
+        self._kills.look(self.pid, kills_in_machine())
         self._spawned_ns = now_ns()
         self._ready_ns = 0
         self._pidfd = os.pidfd_open(self.pid)
@@ -104,19 +115,17 @@ class WorkerProcess:
         return open(path, "ab")
 
     def _reap(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # what it has left running; before its number may be another's
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         self.is_ready = False
-        self.last_status = status
-        self.last_exit = "hung and was killed" if self._hung else _in_words(status)
+        self.last_end = ending(status, overdue=self._overdue, killer=self._kills.rose(), error=self.error)
         self._ended.set()
+        self._left.set()
         self._exited(self)
-
-    def why(self) -> str:
-        """How it ended last, with the error that it reported if it did."""
-        return f"{self.last_exit}: {self.error}" if self.error else str(self.last_exit)
 
     def end_if_hung(self, alive_ns: int, parks: int, *, ignores_input: bool) -> None:
         """Kills a worker that has not come round to its loop for too long, after having it write its stacks.
@@ -125,7 +134,7 @@ class WorkerProcess:
         one that was stopped, whatever it had said before. `parks` counts its sleeps: one that went on to another sleep
         has looked at its input in between, and what came while it was being asked about is not ignored.
         """
-        if not self.is_alive or self._hung:
+        if not self.is_alive or self._overdue is not None:
             return
         now = now_ns()
         if parks != self._parks:
@@ -133,16 +142,27 @@ class WorkerProcess:
         self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input or self._is_stopped() else 0
         # The word outlives the process that wrote it: what is older than this one's start says nothing of it.
         since = self._ignoring_since_ns or (max(alive_ns, self._ready_ns) if alive_ns else 0)
-        limit_ns = self._hang_after_ns
         if not self.is_ready:
-            since, limit_ns = self._spawned_ns, self._start_within_ns
-        if since and now - since > limit_ns:
-            self._hung = True
-            logger.error(
-                "%s made no progress for %.1f s; it is killed, its stacks are in its log", self.name, limit_ns / 1e9
-            )
-            self._signal(HUNG_SIGNAL)
-            asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
+            self._end_if_over("start_timeout", self._spawned_ns, self._start_within_ns, now)
+        elif self._leaving_ns:
+            self._end_if_over("stop_timeout", self._leaving_ns, self._hang_after_ns, now)
+        else:
+            self._end_if_over("hang", since, self._hang_after_ns, now)
+
+    def look_for_kills(self, in_machine: int) -> None:
+        """From time to time while it lives: `in_machine` is what `kills_in_machine` gives."""
+        if self.is_alive:
+            self._kills.look(self.pid, in_machine)
+
+    def _end_if_over(self, kind: Kind, since_ns: int, limit_ns: int, now: int) -> None:
+        if not since_ns or now - since_ns <= limit_ns:
+            return
+        self._overdue = late(kind, limit_ns / 1e9)
+        logger.error(
+            "%s made no progress for %.1f s; it is killed, its stacks are in its log", self.name, limit_ns / 1e9
+        )
+        self._signal(HUNG_SIGNAL)
+        asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
 
     def _is_stopped(self) -> bool:
         """Whether the kernel does not run it, since a signal stopped it."""
@@ -157,18 +177,14 @@ class WorkerProcess:
         self.is_ready = True
         self._ready_ns = now_ns()
 
-    def renew(self) -> None:
-        """Ends it so that a successor takes over, whatever the restart policy says."""
-        self._renewing = True
-        self.policy.forgive()
+    def retire(self) -> None:
+        """Tells it to leave after the work at hand: a successor takes over what is in flight."""
+        self._leaving_ns = self._leaving_ns or now_ns()
         self._signal(signal.SIGTERM)
 
-    def restart_delay_s(self, now_s: float) -> float | None:
-        """How soon to start a successor of the process that has ended; None for not at all."""
-        if self._renewing:
-            self._renewing = False
-            return 0.0
-        return self.policy.after_exit(failed=self.last_status != 0, now_s=now_s)
+    def has_left(self) -> None:
+        """It has run its last code, and only ends."""
+        self._left.set()
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -178,22 +194,16 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    async def wait_ended(self, timeout_s: float | None) -> bool:
-        """Waits until the process was reaped; False if that took too long."""
+    async def wait_left(self, timeout_s: float) -> None:
+        """Waits until its actors have stopped, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._left.wait()
+
+    async def wait_ended(self, timeout_s: float | None) -> None:
+        """Waits until the process was reaped, or for so long."""
         if not self.is_alive:
-            return True
-        try:
+            return
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._ended.wait()
-        except TimeoutError:
-            return False
-        return True
-
-
-def _in_words(status: int) -> str:
-    if status < 0:
-        try:
-            return f"killed by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"killed by signal {-status}"
-    return "ended" if status == 0 else f"ended with status {status}"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 WhenFull = Literal["block", "reject", "drop_newest", "drop_oldest"]
 Restart = Literal["permanent", "transient", "temporary"]
+Strategy = Literal["one_for_one", "rest_for_one", "one_for_all"]
 HandlerKind = Literal["plain", "generator", "coroutine", "async_generator"]
 TypeKind = Literal["any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor"]
 
@@ -158,6 +159,21 @@ class RouteSpec:
 
 
 @dataclass(frozen=True)
+class GroupSpec:
+    """Actors and groups (`members`, by name, in order) that are supervised together.
+
+    `strategy` says who is restarted with a member that failed: nobody, those named after it, all. More than `intensity`
+    restarts within `within_s` seconds are the failure of the group itself.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    strategy: Strategy = "one_for_one"
+    intensity: int = 10
+    within_s: float = 30.0
+
+
+@dataclass(frozen=True)
 class GraphSpec:
     """A whole, validated graph. `routes` holds the exposed ports first in order of exposure, then the others that can
     be called from inside (`exposed` says how many of them clients may use).
@@ -168,6 +184,7 @@ class GraphSpec:
     edges: tuple[EdgeSpec, ...] = ()
     routes: tuple[RouteSpec, ...] = ()
     exposed: int = 0
+    groups: tuple[GroupSpec, ...] = ()
 
     def actor(self, name: str) -> ActorSpec:
         return next(each for each in self.actors if each.name == name)
@@ -205,4 +222,5 @@ def graph_from_plain(plain: dict[str, Any]) -> GraphSpec:
     )
     routes = tuple(RouteSpec(PortRef(**each["entry"]), PortRef(**each["reply"])) for each in plain["routes"])
     actors = tuple(_actor(each) for each in plain["actors"])
-    return GraphSpec(plain["name"], actors, edges, routes, plain["exposed"])
+    groups = tuple(GroupSpec(**{**each, "members": tuple(each["members"])}) for each in plain["groups"])
+    return GraphSpec(plain["name"], actors, edges, routes, plain["exposed"], groups)

@@ -39,13 +39,15 @@ def _reason(worker: WorkerProcess) -> dict[str, str]:
             "actor": worker.name,
             "reason": f"starting (last: {worker.last_exit})" if worker.last_exit else "starting",
         }
-    return {"actor": worker.name, "reason": worker.why() if worker.last_exit else "not started"}
+    return {"actor": worker.name, "reason": worker.last_exit or "not started"}
 
 
 def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
     stats = supervisor.switchboard.worker_stats(worker.party)
     names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes")
-    state = "ready" if worker.is_ready else "starting" if worker.is_alive else "stopped"
+    tree = supervisor.workforce.tree
+    is_awaited = worker.is_alive or tree.is_awaited(worker.name)
+    state = "ready" if worker.is_ready else "starting" if is_awaited else "stopped"
     return {
         "name": worker.name,
         "pid": worker.pid if worker.is_alive else 0,
@@ -57,6 +59,7 @@ def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
         "state": "restarting" if state == "starting" and worker.restarts else state,
         "restarts": worker.restarts,
         "last_exit": worker.last_exit,
+        "groups": tree.groups_of(worker.name),
         "pss_bytes": pss_nbytes(worker.pid) if worker.is_alive else 0,
         "cpu_s": cpu_s(worker.pid) if worker.is_alive else 0.0,
         **{name: stats.get(name, 0) for name in names},

@@ -31,17 +31,13 @@ from .spec import GraphSpec
 from .switchboard import Switchboard
 from .topology import Topology
 from .verbs import serve
+from .workforce import Workforce
 
 logger = logging.getLogger("slabwire")
 
-# How often hung workers are looked for. Deaths are noticed at once, by pidfd.
-LOOK_EVERY_S = 0.5
 # What workers get to run their on_stop and leave, after the draining.
 STOP_WITHIN_S = 5.0
 _POLL_DRAIN_S = 0.005
-
-# No descriptors, processes or memory for it: some may come back.
-_RESPAWN_AGAIN_S = 1.0
 
 
 class Supervisor:
@@ -57,7 +53,6 @@ class Supervisor:
         self.topology = Topology.read()
         self.plan: Plan = plan(spec, self.topology)
         self.switchboard = Switchboard(Routing(spec), self.plan)
-        self.workers: dict[str, WorkerProcess] = {}
         self.dead_letters = DeadLetters()
         self.failure: str | None = None
         self._owner = owner
@@ -67,11 +62,25 @@ class Supervisor:
         self.inquiry = Inquiry(self.tell)
         self.mover = Mover(self)
         self._reception = Reception(self.directory.local, self.switchboard, self._takes_clients)
+        self.workforce = Workforce(
+            spec,
+            self.plan,
+            self.switchboard,
+            self._reception,
+            self.directory,
+            spawner,
+            lambda: self.state,
+            self._give_up,
+        )
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         listen = options.get("listen")
         self.doorkeeper = Doorkeeper(self.name, self.directory, [listen] if listen else [])
+
+    @property
+    def workers(self) -> dict[str, WorkerProcess]:
+        return self.workforce.workers
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -83,66 +92,12 @@ class Supervisor:
         loop.add_reader(self._owner, self._hear_owner)
         self._reception.open()
         self._server.attach(loop)
-        self._spawn_all()
-        watch = loop.create_task(self._watch())
+        self.workforce.start()
+        watch = loop.create_task(self.workforce.watch())
         await self._stopped.wait()
         watch.cancel()
         self._close()
         return 1 if self.failure else 0
-
-    def _spawn_all(self) -> None:
-        for planned in self.plan.workers:
-            party = self.switchboard.home_of(planned.instances[0])
-            actors = [self.spec.actor(self.switchboard.routing.actor_of[each]) for each in planned.instances]
-            worker = WorkerProcess(planned, party, actors, self.directory, self._spawner, self._exited)
-            self.workers[planned.name] = worker
-            self._spawn(worker)
-
-    def _spawn(self, worker: WorkerProcess) -> None:
-        channel = worker.spawn(f"ipc://{self.directory.control}")
-        self._reception.attach(worker.party, channel)
-
-    def _exited(self, worker: WorkerProcess) -> None:
-        """A worker has died, or has ended as it was told."""
-        self._reception.detach(worker.party)
-        self.switchboard.wake_neighbours(worker.party)
-        if self.state in ("draining", "stopped") and worker.told_to_stop:
-            return
-        if self.state == "starting" and worker.error is not None:
-            self._give_up(f"{worker.name} could not start: {worker.error}", worker.detail)
-            return
-        delay_s = worker.restart_delay_s(time.monotonic())
-        if delay_s is not None:
-            logger.warning("%s: %s; it is started again", worker.name, worker.last_exit)
-            asyncio.get_running_loop().call_later(delay_s, self._respawn, worker)
-        elif worker.policy.gave_up:
-            often, within_s = worker.policy.intensity + 1, worker.policy.window_s
-            self._give_up(f"{worker.name} died {often} times within {within_s:.0f} s: {worker.why()}")
-        else:
-            if self.state == "starting":
-                self._give_up(f"{worker.name} could not start: {worker.why()}", worker.detail)
-                return
-            end, restart = worker.last_exit, worker.policy.restart
-            logger.info("%s ended (%s) and is not started again: restart=%r", worker.name, end, restart)
-
-    def renew(self, worker: WorkerProcess) -> None:
-        """Ends a worker so that a successor takes over, or starts one that has ended for good."""
-        if worker.is_alive:
-            worker.renew()
-        else:
-            self._respawn(worker)
-
-    def _respawn(self, worker: WorkerProcess) -> None:
-        if self.state != "stopped" and not worker.is_alive and not worker.told_to_stop:
-            try:
-                self._spawn(worker)
-            except OSError as error:
-                logger.error(
-                    "%s cannot be started now (%s); tried again in %.0f s", worker.name, error, _RESPAWN_AGAIN_S
-                )
-                asyncio.get_running_loop().call_later(_RESPAWN_AGAIN_S, self._respawn, worker)
-                return
-            worker.restarts += 1
 
     def _give_up(self, reason: str, detail: str = "") -> None:
         logger.error("the graph gives up: %s", reason)
@@ -150,14 +105,6 @@ class Supervisor:
             self.failure = reason
             self._tell_owner({"event": "failed", "error": reason, "detail": detail})
         self.stop(drain=False)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            for worker in self.workers.values():
-                stats = self.switchboard.worker_stats(worker.party)
-                ignores_input = self.switchboard.ignores_input(worker.party)
-                worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -170,43 +117,45 @@ class Supervisor:
         self._stopping = asyncio.get_running_loop().create_task(self._end(timeout_s if drain else None))
 
     async def _end(self, drain_timeout_s: float | None) -> None:
-        was_ready = self.state == "ready"
+        was_ready, is_idle = self.state == "ready", False
         self.state = "draining"
         if drain_timeout_s and was_ready:
-            await self._drain(drain_timeout_s)
+            is_idle = await self._drain(drain_timeout_s)
         await self.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
-        await self._stop_workers(within_s=STOP_WITHIN_S if drain_timeout_s else 0.0)
+        await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_idle=is_idle)
         self.state = "stopped"
         self._tell_owner({"event": "stopped"})
         self._stopped.set()
 
-    async def _drain(self, timeout_s: float) -> None:
-        """Takes no new requests and lets those in flight end."""
+    async def _drain(self, timeout_s: float) -> bool:
+        """Takes no new requests and lets those in flight end; whether they did."""
         logger.info("draining, for at most %.1f s", timeout_s)
         for worker in self.workers.values():
             self._server.tell(worker.name, {"verb": "drain"})
-        until = time.monotonic() + timeout_s
-        idle = 0
-        while idle < 3 and time.monotonic() < until:
-            idle = idle + 1 if self.switchboard.is_idle() else 0
-            await asyncio.sleep(_POLL_DRAIN_S)
-        if idle < 3:
+        is_idle = await self._wait_idle(time.monotonic() + timeout_s, looks=3)
+        if not is_idle:
             logger.warning("work was still in flight after %.1f s; it is cut off", timeout_s)
+        return is_idle
 
-    async def _stop_workers(self, *, within_s: float) -> None:
-        """In reverse of the order in which they were added to the graph."""
-        for worker in reversed(self.workers.values()):
-            worker.told_to_stop = True
-            if worker.is_ready and within_s:
-                self._server.tell(worker.name, {"verb": "stop"})
-            else:
-                worker.kill()
-        until = time.monotonic() + within_s
-        for worker in reversed(self.workers.values()):
-            await worker.wait_ended(max(0.0, until - time.monotonic()))
-        for worker in self.workers.values():
-            worker.kill()
-            await worker.wait_ended(None)
+    async def _wait_idle(self, until_s: float, *, looks: int) -> bool:
+        """Until nothing was in flight at so many looks, one after the other; False if that took too long."""
+        idle = 0
+        while time.monotonic() < until_s:
+            idle = idle + 1 if self.switchboard.is_idle() else 0
+            if idle == looks:
+                return True
+            await asyncio.sleep(_POLL_DRAIN_S)
+        return False
+
+    async def _stop_workers(self, within_s: float, *, is_idle: bool) -> None:
+        """Who sends stops before whoever it sends to, who still handles what an on_stop has sent."""
+        until_s = time.monotonic() + within_s
+        for wave in self.workforce.waves:
+            if is_idle and within_s:
+                is_idle = await self._wait_idle(until_s, looks=1)
+            self.workforce.stop(wave, self._server.tell if within_s else None)
+            await self.workforce.wait_left(wave, until_s)
+        await self.workforce.end(until_s)
 
     def _takes_clients(self) -> bool:
         return self.state not in ("draining", "stopped")
@@ -253,11 +202,13 @@ class Supervisor:
             self._became_ready()
             if self.state == "draining":
                 self._server.tell(worker_name, {"verb": "drain"})
+        elif verb == "stopped":
+            worker.has_left()
         elif verb == "failed":
             worker.error, worker.detail = message["error"], message.get("detail", "")
         elif verb == "dead":
             self.dead_letters.add(message)
-            worker.policy.forgive()  # what it died of is out of the way
+            self.workforce.tree.forgive(worker_name)  # what it died of is out of the way
         elif verb == "answer":
             self.inquiry.heard(worker_name, message)
         elif verb == "corrupt":

@@ -66,7 +66,7 @@ def _restart(supervisor: Supervisor, actor: str) -> dict[str, Any]:
         raise UnknownPort(f"graph {supervisor.name!r} has no actor {actor!r}{hint}")
     names = list(dict.fromkeys(supervisor.switchboard.home_of(each).name for each in instances))
     for name in names:
-        supervisor.renew(supervisor.workers[name])
+        supervisor.workforce.renew(name)
     return {"restarted": names}
 
 

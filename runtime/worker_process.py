@@ -47,14 +47,25 @@ def _failure(name: str, error: BaseException) -> dict[str, Any]:
     """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
     place = where(error)
     text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
+    text = f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else text
     text += f" ({place})" if place and not isinstance(error, SlabwireError) else ""
     logger.error("%s could not go on: %s", name, text)
     detail = "".join(traceback.format_exception(error))
     return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail}
 
 
+def _status_of(error: BaseException) -> int:
+    """What the process ends with: what user code called sys.exit with, 3 after any other error."""
+    if not isinstance(error, SystemExit):
+        return 3
+    code = error.code
+    return int(code is not None) if not isinstance(code, int) else (code & 0xFF or int(code != 0))
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """The process, by its command line or other words: 0 after a stop, 3 if it could not start (and said why)."""
+    """The process, by its command line or other words: 0 after a stop, 3 if it could not go on (and said why), else
+    what user code called sys.exit with.
+    """
     parser = argparse.ArgumentParser()
     for name in ("name", "control"):
         parser.add_argument(f"--{name}", required=True)
@@ -87,7 +98,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0  # the supervisor is gone, and so is the graph
     except BaseException as error:
         control.send(msgpack.packb(_failure(options.name, error)))
-        return 3
+        return _status_of(error)
     finally:
         with contextlib.suppress(Exception):
             control.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..boxes import boxed
 from ..spec import ActorSpec, GraphSpec, TypeSpec
 
 
@@ -9,7 +10,7 @@ def mermaid(spec: GraphSpec) -> str:
     """Actors as boxes, edges with ports, type and policy, clients as a rounded box with the ports they may call."""
     numbers = {actor.name: f"a{index}" for index, actor in enumerate(spec.actors)}
     lines = ["flowchart LR"]
-    lines += [f'    {numbers[actor.name]}["{_box(actor)}"]' for actor in spec.actors]
+    lines += boxed(spec.groups, {actor.name: f'{numbers[actor.name]}["{_box(actor)}"]' for actor in spec.actors})
     for edge in spec.edges:
         kind = spec.actor(edge.source.actor).output_type(edge.source.port) or TypeSpec()
         ports = f"{_escaped(edge.source.port)} → {_escaped(edge.target.port)}"

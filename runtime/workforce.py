@@ -1,0 +1,192 @@
+"""All workers of a graph: started in order, watched, restarted as the tree says, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .order import start_order, stop_waves, targets_of
+from .out_of_memory import kills_in_machine
+from .placement import Plan
+from .process import WorkerProcess
+from .reception import Reception
+from .rundir import RunDirectory
+from .spawner import Spawner
+from .spec import GraphSpec
+from .switchboard import Switchboard
+from .tree import Outcome, Tree, branches
+
+logger = logging.getLogger("slabwire")
+
+# How often hung workers are looked for. Deaths are noticed at once, by pidfd.
+LOOK_EVERY_S = 0.5
+# No descriptors, processes or memory for a worker: some may come back.
+_SPAWN_AGAIN_S = 1.0
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Workforce:
+    """Everything on the supervisor's loop. `state()` is the graph's, `give_up(reason, detail)` ends it."""
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        plan: Plan,
+        switchboard: Switchboard,
+        reception: Reception,
+        directory: RunDirectory,
+        spawner: Spawner,
+        state: Callable[[], str],
+        give_up: Callable[[str, str], None],
+    ) -> None:
+        self._switchboard = switchboard
+        self._reception = reception
+        self._control = f"ipc://{directory.control}"
+        self._state, self._give_up = state, give_up
+        self._alarm: asyncio.TimerHandle | None = None
+        routing = switchboard.routing
+        self.workers: dict[str, WorkerProcess] = {}
+        for planned in plan.workers:
+            actors = [spec.actor(routing.actor_of[each]) for each in planned.instances]
+            party = switchboard.home_of(planned.instances[0])
+            self.workers[planned.name] = WorkerProcess(planned, party, actors, directory, spawner, self._exited)
+        workers_of = {
+            actor: list(dict.fromkeys(switchboard.home_of(each).name for each in instances))
+            for actor, instances in routing.instances.items()
+        }
+        targets = targets_of(spec, workers_of)
+        order = start_order(targets)
+        self.waves = stop_waves(order, targets)
+        restarts = {name: worker.restart for name, worker in self.workers.items()}
+        self.tree = Tree(order, restarts, branches(spec.groups, workers_of))
+        self._order = order
+
+    # -- the beginning -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """All of them at once, targets first. Nobody waits for another: what is sent early lies in its lane."""
+        for name in self._order:
+            self._spawn(self.workers[name])
+
+    def _spawn(self, worker: WorkerProcess) -> None:
+        channel = worker.spawn(self._control)
+        self._reception.attach(worker.party, channel)
+        self.tree.started(worker.name)
+
+    def renew(self, name: str) -> None:
+        """Ends a worker so that a successor takes over, or starts one that has ended for good."""
+        if self.tree.renew(name, time.monotonic()):
+            self.workers[name].retire()
+        self._advance()
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """For ever: looks for workers that hang."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            kills = kills_in_machine()
+            for worker in self.workers.values():
+                stats = self._switchboard.worker_stats(worker.party)
+                ignores_input = self._switchboard.ignores_input(worker.party)
+                worker.look_for_kills(kills)
+                worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
+
+    def _exited(self, worker: WorkerProcess) -> None:
+        """A worker has died, or has ended as it was told."""
+        self._reception.detach(worker.party)
+        self._switchboard.wake_neighbours(worker.party)
+        end = worker.last_end
+        if end is None or (self._state() in ("draining", "stopped") and worker.told_to_stop):
+            return
+        if self._state() == "starting" and (worker.error is not None or end.kind == "start_timeout"):
+            self._give_up(f"{worker.name} could not start: {worker.error or end}", worker.detail)
+            return
+        outcome = self.tree.exited(worker.name, failed=end.failed, now_s=time.monotonic(), draw=random.random())
+        self._act(worker, outcome)
+
+    def _act(self, worker: WorkerProcess, outcome: Outcome) -> None:
+        end, next_step = worker.last_end, what_next(worker.name, worker.restart, outcome)
+        if outcome.verdict == "give_up":
+            self._give_up(f"{next_step}: {end}", worker.detail)
+        elif outcome.verdict == "ended" and self._state() == "starting":
+            self._give_up(f"{worker.name} could not start: {end}", worker.detail)
+        elif outcome.verdict == "ended":
+            logger.info("%s: %s; %s", worker.name, end, next_step)
+        elif outcome.verdict == "restart":
+            logger.warning("%s: %s; %s", worker.name, end, next_step)
+            for name in outcome.stop:
+                self.workers[name].retire()
+        self._advance()
+
+    def _advance(self) -> None:
+        """Starts those whose time has come, and looks again when the next one's does."""
+        for name in self.tree.due(time.monotonic()):
+            self._respawn(self.workers[name])
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due_s = self.tree.next_due_s()
+        if due_s is not None:
+            delay_s = max(0.0, due_s - time.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(delay_s, self._advance)
+
+    def _respawn(self, worker: WorkerProcess) -> None:
+        if self._state() == "stopped" or worker.is_alive or worker.told_to_stop:
+            return
+        try:
+            self._spawn(worker)
+        except OSError as error:
+            logger.error("%s cannot be started now (%s); tried again in %.0f s", worker.name, error, _SPAWN_AGAIN_S)
+            self.tree.postpone(worker.name, time.monotonic() + _SPAWN_AGAIN_S)
+            return
+        worker.restarts += 1
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def stop(self, names: Iterable[str], tell: Tell | None) -> None:
+        """Tells workers to stop; without `tell`, and those that are not ready, are killed."""
+        for name in names:
+            worker = self.workers[name]
+            worker.told_to_stop = True
+            if worker.is_ready and tell is not None:
+                tell(name, {"verb": "stop"})
+            else:
+                worker.kill()
+
+    async def wait_left(self, names: Iterable[str], until_s: float) -> None:
+        """Waits until their on_stop has run, at most until then."""
+        for name in names:
+            if self.workers[name].is_alive:
+                await self.workers[name].wait_left(max(0.0, until_s - time.monotonic()))
+
+    async def end(self, until_s: float) -> None:
+        """Waits until all have ended; those that have not until then are killed."""
+        for worker in self.workers.values():
+            await worker.wait_ended(max(0.0, until_s - time.monotonic()))
+        for worker in self.workers.values():
+            worker.kill()
+            await worker.wait_ended(None)
+
+
+def what_next(worker: str, restart: str, outcome: Outcome) -> str:
+    """What is done about the end of a worker, in words."""
+    group = f" (group {outcome.group!r}, {outcome.strategy})" if outcome.group else ""
+    if outcome.verdict == "expected":
+        return "it was told to"
+    if outcome.verdict == "ended":
+        return f"it is not started again: restart={restart!r}"
+    if outcome.verdict == "give_up":
+        often, within = outcome.restarts + 1, f"within {outcome.within_s:g} s"
+        if outcome.group:
+            return f"group {outcome.group!r} failed {often} times {within}, at last by {worker}"
+        return f"{worker} died {often} times {within}"
+    soon = f" in {outcome.delay_s:.2f} s" if outcome.delay_s else ""
+    others = [each for each in outcome.start if each != worker]
+    beside = f", with {', '.join(others)}{group}" if others else group
+    return f"it is started again{soon}{beside}"

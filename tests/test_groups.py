@@ -1,0 +1,169 @@
+"""Groups of supervision: as they are written, and as they live."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from slabwire import Actor, Graph, GraphError, Output
+from slabwire.runtime.cli.mermaid import mermaid
+from slabwire.runtime.spec import GroupSpec, graph_from_plain
+from stage import Collects, Echo
+from waiting import wait_until
+
+
+def a_graph(*names: str, **workers: str) -> tuple[Graph, list[Any]]:
+    graph = Graph("groups")
+    return graph, [graph.add(Echo, name=name, worker=workers.get(name)) for name in names]
+
+
+def test_groups_travel_with_the_graph() -> None:
+    graph, (a, b, c) = a_graph("a", "b", "c")
+    inner = graph.supervise("inner", [a, b], strategy="rest_for_one", intensity=3, within_s=60)
+    graph.supervise("outer", [inner, c], strategy="one_for_all")
+    spec = graph.validate()
+    assert spec.groups == (
+        GroupSpec("inner", ("a", "b"), "rest_for_one", 3, 60.0),
+        GroupSpec("outer", ("inner", "c"), "one_for_all", 10, 30.0),
+    )
+    assert graph_from_plain(msgpack.unpackb(msgpack.packb(spec.to_plain()))) == spec
+
+
+def test_groups_are_boxes_in_the_picture() -> None:
+    graph, (a, b, c, _) = a_graph("a", "b", "c", "d")
+    graph.supervise("outer", [graph.supervise("inner", [a, b], strategy="one_for_all"), c])
+    for picture in (graph.mermaid(), mermaid(graph.validate())):
+        words = [line.strip().partition("[")[0] for line in picture.splitlines()[1:10]]
+        first = words[0][:-1]
+        inside = f"subgraph g1 subgraph g1_0 {first}0 {first}1 end {first}2 end".split()
+        assert words[0] == f"{first}3"  # d is in no group
+        assert " ".join(words[1:8]).split() == inside
+        assert 'g1_0["inner: one_for_all"]' in picture
+
+
+def test_what_cannot_be_meant_is_refused_at_once() -> None:
+    graph, (a, b) = a_graph("a", "b")
+    graph.supervise("g", [a])
+    other, (stranger,) = a_graph("a")
+    for members, settings, complaint in (
+        ([a], {}, "'a' is in group 'g' already, so it cannot be in 'h' too"),
+        ([b, b], {}, "'b' is named twice"),
+        ([], {}, "group 'h' has no members"),
+        (["b"], {}, "expected nodes and groups of this graph, got 'b'"),
+        (5, {}, "takes a list of nodes and groups, got 5"),
+        ([stranger], {}, "'a' belongs to graph 'groups', not to this one"),
+        ([b], {"strategy": "one_for_al"}, r"strategy='one_for_al' must be one of .*did you mean 'one_for_all'"),
+        ([b], {"intensity": -1}, "intensity=-1 must be a whole number of at least 0"),
+        ([b], {"within_s": 0}, "within_s=0 must be a number of seconds above 0"),
+    ):
+        with pytest.raises(GraphError, match=complaint):
+            graph.supervise("h", members, **settings)  # type: ignore[arg-type]
+    with pytest.raises(GraphError, match="there is a group 'g' already"):
+        graph.supervise("g", [b])
+    with pytest.raises(GraphError, match="must consist of letters"):
+        graph.supervise("no spaces", [b])
+    assert other.validate().groups == ()
+
+
+def test_a_worker_is_not_split_between_groups() -> None:
+    graph, (a, _, c) = a_graph("a", "b", "c", a="shared", b="shared")
+    graph.supervise("g", [a])
+    with pytest.raises(GraphError, match=r"'a' and 'b' share worker 'shared'.*'a' is in group 'g' and 'b' is in none"):
+        graph.validate()
+    graph, (a, b, c) = a_graph("a", "b", "c", a="shared", b="shared")
+    graph.supervise("shared", [a, b])
+    graph.supervise("c", [c])
+    with pytest.raises(GraphError) as caught:
+        graph.validate()
+    assert [each.partition(";")[0] for each in caught.value.problems] == [
+        "group 'shared' has the name of a worker",
+        "group 'c' has the name of an actor",
+    ]
+
+
+# -- alive -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+
+
+def workers(running: Any) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in running.status()["workers"]}
+
+
+def call_until(stop: threading.Event, client: Any, port: str) -> int:
+    done = 0
+    while not stop.wait(0.001):
+        assert client.call(port, done) == done
+        done += 1
+    return done
+
+
+def test_neighbours_are_restarted_in_their_group_and_no_call_is_lost() -> None:
+    graph, (a, b, c, d) = a_graph("a", "b", "c", "d")
+    graph.supervise("outer", [graph.supervise("inner", [a, b], strategy="rest_for_one", intensity=1), c])
+    graph.expose(a.echo, b.echo, c.echo, d.echo)
+
+    def killed(running: Any, name: str, changed: str) -> None:
+        before = workers(running)
+        os.kill(before[name]["pid"], signal.SIGKILL)
+        restarts = {each: before[each]["restarts"] + (each in changed) for each in before}
+        wait_until(lambda: {each["name"]: each["restarts"] for each in running.status()["workers"]} == restarts)
+        wait_until(lambda: all(each["state"] == "ready" for each in running.status()["workers"]))
+
+    with graph.run() as running, ThreadPoolExecutor(4) as pool:
+        stop = threading.Event()
+        calls = [pool.submit(call_until, stop, running.client, f"{name}.echo") for name in "abcd"]
+        assert {name: each["groups"] for name, each in workers(running).items()} == {
+            "a": ["inner", "outer"],
+            "b": ["inner", "outer"],
+            "c": ["outer"],
+            "d": [],
+        }
+        killed(running, "b", "b")  # named last
+        killed(running, "a", "ab")  # once too often for the inner group: the outer one restarts all of it
+        killed(running, "a", "ab")  # with which it has begun afresh
+        killed(running, "c", "c")
+        stop.set()
+        assert all(each.result() for each in calls)
+
+
+def test_who_fails_at_the_top_ends_the_graph() -> None:
+    graph, (a, b) = a_graph("a", "b")
+    graph.supervise("fragile", [a, b], intensity=0)
+    with graph.run() as running:
+        os.kill(workers(running)["b"]["pid"], signal.SIGKILL)
+        assert running.wait() == 1
+
+
+class LastWords(Actor):
+    out = Output(int)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def word(self, n: int) -> None:
+        self.emit("out", n + 1)
+
+    def on_stop(self) -> None:
+        self.emit("out", self.n)
+
+
+def test_what_a_source_sends_last_is_handled(tmp_path: Path) -> None:
+    graph = Graph("last")
+    first, second = graph.add(LastWords, name="first", n=1), graph.add(LastWords, name="second", n=10)
+    collects = graph.add(Collects, path=str(tmp_path / "seen"))
+    graph.connect(first.out, second.word)
+    graph.connect(second.out, collects.take)
+    with graph.run():
+        pass
+    assert (tmp_path / "seen").read_text().split() == ["2", "10"]
