@@ -9,6 +9,7 @@ from .code import where
 from .errors import HandlerError, SlabwireError
 from .handler import Handler
 from .outlets import Outlets
+from .recorder import FAILED
 from .stats import CellStats
 from .work import Work
 
@@ -35,6 +36,7 @@ class Answers:
     def fail(self, work: Work, error: BaseException) -> None:
         """Sends an error to whoever waits, and logs what is not ours with its traceback."""
         self._stats.count("failed")
+        work.outcome = FAILED
         if isinstance(error, SlabwireError):
             reported: SlabwireError = error
         else:

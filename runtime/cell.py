@@ -20,6 +20,7 @@ from .inlets import Inlets
 from .message import Flag, Header, Kind
 from .outlets import Outlets
 from .parcel import open_parcel
+from .recorder import FAILED, Recorder, outcome_of
 from .recovery import unfinished_works
 from .runs import Runs
 from .spec import ActorSpec
@@ -52,6 +53,7 @@ class Cell:
         outlets: Outlets,
         endpoint: Endpoint,
         stats: CellStats,
+        recorder: Recorder,
         loop: asyncio.AbstractEventLoop,
         buried: Callable[[str, Work, str], None],
     ) -> None:
@@ -66,9 +68,10 @@ class Cell:
         self._table = table
         self._endpoint = endpoint
         self._stats = stats
+        self._recorder = recorder
         self._buried = buried
         self._answers = Answers(instance, outlets, stats)
-        self._runs = Runs(ports, table, outlets, self._answers, stats, loop, spec.concurrency)
+        self._runs = Runs(ports, table, outlets, self._answers, stats, recorder, loop, spec.concurrency)
         self._blocked: tuple[Work, Consumer] | None = None
         self._redelivered: deque[Work] = deque()
         self._cancels = Cancels()
@@ -269,6 +272,8 @@ class Cell:
         return None
 
     def _refuse(self, work: Work, error: SlabwireError | None) -> None:
+        if error is not None:
+            self._recorder.refuse(self._stats.row, work, now_ns(), outcome_of(error))
         if isinstance(error, DeadLetter):
             self._stats.count("dead")
             self._buried(self.instance, work, str(error))
@@ -298,6 +303,7 @@ class Cell:
         value, work.value = work.value, None
         started = now_ns()
         self._stats.begin(started)
+        end_at = self._recorder.begin(self._stats.row, work, started)
         token = current.set(work)
         try:
             result = handler.run(value, work.header.flags & _FIELDS)
@@ -307,10 +313,13 @@ class Cell:
                 self.outlets.answer_none(work, handler.spec.port)
         except Exception as error:
             self._answers.fail(work, error)
+            self._recorder.words[end_at + 1] = FAILED
         finally:
             work.finished = True
             current.reset(token)
-            self._stats.end(started, now_ns())
+            ended = now_ns()
+            self._stats.end(started, ended)
+        self._recorder.words[end_at] = ended  # not where the handler ends the process
 
     # -- callers -----------------------------------------------------------------------------------------------------
 

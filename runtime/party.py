@@ -27,6 +27,7 @@ class Party:
     channel: Channel | None = None
     given: set[int] = field(default_factory=set)
     stats: Segment | None = None
+    recorder: Segment | None = None
     tables: dict[str, Segment] = field(default_factory=dict)
     routes: set[int] = field(default_factory=set)
     is_told: bool = False  # whether the process that is there now was offered what there was when it asked

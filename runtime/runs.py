@@ -15,6 +15,7 @@ from .errors import Cancelled, DeadlineExceeded, HandlerError
 from .handler import Handler
 from .message import Flag, Header
 from .outlets import Outlets
+from .recorder import CANCELLED, EXPIRED, Recorder
 from .stats import CellStats
 from .work import Work, current
 
@@ -29,6 +30,7 @@ class Runs:
         outlets: Outlets,
         answers: Answers,
         stats: CellStats,
+        recorder: Recorder,
         loop: asyncio.AbstractEventLoop,
         concurrency: int,
     ) -> None:
@@ -36,6 +38,7 @@ class Runs:
         self._outlets = outlets
         self._answers = answers
         self._stats = stats
+        self._recorder = recorder
         self._loop = loop
         self._concurrency = concurrency
         self._works: dict[int, Work] = {}
@@ -74,6 +77,8 @@ class Runs:
         self._works[work.row] = work
         self._stats.show("in_flight", len(self._works))
         work.started_ns = now_ns()
+        self._recorder.begin(self._stats.row, work, work.started_ns)
+        work.recorded = self._recorder.number
         if handler.spec.batch is not None:
             self._batcher.add(work)
         elif handler.spec.kind == "generator":
@@ -134,6 +139,7 @@ class Runs:
 
     def _expire(self, work: Work) -> None:
         """The caller's time is over in the middle of a stream."""
+        work.outcome = EXPIRED
         work.outbox.clear()
         with contextlib.suppress(Exception):
             work.items.close()  # type: ignore[union-attr]
@@ -252,6 +258,7 @@ class Runs:
     def _leave(self, work: Work) -> None:
         """The handler is done; the input is finished when its outputs have left."""
         work.items = work.task = None
+        self._record_end(work)
         if work.outbox and not work.cancelled and not self._outlets.flush(work):
             self._leaving.append(work)
             self._loop.stop()
@@ -261,11 +268,20 @@ class Runs:
     def _finish(self, work: Work) -> None:
         if not work.finished:
             work.finished = True
+            self._record_end(work)
             work.outbox.clear()
             self._table.clear(work.row)
             work.lease = None
             self._works.pop(work.row, None)
             self._stats.show("in_flight", len(self._works))
+
+    def _record_end(self, work: Work) -> None:
+        """The handler is done with it. What ran for so long that its row was needed gets another, at its end."""
+        number, work.recorded = work.recorded, 0
+        outcome = work.outcome or (CANCELLED if work.cancelled else 0)
+        if number and not self._recorder.end(number, now_ns(), outcome):
+            self._recorder.begin(self._stats.row, work, work.started_ns)
+            self._recorder.end(self._recorder.number, now_ns(), outcome)
 
     def flush(self) -> bool:
         """Lets outputs go that waited for room; True if any input got on by it."""

@@ -18,7 +18,6 @@ _READER = "supervisor"
 _WORKER_WORDS = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "alive_ns")
 _WORKER_AT = {name: index for index, name in enumerate(_WORKER_WORDS)}
 _CELL_WORDS = (
-    "handled",
     "failed",
     "redelivered",
     "dead",
@@ -54,10 +53,11 @@ STATS = Layout(
 class CellStats:
     """The row of one actor instance. Written by its worker, one thread."""
 
-    __slots__ = ("_at", "_busy", "_first", "_latency", "_sent", "_words")
+    __slots__ = ("_at", "_busy", "_first", "_latency", "_sent", "_words", "row")
 
     def __init__(self, segment: Segment, row: int) -> None:
         place = next(each for each in segment.placed.places if each.word.name == _CELL_WORDS[0])
+        self.row = row
         self._words = segment.words
         self._first = (place.offset + row * place.stride) // 8
         self._at = {name: self._first + index for index, name in enumerate(_CELL_WORDS)}
@@ -93,7 +93,6 @@ class CellStats:
         if not waited:
             words[self._busy] += took
             words[self._busy + 1] = 0
-        words[self._first] += 1
         doubling = took.bit_length() - 3
         if 0 <= doubling < _MOST_DOUBLINGS:  # `_bucket`, without the price of a call
             words[self._latency + (doubling + 1) * _STEPS + (took >> doubling)] += 1
@@ -109,7 +108,13 @@ class CellStats:
         """All counters and gauges, with `p50_us` and `p99_us` of the handler's runs."""
         values = {name: self._words[self._first + index] for index, name in enumerate(_CELL_WORDS)}
         buckets = [self._words[self._latency + index] for index in range(BUCKETS)]
-        return {**values, "p50_us": _quantile_us(buckets, 0.5), "p99_us": _quantile_us(buckets, 0.99)}
+        handled = sum(buckets)
+        return {
+            "handled": handled,
+            **values,
+            "p50_us": _quantile_us(buckets, 0.5),
+            "p99_us": _quantile_us(buckets, 0.99),
+        }
 
 
 class WorkerStats:

@@ -25,6 +25,7 @@ from .channel import MOST_DESCRIPTORS, Channel
 from .errors import Overloaded, ProtocolError, UnknownPort
 from .party import FIRST_CLIENT, Line, Party, SlabLine
 from .placement import Plan
+from .recorder import EVENTS, RECORDER
 from .routing import Routing
 from .spec import ActorSpec
 from .stats import STATS, CellStats, WorkerStats
@@ -65,6 +66,7 @@ class Switchboard:
         party.instances = instances
         party.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
         party.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
+        party.recorder = Segment.create(RECORDER, f"flight recorder of worker {name}", events=EVENTS)
         for each in instances:
             rows = 1 + self._most_in_flight(each)
             party.tables[each] = Segment.create(INFLIGHT, f"in-flight table of {each}", inputs=rows)
@@ -186,6 +188,8 @@ class Switchboard:
             offers.append(({"what": "inflight", "instance": instance}, [table.fd]))
         if party.stats is not None:
             offers.append(({"what": "stats"}, [party.stats.fd]))
+        if party.recorder is not None:
+            offers.append(({"what": "recorder"}, [party.recorder.fd]))
         for line in self.lines.values():
             offers += self._line_offers(party, line)
         offers += [self._slab_offer(slab) for slab in self.slabs.values() if slab.owner is party]
@@ -353,6 +357,8 @@ class Switchboard:
             yield f"bell of {party.name}", BELL, party.bell
             if party.stats is not None:
                 yield f"counters of {party.name}", STATS, party.stats
+            if party.recorder is not None:
+                yield f"flight recorder of {party.name}", RECORDER, party.recorder
             for instance, table in party.tables.items():
                 yield f"in-flight table of {instance}", INFLIGHT, table
         for line in self.lines.values():

@@ -30,6 +30,7 @@ from .link import Link
 from .message import read_header
 from .outlets import Outlets
 from .party import FIRST_CLIENT
+from .recorder import RECORDER, Happening, Recorder
 from .routing import Routing
 from .spec import GraphSpec, PortRef
 from .stats import STATS, CellStats, WorkerStats
@@ -76,6 +77,7 @@ class Worker:
         self._bindings: list[CellBinding] = []
         self._stats: WorkerStats | None = None
         self._stats_segment: Segment | None = None
+        self._recorder: Recorder | None = None
         self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
         self._stopping = False
         self._started = False
@@ -90,6 +92,7 @@ class Worker:
         """Constructs the actors and takes over what a predecessor left. Raises LoadError."""
         actors = {each: construct(self._spec_of(each)) for each in self.plan["instances"]}
         self.link.ask("offers")
+        self._note(Happening.STARTED)
         for row, instance in enumerate(self.plan["instances"]):
             self._add_cell(row, instance, actors[instance])
         for label, end in self._early:
@@ -109,8 +112,9 @@ class Worker:
 
     def _add_cell(self, row: int, instance: str, actor: Actor) -> None:
         spec, segment = self._spec_of(instance), self._stats_segment
-        if segment is None:
-            raise Disconnected("the supervisor handed over no stats segment")
+        recorder = self._recorder
+        if segment is None or recorder is None:
+            raise Disconnected("the supervisor handed over no segment for counters, or none for the flight recorder")
         stats, table = CellStats(segment, row), self._tables[instance]
         outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
         binding = CellBinding(
@@ -126,7 +130,9 @@ class Worker:
         self._bindings.append(binding)
         handlers = handlers_of(actor, spec.name)
         ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
-        cell = Cell(instance, spec, actor, ports, table, outlets, self.endpoint, stats, self.loop, self._buried)
+        cell = Cell(
+            instance, spec, actor, ports, table, outlets, self.endpoint, stats, recorder, self.loop, self._buried
+        )
         self._turns.add(instance, cell, stats)
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
@@ -138,6 +144,9 @@ class Worker:
             if label["what"] == "inflight":
                 segment = Segment.open(own[0], INFLIGHT, writable=True)
                 self._tables[label["instance"]] = Inflight(segment)
+            elif label["what"] == "recorder":
+                segment = Segment.open(own[0], RECORDER, writable=True)
+                self._recorder = Recorder(segment)
             else:
                 segment = self._stats_segment = Segment.open(own[0], STATS, writable=True)
                 self._stats = WorkerStats(segment)
@@ -182,6 +191,7 @@ class Worker:
         for cell in self.cells.values():
             self._finish_hook(cell.actor.on_start())
         self._started = True
+        self._note(Happening.READY)
         self.report("ready")
 
     def _finish_hook(self, result: Any) -> None:
@@ -342,13 +352,19 @@ class Worker:
         for binding in self._bindings:
             binding.cores = tuple(cores)
 
+    def _note(self, happening: Happening) -> None:
+        if self._recorder is not None:
+            self._recorder.note(happening, now_ns(), os.getpid())
+
     def _drain(self) -> None:
+        self._note(Happening.DRAINING)
         for cell in self.cells.values():
             cell.draining = True
             cell.actor.on_drain()
 
     def stop(self) -> None:
         """Leaves after the work at hand; what is in flight is taken up by a successor, if there is one."""
+        self._note(Happening.STOPPING)
         self._stopping = True
         self.loop.stop()
 
