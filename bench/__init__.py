@@ -16,6 +16,7 @@ _BENCHES = {
     "forward": ("forward", "command", "Round trips through a chain of actors, without a copy."),
     "parked": ("parked", "command", "Round trips that find the other process asleep, beside a bare eventfd."),
     "idle": ("idle", "command", "CPU time of a graph of 20 idle actors."),
+    "start": ("start", "command", "Imports, and a graph of 10 small actors until it is ready."),
     "false_sharing": ("false_sharing", "command", "What two writers of one cache line cost each other."),
     "scaling": ("scaling", "command", "Cost of a message from 10 to 10 million, and from 1 to 64 edges."),
     "all": ("data_plane", "command", "All of the above, one after the other."),
