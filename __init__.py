@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from .runtime.graph import Graph
     from .runtime.remote import RemoteClient
+    from .runtime.retry import Retry
     from .runtime.running import Running
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ __all__ = [
     "Overloaded",
     "ProtocolError",
     "RemoteClient",
+    "Retry",
     "Running",
     "SlabwireError",
     "StartError",
@@ -95,6 +97,7 @@ _HOMES = {
     "Overloaded": "runtime.errors",
     "ProtocolError": "runtime.errors",
     "RemoteClient": "runtime.remote",
+    "Retry": "runtime.retry",
     "Running": "runtime.running",
     "SlabwireError": "runtime.errors",
     "StartError": "runtime.errors",

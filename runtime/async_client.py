@@ -3,48 +3,110 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import select
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..shm.bell import now_ns
 from .caller import deadline_of
 from .calls import AsyncCalls
-from .client import CALL_TIMEOUT_S
-from .errors import Disconnected
+from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, seconds_for_an_answer
+from .errors import ClientClosed, Disconnected, SlabwireError, untouched
 from .local import LocalConnection
+from .retry import Attempts, Retry, key_of, retry_of
 
 if TYPE_CHECKING:
     from .async_remote import AsyncRemoteClient
 
+T = TypeVar("T")
+
+# The loop tells of a graph's end, unless it was held up. A look costs a system call.
+_LOOK_EVERY_NS = 1_000_000
+
 
 class AsyncClient:
-    """Talks to a running graph on this host through shared memory. Opened by `async with`; one loop, one thread."""
+    """Talks to a running graph on this host through shared memory. Opened by `async with`; one loop, one thread.
 
-    def __init__(self, name: str) -> None:
+    When the graph has ended, calls in flight fail with Disconnected; the next call connects anew. `retries` and
+    `wait_s` are as for `Client`.
+    """
+
+    def __init__(self, name: str, *, retries: int | Retry = 0, wait_s: float = 0.0) -> None:
         self.name = name
+        self._retry = retry_of(retries)
+        self._wait_s = wait_s
         self._connection: LocalConnection | None = None
-        self._gone: Disconnected | None = None
+        self._is_gone = False
+        self._renewing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None  # looks again, though nobody has rung
+        self._looked_ns = 0
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected if no such graph runs."""
         self._loop = asyncio.get_running_loop()
-        connection = self._connection = await asyncio.to_thread(LocalConnection, self.name, may_spin=False)
+        until_ns = deadline_of(self._wait_s)
+        while True:
+            try:
+                self._enter(await self._connected(0))
+                return self
+            except Disconnected:
+                if now_ns() >= until_ns:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _connected(self, deadline_ns: int) -> LocalConnection:
+        within_s = seconds_for_an_answer(deadline_ns)
+        opening = self._loop.run_in_executor(
+            None, lambda: LocalConnection(self.name, may_spin=False, answer_within_s=within_s)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
+
+    def _enter(self, connection: LocalConnection) -> None:
+        self._connection = connection
+        self._is_gone = False
         self.calls = AsyncCalls(connection.caller, connection.routing, inside=False)
+        self._end = select.poll()
+        self._end.register(connection.link.channel.fileno(), select.POLLIN)
         self._loop.add_reader(connection.bell.fd, self._take_in)
         self._loop.add_reader(connection.link.channel.fileno(), self._take_in)
         self._park()
-        return self
 
     @property
     def _open(self) -> LocalConnection:
         if self._connection is None:
-            raise Disconnected(f"this client of graph {self.name!r} is not open; use `async with`")
-        if self._gone is not None:
-            raise self._gone
+            raise ClientClosed(f"this client of graph {self.name!r} is not open; use `async with`")
         return self._connection
+
+    async def _live(self, deadline_ns: int) -> AsyncCalls:
+        """The calls of the connection, made anew if the graph has ended since. Raises Disconnected."""
+        connection = self._open
+        now = now_ns()
+        if now - self._looked_ns > _LOOK_EVERY_NS:
+            self._looked_ns = now
+            if not self._is_gone and self._end.poll(0):
+                self._take_in()
+        if self._is_gone:
+            async with self._renewing:
+                if self._open is connection:
+                    try:
+                        fresh = await self._connected(deadline_ns)
+                    except Disconnected as error:
+                        raise untouched(error) from None
+                    self._replace(connection, fresh)
+        return self.calls
+
+    def _replace(self, old: LocalConnection, fresh: LocalConnection) -> None:
+        if self._connection is None:  # closed meanwhile
+            fresh.close()
+            raise ClientClosed(f"this client of graph {self.name!r} is closed")
+        self._leave(old)
+        self._enter(fresh)
 
     @property
     def ports(self) -> list[str]:
@@ -52,28 +114,63 @@ class AsyncClient:
         spec = self._open.routing.spec
         return [str(route.entry) for route in spec.routes[: spec.exposed]]
 
-    async def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+    async def call(
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
+    ) -> Any:
         """The answer of port `target`; as `Client.call`. Cancelling the task cancels the work."""
-        _ = self._open
-        return await self.calls.call(target, args, fields, deadline_of(timeout_s))
+        deadline_ns = deadline_of(timeout_s)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
 
-    def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+        async def ask() -> Any:
+            return await (await self._live(deadline_ns)).call(target, args, fields, deadline_ns, key=key)
+
+        return await again(ask, Attempts(retry, key, deadline_ns)) if retry is not None else await ask()
+
+    async def stream(
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = None,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
     ) -> AsyncGenerator[Any, None]:
-        """The items of a stream, as they come; closing the iterator cancels the rest."""
-        _ = self._open
-        return self.calls.stream(target, args, fields, deadline_of(timeout_s))
+        """The items of a stream, as they come; closing the iterator cancels the rest. As `Client.stream`."""
+        deadline_ns = deadline_of(timeout_s)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+
+        async def start() -> AsyncGenerator[Any, None]:
+            calls = await self._live(deadline_ns)
+            return await calls.started(target, args, fields, deadline_ns, key=key)
+
+        items = await again(start, Attempts(retry, key, deadline_ns)) if retry is not None else await start()
+        try:
+            while True:
+                try:
+                    yield await anext(items)  # no name here keeps the item
+                except StopAsyncIteration:
+                    return
+        finally:
+            await items.aclose()
 
     def _take_in(self) -> None:
         connection = self._connection
-        if connection is None:
+        if connection is None or self._is_gone:
             return
         connection.wait.end_park()
         try:
             connection.take_in()
-        except Disconnected as gone:
-            self._loop.remove_reader(connection.link.channel.fileno())
-            self._gone = gone
+        except Disconnected:
+            self._is_gone = True
+            self._listen_no_more(connection)
             return
         self._park()
 
@@ -91,16 +188,24 @@ class AsyncClient:
         self._open.endpoint.collect_forwards()
         return self._open.caller.has_news()
 
+    def _listen_no_more(self, connection: LocalConnection) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._loop.remove_reader(connection.bell.fd)
+        self._loop.remove_reader(connection.link.channel.fileno())
+
+    def _leave(self, connection: LocalConnection) -> None:
+        if not self._is_gone:
+            self._listen_no_more(connection)
+        connection.caller.fail_all(ClientClosed("the client was closed"))
+        connection.close()
+
     async def close(self) -> None:
         """Ends the connection: calls in flight fail. Arrays that were received stay valid."""
         connection, self._connection = self._connection, None
-        if self._timer is not None:
-            self._timer.cancel()
         if connection is not None:
-            self._loop.remove_reader(connection.bell.fd)
-            self._loop.remove_reader(connection.link.channel.fileno())
-            connection.caller.fail_all(Disconnected("the client was closed"))
-            connection.close()
+            self._leave(connection)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -111,10 +216,30 @@ class AsyncClient:
         await self.close()
 
 
-def connect_async(where: str, *, keys: Path | str | None = None) -> AsyncClient | AsyncRemoteClient:
+async def again(start: Callable[[], Awaitable[T]], attempts: Attempts) -> T:
+    """What `start` gives, by as many attempts as may be made."""
+    while True:
+        try:
+            return await start()
+        except SlabwireError as error:
+            pause_s = attempts.pause_s(error, now_ns())
+            if pause_s is None:
+                raise
+        await asyncio.sleep(pause_s)
+
+
+def _close_opened(opening: asyncio.Future[LocalConnection]) -> None:
+    """Whoever wanted it was cancelled while it was being opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def connect_async(
+    where: str, *, keys: Path | str | None = None, retries: int | Retry = 0, wait_s: float | None = None
+) -> AsyncClient | AsyncRemoteClient:
     """As `connect`, for `async with`."""
     if "://" in where:
         from .async_remote import AsyncRemoteClient
 
-        return AsyncRemoteClient(where, keys)
-    return AsyncClient(where)
+        return AsyncRemoteClient(where, keys, retries=retries, wait_s=wait_s)
+    return AsyncClient(where, retries=retries, wait_s=wait_s or 0.0)

@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..shm.bell import now_ns
+from .async_client import again
 from .caller import deadline_of
 from .calls import timed_out
 from .client import CALL_TIMEOUT_S
 from .dealer import Dealer
-from .errors import Disconnected
+from .errors import ClientClosed, untouched
 from .remote import HELLO_WITHIN_S, nothing_answers
+from .retry import Attempts, Retry, key_of, retry_of
 from .session import Pending, result_of
 from .wire import Frame, Head, Kind, pack_head
 
@@ -22,13 +24,22 @@ from .wire import Frame, Head, Kind, pack_head
 class AsyncRemoteClient:
     """`RemoteClient`, awaited. Opened by `async with`; one loop, one thread."""
 
-    def __init__(self, address: str, keys: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        keys: Path | str | None = None,
+        *,
+        retries: int | Retry = 0,
+        wait_s: float | None = None,
+    ) -> None:
         self.address = address
+        self._retry = retry_of(retries)
+        self._wait_s = wait_s
         self._keys = Path(keys) if keys is not None else None
         self._dealer: Dealer | None = None
 
     async def open(self) -> Self:
-        """Connects. Raises Disconnected when nothing answers within 5 s."""
+        """Connects. Raises Disconnected when nothing answers within `wait_s` (5)."""
         self._loop = asyncio.get_running_loop()
         dealer = self._dealer = Dealer(self.address, self._keys)
         self._news = asyncio.Event()  # the connection became ready, or was refused
@@ -36,7 +47,7 @@ class AsyncRemoteClient:
             self._loop.add_reader(each, self._pump)
         self._pump()
         try:
-            await self._await_welcome(0)
+            await self._await_welcome(0, HELLO_WITHIN_S if self._wait_s is None else self._wait_s)
         except BaseException:
             await self.close()
             raise
@@ -45,7 +56,7 @@ class AsyncRemoteClient:
     @property
     def _open(self) -> Dealer:
         if self._dealer is None:
-            raise Disconnected(f"this client of {self.address} is not open; use `async with`")
+            raise ClientClosed(f"this client of {self.address} is not open; use `async with`")
         return self._dealer
 
     @property
@@ -59,22 +70,37 @@ class AsyncRemoteClient:
         ports = self._open.session.ports
         return ports.names if ports is not None else []
 
-    async def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+    async def call(
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
+    ) -> Any:
         """The answer of port `target`; as `RemoteClient.call`. Cancelling the task cancels the work."""
         deadline_ns = deadline_of(timeout_s)
-        pending, came = await self._begin(target, args, fields, deadline_ns, stream=False)
-        try:
-            await self._arrival(pending, came, deadline_ns, target)
-        finally:
-            self._cancel(pending)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        pending, _ = await self._started(target, args, fields, deadline_ns, retry, key, stream=False)
+        self._cancel(pending)
         return result_of(*pending.arrived.popleft())
 
     async def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = None,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
     ) -> AsyncGenerator[Any, None]:
-        """The items of a stream, as they come; closing the iterator cancels the rest."""
+        """The items of a stream, as they come; closing the iterator cancels the rest. As `RemoteClient.stream`."""
         deadline_ns = deadline_of(timeout_s)
-        pending, came = await self._begin(target, args, fields, deadline_ns, stream=True)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        pending, came = await self._started(target, args, fields, deadline_ns, retry, key, stream=True)
         try:
             while True:
                 await self._arrival(pending, came, deadline_ns, target)
@@ -88,35 +114,61 @@ class AsyncRemoteClient:
         finally:
             self._cancel(pending)
 
+    async def _started(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        deadline_ns: int,
+        retry: Retry | None,
+        key: str,
+        *,
+        stream: bool,
+    ) -> tuple[Pending, asyncio.Event]:
+        """A request of which something has come back, which is no error after which it is made again."""
+
+        async def start() -> tuple[Pending, asyncio.Event]:
+            pending, came = await self._begin(target, args, fields, deadline_ns, key, stream=stream)
+            try:
+                await self._arrival(pending, came, deadline_ns, target)
+                if pending.arrived[0][0] == Kind.ERROR:
+                    result_of(*pending.arrived.popleft())
+            except BaseException:
+                self._cancel(pending)
+                raise
+            return pending, came
+
+        return await again(start, Attempts(retry, key, deadline_ns)) if retry is not None else await start()
+
     async def _begin(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
     ) -> tuple[Pending, asyncio.Event]:
         session = self._open.session
         if not session.is_ready:
-            await self._await_welcome(deadline_ns)
+            await self._await_welcome(deadline_ns, HELLO_WITHIN_S)
         # Copied: the loop goes on before it is sent, and somebody may change the arrays.
         payload: list[Frame] = [bytes(each) for each in session.pack(target, args, fields, stream=stream)]
         timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
         came = asyncio.Event()
-        pending = session.begin(target, payload, timeout_s, came.set, stream=stream)
+        pending = session.begin(target, payload, timeout_s, came.set, stream=stream, key=key)
         self._pump()
         return pending, came
 
-    async def _await_welcome(self, deadline_ns: int) -> None:
-        until = now_ns() + int(HELLO_WITHIN_S * 1e9)
+    async def _await_welcome(self, deadline_ns: int, within_s: float) -> None:
+        until = now_ns() + int(within_s * 1e9)
         until = min(until, deadline_ns) if deadline_ns else until
         session = self._open.session
         while not session.is_ready:
             if session.refused is not None:
                 error, session.refused = session.refused, None
                 session.connected()  # asks once more, for whoever calls next
-                raise error
+                raise untouched(error)
             self._news.clear()
             try:
                 async with asyncio.timeout(max(0.0, (until - now_ns()) / 1e9)):
                     await self._news.wait()
             except TimeoutError:
-                raise nothing_answers(self.address) from None
+                raise nothing_answers(self.address, within_s) from None
             _ = self._open
 
     async def _arrival(self, pending: Pending, came: asyncio.Event, deadline_ns: int, target: str) -> None:
@@ -149,7 +201,7 @@ class AsyncRemoteClient:
         if dealer.session.is_ready:
             dealer.session.outbox.append([pack_head(Head(Kind.BYE)), b"\xc0"])
             dealer.pump()
-        dealer.session.lost(Disconnected("the client was closed"))
+        dealer.session.lost(ClientClosed("the client was closed"))
         self._news.set()
         await asyncio.to_thread(dealer.close)
 

@@ -75,7 +75,9 @@ class CellBinding:
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
         about = header.request, work.attempt, header.trace, self._instance, self.cores
-        return Context(*about, deadline_s=deadline_s, sent=work.ordinal, threads=self._threads)
+        key = work.key or None
+        sent, threads = work.ordinal, self._threads
+        return Context(*about, deadline_s=deadline_s, sent=sent, threads=threads, idempotency_key=key)
 
     def _work(self) -> Work:
         """The input that causes what happens now. A task that outlives its handler acts on the actor's own account."""

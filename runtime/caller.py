@@ -12,7 +12,8 @@ from ..shm.bell import now_ns
 from ..shm.lane import Consumer, Producer
 from ..shm.returns import STREAM_SLOTS
 from .endpoint import Endpoint
-from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire
+from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
+from .keyed import KEYED, with_key
 from .message import INCARNATIONS, Kind, read_header
 from .parcel import Parcel
 from .routing import Routing
@@ -106,11 +107,16 @@ class Caller:
         deadline_ns: int = 0,
         trace: tuple[int, int] = (0, 0),
         notify: Callable[[], None],
+        key: str = "",
     ) -> Pending:
-        """Sends a request. Raises UnknownPort, MessageError, Overloaded, or Disconnected."""
+        """Sends a request, with the idempotency key that its handler is told, if it has one. Raises UnknownPort,
+        MessageError, Overloaded, or Disconnected.
+        """
         route = self._routing.route(target, inside=self._inside)
         if len(self._pending) >= MOST_CALLS:
-            raise Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
+            raise untouched(
+                Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
+            )
         if route not in self._open_routes:
             self._endpoint.ask("route", route=route)
             self._open_routes.add(route)
@@ -120,16 +126,20 @@ class Caller:
         # Before it is published: an exception right behind that must not give its number to the next request.
         request = self._last_request = self._next_request()
         pending = Pending(request, route, entry, trace if trace[0] or trace[1] else _new_trace(), notify)
-        if not post(fields, self._endpoint.pool, entry, _DATA, 0, self._head(pending, deadline_ns), is_fields=True):
+        flags = 0
+        if key:
+            fields, flags = with_key(fields, key), KEYED
+        if not post(fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True):
             parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
             if not parcel.can_go(entry):
                 raise self._overloaded(target, entry)
-            self._write(pending, Kind.DATA, parcel, deadline_ns)
+            self._write(pending, Kind.DATA, parcel, deadline_ns, flags)
         self._pending[request] = pending
         return pending
 
-    def _overloaded(self, target: str, entry: Producer) -> Overloaded:
-        return Overloaded(f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later")
+    def _overloaded(self, target: str, entry: Producer) -> SlabwireError:
+        text = f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
+        return untouched(Overloaded(text))
 
     def _leaves_room(self, entry: Producer) -> bool:
         """Whether one more request lets every call in flight by this entry, itself included, find room for its cancel.
@@ -173,8 +183,8 @@ class Caller:
             known = self._targets[route] = self._routing.number[self._routing.spec.routes[route].entry]
         return known
 
-    def _write(self, pending: Pending, kind: Kind, parcel: Parcel, deadline_ns: int) -> None:
-        parcel.publish(pending.entry, kind, 0, self._head(pending, deadline_ns))
+    def _write(self, pending: Pending, kind: Kind, parcel: Parcel, deadline_ns: int, flags: int = 0) -> None:
+        parcel.publish(pending.entry, kind, flags, self._head(pending, deadline_ns))
         parcel.close()
 
     def finish(self, pending: Pending) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -29,12 +30,15 @@ class AsyncCalls:
         fields: dict[str, Any],
         deadline_ns: int,
         trace: tuple[int, int] = (0, 0),
+        key: str = "",
     ) -> Any:
         """The one answer. Raises what the call ended with."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=False)
         async with self._places:
             arrived = asyncio.Event()
-            pending = self._caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set)
+            pending = self._caller.begin(
+                target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key
+            )
             try:
                 await _arrival(arrived, deadline_ns, target)
             finally:
@@ -50,15 +54,52 @@ class AsyncCalls:
         trace: tuple[int, int] = (0, 0),
     ) -> AsyncGenerator[Any, None]:
         """The items, as they come; closing the iterator cancels the rest."""
+        async with contextlib.aclosing(await self.started(target, args, fields, deadline_ns, trace)) as items:
+            async for item in items:
+                yield item
+
+    async def started(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        deadline_ns: int,
+        trace: tuple[int, int] = (0, 0),
+        key: str = "",
+    ) -> AsyncGenerator[Any, None]:
+        """A stream of which something has come. Raises the error that came in its place."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=True)
-        async with self._places:
-            arrived = asyncio.Event()
-            pending = self._caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set)
-            try:
-                async for item in _items(pending, arrived, deadline_ns, target):
-                    yield item
-            finally:
-                self._caller.cancel(pending)
+        await self._places.acquire()
+        arrived = asyncio.Event()
+        pending: Pending | None = None
+        try:
+            pending = self._caller.begin(
+                target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key
+            )
+            await _arrival(arrived, deadline_ns, target)
+            if pending.next_kind() == Kind.ERROR:
+                result_of(*pending.take())
+        except BaseException:
+            self._end(pending)
+            raise
+        items = self._started(pending, arrived, deadline_ns, target)
+        await anext(items)
+        return items
+
+    def _end(self, pending: Pending | None) -> None:
+        if pending is not None:
+            self._caller.cancel(pending)
+        self._places.release()
+
+    async def _started(
+        self, pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str
+    ) -> AsyncGenerator[Any, None]:
+        try:
+            yield None  # from here on it hears of its end
+            async for item in _items(pending, arrived, deadline_ns, target):
+                yield item
+        finally:
+            self._end(pending)
 
 
 async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncGenerator[Any, None]:

@@ -17,6 +17,7 @@ from .endpoint import Endpoint
 from .errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
 from .handler import Handler
 from .inlets import Inlets
+from .keyed import KEYED, take_key
 from .message import Flag, Header, Kind
 from .outlets import Outlets
 from .parcel import open_parcel
@@ -99,9 +100,7 @@ class Cell:
 
     def can_progress(self) -> bool:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
-        if self.outlets.can_shed():
-            return True
-        if self._cancels.may_lie_in(self.inlets):
+        if self.outlets.can_shed() or self._cancels.may_lie_in(self.inlets):
             return True
         if self._blocked is not None:
             return self.outlets.could_go(self._blocked[0])
@@ -115,8 +114,7 @@ class Cell:
 
     def _heed_cancels(self) -> bool:
         """Ends what callers have lost interest in, though their word lies behind inputs that must wait."""
-        found = list(self._cancels.found_in(self.inlets))
-        for header in found:
+        for header in (found := list(self._cancels.found_in(self.inlets))):
             self._cancel(header)
         return bool(found)
 
@@ -250,6 +248,8 @@ class Cell:
             if work.header.flags & _BLOCK:
                 work.lease = self._endpoint.lease(lane, work.header, work.sequence)
             work.value = open_parcel(work.header, work.lease)
+            if work.header.flags & KEYED:
+                work.key = take_key(work.value)
         except SlabwireError as error:
             lane.refuse()
             return error

@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import select
 import threading
-from collections import deque
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..shm.bell import now_ns
 from .caller import Pending, deadline_of, result_of
-from .calls import message_for, timed_out
-from .errors import Disconnected
+from .calls import message_for
+from .control import ANSWER_WITHIN_S
+from .errors import ClientClosed, Disconnected, SlabwireError, untouched
 from .local import LocalConnection
 from .message import Kind
+from .retry import Attempts, Retry, key_of, retry_of
+from .shared_connection import SharedConnection
 
 if TYPE_CHECKING:
     from .remote import RemoteClient
 
+T = TypeVar("T")
+
 # A call without a timeout of its own waits this long.
 CALL_TIMEOUT_S = 60.0
-# A thread that waits while another one receives looks up this often, should the other have died.
-_FOLLOW_S = 0.05
-# poll(2) takes milliseconds in 31 bits.
-_LONGEST_POLL_S = 86_400.0
+# While a graph is awaited that does not run yet.
+LOOK_AGAIN_S = 0.05
 
 
 class Client:
     """Talks to a running graph on this host through shared memory. Threads may share it; each call blocks its own.
 
-    One of the waiting threads receives for all. Close it, or use it in a `with`.
+    When the graph has ended, calls in flight fail with Disconnected; the next call connects anew. `retries` is the
+    default of its verbs; `wait_s` is how long it waits for a graph that does not run yet. Close it, or use it in a
+    `with`. Raises Disconnected if no such graph runs.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, retries: int | Retry = 0, wait_s: float = 0.0) -> None:
         self.name = name
-        self._connection = LocalConnection(name, may_spin=len(os.sched_getaffinity(0)) > 1)
-        self._lock = threading.Lock()  # guards the connection
-        self._given_up: deque[Pending] = deque()
-        self._receiving = threading.Lock()  # held by the one thread that receives
-        self._news = threading.Condition()
-        self._followers = 0
-        self._poll = select.poll()
-        self._poll.register(self._connection.bell.fd, select.POLLIN)
-        self._poll.register(self._connection.link.channel.fileno(), select.POLLIN)
+        self._retry = retry_of(retries)
+        self._shared = _awaited(name, deadline_of(wait_s))
+        self._renewing = threading.Lock()  # held by the one thread that connects anew
         self._closed = False
 
     @property
@@ -54,34 +51,74 @@ class Client:
         spec = self._connection.routing.spec
         return [str(route.entry) for route in spec.routes[: spec.exposed]]
 
-    def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+    @property
+    def _connection(self) -> LocalConnection:
+        return self._shared.local
+
+    def call(
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
+    ) -> Any:
         """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
 
-        Arrays that come back are read-only views of shared memory, given back when the last of them dies. Raises
-        DeadlineExceeded, UnknownPort, MessageError, Overloaded, Disconnected, or what the handler raised.
+        It is made again up to `retries` times, within `timeout_s`, after errors that pass: those that came before the
+        work began, and with an `idempotency_key` (True makes one) those after, too. Arrays that come back are read-only
+        views of shared memory, given back when the last of them dies. Raises DeadlineExceeded, UnknownPort,
+        MessageError, Overloaded, Disconnected, or what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
-        pending = self._begin(target, self._message(target, args, fields, stream=False), deadline_ns)
-        try:
-            self._wait(pending, deadline_ns, target)
-        except BaseException:
-            self._cancel(pending)
-            raise
+        if retries is None and idempotency_key is None and self._retry is None:
+            shared = self._live(deadline_ns)
+            message = message_for(shared.local.routing, target, args, fields, inside=False, stream=False)
+            pending = shared.begin(target, message, deadline_ns)
+            try:
+                shared.wait(pending, deadline_ns, target)
+            except BaseException:
+                shared.cancel(pending)
+                raise
+            return result_of(*pending.take())
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        _, pending = self._started(target, args, fields, deadline_ns, retry, key, stream=False)
         return result_of(*pending.take())
 
     def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = None,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
     ) -> Generator[Any, None, None]:
-        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
-        message = self._message(target, args, fields, stream=True)
-        return self._items(target, message, deadline_of(timeout_s))
+        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it.
 
-    def _items(self, target: str, message: dict[str, Any], deadline_ns: int) -> Generator[Any, None, None]:
+        It may be begun again, as a call, until its first item has come.
+        """
+        self._check(target, args, fields)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        return self._items(target, args, fields, deadline_of(timeout_s), retry, key)
+
+    def _items(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        deadline_ns: int,
+        retry: Retry | None,
+        key: str,
+    ) -> Generator[Any, None, None]:
         # The work begins with the first `next`: an iterator that nobody starts is never told that it ends.
-        pending = self._begin(target, message, deadline_ns)
+        shared, pending = self._started(target, args, fields, deadline_ns, retry, key, stream=True)
         try:
             while True:
-                self._wait(pending, deadline_ns, target)
+                shared.wait(pending, deadline_ns, target)
                 kind = pending.next_kind()
                 if kind == Kind.END:
                     return
@@ -89,111 +126,63 @@ class Client:
                 if kind == Kind.REPLY:
                     return
         finally:
-            self._cancel(pending)
+            shared.cancel(pending)
 
-    def _message(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> dict[str, Any]:
-        if self._closed:
-            raise Disconnected(f"this client of graph {self.name!r} is closed")
-        return message_for(self._connection.routing, target, args, fields, inside=False, stream=stream)
+    def _started(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        deadline_ns: int,
+        retry: Retry | None,
+        key: str,
+        *,
+        stream: bool,
+    ) -> tuple[SharedConnection, Pending]:
+        """A request of which something has come back, which is no error after which it is made again."""
 
-    def _begin(self, target: str, message: dict[str, Any], deadline_ns: int) -> Pending:
-        with self._lock:
-            self._tell_given_up()
-            caller = self._connection.caller
-            return caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers)
-
-    def _cancel(self, pending: Pending) -> None:
-        """May run inside any other function, where the garbage collector ends an iterator: then whoever holds the lock
-        does it later.
-        """
-        self._given_up.append(pending)
-        if self._lock.acquire(blocking=False):
+        def start() -> tuple[SharedConnection, Pending]:
+            shared = self._live(deadline_ns)
+            message = message_for(shared.local.routing, target, args, fields, inside=False, stream=stream)
+            pending = shared.begin(target, message, deadline_ns, key)
             try:
-                self._tell_given_up()
-            finally:
-                self._lock.release()
+                shared.wait(pending, deadline_ns, target)
+                if pending.next_kind() == Kind.ERROR:
+                    result_of(*pending.take())
+            except BaseException:
+                shared.cancel(pending)
+                raise
+            return shared, pending
 
-    def _tell_given_up(self) -> None:
-        while self._given_up and not self._closed:
-            self._connection.caller.cancel(self._given_up.popleft())
+        return again(start, Attempts(retry, key, deadline_ns)) if retry is not None else start()
 
-    def _wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
-        """Returns when something has arrived for `pending`: this thread receives, unless another one does already."""
-        while not pending.arrived:
-            if self._receiving.acquire(blocking=False):
-                try:
-                    self._receive(pending, deadline_ns)
-                finally:
-                    self._receiving.release()
-                    self._tell_followers()
-            else:
-                self._follow(pending, deadline_ns)
-            if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
-                if self._receiving.acquire(blocking=False):  # so that what nobody waited for does not pile up
-                    try:
-                        with self._lock:
-                            self._connection.caller.pump()
-                    finally:
-                        self._receiving.release()
-                if not pending.arrived:
-                    raise timed_out(target)
+    def _check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+        """Says at once what is wrong with a request that is sent later."""
+        if self._closed:
+            raise self._closed_error()
+        message_for(self._connection.routing, target, args, fields, inside=False, stream=True)
 
-    def _follow(self, pending: Pending, deadline_ns: int) -> None:
-        left_s = (deadline_ns - now_ns()) / 1e9 if deadline_ns else _FOLLOW_S
-        with self._news:
-            self._followers += 1
-            if not pending.arrived:
-                self._news.wait(max(0.0, min(_FOLLOW_S, left_s)))
-            self._followers -= 1
+    def _live(self, deadline_ns: int) -> SharedConnection:
+        """The connection, made anew if the graph has ended since. Raises Disconnected."""
+        shared = self._shared
+        if shared.is_there() and not self._closed:
+            return shared
+        with self._renewing:
+            if self._closed:
+                raise self._closed_error()
+            if self._shared is shared:
+                self._shared = _connected(self.name, deadline_ns)
+                shared.close()
+            return self._shared
 
-    def _tell_followers(self) -> None:
-        if self._followers:
-            with self._news:
-                self._news.notify_all()
-
-    def _receive(self, pending: Pending, deadline_ns: int) -> None:
-        """Receives for all threads: looks for a while if that has paid lately, then parks."""
-        caller, wait, arrived = self._connection.caller, self._connection.wait, pending.arrived
-        while not (arrived or self._closed):
-            if caller.has_news() or wait.spin(caller.has_news, deadline_ns):
-                with self._lock:
-                    self._tell_given_up()
-                    caller.pump()
-            elif deadline_ns and now_ns() > deadline_ns:
-                return
-            else:
-                self._park(deadline_ns)
-
-    def _park(self, deadline_ns: int) -> None:
-        connection = self._connection
-        with self._lock:
-            look_at = 0 if self._closed else connection.endpoint.trim(now_ns())
-        until_ns = min(filter(None, (deadline_ns, look_at)), default=0)
-        left_s = max(0.0, (until_ns - now_ns()) / 1e9) if until_ns else None
-        connection.wait.park(connection.endpoint.reasons(), self._has_news, self._sleep, left_s)
-        with self._lock:
-            if not self._closed:
-                connection.take_in()
-
-    def _has_news(self) -> bool:
-        """The last look after saying that it sleeps."""
-        with self._lock:
-            self._connection.endpoint.collect_forwards()
-        return self._connection.caller.has_news() or self._closed
-
-    def _sleep(self, longest_s: float | None) -> None:
-        self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
+    def _closed_error(self) -> ClientClosed:
+        return ClientClosed(f"this client of graph {self.name!r} is closed")
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""
-        with self._lock:
-            if self._closed:
-                return
+        with self._renewing:
             self._closed = True
-            self._connection.caller.fail_all(Disconnected("the client was closed"))
-        self._connection.endpoint.ringers[self._connection.endpoint.identifier].ring_always()
-        with self._receiving:
-            self._connection.close()
+            self._shared.close()
 
     def __enter__(self) -> Self:
         return self
@@ -204,14 +193,53 @@ class Client:
         self.close()
 
 
-def connect(where: str, *, keys: Path | str | None = None) -> Client | RemoteClient:
+def _connected(name: str, deadline_ns: int) -> SharedConnection:
+    """Asks once, within the deadline."""
+    try:
+        return SharedConnection(name, seconds_for_an_answer(deadline_ns))
+    except Disconnected as error:
+        raise untouched(error) from None
+
+
+def _awaited(name: str, until_ns: int) -> SharedConnection:
+    """Asks until the graph runs."""
+    while True:
+        try:
+            return SharedConnection(name, ANSWER_WITHIN_S)
+        except Disconnected:
+            if now_ns() >= until_ns:
+                raise
+        time.sleep(LOOK_AGAIN_S)
+
+
+def seconds_for_an_answer(deadline_ns: int) -> float:
+    """How long the supervisor may take to answer, if that must be before a deadline (0: none)."""
+    return min(ANSWER_WITHIN_S, max(0.0, (deadline_ns - now_ns()) / 1e9)) if deadline_ns else ANSWER_WITHIN_S
+
+
+def again(start: Callable[[], T], attempts: Attempts) -> T:
+    """What `start` gives, by as many attempts as may be made."""
+    while True:
+        try:
+            return start()
+        except SlabwireError as error:
+            pause_s = attempts.pause_s(error, now_ns())
+            if pause_s is None:
+                raise
+        time.sleep(pause_s)
+
+
+def connect(
+    where: str, *, keys: Path | str | None = None, retries: int | Retry = 0, wait_s: float | None = None
+) -> Client | RemoteClient:
     """A client of the graph that runs under that name on this host, or at `ipc://...` or `tcp://host:port`.
 
-    `keys` is a folder with `client.key_secret` and `server.key`, needed for other hosts. Raises Disconnected if nothing
+    `keys` is a folder that `slabwire keys add` has made, needed for other hosts. `retries` is the default of its calls.
+    A graph that does not run yet is awaited for `wait_s` (on this host 0, else 5 s). Raises Disconnected if nothing
     answers there.
     """
     if "://" in where:
         from .remote import RemoteClient
 
-        return RemoteClient(where, keys)
-    return Client(where)
+        return RemoteClient(where, keys, retries=retries, wait_s=wait_s)
+    return Client(where, retries=retries, wait_s=wait_s or 0.0)

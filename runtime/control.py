@@ -12,6 +12,9 @@ from .errors import Disconnected, ProtocolError, error_from_wire
 from .fields import did_you_mean
 from .rundir import graph_directory, is_running, list_graphs
 
+# A supervisor answers in well under a millisecond, one that is swapping or has just been locked in may take seconds.
+ANSWER_WITHIN_S = 5.0
+
 
 class Control:
     """A connection to the graph `name` of this user on this host. One thread.
@@ -19,7 +22,7 @@ class Control:
     Raises Disconnected, saying what does run, when there is no such graph or it does not answer.
     """
 
-    def __init__(self, name: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, name: str, timeout_s: float = ANSWER_WITHIN_S) -> None:
         self.name = name
         self._timeout_s = timeout_s
         directory = graph_directory(name)

@@ -6,6 +6,7 @@ from ..shm.errors import CorruptLane, LayoutError, MessageError, OutOfMemory, Sl
 
 __all__ = [
     "Cancelled",
+    "ClientClosed",
     "CorruptLane",
     "DeadLetter",
     "DeadlineExceeded",
@@ -110,6 +111,7 @@ class Draining(SlabwireError):
 
     code = "draining"
     http_status = 503
+    not_begun = True
 
 
 class Disconnected(SlabwireError, ConnectionError):
@@ -117,6 +119,10 @@ class Disconnected(SlabwireError, ConnectionError):
 
     code = "disconnected"
     http_status = 503
+
+
+class ClientClosed(Disconnected):
+    """The client itself was closed: it connects no more."""
 
 
 class ProtocolError(SlabwireError):
@@ -128,6 +134,12 @@ class ProtocolError(SlabwireError):
 
 def _classes(root: type[SlabwireError]) -> list[type[SlabwireError]]:
     return [root, *(each for child in root.__subclasses__() for each in _classes(child))]
+
+
+def untouched(error: SlabwireError) -> SlabwireError:
+    """The same error, which says that the work had not begun."""
+    error.not_begun = True
+    return error
 
 
 def error_from_wire(code: str, text: str) -> SlabwireError:

@@ -10,7 +10,7 @@ from ..shm.lane import Consumer, Producer
 from ..shm.wait import AdaptiveWait
 from .caller import Caller
 from .channel import Channel, close_all
-from .control import Control
+from .control import ANSWER_WITHIN_S, Control
 from .endpoint import Endpoint
 from .errors import Disconnected, SlabwireError
 from .link import Link
@@ -39,8 +39,8 @@ class LocalConnection:
     Raises Disconnected if no such graph runs.
     """
 
-    def __init__(self, name: str, *, may_spin: bool) -> None:
-        with Control(name) as control:
+    def __init__(self, name: str, *, may_spin: bool, answer_within_s: float = ANSWER_WITHIN_S) -> None:
+        with Control(name, answer_within_s) as control:
             hello = control.request("hello")
         self.routing = Routing(graph_from_plain(hello["spec"]))
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

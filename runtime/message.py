@@ -34,6 +34,7 @@ class Flag:
     BLOCK = 4  # the record refers to a block, and lends it
     ITEM = 8  # one of a stream: what becomes of it is one item of the reply
     PLAIN = 32  # the metadata is msgpack that holds no tensors
+    KEYED = 64  # one of the fields is an idempotency key: see `keyed`
     ARRAY = 16  # the metadata is no msgpack but one array, whose description ends at `at`
 
 

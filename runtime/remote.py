@@ -14,9 +14,10 @@ from typing import Any, Self
 from ..shm.bell import now_ns
 from .caller import deadline_of
 from .calls import timed_out
-from .client import CALL_TIMEOUT_S
+from .client import CALL_TIMEOUT_S, again
 from .dealer import Dealer
-from .errors import Disconnected
+from .errors import ClientClosed, Disconnected, SlabwireError, untouched
+from .retry import Attempts, Retry, key_of, retry_of
 from .session import Pending, result_of
 from .wire import Head, Kind, pack_head
 
@@ -30,12 +31,20 @@ class RemoteClient:
     """Talks to a running graph at `tcp://host:port` or `ipc://path`. Threads may share it; each call blocks its own.
 
     One of the waiting threads receives for all. When the graph goes away, calls in flight fail with Disconnected; later
-    ones work again once it is back. `keys` is a folder with `client.key_secret` and `server.key`. Raises Disconnected
-    when nothing answers within 5 s.
+    ones work again once it is back. `keys` is a folder that `slabwire keys add` has made, `retries` the default of
+    the verbs. Raises Disconnected when nothing answers within `wait_s` (5).
     """
 
-    def __init__(self, address: str, keys: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        keys: Path | str | None = None,
+        *,
+        retries: int | Retry = 0,
+        wait_s: float | None = None,
+    ) -> None:
         self.address = address
+        self._retry = retry_of(retries)
         self._dealer = Dealer(address, Path(keys) if keys is not None else None)
         self._session = self._dealer.session
         self._lock = threading.Lock()  # guards the socket and the session
@@ -47,7 +56,7 @@ class RemoteClient:
             self._poll.register(each, select.POLLIN)
         self._closed = False
         try:
-            self._await_welcome(0)
+            self._await_welcome(0, HELLO_WITHIN_S if wait_s is None else wait_s)
         except BaseException:
             self.close()
             raise
@@ -62,32 +71,56 @@ class RemoteClient:
         """The exposed ports, as `actor.port`."""
         return self._session.ports.names if self._session.ports is not None else []
 
-    def call(self, target: str, /, *args: Any, timeout_s: float | None = CALL_TIMEOUT_S, **fields: Any) -> Any:
+    def call(
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = CALL_TIMEOUT_S,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
+    ) -> Any:
         """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
 
-        Arrays that come back are read-only. Raises DeadlineExceeded, UnknownPort, MessageError, Overloaded,
-        Disconnected, or what the handler raised.
+        It is made again as by `Client.call`. Arrays that come back are read-only. Raises DeadlineExceeded, UnknownPort,
+        MessageError, Overloaded, Disconnected, or what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
-        payload = self._packed(target, args, fields, deadline_ns, stream=False)
-        pending, came = self._begin(target, payload, deadline_ns, stream=False)
-        try:
-            self._wait(pending, came, deadline_ns, target)
-        finally:
-            self._cancel(pending)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+
+        def pack() -> list[Any]:
+            return self._session.pack(target, args, fields, stream=False)
+
+        pending, _ = self._started(target, pack, deadline_ns, retry, key, stream=False)
+        self._cancel(pending)
         return result_of(*pending.arrived.popleft())
 
     def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+        self,
+        target: str,
+        /,
+        *args: Any,
+        timeout_s: float | None = None,
+        retries: int | Retry | None = None,
+        idempotency_key: str | bool | None = None,
+        **fields: Any,
     ) -> Generator[Any, None, None]:
-        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it."""
-        deadline_ns = deadline_of(timeout_s)
-        payload = self._packed(target, args, fields, deadline_ns, stream=True)
-        # The work begins later, with the first `next`; the caller may change its arrays meanwhile.
-        return self._items(target, [bytes(each) for each in payload], deadline_ns)
+        """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it.
 
-    def _items(self, target: str, payload: list[Any], deadline_ns: int) -> Generator[Any, None, None]:
-        pending, came = self._begin(target, payload, deadline_ns, stream=True)
+        It may be begun again, as a call, until its first item has come.
+        """
+        deadline_ns = deadline_of(timeout_s)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        self._check_open()
+        # The work begins later, with the first `next`; the caller may change its arrays meanwhile.
+        payload = [bytes(each) for each in self._session.pack(target, args, fields, stream=True)]
+        return self._items(target, payload, deadline_ns, retry, key)
+
+    def _items(
+        self, target: str, payload: list[Any], deadline_ns: int, retry: Retry | None, key: str
+    ) -> Generator[Any, None, None]:
+        pending, came = self._started(target, lambda: payload, deadline_ns, retry, key, stream=True)
         try:
             while True:
                 self._wait(pending, came, deadline_ns, target)
@@ -101,23 +134,45 @@ class RemoteClient:
         finally:
             self._cancel(pending)
 
-    def _packed(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, *, stream: bool
-    ) -> list[Any]:
-        """The payload of a request. Raises for what does not fit the port: what there is was told at the welcome."""
+    def _started(
+        self,
+        target: str,
+        pack: Callable[[], list[Any]],
+        deadline_ns: int,
+        retry: Retry | None,
+        key: str,
+        *,
+        stream: bool,
+    ) -> tuple[Pending, threading.Event]:
+        """A request of which something has come back, which is no error after which it is made again."""
+
+        def start() -> tuple[Pending, threading.Event]:
+            self._await_ready(deadline_ns)
+            pending, came = self._begin(target, pack(), deadline_ns, key, stream=stream)
+            try:
+                self._wait(pending, came, deadline_ns, target)
+                if pending.arrived[0][0] == Kind.ERROR:
+                    result_of(*pending.arrived.popleft())
+            except BaseException:
+                self._cancel(pending)
+                raise
+            return pending, came
+
+        return again(start, Attempts(retry, key, deadline_ns)) if retry is not None else start()
+
+    def _await_ready(self, deadline_ns: int) -> None:
         self._check_open()
         self._pump()  # the graph may have gone, or come back, while nobody listened
         if not self._session.is_ready:
-            self._await_welcome(deadline_ns)
-        return self._session.pack(target, args, fields, stream=stream)
+            self._await_welcome(deadline_ns, HELLO_WITHIN_S)
 
     def _begin(
-        self, target: str, payload: list[Any], deadline_ns: int, *, stream: bool
+        self, target: str, payload: list[Any], deadline_ns: int, key: str, *, stream: bool
     ) -> tuple[Pending, threading.Event]:
         came = threading.Event()
         with self._lock:
             timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
-            pending = self._session.begin(target, payload, timeout_s, came.set, stream=stream)
+            pending = self._session.begin(target, payload, timeout_s, came.set, stream=stream, key=key)
         self._pump()
         return pending, came
 
@@ -127,10 +182,10 @@ class RemoteClient:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Disconnected(f"this client of {self.address} is closed")
+            raise ClientClosed(f"this client of {self.address} is closed")
 
-    def _await_welcome(self, deadline_ns: int) -> None:
-        until = now_ns() + int(HELLO_WITHIN_S * 1e9)
+    def _await_welcome(self, deadline_ns: int, within_s: float) -> None:
+        until = now_ns() + int(within_s * 1e9)
         until = min(until, deadline_ns) if deadline_ns else until
         session = self._session
         while not session.is_ready:
@@ -138,9 +193,9 @@ class RemoteClient:
             if session.refused is not None:
                 error, session.refused = session.refused, None
                 session.connected()  # asks once more, for whoever calls next
-                raise error
+                raise untouched(error)
             if now_ns() >= until:
-                raise nothing_answers(self.address)
+                raise nothing_answers(self.address, within_s)
             self._receive_for(lambda: session.is_ready or session.refused is not None, until, threading.Event())
 
     def _wait(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> None:
@@ -201,7 +256,7 @@ class RemoteClient:
                 self._session.outbox.append([pack_head(Head(Kind.BYE)), b"\xc0"])
                 self._dealer.pump()
             self._closed = True
-            self._session.lost(Disconnected("the client was closed"))
+            self._session.lost(ClientClosed("the client was closed"))
             self._dealer.close()
         os.eventfd_write(self._wake, 1)
         with self._receiving:  # whoever still sleeps on the descriptors has left
@@ -217,8 +272,10 @@ class RemoteClient:
         self.close()
 
 
-def nothing_answers(address: str) -> Disconnected:
+def nothing_answers(address: str, within_s: float) -> SlabwireError:
     """The error of a hello that got no welcome."""
-    return Disconnected(
-        f"no graph answers at {address} (waited {HELLO_WITHIN_S:g} s); does it run, and listen there (--listen)?"
+    return untouched(
+        Disconnected(
+            f"no graph answers at {address} (waited {within_s:g} s); does it run, and listen there (--listen)?"
+        )
     )

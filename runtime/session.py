@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .crate import pack_value, unpack_value
-from .errors import Disconnected, ProtocolError, SlabwireError, error_from_wire
+from .errors import Disconnected, ProtocolError, SlabwireError, error_from_wire, untouched
 from .exposed import ExposedPorts
 from .wire import Frame, Head, Kind, pack_head, unpack_head
 
@@ -62,10 +62,20 @@ class Session:
     def lost(self, error: SlabwireError | None = None) -> None:
         """The transport is gone: every call in flight ends with Disconnected, or the error."""
         self.is_ready = False
+        unsent = self._unsent()
         self.outbox.clear()
         where = f"graph {self.graph!r} at {self.address}" if self.graph else self.address
         for pending in list(self._pending.values()):
-            self._arrive(pending, Kind.ERROR, error or Disconnected(f"{where} went away while the call was in flight"))
+            if pending.id in unsent and error is None:
+                gone: SlabwireError = untouched(Disconnected(f"{where} went away before the call left"))
+            else:
+                gone = error or Disconnected(f"{where} went away while the call was in flight")
+            self._arrive(pending, Kind.ERROR, gone)
+
+    def _unsent(self) -> set[int]:
+        """The calls that lie in the outbox."""
+        heads = (unpack_head(frames) for frames in list(self.outbox))
+        return {head.id for head in heads if head.kind == Kind.CALL}
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -76,13 +86,20 @@ class Session:
         return pack_value(self.ports.fields(target, args, named, stream=stream))
 
     def begin(
-        self, target: str, payload: list[Frame], timeout_s: float | None, notify: Callable[[], None], *, stream: bool
+        self,
+        target: str,
+        payload: list[Frame],
+        timeout_s: float | None,
+        notify: Callable[[], None],
+        *,
+        stream: bool,
+        key: str = "",
     ) -> Pending:
         """Sends a call."""
         self._last_id += 1
         pending = self._pending[self._last_id] = Pending(self._last_id, notify, stream=stream)
         credit = WINDOW if stream else 0
-        head = Head(Kind.CALL, pending.id, target, stream=stream, timeout_s=timeout_s, credit=credit)
+        head = Head(Kind.CALL, pending.id, target, stream=stream, timeout_s=timeout_s, credit=credit, key=key)
         self.outbox.append([pack_head(head), *payload])
         return pending
 
@@ -138,7 +155,11 @@ class Session:
             pending.arrived.append((Kind.ERROR, error))
             pending.notify()
             return
-        self._arrive(pending, head.kind, error_from_wire(head.code, str(value)) if head.kind == Kind.ERROR else value)
+        if head.kind == Kind.ERROR:
+            value = error_from_wire(head.code, str(value))
+            if head.not_begun:
+                untouched(value)
+        self._arrive(pending, head.kind, value)
 
     def _arrive(self, pending: Pending, kind: str, value: Any) -> None:
         pending.arrived.append((kind, value))

@@ -12,7 +12,7 @@ from typing import Any
 from ..shm.bell import RECORDS, now_ns
 from .caller import result_of
 from .calls import message_for, timed_out
-from .errors import Disconnected, Overloaded
+from .errors import Disconnected, Overloaded, untouched
 from .local import LocalConnection
 from .message import Kind
 
@@ -33,13 +33,13 @@ class Tap:
         self._loop.add_reader(connection.link.channel.fileno(), self._hear)
 
     async def answers(
-        self, target: str, fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int]
+        self, target: str, fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int], key: str = ""
     ) -> AsyncIterator[tuple[Kind, Any]]:
         """What comes back of a call, each with its kind; the last is END or REPLY. Raises what the call ends with."""
         caller = self._connection.caller
         message = message_for(self._connection.routing, target, (), fields, inside=False, stream=True)
         self.is_clean = False
-        pending = caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=_nobody)
+        pending = caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=_nobody, key=key)
         try:
             while True:
                 while not pending.arrived:
@@ -104,7 +104,8 @@ class Taps:
         if self._idle:
             return self._idle.pop()
         if self._open >= MOST_STREAMS:
-            raise Overloaded(f"{MOST_STREAMS} streams are open at this gateway; try again when some have ended")
+            text = f"{MOST_STREAMS} streams are open at this gateway; try again when some have ended"
+            raise untouched(Overloaded(text))
         self._open += 1
         opening = asyncio.ensure_future(asyncio.to_thread(LocalConnection, self._graph, may_spin=False))
         try:

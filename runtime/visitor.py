@@ -12,8 +12,9 @@ from .async_client import AsyncClient
 from .caller import deadline_of
 from .calls import timed_out
 from .crate import pack_value, unpack_value
-from .errors import MessageError, Overloaded, ProtocolError, SlabwireError
+from .errors import MessageError, Overloaded, ProtocolError, SlabwireError, untouched
 from .message import Kind as RecordKind
+from .retry import key_of
 from .routing import Routing
 from .tap import Taps
 from .wire import MOST_CREDIT, Frame, Head, Kind, pack_head, trace_of
@@ -35,8 +36,8 @@ class GraphClient(AsyncClient):
     def routing(self) -> Routing:
         return self._open.routing
 
-    async def request(self, target: str, fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int]) -> Any:
-        return await self.calls.call(target, (), fields, deadline_ns, trace)
+    async def request(self, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
+        return await self.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
 
 
 class Budget:
@@ -49,7 +50,8 @@ class Budget:
     def take(self, nbytes: int) -> None:
         """Raises Overloaded where it is exhausted."""
         if self.used_nbytes + nbytes > self.limit_nbytes:
-            raise Overloaded(f"requests of {self.used_nbytes} bytes wait at this gateway already; try again later")
+            text = f"requests of {self.used_nbytes} bytes wait at this gateway already; try again later"
+            raise untouched(Overloaded(text))
         self.used_nbytes += nbytes
 
     def give_back(self, nbytes: int) -> None:
@@ -109,9 +111,9 @@ class Visitor:
         nbytes = sum(map(len, frames))
         try:
             if len(self._calls) >= MOST_CALLS:
-                raise Overloaded(
-                    f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
-                )
+                text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
+                raise untouched(Overloaded(text))
+            key_of(head.key or None)
             fields = unpack_value(frames)
             if not isinstance(fields, dict):
                 raise MessageError(
@@ -139,8 +141,7 @@ class Visitor:
             if head.stream:
                 await self._stream(head, fields, credit, deadline_ns)
             else:
-                trace = trace_of(head.traceparent)
-                self._answer(head.id, Kind.REPLY, await self._graph.request(head.port, fields, deadline_ns, trace))
+                self._answer(head.id, Kind.REPLY, await self._graph.request(head, fields, deadline_ns))
         except SlabwireError as error:
             self._fail(head.id, error)
         except Exception as error:  # a fault of ours; the client must not wait for ever
@@ -149,7 +150,7 @@ class Visitor:
 
     async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
         tap = await self._taps.take()
-        answers = tap.answers(head.port, fields, deadline_ns, trace_of(head.traceparent))
+        answers = tap.answers(head.port, fields, deadline_ns, trace_of(head.traceparent), head.key)
         try:
             async for kind, value in answers:
                 if kind == RecordKind.ITEM:
@@ -178,4 +179,5 @@ _LONGEST_ERROR = 8192
 
 def error_frames(error: SlabwireError, number: int = 0) -> list[Frame]:
     """The message that tells a client of an error: of one call, or (0) of its whole conversation."""
-    return [pack_head(Head(Kind.ERROR, number, code=error.code)), *pack_value(str(error)[:_LONGEST_ERROR])]
+    head = Head(Kind.ERROR, number, code=error.code, not_begun=error.not_begun)
+    return [pack_head(head), *pack_value(str(error)[:_LONGEST_ERROR])]

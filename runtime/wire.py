@@ -61,6 +61,8 @@ class Head(NamedTuple):
     credit: int = 0
     traceparent: str = ""
     code: str = ""
+    key: str = ""
+    not_begun: bool = False
 
 
 _DEFAULTS = Head("")._asdict()
@@ -73,6 +75,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "credit": (int,),
     "traceparent": (str,),
     "code": (str,),
+    "key": (str,),
+    "not_begun": (bool,),
 }
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{16})([0-9a-f]{16})-[0-9a-f]{16}-[0-9a-f]{2}")
 

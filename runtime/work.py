@@ -57,6 +57,7 @@ class Work:
     task: asyncio.Task[None] | None = None
     room: asyncio.Future[None] | None = None
     value: Any = None
+    key = ""  # the idempotency key of its request, where it is the first to handle it
     lease: Lease | None = None
     started_ns = 0
     recorded = 0

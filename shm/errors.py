@@ -14,6 +14,7 @@ class SlabwireError(Exception):
 
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
+    not_begun: bool = False  # True where the work that it ended had surely not begun: asking again repeats nothing
     detail: str = ""  # the traceback that it came from, where there is one; shown with --debug
 
 

@@ -57,6 +57,7 @@ def test_the_page_of_actors_has_programs() -> None:
         "loans.py",
         "outputs.py",
         "calls.py",
+        "retries.py",
         "groups.py",
     ]
 

