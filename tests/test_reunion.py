@@ -50,6 +50,7 @@ def address_of(running: slabwire.Running) -> str:
 
 
 def test_handlers_of_every_kind_see_the_key(running: slabwire.Running) -> None:
+    forged: dict[str, Any] = {"": "forged"}
     with slabwire.connect(address_of(running)) as remote:
         for client in (running.client, remote):
             assert client.call("teller.key") == [None, 1]
@@ -63,7 +64,7 @@ def test_handlers_of_every_kind_see_the_key(running: slabwire.Running) -> None:
             with pytest.raises(slabwire.MessageError, match="idempotency_key"):
                 client.call("teller.key", idempotency_key="")
             with pytest.raises(slabwire.MessageError, match=r"plain.*''"):
-                client.call("teller.plain", 3, **{"": "forged"})
+                client.call("teller.plain", 3, **forged)
 
     async def main() -> None:
         async with slabwire.connect_async("tellers") as near, slabwire.connect_async(address_of(running)) as far:
