@@ -9,6 +9,10 @@ from pathlib import Path
 
 # v1 writes "no limit" as the largest multiple of a page below 2**63; nothing above this can be meant as a limit.
 UNLIMITED_BYTES = 1 << 60
+# What a group says its limits in, v2 first.
+_CPU_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
+_MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
+_CPUSET_FILES = ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,13 @@ def read_limits(root: Path) -> CgroupLimits:
         next((each for each in cpusets if each), None),  # "effective" is already the intersection with those above
         min((each for each in memory if each is not None), default=None),
     )
+
+
+def limit_files(root: Path) -> Iterator[Path]:
+    """Every file that limits may be read from, whether there or not."""
+    for controller, names in (("cpu", _CPU_FILES), ("memory", _MEMORY_FILES), ("cpuset", _CPUSET_FILES)):
+        for group in _chain(root, controller):
+            yield from (group / name for name in names)
 
 
 def memory_group(root: Path, pid: int) -> Path | None:
@@ -108,22 +119,22 @@ def _levels(mount: Path, mounted_root: str, membership: str) -> Iterable[Path]:
 
 
 def _quota(group: Path) -> float | None:
-    quota, _, period = read_text(group / "cpu.max").partition(" ")
+    of_v2, quota_of_v1, period_of_v1 = (group / name for name in _CPU_FILES)
+    quota, _, period = read_text(of_v2).partition(" ")
     if not quota:
-        quota = read_text(group / "cpu.cfs_quota_us")
-        period = read_text(group / "cpu.cfs_period_us")
+        quota, period = read_text(quota_of_v1), read_text(period_of_v1)
     if not (quota.isdigit() and period.isdigit() and int(quota) and int(period)):
         return None  # absent, "max" or -1
     return int(quota) / int(period)
 
 
 def _memory(group: Path) -> int | None:
-    text = read_text(group / "memory.max") or read_text(group / "memory.limit_in_bytes")
+    text = next(filter(None, (read_text(group / name) for name in _MEMORY_FILES)), "")
     return int(text) if text.isdigit() and int(text) < UNLIMITED_BYTES else None
 
 
 def _cpuset(group: Path) -> frozenset[int]:
-    for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
+    for name in _CPUSET_FILES:
         text = read_text(group / name)
         if text:
             return parse_cpu_list(text)

@@ -60,6 +60,15 @@ class Plan:
         workers = [each.to_plain() for each in self.workers]
         return {"graph": self.graph, "machine": self.machine, "workers": workers}
 
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Plan:
+        """The inverse of `to_plain`, also after JSON or msgpack."""
+        workers = (
+            WorkerPlan(**{**each, "instances": tuple(each["instances"]), "cores": tuple(each["cores"])})
+            for each in plain["workers"]
+        )
+        return cls(plain["graph"], plain["machine"], tuple(workers))
+
     def __str__(self) -> str:
         rows = [("worker", "actors", "CPUs", "threads", "spin", "why")]
         for each in self.workers:

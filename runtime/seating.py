@@ -54,7 +54,7 @@ class Seats:
         return [other for other in sorted(self.bonds[index]) if any(core.l3 in mine for core in self.cores_of[other])]
 
     def pull(self, index: int, pool: Sequence[Core], level: str) -> int:
-        """How many edges of a team lead to teams that sit in the same L3 or node as `pool`."""
+        """How many edges of a team lead to teams that sit at the same L2, L3 or node as `pool`."""
         here = {getattr(core, level) for core in pool}
         return sum(
             edges
@@ -79,18 +79,25 @@ def grants(asked: Sequence[int], budget: int) -> list[int]:
 
 
 def seat(teams: Sequence[Team], granted: Sequence[int], bonds: list[dict[int, int]], cores: Sequence[Core]) -> Seats:
-    """Gives every team its cores: those that asked first, then the others, neighbours after one another."""
+    """Gives every team its cores: those that asked first, then who has most neighbours among those that sit."""
     seats = Seats(cores, bonds, [[] for _ in teams])
     chains = _chains(bonds)
     missing = {index: sum(max(1, granted[other]) for other in chain) for chain in chains for index in chain}
     asking = [index for chain in chains for index in sorted(chain, key=lambda each: -granted[each]) if granted[index]]
-    unasking = [index for chain in chains for index in chain if not granted[index]]
+    unasking = {index for chain in chains for index in chain if not granted[index]}
     for index in asking:
         _seat_one(seats, index, granted[index], missing[index], teams[index].weight)
         seats.owned.update(core.number for core in seats.cores_of[index])
-    for index in unasking:
+    while unasking:
+        index = max(unasking, key=lambda each: (_ties(seats, each), -each))
+        unasking.remove(index)
         _seat_one(seats, index, 1, missing[index], teams[index].weight)
     return seats
+
+
+def _ties(seats: Seats, index: int) -> int:
+    """How many edges lead from a team to those that sit already: who has most is seated next, beside them."""
+    return sum(edges for other, edges in seats.bonds[index].items() if seats.cores_of[other])
 
 
 def _chains(bonds: list[dict[int, int]]) -> list[list[int]]:
@@ -117,15 +124,19 @@ def _seat_one(seats: Seats, index: int, count: int, room: int, weight: int) -> N
 
 
 def _closest(seats: Seats, index: int, free: list[Core], count: int, room: int) -> list[Core]:
-    """Free cores of one L3 if one has enough, else of one node, else of as few L3s as possible."""
-    for level in ("l3", "node"):
-        pools: dict[int, list[Core]] = {}
+    """Free cores of one kind and L3 if there are enough, else of one node, else of as few L3s as possible.
+
+    Only where neither kind has enough fast and slow ones are mixed: the others would wait for the slowest thread.
+    """
+    for levels in (("efficient", "l3"), ("efficient", "node"), ("efficient",), ("l3",), ("node",)):
+        pools: dict[tuple[int, ...], list[Core]] = {}
         for core in free:
-            pools.setdefault(getattr(core, level), []).append(core)
+            pools.setdefault(tuple(getattr(core, level) for level in levels), []).append(core)
         fitting = [pool for pool in pools.values() if len(pool) >= count]
         if fitting:
-            return _fullest_first(max(fitting, key=lambda pool: _merit(seats, index, pool, count, room)))[:count]
-    return _fullest_first(free)[:count]
+            best = max(fitting, key=lambda pool: _merit(seats, index, pool, count, room))
+            return _nearest_first(seats, index, best)[:count]
+    return _nearest_first(seats, index, free)[:count]
 
 
 def _merit(seats: Seats, index: int, pool: list[Core], count: int, room: int) -> tuple[int, ...]:
@@ -137,11 +148,13 @@ def _merit(seats: Seats, index: int, pool: list[Core], count: int, room: int) ->
     return (*near, -slow, has_room, tightness, -pool[0].number)
 
 
-def _fullest_first(pool: list[Core]) -> list[Core]:
+def _nearest_first(seats: Seats, index: int, pool: list[Core]) -> list[Core]:
+    """Fast cores, then those under the fullest L3, then those that share an L2 with neighbours, then the order."""
     sizes: dict[int, int] = {}
     for core in pool:
         sizes[core.l3] = sizes.get(core.l3, 0) + 1
-    return sorted(pool, key=lambda core: (core.efficient, -sizes[core.l3], core.l3, core.number))
+    near = {core.l2: seats.pull(index, [core], "l2") for core in pool}
+    return sorted(pool, key=lambda core: (core.efficient, -sizes[core.l3], core.l3, -near[core.l2], core.number))
 
 
 def _least_loaded(seats: Seats, index: int) -> Core:

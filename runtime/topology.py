@@ -10,6 +10,10 @@ from typing import Any
 
 from .cgroup import parse_cpu_list, read_limits, read_text
 
+# Of the capacity of the fastest CPU. Cores of one kind differ by how high each may be clocked: those of an NVIDIA GB10
+# by 3 %, while its other kind has 0.7; a phone's middle cores have 0.84, its small ones 0.27.
+SLOW_BELOW = 0.75
+
 
 @dataclass(frozen=True)
 class Core:
@@ -117,11 +121,17 @@ def _allowed(root: Path, cpuset: frozenset[int] | None) -> frozenset[int]:
     """Affinity, cut to the cpuset and to what is online; at least one CPU."""
     affinity = parse_cpu_list(_field(root / "proc/self/status", "Cpus_allowed_list"))
     online = _listed(root / "sys/devices/system/cpu/online")
-    allowed = affinity or online or frozenset({0})
+    allowed = affinity or online or _described(root / "sys/devices/system/cpu") or frozenset({0})
     for limit in (online, cpuset):
         # Where two sources contradict each other (a stale record, a sandbox) the affinity is what the kernel enforces.
         allowed = (allowed & limit) if limit and allowed & limit else allowed
     return allowed
+
+
+def _described(folder: Path) -> frozenset[int]:
+    """The CPUs that have a topology, which those that are offline have not."""
+    folders = (each.parent.name for each in folder.glob("cpu*/topology"))
+    return frozenset(int(name[3:]) for name in folders if name[3:].isdigit())
 
 
 def _field(path: Path, name: str) -> str:
@@ -133,13 +143,13 @@ def _field(path: Path, name: str) -> str:
 
 
 def _efficient(root: Path, allowed: frozenset[int]) -> frozenset[int]:
-    """The CPUs of the slower kind: Intel lists them, Arm gives each CPU a capacity."""
+    """The CPUs of the slower kind: Intel lists them; elsewhere each CPU may have a capacity, the fastest one 1024."""
     listed = _listed(root / "sys/devices/cpu_atom/cpus")
     if listed:
         return listed if _listed(root / "sys/devices/cpu_core/cpus") else frozenset()
     texts = {cpu: read_text(root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity") for cpu in allowed}
     capacities = {cpu: int(text) for cpu, text in texts.items() if text.isdigit()}
-    return frozenset(cpu for cpu, capacity in capacities.items() if capacity < max(capacities.values()))
+    return frozenset(cpu for cpu, capacity in capacities.items() if capacity < SLOW_BELOW * max(capacities.values()))
 
 
 def _cores(system: Path, allowed: frozenset[int], efficient: frozenset[int]) -> Iterable[Core]:

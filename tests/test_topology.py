@@ -3,96 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from machines import V1, Cpu, Machine, container, epyc, hybrid, record
 from slabwire.runtime.cgroup import parse_cpu_list, read_limits
 from slabwire.runtime.topology import Topology
-
-
-@dataclass
-class Cpu:
-    """One hardware thread, as sysfs describes it."""
-
-    siblings: str
-    l2: str
-    l3: str | None
-    package: int = 0
-    capacity: int | None = None
-
-
-@dataclass
-class Machine:
-    cpus: dict[int, Cpu]
-    nodes: dict[int, str]
-    allowed: str
-    memory_kib: int = 16 << 20
-    address_space: str = "unlimited"
-    extra: dict[str, str] = field(default_factory=dict)
-
-
-V2 = "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw"
-
-
-def record(root: Path, machine: Machine) -> Path:
-    """Writes the tree of a machine below `root`."""
-    files = dict(machine.extra)
-    files["proc/self/status"] = f"Name:\tpython\nCpus_allowed:\tff\nCpus_allowed_list:\t{machine.allowed}\n"
-    files["proc/meminfo"] = f"MemTotal:       {machine.memory_kib} kB\nMemFree:  1 kB\n"
-    files["proc/self/limits"] = (
-        "Limit                     Soft Limit           Hard Limit           Units\n"
-        f"Max address space         {machine.address_space}            unlimited            bytes\n"
-    )
-    system = "sys/devices/system"
-    if machine.cpus:
-        files.setdefault(f"{system}/cpu/online", f"0-{max(machine.cpus)}")
-    for number, cpu in machine.cpus.items():
-        folder = f"{system}/cpu/cpu{number}"
-        files[f"{folder}/topology/thread_siblings_list"] = cpu.siblings
-        files[f"{folder}/topology/physical_package_id"] = str(cpu.package)
-        caches = [("1", "Data", cpu.siblings), ("1", "Instruction", cpu.siblings), ("2", "Unified", cpu.l2)]
-        caches += [("3", "Unified", cpu.l3)] if cpu.l3 else []
-        for index, (level, kind, shared) in enumerate(caches):
-            files[f"{folder}/cache/index{index}/level"] = level
-            files[f"{folder}/cache/index{index}/type"] = kind
-            files[f"{folder}/cache/index{index}/shared_cpu_list"] = shared
-        if cpu.capacity is not None:
-            files[f"{folder}/cpu_capacity"] = str(cpu.capacity)
-    for node, cpus in machine.nodes.items():
-        files[f"{system}/node/node{node}/cpulist"] = cpus
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    return root
-
-
-def epyc(allowed: str = "0-31", **extra: str) -> Machine:
-    """Two sockets of 8 cores with two threads each; 4 cores share an L3. Threads are numbered as Linux does: 0, 16."""
-    cpus = {}
-    for number in range(32):
-        core = number % 16
-        start = core // 4 * 4
-        l3 = f"{start}-{start + 3},{start + 16}-{start + 19}"
-        cpus[number] = Cpu(f"{core},{core + 16}", f"{core},{core + 16}", l3, package=core // 8)
-    return Machine(cpus, {0: "0-7,16-23", 1: "8-15,24-31"}, allowed, extra=extra)
-
-
-def hybrid() -> Machine:
-    """Intel: 2 fast cores with two threads each (0-3), 4 slow ones (4-7) that share an L2; one L3."""
-    cpus = {number: Cpu(f"{number // 2 * 2}-{number // 2 * 2 + 1}", f"{number // 2 * 2}", "0-7") for number in range(4)}
-    cpus |= {number: Cpu(str(number), "4-7", "0-7") for number in range(4, 8)}
-    kinds = {"sys/devices/cpu_core/cpus": "0-3", "sys/devices/cpu_atom/cpus": "4-7"}
-    return Machine(cpus, {0: "0-7"}, "0-7", extra=kinds)
-
-
-def container(quota: str = "150000 100000", allowed: str = "0-7", **files: str) -> Machine:
-    """8 plain cores, cgroup v2 with a namespace: the process is in the root of what it sees."""
-    cpus = {number: Cpu(str(number), str(number), "0-7") for number in range(8)}
-    extra = {"proc/self/mountinfo": V2, "proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": quota, **files}
-    return Machine(cpus, {0: "0-7"}, allowed, extra=extra)
 
 
 def test_two_sockets_with_smt(tmp_path: Path) -> None:
@@ -161,16 +78,6 @@ def test_quota_of_a_group_above_binds_too(tmp_path: Path) -> None:
     topology = Topology.read(record(tmp_path, container("max 100000", **files)))
     assert topology.quota == 3.0
     assert (topology.memory_bytes, topology.memory_limited_by) == (512 << 20, "cgroup")
-
-
-V1 = "\n".join(
-    [
-        "32 31 0:29 /docker/abc /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
-        "33 31 0:30 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory",
-        "34 31 0:31 /docker/abc /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset",
-        "35 31 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw",
-    ]
-)
 
 
 def test_v1_without_a_cgroup_namespace(tmp_path: Path) -> None:
