@@ -18,6 +18,7 @@ from .message import INCARNATIONS, Kind, read_header
 from .parcel import Parcel
 from .routing import Routing
 from .short import post
+from .work import current
 
 _LATEST_NS = (1 << 63) - 1
 _DATA = int(Kind.DATA)
@@ -175,7 +176,10 @@ class Caller:
         """The numbers of a request's header."""
         target, caller = self._target(pending.route), self._endpoint.identifier
         traced = pending.trace_high, pending.trace_low
-        return 0, target, 0, caller, pending.route, pending.request, deadline_ns, *traced, 0, 0, 0, 0
+        work = current.get() if self._inside else None  # the input whose handler calls
+        lane, sequence = (work.lane, work.sequence) if work is not None else (0, 0)
+        about = caller, pending.route, pending.request, deadline_ns, *traced
+        return 0, target, 0, *about, now_ns(), lane, 0, sequence
 
     def _target(self, route: int) -> int:
         known = self._targets.get(route)

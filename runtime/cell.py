@@ -330,7 +330,7 @@ class Cell:
         self.outlets.forward_cancel(header)
         self._runs.cancel(header)
         if self._blocked is not None and header.ends(self._blocked[0].header):
-            self._blocked[0].outbox.clear()
+            self.outlets.abandon(self._blocked[0])
 
     def corrupt_callers(self) -> set[int]:
         """The clients whose lanes hold impossible words."""
@@ -341,6 +341,7 @@ class Cell:
         self.inlets.remove(lanes)
         self.outlets.forget_caller(endpoint)
         if self._blocked is not None and self._blocked[1].lane in lanes:
+            self.outlets.abandon(self._blocked[0])
             self._blocked = None
         self._runs.forget_caller(endpoint)
 

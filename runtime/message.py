@@ -42,8 +42,9 @@ class Header(NamedTuple):
     """All of a record. `inline` has INLINE_NBYTES, of which the first `nbytes` are the metadata if they fit.
 
     `reply_to` is the endpoint that waits for the answer (0: nobody), `request` is its number there, and `route` says by
-    index in the graph's routes which port answers. `deadline_ns` is on CLOCK_MONOTONIC (0: none). The causing input
-    (lane, sequence) and `ordinal` name an output for good: a successor does not send it again.
+    index in the graph's routes which port answers. `deadline_ns` (0: none) and `sent_ns`, when it was published, are on
+    CLOCK_MONOTONIC. The causing input (lane, sequence) and `ordinal` name an output for good: a successor does not send
+    it again.
     """
 
     kind: int
@@ -57,7 +58,7 @@ class Header(NamedTuple):
     deadline_ns: int = 0
     trace_high: int = 0
     trace_low: int = 0
-    span: int = 0
+    sent_ns: int = 0
     cause_lane: int = 0
     ordinal: int = 0
     cause_sequence: int = 0
@@ -94,6 +95,7 @@ class Header(NamedTuple):
 
 # Native, not standard: the same bytes, but numbers above 30 bits are packed twice as fast.
 _FIELDS = "@BBHHHIILLLLLIILIIIILL"
+SENT_AT = struct.calcsize(_FIELDS[: _FIELDS.index("L") + 4])  # where `sent_ns` lies in a record
 INLINE_NBYTES = RECORD_NBYTES - struct.calcsize(_FIELDS)
 _RECORD = struct.Struct(f"{_FIELDS}{INLINE_NBYTES}s")  # one call for all of it: each costs more than the bytes
 _FIRST_KIND, _LAST_KIND, _IN_BLOCK = int(min(Kind)), int(max(Kind)), Flag.IN_BLOCK

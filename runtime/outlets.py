@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +11,15 @@ from ..shm.inflight import Inflight
 from ..shm.lane import Producer
 from .cancels import MOST_REMEMBERED
 from .endpoint import Endpoint
-from .errors import CorruptLane, DeadlineExceeded, EdgeFull, OutOfMemory, SlabwireError
-from .message import INLINE_NBYTES, Flag, Header, Kind
+from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
+from .failure import failure
+from .message import Flag, Header, Kind
 from .parcel import Parcel
 from .routing import Routing
 from .short import post
 from .spec import EdgeSpec, PortRef
 from .stats import CellStats
 from .work import REPLY_KEY, Dispatch, Work
-
-logger = logging.getLogger("slabwire")
 
 # Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
 STREAM_WINDOW = 64
@@ -107,7 +105,7 @@ class Outlets:
             if len(lanes) != 1 or self.overflow.get(edge):
                 return False
             kind, producer = _DATA, lanes[0]
-        head = number, target, work.attempt, *header[5:12], work.lane, work.ordinal, work.sequence
+        head = number, target, work.attempt, *header[5:11], now_ns(), work.lane, work.ordinal, work.sequence
         try:
             if not post(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
                 return False
@@ -143,12 +141,7 @@ class Outlets:
 
     def fail(self, work: Work, error: SlabwireError) -> None:
         """Ends the request with an error, if anybody waits for it."""
-        try:
-            parcel = Parcel([error.code, str(error)], self._endpoint.pool)
-        except OutOfMemory:  # which is most likely what the error is about: then what fits the record must do
-            logger.error("%s: %s", self._actor, error)
-            parcel = Parcel([error.code, _cut(str(error), INLINE_NBYTES - len(error.code) - 8)], self._endpoint.pool)
-        self._answer(work, Kind.ERROR, parcel)
+        self._answer(work, Kind.ERROR, failure(error, self._actor, self._endpoint.pool))
 
     def _answer(self, work: Work, kind: Kind, parcel: Parcel) -> None:
         if work.header.reply_to:
@@ -269,7 +262,8 @@ class Outlets:
             dispatch.source,
             target,
             work.attempt,
-            *header[5:12],  # reply_to to span: they travel with the request
+            *header[5:11],  # reply_to to trace_low: they travel with the request
+            now_ns(),
             work.lane,
             dispatch.ordinal,
             work.sequence,
@@ -278,16 +272,17 @@ class Outlets:
         self._stats.count_sent()
         if dispatch.since_ns:
             producer.count("blocked")
-            producer.count("blocked_ns", now_ns() - dispatch.since_ns)
+            self._unblock(dispatch)
 
     def _full(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> bool:
         deadline = work.header.deadline_ns
         if edge.when_full == "block":
             dispatch.since_ns = dispatch.since_ns or now_ns()
+            self.edges[dispatch.edge][0].block(dispatch.since_ns)
             if not deadline or now_ns() < deadline:
                 return False
-            producer.count("blocked_ns", now_ns() - dispatch.since_ns)
             producer.count("expired")
+            self._unblock(dispatch)
             self._drop(work, DeadlineExceeded(f"edge {edge.source} -> {edge.target} was full until the deadline"))
         elif edge.when_full == "drop_oldest":
             self._overflow(work, dispatch, edge, producer)
@@ -296,6 +291,17 @@ class Outlets:
             reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full: {edge.capacity} messages wait")
             self._drop(work, reason, is_missed=edge.when_full == "reject" or not dispatch.flags & Flag.ITEM)
         return True
+
+    def _unblock(self, dispatch: Dispatch) -> None:
+        """Its wait is over. The edge's first lane shows it, for the message may go by another than it waited for."""
+        self.edges[dispatch.edge][0].unblock(dispatch.since_ns, now_ns())
+        dispatch.since_ns = 0
+
+    def abandon(self, work: Work) -> None:
+        """What still waits to leave is wanted no more."""
+        if work.outbox and work.outbox[0].since_ns:
+            self._unblock(work.outbox[0])
+        work.outbox.clear()
 
     def _overflow(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> None:
         waiting = self.overflow.setdefault(dispatch.edge, deque())
@@ -392,9 +398,3 @@ def _is_sound(producer: Producer) -> bool:
     except CorruptLane:
         return False
     return True
-
-
-def _cut(text: str, nbytes: int) -> str:
-    """As much of a text as has room in so many bytes of UTF-8, with dots at the end where it was cut."""
-    packed = text.encode()
-    return text if len(packed) <= nbytes else packed[: nbytes - 3].decode(errors="ignore") + "..."

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
-from ..shm.lane import OUTCOMES
+import numpy as np
+
+from ..shm.lane import LENT_NBYTES, OUTCOMES, RECORD_NBYTES
+from ..shm.layout import WORD_NBYTES
 from ..shm.segment import Segment
 from .channel import Channel
+from .message import SENT_AT
 
 # Endpoints from this number on are clients, those below workers.
 FIRST_CLIENT = 1 << 16
@@ -60,9 +65,30 @@ class Line:
 
     def stats(self) -> dict[str, int]:
         """Counters of the lane: what became of its messages, the most that waited at once."""
-        outcomes = {name: self.segment.load(name) for name in OUTCOMES}
+        outcomes = {name: self.segment.load(name) for name in (*OUTCOMES, "blocked_since_ns")}
         readings = {name: self.returns.load(name) for name in ("high_water", "refused")}
         return {"published": self.published(), "waiting": self.waiting(), **outcomes, **readings}
+
+    def oldest_ns(self) -> int:
+        """When the oldest message that has not been given back was sent, on CLOCK_MONOTONIC; 0 if there is none."""
+        tail = self.returns.load("tail")
+        if self.segment.load("head") <= tail:
+            return 0
+        place = self.segment.placed
+        at = place["record"] + tail % place.rows("record") * RECORD_NBYTES + SENT_AT
+        sent = int.from_bytes(os.pread(self.segment.fd, WORD_NBYTES, at), "little")
+        return sent if self.returns.load("tail") == tail else 0  # else another record may lie there by now
+
+    def lent(self) -> tuple[int, int]:
+        """Blocks that have been lent by this lane: with messages that wait in it, and kept by their reader."""
+        place, theirs = self.segment.placed, self.returns.placed
+        rows = place.rows("lent")
+        lent = np.frombuffer(os.pread(self.segment.fd, rows * LENT_NBYTES, place["lent"]), np.uint64)
+        generations = lent[:: LENT_NBYTES // WORD_NBYTES]
+        released = np.frombuffer(os.pread(self.returns.fd, rows * WORD_NBYTES, theirs["released"]), np.uint64)
+        out = generations[generations > released]
+        waiting = int((out > self.returns.load("tail")).sum())  # a loan's generation is its record's number plus 1
+        return waiting, len(out) - waiting
 
     def close(self) -> None:
         self.segment.close()

@@ -22,6 +22,7 @@ from .placement import WorkerPlan
 from .rundir import RunDirectory
 from .spawner import Spawner
 from .spec import ActorSpec, Restart
+from .usage import cpu_s
 
 logger = logging.getLogger("slabwire")
 
@@ -71,10 +72,16 @@ class WorkerProcess:
         self._kills = KillCounts()
         self._ignoring_since_ns = self._parks = 0
         self._left = asyncio.Event()
+        self._spent_s = 0.0
 
     @property
     def is_alive(self) -> bool:
         return self.pid != 0 and not self._ended.is_set()
+
+    @property
+    def cpu_s(self) -> float:
+        """User and system time of this worker so far, that of its predecessors included."""
+        return self._spent_s + (cpu_s(self.pid) if self.is_alive else 0.0)
 
     @property
     def last_exit(self) -> str | None:
@@ -117,7 +124,9 @@ class WorkerProcess:
     def _reap(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)  # what it has left running; before its number may be another's
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        _, waited, used = os.wait4(self.pid, 0)
+        self._spent_s += used.ru_utime + used.ru_stime
+        status = os.waitstatus_to_exitcode(waited)
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1

@@ -152,7 +152,7 @@ class Recorder:
             header[7],  # request
             header[9],  # trace_high
             header[10],  # trace_low
-            0,
+            header[11],  # sent_ns
             number,
         )
         return at // WORD_NBYTES + _END

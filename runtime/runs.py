@@ -140,7 +140,7 @@ class Runs:
     def _expire(self, work: Work) -> None:
         """The caller's time is over in the middle of a stream."""
         work.outcome = EXPIRED
-        work.outbox.clear()
+        self._outlets.abandon(work)
         with contextlib.suppress(Exception):
             work.items.close()  # type: ignore[union-attr]
         self._outlets.fail(work, DeadlineExceeded("the stream did not end within the caller's time"))
@@ -269,7 +269,7 @@ class Runs:
         if not work.finished:
             work.finished = True
             self._record_end(work)
-            work.outbox.clear()
+            self._outlets.abandon(work)
             self._table.clear(work.row)
             work.lease = None
             self._works.pop(work.row, None)

@@ -15,7 +15,9 @@ BUCKETS = 44 * _STEPS
 _MOST_DOUBLINGS = 40
 
 _READER = "supervisor"
-_WORKER_WORDS = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "alive_ns")
+# Counted by each process from 0 on: a successor adds what its predecessors have shown.
+_WORKER_COUNTERS = ("spins", "parks", "wakes", "contended")
+_WORKER_WORDS = (*_WORKER_COUNTERS, "slab_bytes", "slab_used_bytes", "blocks_out", "alive_ns")
 _WORKER_AT = {name: index for index, name in enumerate(_WORKER_WORDS)}
 _CELL_WORDS = (
     "failed",
@@ -29,6 +31,7 @@ _CELL_WORDS = (
     "outbox",
     "busy_ns",
     "busy_since_ns",
+    "awaited_ns",
     "starved",
     "longest_wait_ns",
 )
@@ -93,6 +96,8 @@ class CellStats:
         if not waited:
             words[self._busy] += took
             words[self._busy + 1] = 0
+        else:
+            words[self._busy + 2] += took
         doubling = took.bit_length() - 3
         if 0 <= doubling < _MOST_DOUBLINGS:  # `_bucket`, without the price of a call
             words[self._latency + (doubling + 1) * _STEPS + (took >> doubling)] += 1
@@ -104,10 +109,14 @@ class CellStats:
         for name in _GAUGES:
             self.show(name, 0)
 
+    def durations(self) -> list[int]:
+        """How many runs took how long, by bucket: below `bucket_end_ns` of its number."""
+        return self._words[self._latency : self._latency + BUCKETS].tolist()
+
     def read(self) -> dict[str, int]:
         """All counters and gauges, with `p50_us` and `p99_us` of the handler's runs."""
         values = {name: self._words[self._first + index] for index, name in enumerate(_CELL_WORDS)}
-        buckets = [self._words[self._latency + index] for index in range(BUCKETS)]
+        buckets = self.durations()
         handled = sum(buckets)
         return {
             "handled": handled,
@@ -123,10 +132,13 @@ class WorkerStats:
     def __init__(self, segment: Segment) -> None:
         self._words = segment.words
         self._first = segment.placed.word(_WORKER_WORDS[0])
+        before = self.read()
+        self._before = {name: before[name] if name in _WORKER_COUNTERS else 0 for name in _WORKER_WORDS}
 
     def show(self, **values: int) -> None:
+        """Counters as this process has counted them since its start, gauges as they are."""
         for name, value in values.items():
-            self._words[self._first + _WORKER_AT[name]] = value
+            self._words[self._first + _WORKER_AT[name]] = self._before[name] + value
 
     def read(self) -> dict[str, int]:
         return {name: self._words[self._first + index] for index, name in enumerate(_WORKER_WORDS)}
@@ -147,6 +159,11 @@ def _quantile_us(buckets: list[int], share: float) -> int:
     for index, count in enumerate(buckets):
         seen += count
         if count and seen >= wanted:
-            doubling, step = divmod(index, _STEPS)
-            return max(1, ((_STEPS + step + 1) << doubling) // _STEPS // 1000)
+            return max(1, bucket_end_ns(index) // 1000)
     return 0
+
+
+def bucket_end_ns(index: int) -> int:
+    """The least duration that a bucket does not hold any more."""
+    doubling, step = divmod(index, _STEPS)
+    return ((_STEPS + step + 1) << doubling) // _STEPS

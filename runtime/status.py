@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ..shm.bell import now_ns
 from ..shm.lane import OUTCOMES
 from .process import WorkerProcess
+from .usage import cpu_s, pss_nbytes
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
-
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def status_of(supervisor: Supervisor) -> dict[str, Any]:
@@ -43,8 +42,9 @@ def _reason(worker: WorkerProcess) -> dict[str, str]:
 
 
 def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
-    stats = supervisor.switchboard.worker_stats(worker.party)
-    names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes")
+    board = supervisor.switchboard
+    stats = board.worker_stats(worker.party)
+    names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")
     tree = supervisor.workforce.tree
     is_awaited = worker.is_alive or tree.is_awaited(worker.name)
     state = "ready" if worker.is_ready else "starting" if is_awaited else "stopped"
@@ -61,8 +61,9 @@ def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
         "last_exit": worker.last_exit,
         "groups": tree.groups_of(worker.name),
         "pss_bytes": pss_nbytes(worker.pid) if worker.is_alive else 0,
-        "cpu_s": cpu_s(worker.pid) if worker.is_alive else 0.0,
+        "cpu_s": worker.cpu_s,
         **{name: stats.get(name, 0) for name in names},
+        "leases": sum(each.lent()[1] for each in board.lines.values() if each.consumer is worker.party),
         "actors": [_actor(supervisor, worker, instance) for instance in worker.plan.instances],
     }
 
@@ -70,20 +71,31 @@ def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
 def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict[str, Any]:
     stats = supervisor.switchboard.actor_stats(worker.party, instance)
     busy_since = stats.pop("busy_since_ns")
-    busy_for_s = (now_ns() - busy_since) / 1e9 if busy_since else 0.0
+    now = now_ns()
     lines = [each for each in supervisor.switchboard.lines.values() if each.target == instance]
-    refused = sum(each.returns.load("refused") for each in lines if each.purpose != "reply")
-    times = {"busy_s": stats.pop("busy_ns") / 1e9, "busy_for_s": max(0.0, busy_for_s)}
-    longest_wait_s = stats.pop("longest_wait_ns") / 1e9
-    return {"name": instance, **stats, **times, "longest_wait_s": longest_wait_s, "refused": refused}
+    inputs = [each for each in lines if each.purpose != "reply"]
+    times = {name: stats.pop(f"{name}_ns") / 1e9 for name in ("busy", "awaited", "longest_wait")}
+    return {
+        "name": instance,
+        **stats,
+        **{f"{name}_s": value for name, value in times.items()},
+        "busy_for_s": max(0.0, (now - busy_since) / 1e9) if busy_since else 0.0,
+        "oldest_s": max((_age_s(each.oldest_ns(), now) for each in inputs), default=0.0),
+        "refused": sum(each.returns.load("refused") for each in inputs),
+        "leases": sum(each.lent()[1] for each in inputs),
+    }
 
 
 def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
-    """An edge with the counters of its lanes added up. `full` is how many of these have no room now, `high_water` the
-    most that ever waited in one.
+    """An edge with the counters of its lanes added up.
+
+    `full` is how many of these have no room now, `high_water` the most that ever waited in one, `oldest_s` how long the
+    oldest message has been on the way, `blocked_for_s` how long the one that waits for room has waited.
     """
-    edge = supervisor.spec.edges[number]
-    stats = [each.stats() for each in supervisor.switchboard.lines.values() if each.edge == number]
+    edge, now = supervisor.spec.edges[number], now_ns()
+    lines = [each for each in supervisor.switchboard.lines.values() if each.edge == number]
+    stats = [each.stats() for each in lines]
+    blocked_for = [_age_s(each["blocked_since_ns"], now) for each in stats]
     return {
         "source": str(edge.source),
         "target": str(edge.target),
@@ -92,33 +104,20 @@ def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
         "lanes": len(stats),
         "full": sum(each["waiting"] >= edge.capacity for each in stats),
         "waiting": _total(stats, "waiting"),
+        "oldest_s": max((_age_s(each.oldest_ns(), now) for each in lines), default=0.0),
         "sent": _total(stats, "published"),
         **{name: _total(stats, name) for name in OUTCOMES if name != "blocked_ns"},
-        "blocked_s": _total(stats, "blocked_ns") / 1e9,
+        "blocked_s": _total(stats, "blocked_ns") / 1e9 + sum(blocked_for),
+        "blocked_for_s": max(blocked_for, default=0.0),
         "refused": _total(stats, "refused"),
         "high_water": max((each["high_water"] for each in stats), default=0),
     }
 
 
+def _age_s(since_ns: int, now: int) -> float:
+    """For how long something has been so; 0 for what is not, or says what cannot be."""
+    return max(0.0, (now - since_ns) / 1e9) if since_ns else 0.0
+
+
 def _total(stats: list[dict[str, int]], name: str) -> int:
     return sum(each[name] for each in stats)
-
-
-def pss_nbytes(pid: int) -> int:
-    """The memory of a process, what it shares counted by shares; 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup") as rollup:
-            found = [line for line in rollup if line.startswith("Pss:")]
-    except OSError:
-        return 0
-    return int(found[0].split()[1]) * 1024 if found else 0
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time of a process so far; 0 if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -325,6 +325,7 @@ class Worker:
                 **wait.stats(),
                 slab_bytes=pool.nbytes,
                 slab_used_bytes=pool.used_nbytes,
+                blocks_out=pool.blocks_out,
                 alive_ns=alive_ns,
             )
 

@@ -13,7 +13,7 @@ import struct
 from typing import NamedTuple, Protocol
 
 from . import fence
-from .bell import BLOCKS, RECORDS, ROOM, WAITING_FOR, Ringer
+from .bell import BLOCKS, RECORDS, ROOM, WAITING_FOR, Ringer, now_ns
 from .errors import CorruptLane, LayoutError
 from .layout import WORD_NBYTES, Group, Layout, Word
 from .returns import LOW_HALF, STREAM_SLOTS, tag_of
@@ -22,7 +22,7 @@ from .segment import Segment
 RECORD_NBYTES = 256
 # What becomes of messages that find the lane full, and for how long they waited; counted by whoever sends.
 OUTCOMES = ("blocked", "blocked_ns", "rejected", "dropped_newest", "dropped_oldest", "expired")
-_LENT_NBYTES = 64
+LENT_NBYTES = 64
 _LENT = struct.Struct("<QIIQQQ")
 _LENT_REST = struct.Struct("<IIQQQ")
 
@@ -36,7 +36,10 @@ LANE = Layout(
     Group(
         "outcomes",
         "producer",
-        tuple(Word(each, each.replace("_", " ") + " since the lane was made", "supervisor") for each in OUTCOMES),
+        (
+            *(Word(each, each.replace("_", " ") + " since the lane was made", "supervisor") for each in OUTCOMES),
+            Word("blocked_since_ns", "since when a message waits for room, on CLOCK_MONOTONIC; 0: none", "supervisor"),
+        ),
     ),
     Group(
         "lent_rows",
@@ -46,7 +49,7 @@ LANE = Layout(
                 "lent",
                 "generation, slab, block, and the lease it forwards (lane, row, generation)",
                 "producer's successor",
-                nbytes=_LENT_NBYTES,
+                nbytes=LENT_NBYTES,
             ),
         ),
         rows="leases",
@@ -110,6 +113,9 @@ class Producer:
         self._lent, self._released = segment.placed["lent"], returns.placed.word("released")
         self._read = returns.placed.word("read")
         self._outcomes = segment.placed.word(OUTCOMES[0])
+        self._blocked_since = segment.placed.word("blocked_since_ns")
+        if since_ns := self._words[self._blocked_since]:
+            self.unblock(since_ns, now_ns())  # a predecessor's wait: its successor sends anew
         self._ring = segment.placed["record"]
         self.head = self._words[self._head_word]
         self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
@@ -144,7 +150,7 @@ class Producer:
         """Notes a loan for the record that is published next; returns its row. Only if `can_lend`."""
         row = self._newest = self._free_rows.pop()
         generation = self.head + 1
-        start = self._lent + row * _LENT_NBYTES
+        start = self._lent + row * LENT_NBYTES
         if source is None:
             _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, 0, 0, 0)
         else:
@@ -163,7 +169,7 @@ class Producer:
             return None
         generation = self.head + 1
         # All else in the row stands there as it must.
-        self._words[(self._lent + self._newest * _LENT_NBYTES) // WORD_NBYTES] = generation
+        self._words[(self._lent + self._newest * LENT_NBYTES) // WORD_NBYTES] = generation
         self.holders[self._newest] = generation, newest[1]
         return self._newest, newest[1]
 
@@ -171,7 +177,7 @@ class Producer:
         """The record of this loan will not be published: an exception came in between."""
         generation, holder = self.holders[row]
         if generation > self.head:
-            self._words[(self._lent + row * _LENT_NBYTES) // WORD_NBYTES] = 0
+            self._words[(self._lent + row * LENT_NBYTES) // WORD_NBYTES] = 0
             del self.holders[row]
             self._free_rows.append(row)
             holder.returned()
@@ -214,6 +220,17 @@ class Producer:
         """Counts what became of a message that found no room; `outcome` is one of OUTCOMES."""
         self._words[self._outcomes + OUTCOMES.index(outcome)] += by
 
+    def block(self, since_ns: int) -> None:
+        """Shows that a message waits for room; of several the one that began to first."""
+        if not self._words[self._blocked_since]:
+            self._words[self._blocked_since] = since_ns
+
+    def unblock(self, since_ns: int, now_ns: int) -> None:
+        """A message waits no more. Others that still do show themselves when they look for room next."""
+        self.count("blocked_ns", now_ns - since_ns)
+        if self._words[self._blocked_since] == since_ns:
+            self._words[self._blocked_since] = 0
+
     def stats(self) -> dict[str, int]:
         """Counters of this lane since it was made, also those of predecessors."""
         outcomes = {name: self._words[self._outcomes + index] for index, name in enumerate(OUTCOMES)}
@@ -233,10 +250,10 @@ class Producer:
     def _find_unfinished(self) -> list[Lent]:
         found = []
         for row in range(self.leases):
-            generation, slab, block, *source = _LENT.unpack_from(self._bytes, self._lent + row * _LENT_NBYTES)
+            generation, slab, block, *source = _LENT.unpack_from(self._bytes, self._lent + row * LENT_NBYTES)
             if generation > self.head:
                 # It died before the record was published. Another record will have this number: forget the loan.
-                self._words[(self._lent + row * _LENT_NBYTES) // WORD_NBYTES] = 0
+                self._words[(self._lent + row * LENT_NBYTES) // WORD_NBYTES] = 0
             elif self._theirs[self._released + row] < generation:
                 found.append(Lent(row, generation, slab, block, Source(*source)))
         return found

@@ -104,13 +104,18 @@ def test_a_full_edge_blocks_its_sender_and_loses_nothing(tmp_path: Path) -> None
             wait_until(lambda: sender(running)["outbox"])
             assert sender(running)["sent"] == 4
             assert (edge_of(running)["full"], edge_of(running)["waiting"]) == (1, 4)
+            times = ("oldest_s", "blocked_s", "blocked_for_s")
+            before = edge_of(running)
+            later = wait_until(lambda: now if (now := edge_of(running))["blocked_s"] > before["blocked_s"] else None)
+            assert all(later[each] > before[each] > 0 for each in times)  # also while it is blocked
             Path(f"{path}.go").touch()
             assert first.result() == 100
         wait_until(lambda: len(seen(path)) == 50)
         edge = edge_of(running)
         assert edge["sent"] == 50
         assert 1 <= edge["high_water"] <= 4
-        assert edge["blocked_s"] > 0
+        assert edge["blocked_s"] >= later["blocked_s"]
+        assert (edge["blocked_for_s"], edge["oldest_s"]) == (0, 0)
         assert set(outcomes(running)) == {"blocked"}
         assert 1 <= edge["blocked"] <= 46
     assert seen(path) == [100 + i for i in range(50)]
