@@ -59,6 +59,12 @@ def find_graph(target: str) -> Graph:
     """Imports what `target` names, into this process. Raises LoadError, or GraphError where the import did."""
     place, _, name = target.partition(":")
     is_file = place.endswith(".py") or os.sep in place or os.path.isfile(place)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise LoadError(
+            f"{target}: the folder that this command was started in has been deleted; cd to one that is there"
+        ) from None
     module = _file(place) if is_file else _module(place)
     graphs = {key: value for key, value in vars(module).items() if isinstance(value, Graph)}
     if name:

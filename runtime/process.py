@@ -28,7 +28,6 @@ logger = logging.getLogger("slabwire")
 
 # The stacks of a hung worker are written by a signal handler; it is given this long.
 _STACKS_WITHIN_S = 0.2
-_LOG_NBYTES = 16 << 20
 _RANKS: tuple[Restart, ...] = ("permanent", "transient", "temporary")
 
 
@@ -115,11 +114,7 @@ class WorkerProcess:
         return {**os.environ, "PYTHONUNBUFFERED": "1", **pools}
 
     def _log(self) -> BinaryIO:
-        path = self._directory.log(self.name)
-        with contextlib.suppress(OSError):
-            if path.stat().st_size > _LOG_NBYTES:
-                path.replace(path.with_suffix(".log.1"))
-        return open(path, "ab")
+        return open(self._directory.log(self.name), "ab")
 
     def _reap(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

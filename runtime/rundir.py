@@ -11,12 +11,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import StartError
+from .errors import SlabwireError, StartError
 
 # How the pid file of a graph begins, so that no directory of somebody else's is ever taken for one.
 _MARK = "slabwire supervisor "
 # Of the path of a Unix socket (sun_path has 108 bytes with its terminating zero).
 LONGEST_SOCKET_PATH = 107
+
+
+class UnusableDirectory(SlabwireError):
+    """A directory of all graphs in which nothing can be locked."""
+
+    code = "run_directory"
 
 
 def base_directory() -> Path:
@@ -60,7 +66,13 @@ def is_running(directory: Path) -> bool:
 @contextlib.contextmanager
 def _exclusively(base: Path) -> Iterator[None]:
     """While one process looks whether a directory is locked, or locks it, no other does: a look takes the lock."""
-    descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UnusableDirectory(
+            f"cannot write to {base}, where graphs keep their sockets: {error.strerror}; make room or get permission "
+            "there, or set SLABWIRE_RUN_DIR to another directory, where your graphs are started, too"
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -108,6 +120,14 @@ class RunDirectory:
                 f"the socket path {longest} has over {LONGEST_SOCKET_PATH} bytes; "
                 "set SLABWIRE_RUN_DIR to a shorter directory"
             )
+        try:
+            self._make(name)
+        except OSError as error:
+            raise StartError(
+                f"cannot write to {self.path}: {error.strerror}; make room there, or set SLABWIRE_RUN_DIR"
+            ) from None
+
+    def _make(self, name: str) -> None:
         _make_private(base_directory())
         with _exclusively(base_directory()):
             if self.path.exists() and _is_ours(self.path) and not _is_locked(self.path):

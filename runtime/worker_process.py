@@ -27,6 +27,7 @@ from .errors import Disconnected, SlabwireError
 from .lifeline import HUNG_SIGNAL, die_with_parent
 from .link import Link
 from .logs import configure_logging
+from .output import survive_full_disk
 from .spec import GraphSpec, graph_from_plain
 from .worker import Worker
 
@@ -76,6 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(HUNG_SIGNAL, all_threads=True)
+    survive_full_disk()
     configure_logging()
     context = zmq.Context()
     control = context.socket(zmq.DEALER)

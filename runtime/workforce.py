@@ -14,6 +14,7 @@ from .out_of_memory import kills_in_machine
 from .placement import Plan
 from .process import WorkerProcess
 from .reception import Reception
+from .rotation import long_logs, put_aside
 from .rundir import RunDirectory
 from .spawner import Spawner
 from .spec import GraphSpec
@@ -46,6 +47,7 @@ class Workforce:
     ) -> None:
         self._switchboard = switchboard
         self._reception = reception
+        self._directory = directory
         self._control = f"ipc://{directory.control}"
         self._state, self._give_up = state, give_up
         self._alarm: asyncio.TimerHandle | None = None
@@ -90,12 +92,17 @@ class Workforce:
         """For ever: looks for workers that hang."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            await self._bound_logs()
             kills = kills_in_machine()
             for worker in self.workers.values():
                 stats = self._switchboard.worker_stats(worker.party)
                 ignores_input = self._switchboard.ignores_input(worker.party)
                 worker.look_for_kills(kills)
                 worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
+
+    async def _bound_logs(self) -> None:
+        for path in long_logs(self._directory.path / "logs"):
+            await asyncio.to_thread(put_aside, path)  # some MiB to a disk that may be slow
 
     def _exited(self, worker: WorkerProcess) -> None:
         """A worker has died, or has ended as it was told."""

@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from ..rotation import aside
+
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z ")
 
 
@@ -68,7 +70,8 @@ class LogFile:
         self.worker = path.stem
         self._path = path
         self._stream: IO[bytes] = path.open("rb")
-        self._rest = b""
+        self._older = _number_of(aside(path))
+        self._rest = _read_from(aside(path), 0)
         self._latest: float | None = None
 
     def read(self, *, final: bool = False) -> list[Line]:
@@ -89,10 +92,16 @@ class LogFile:
 
     def _unread(self) -> bytes:
         """What was written since, also where the file was emptied, or put aside and begun anew."""
-        ours = os.fstat(self._stream.fileno())
-        if ours.st_size < self._stream.tell():
+        ours, at = os.fstat(self._stream.fileno()), self._stream.tell()
+        before = b""
+        older = _number_of(aside(self._path))
+        if older not in (self._older, ours.st_ino):  # put aside: what we had not read yet stands in the copy
+            before = _read_from(aside(self._path), at)
             self._stream.seek(0)
-        data = self._stream.read()
+        elif ours.st_size < at:
+            self._stream.seek(0)
+        self._older = older
+        data = before + self._stream.read()
         try:
             is_replaced = self._path.stat().st_ino != ours.st_ino
         except FileNotFoundError:
@@ -102,6 +111,23 @@ class LogFile:
             self._stream = self._path.open("rb")
             data += self._stream.read()
         return data
+
+
+def _number_of(path: Path) -> int:
+    """The inode of a file, 0 where there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _read_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            return stream.read()
+    except FileNotFoundError:
+        return b""
 
 
 class LogFolder:

@@ -13,8 +13,9 @@ import click
 
 from ..spec import GraphSpec
 from .exits import Exit, GraphLost
-from .presentation import format_option, print_json
+from .presentation import format_option
 from .target import TARGET_HELP, read_target, target_argument
+from .voice import Voice
 
 if TYPE_CHECKING:
     from ..running import Running
@@ -46,37 +47,37 @@ def command(target: str, name: str | None, listen: str | None, drain_timeout: fl
     if listen is not None and not listen.startswith("tcp://"):
         raise click.BadParameter(f"{listen!r} does not begin with tcp://", param_hint="--listen")
     began = monotonic()
+    voice = Voice(form)
     with _signals_as_exceptions():
         try:
             spec = read_target(target)
             if plan:
-                _print_plan(spec, form)
-            with _logs_echoed(name or spec.name, form):
-                return _run(spec, name, listen, drain_timeout, form, began)
+                _print_plan(spec, voice)
+            with _logs_echoed(name or spec.name, voice):
+                return _run(spec, name, listen, drain_timeout, voice, began)
         except _StopRequested as request:  # before the graph was ready: there is nothing to drain
             return request.status
 
 
-def _print_plan(spec: GraphSpec, form: str) -> None:
+def _print_plan(spec: GraphSpec, voice: Voice) -> None:
     from ..placement import plan
     from ..topology import Topology
 
     planned = plan(spec, Topology.read())
-    if form == "json":
-        print_json({"event": "plan", **planned.to_plain()})
-    else:
-        click.echo(f"{planned}\n")
+    voice.say(f"{planned}\n", event="plan", **planned.to_plain())
 
 
-def _run(spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: float, form: str, began: float) -> int:
+def _run(
+    spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: float, voice: Voice, began: float
+) -> int:
     from ..running import start
 
     running = start(spec, drain_timeout_s=drain_timeout, listen=listen, name=name)
     try:
-        _print_ready(running, spec, listen, monotonic() - began, form)
+        _print_ready(running, spec, listen, monotonic() - began, voice)
         status = running.wait()
     except _StopRequested:
-        return _drain(running, drain_timeout, form)
+        return _drain(running, drain_timeout, voice)
     except BaseException:
         running.kill()
         raise
@@ -85,18 +86,18 @@ def _run(spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: f
             f"the supervisor of graph {running.name!r} ended with status {status} and nobody had asked it to; "
             "what it logged stands above"
         )
-    _say(form, f"{running.name} was stopped", event="stopped", graph=running.name)
+    voice.say(f"{running.name} was stopped", event="stopped", graph=running.name)
     return Exit.OK
 
 
 @contextmanager
-def _logs_echoed(name: str, form: str) -> Iterator[None]:
+def _logs_echoed(name: str, voice: Voice) -> Iterator[None]:
     """Prints what the workers write, unless a graph of that name runs already: then those are not our workers."""
     from ..rundir import graph_directory, list_graphs
     from .echo import echoed
 
     def say(line: Line) -> None:
-        _say(form, f"{line.worker} | {line.text}", event="log", worker=line.worker, text=line.body)
+        voice.say(f"{line.worker} | {line.text}", event="log", worker=line.worker, text=line.body)
 
     if name in list_graphs():  # removes what a killed predecessor has left, too
         yield
@@ -105,22 +106,22 @@ def _logs_echoed(name: str, form: str) -> Iterator[None]:
         yield
 
 
-def _drain(running: Running, drain_timeout: float, form: str) -> int:
+def _drain(running: Running, drain_timeout: float, voice: Voice) -> int:
     text = f"draining {running.name} (at most {drain_timeout:g} s); Ctrl-C again stops it now"
     try:
-        _say(form, text, event="draining", graph=running.name, drain_timeout_s=drain_timeout)
+        voice.say(text, event="draining", graph=running.name, drain_timeout_s=drain_timeout)
         status = running.stop()
     except _StopRequested as request:
         running.kill()
-        _say(form, f"{running.name} was stopped before it was drained", event="killed", graph=running.name)
+        voice.say(f"{running.name} was stopped before it was drained", event="killed", graph=running.name)
         return request.status
     if status:
         raise GraphLost(f"the supervisor of graph {running.name!r} ended with status {status} while it was drained")
-    _say(form, f"{running.name} was drained and stopped", event="stopped", graph=running.name)
+    voice.say(f"{running.name} was drained and stopped", event="stopped", graph=running.name)
     return Exit.OK
 
 
-def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds: float, form: str) -> None:
+def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds: float, voice: Voice) -> None:
     from ..routing import Routing
 
     ports = [str(route.entry) for route in spec.routes[: spec.exposed]]
@@ -133,14 +134,7 @@ def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds:
     lines.append(f"  look      slabwire top {running.name}")
     lines.append(f"  stop it   Ctrl-C, or slabwire stop {running.name}")
     about = {"graph": running.name, "seconds": round(seconds, 3), "ports": ports, "listen": listen}
-    _say(form, "\n".join(lines), event="ready", directory=str(running.directory), **about)
-
-
-def _say(form: str, text: str, /, **document: object) -> None:
-    if form == "json":
-        print_json(document)
-    else:
-        click.echo(text)
+    voice.say("\n".join(lines), event="ready", directory=str(running.directory), **about)
 
 
 @contextmanager
