@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..runtime.load import cpu_times
 from .contestant import BenchError
 
 
@@ -22,13 +23,12 @@ class Clock:
     @classmethod
     def of(cls, pid: int) -> Clock:
         """Raises BenchError for a process that is gone, and where the kernel does not count."""
-        try:
-            each = [(thread / "schedstat").read_text().split() for thread in Path(f"/proc/{pid}/task").iterdir()]
-            return cls(sum(int(words[0]) for words in each), sum(int(words[1]) for words in each))
-        except (OSError, IndexError) as error:
+        times = cpu_times(pid)
+        if times is None:
             raise BenchError(
-                f"the CPU time of process {pid} cannot be read ({error}): it has ended, or the kernel has no schedstat"
-            ) from error
+                f"the CPU time of process {pid} cannot be read: it has ended, or the kernel has no schedstat"
+            )
+        return cls(*times)
 
     def __sub__(self, before: Clock) -> Clock:
         return Clock(self.ran_ns - before.ran_ns, self.waited_ns - before.waited_ns)

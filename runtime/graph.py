@@ -234,11 +234,19 @@ class Graph:
         lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
         return "\n".join(lines) + "\n"
 
-    def run(self, *, name: str | None = None, drain_timeout_s: float = 10.0, listen: str | None = None) -> Launch:
+    def run(
+        self,
+        *,
+        name: str | None = None,
+        drain_timeout_s: float = 10.0,
+        listen: str | None = None,
+        rebalance: bool = False,
+    ) -> Launch:
         """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
-        `name` runs it under another name, `listen` also takes calls at a tcp:// address. Raises GraphError where
-        the graph is not valid; entering raises StartError where it does not become ready.
+        `name` runs it under another name, `listen` also takes calls at a tcp:// address, `rebalance` moves workers off
+        saturated cores. Raises GraphError where the graph is not valid; entering raises StartError where it does not
+        become ready.
         """
         if is_loading():
             raise GraphError(
@@ -248,7 +256,8 @@ class Graph:
         spec = self.validate()
         from .running import Launch
 
-        return Launch(spec, {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen})
+        options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
+        return Launch(spec, options)
 
 
 def _ends(edge: EdgeSpec) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ class Running:
         self.directory: Path = graph_directory(self.name)
         self._drain_timeout_s = float(options["drain_timeout_s"])
         self._client: Client | None = None
+        self._client_lock = threading.Lock()
         self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with far:
             self._process = subprocess.Popen(
@@ -70,9 +72,10 @@ class Running:
     @property
     def client(self) -> Client:
         """A client of this graph, made at first use and closed with the graph."""
-        if self._client is None:
-            self._client = Client(self.name)
-        return self._client
+        with self._client_lock:  # threads may share it, so they may ask for it at once
+            if self._client is None:
+                self._client = Client(self.name)
+            return self._client
 
     def status(self) -> dict[str, Any]:
         """What `slabwire ps` and `top` show, as a dict."""
@@ -176,12 +179,17 @@ class Launch:
 
 
 def start(
-    spec: GraphSpec, *, name: str | None = None, drain_timeout_s: float = 10.0, listen: str | None = None
+    spec: GraphSpec,
+    *,
+    name: str | None = None,
+    drain_timeout_s: float = 10.0,
+    listen: str | None = None,
+    rebalance: bool = False,
 ) -> Running:
     """Starts a supervisor for the graph and waits until all its actors are ready.
 
-    `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address. Raises StartError
-    with the reason.
+    `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address; `rebalance` moves
+    workers off saturated cores. Raises StartError with the reason.
     """
-    options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen}
+    options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
     return Running(spec, options)

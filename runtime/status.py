@@ -28,6 +28,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
         "supervisor": {"pid": os.getpid(), "pss_bytes": pss_nbytes(os.getpid()), "cpu_s": cpu_s(os.getpid())},
         "workers": workers,
+        "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
         "edges": [_edge(supervisor, number) for number in range(len(supervisor.spec.edges))],
     }
 

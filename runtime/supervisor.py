@@ -14,6 +14,7 @@ import socket
 import time
 from typing import Any
 
+from .balancer import Balancer
 from .deadletters import DeadLetters
 from .doorkeeper import Doorkeeper
 from .errors import SlabwireError
@@ -72,6 +73,7 @@ class Supervisor:
             lambda: self.state,
             self._give_up,
         )
+        self.balancer = Balancer(self) if options.get("rebalance") else None
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -93,9 +95,12 @@ class Supervisor:
         self._reception.open()
         self._server.attach(loop)
         self.workforce.start()
-        watch = loop.create_task(self.workforce.watch())
+        watches = [loop.create_task(self.workforce.watch())]
+        if self.balancer is not None:
+            watches.append(loop.create_task(self.balancer.watch()))
         await self._stopped.wait()
-        watch.cancel()
+        for watch in watches:
+            watch.cancel()
         self._close()
         return 1 if self.failure else 0
 

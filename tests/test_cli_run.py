@@ -90,6 +90,7 @@ class TestRun:
         assert running.options == {
             "name": "mine",
             "drain_timeout_s": 3.0,
+            "rebalance": False,
             "listen": "tcp://127.0.0.1:9",
         }
         assert "vision on " in result.stdout

@@ -166,3 +166,35 @@ def test_the_command(running: Running) -> None:
     assert done.exit_code == 1
     assert "'x' are no CPUs" in done.stderr
     assert CliRunner().invoke(root, ["move", "two"]).exit_code == 2
+
+
+def test_two_busy_actors_on_one_core_are_spread_by_rebalancing() -> None:
+    graph = Graph(f"rebalanced-{os.getpid()}")
+    one, two = graph.add(Threaded, name="one"), graph.add(Threaded, name="two")
+    graph.expose(one.burn, two.burn)
+    with graph.run(rebalance=True) as running:
+        assert running.status()["rebalance"] == {"moves": 0, "last": None}
+        for name in ("one", "two"):
+            move(running, name, str(HERE))
+        is_over = threading.Event()
+
+        def keep_busy(port: str) -> None:
+            while not is_over.is_set():
+                running.client.call(port, 0.05)
+
+        callers = [threading.Thread(target=keep_busy, args=(f"{name}.burn",)) for name in ("one", "two")]
+        for each in callers:
+            each.start()
+        wait_until(lambda: running.status()["rebalance"]["moves"])
+        is_over.set()
+        for each in callers:
+            each.join()
+        status = running.status()
+        assert {tuple(each["cores"]) for each in status["workers"]} == {(HERE,), (THERE,)}
+        last = status["rebalance"]["last"]
+        assert (last["from"], last["to"]) == ([HERE], [THERE])
+        assert last["reason"].startswith(f"core {HERE} was wanted ")
+        moved = worker_of(running, last["worker"])
+        assert moved["reason"] == f"moved here by rebalancing from CPU {HERE}: alone on core {THERE}"
+        assert masks(moved["pid"]) == {frozenset({THERE})}
+        assert "rebalancing: " in (running.directory / "logs" / "supervisor.log").read_text()

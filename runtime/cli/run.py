@@ -40,9 +40,19 @@ class _StopRequested(BaseException):  # not an Exception: nothing on the way may
     metavar="SECONDS",
     help="How long work in flight may take to end when the graph is stopped.",
 )
+@click.option("--rebalance", is_flag=True, help="Move workers off a saturated core while another idles.")
 @click.option("--plan/--no-plan", default=True, help="Print where each actor goes and why.")
 @format_option
-def command(target: str, name: str | None, listen: str | None, drain_timeout: float, plan: bool, form: str) -> int:
+def command(
+    target: str,
+    *,
+    name: str | None,
+    listen: str | None,
+    drain_timeout: float,
+    rebalance: bool,
+    plan: bool,
+    form: str,
+) -> int:
     """Run a graph until Ctrl-C (or SIGTERM): once drains it, twice stops it now."""
     if listen is not None and not listen.startswith("tcp://"):
         raise click.BadParameter(f"{listen!r} does not begin with tcp://", param_hint="--listen")
@@ -54,7 +64,7 @@ def command(target: str, name: str | None, listen: str | None, drain_timeout: fl
             if plan:
                 _print_plan(spec, voice)
             with _logs_echoed(name or spec.name, voice):
-                return _run(spec, name, listen, drain_timeout, voice, began)
+                return _run(spec, name, listen, drain_timeout, rebalance, voice, began)
         except _StopRequested as request:  # before the graph was ready: there is nothing to drain
             return request.status
 
@@ -68,11 +78,17 @@ def _print_plan(spec: GraphSpec, voice: Voice) -> None:
 
 
 def _run(
-    spec: GraphSpec, name: str | None, listen: str | None, drain_timeout: float, voice: Voice, began: float
+    spec: GraphSpec,
+    name: str | None,
+    listen: str | None,
+    drain_timeout: float,
+    rebalance: bool,
+    voice: Voice,
+    began: float,
 ) -> int:
     from ..running import start
 
-    running = start(spec, drain_timeout_s=drain_timeout, listen=listen, name=name)
+    running = start(spec, drain_timeout_s=drain_timeout, listen=listen, name=name, rebalance=rebalance)
     try:
         _print_ready(running, spec, listen, monotonic() - began, voice)
         status = running.wait()
