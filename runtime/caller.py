@@ -16,6 +16,7 @@ from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_fr
 from .keyed import KEYED, with_key
 from .message import INCARNATIONS, Kind, read_header
 from .parcel import Parcel
+from .replicas import HASH, Choice, Keys, policy_of
 from .routing import Routing
 from .short import post
 from .work import current
@@ -80,7 +81,8 @@ class Caller:
         self._open_routes: set[int] = set()
         self._pending: dict[int, Pending] = {}
         self._last_request = _incarnation() << 32
-        self._turn = 0
+        self._choices: dict[str, Choice] = {}  # by actor
+        self._keys: dict[int, Keys] = {}  # by route
 
     def lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
@@ -121,7 +123,7 @@ class Caller:
         if route not in self._open_routes:
             self._endpoint.ask("route", route=route)
             self._open_routes.add(route)
-        entry = self._entry(route)
+        entry = self._entry(route, fields)
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
@@ -160,7 +162,8 @@ class Caller:
             number += 1
         return number
 
-    def _entry(self, route: int) -> Producer:
+    def _entry(self, route: int, fields: dict[str, Any]) -> Producer:
+        """The lane that a request takes. Raises MessageError where a field chooses it, and cannot."""
         lanes = self._lanes.get(route)
         if lanes is None:
             actor = self._routing.spec.routes[route].entry.actor
@@ -168,9 +171,20 @@ class Caller:
             self._lanes[route] = lanes
         if len(lanes) == 1:
             return lanes[0]
-        self._turn += 1
-        turned = (lanes[(self._turn + index) % len(lanes)] for index in range(len(lanes)))
-        return min(turned, key=lambda each: each.waiting)
+        return self._entry_of(route, lanes, fields)
+
+    def _entry_of(self, route: int, lanes: list[Producer], fields: dict[str, Any]) -> Producer:
+        """One of several: there are replicas."""
+        actor = self._routing.spec.actor(self._routing.spec.routes[route].entry.actor)
+        policy = policy_of(actor.routing)
+        if policy.kind == HASH:
+            if route not in self._keys:
+                self._keys[route] = Keys(actor.name, self._routing.entry(route), policy.field, actor.replicas)
+            return lanes[self._keys[route].of_fields(fields)]
+        choice = self._choices.setdefault(actor.name, Choice(policy))
+        lane = choice.pick(lanes, self._leaves_room)
+        choice.went(lanes, lane)
+        return lane
 
     def _head(self, pending: Pending, deadline_ns: int) -> tuple[int, ...]:
         """The numbers of a request's header."""

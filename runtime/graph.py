@@ -12,6 +12,7 @@ from .errors import GraphError
 from .fields import did_you_mean
 from .groups import Group, Groups
 from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
+from .replicas import routing_problems
 from .routes import Routes
 from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
 from .types import why_not
@@ -49,6 +50,7 @@ class Graph:
         *,
         name: str | None = None,
         replicas: int = 1,
+        routing: str = "least_loaded",
         cores: int = 0,
         weight: int = 1,
         restart: Restart = "permanent",
@@ -63,13 +65,15 @@ class Graph:
     ) -> Node:
         """Adds an actor: a class derived from Actor, constructed with `arguments` in its worker, or a function.
 
-        `name`: the class in lower case, if not given. `cores`: whole cores for it alone, 0 is a share of one. `worker`:
-        actors that name the same one share its process. `concurrency`: inputs in flight, 1 where all handlers are
-        plain, else 64. `huge_pages`: its worker's slabs lie in huge pages, where the kernel gives them. Raises
-        GraphError at once for a name that is taken and arguments that do not fit.
+        `name`: the class in lower case, if not given. `routing`: which of the `replicas` gets a message, least_loaded,
+        round_robin, or "hash:field", by which equal values of that field go to one of them. `cores`: whole cores for it
+        alone, 0 is a share of one. `worker`: actors that name the same one share its process. `concurrency`: inputs in
+        flight, 1 where all handlers are plain, else 64. `huge_pages`: its worker's slabs lie in huge pages, where the
+        kernel gives them. Raises GraphError at once for a name that is taken and arguments that do not fit.
         """
         settings = Settings(
             replicas,
+            routing,
             cores,
             weight,
             restart,
@@ -180,6 +184,7 @@ class Graph:
             yield f"graph '{self.name}' has no actors; add one with graph.add"
         for name, plan in self._plans.items():
             yield from plan.settings.problems(name)
+            yield from routing_problems(name, plan.settings.routing, plan.handlers, plan.code)
         yield from self._groups.problems([(name, plan.settings.worker) for name, plan in self._plans.items()])
 
     def _edge_problems(self) -> Iterable[str]:

@@ -31,6 +31,7 @@ class Settings:
     """What `graph.add` was told about an actor's place and life."""
 
     replicas: int
+    routing: str
     cores: int
     weight: int
     restart: Restart

@@ -18,6 +18,7 @@ from .parcel import Parcel
 from .routing import Routing
 from .short import post
 from .spec import EdgeSpec, PortRef
+from .spread import Spread
 from .stats import CellStats
 from .work import REPLY_KEY, Dispatch, Work
 
@@ -51,7 +52,8 @@ class Outlets:
         self._table = table
         self._stats = stats
         self._look_for_lanes = look_for_lanes
-        self.edges: dict[int, list[Producer]] = {}
+        self._spread = Spread(routing)
+        self.edges = self._spread.lanes
         self.replies: dict[int, Producer] = {}
         self._leaving: dict[str, tuple[int, list[tuple[int, EdgeSpec, int]]]] = {}
         for port in (each for each in routing.ports if each.actor == actor):
@@ -60,7 +62,6 @@ class Outlets:
         self._reply_ports = [route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes]
         self.routes = len(self._reply_ports)
         self._leads: dict[tuple[int, str], bool] = {}
-        self._turn = 0
         self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
@@ -78,7 +79,7 @@ class Outlets:
         item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
         if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
-            self._dispatch(work, port, Parcel(value, self._endpoint.pool), Kind.DATA, item=item)
+            self._dispatch(work, port, Parcel(value, self._endpoint.pool), Kind.DATA, value, item=item)
             work.ordinal += 1
             self.flush(work)
 
@@ -135,7 +136,7 @@ class Outlets:
         """No more items: tells the caller, or whoever got the items."""
         parcel = Parcel(None, self._endpoint.pool)
         for port in ports:
-            self._dispatch(work, port, parcel, Kind.END, item=True)
+            self._dispatch(work, port, parcel, Kind.END, None, item=True)
         work.ordinal += 1
         self.flush(work)
 
@@ -149,8 +150,9 @@ class Outlets:
             work.ordinal += 1
             self.flush(work)
 
-    def _dispatch(self, work: Work, port: str, parcel: Parcel, kind: Kind, *, item: bool) -> None:
+    def _dispatch(self, work: Work, port: str, parcel: Parcel, kind: Kind, value: Any, *, item: bool) -> None:
         number, edges = self._leaving[port]
+        replicas = [self._replica(edge, kind, value, work.header, item=item) for edge, _, _ in edges]
         header = work.header
         flags = Flag.ITEM if item else 0
         outbox = work.outbox
@@ -160,9 +162,14 @@ class Outlets:
             reply = kind if kind == Kind.END else Kind.ITEM if item else Kind.REPLY
             outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way))
             way += 1
-        for edge, _, _ in edges:
-            outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way))
+        for (edge, _, _), replica in zip(edges, replicas, strict=True):
+            outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way, replica))
             way += 1
+
+    def _replica(self, edge: int, kind: Kind, value: Any, header: Header, *, item: bool) -> int:
+        if kind == Kind.END:
+            return self._spread.bind_end(edge, header)
+        return self._spread.bind(edge, value, header, item=item)
 
     def flush(self, work: Work) -> bool:
         """Publishes what waits, in order; True when nothing is left."""
@@ -189,7 +196,7 @@ class Outlets:
             producer = self.replies.get(work.header.reply_to)
             late = bool(deadline and now_ns() > deadline)
             return producer is None or late or self._has_room(producer, work.header, dispatch)
-        producer = self._choose(dispatch, work.header)
+        producer = self._spread.lane_for(dispatch, work.header)
         return bool(deadline and now_ns() >= deadline) or dispatch.parcel.can_go(producer)
 
     def _publish(self, work: Work, dispatch: Dispatch) -> bool:
@@ -198,9 +205,10 @@ class Outlets:
             return self._reply(work, dispatch)
         edge = self._routing.spec.edges[dispatch.edge]
         waiting = self.overflow.get(dispatch.edge)
-        producer = self._choose(dispatch, work.header)
+        producer = self._spread.lane_for(dispatch, work.header)
         if not waiting and dispatch.parcel.can_go(producer):
             self._write(producer, work, dispatch, self._routing.number[edge.target])
+            self._spread.went(dispatch, producer)
             return True
         return self._full(work, dispatch, edge, producer)
 
@@ -244,17 +252,6 @@ class Outlets:
             if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
                 return False
         return dispatch.parcel.can_go(producer)
-
-    def _choose(self, dispatch: Dispatch, header: Header) -> Producer:
-        """A lane of the edge. Of several, the one with the least waiting; the items of one stream stay together."""
-        producers = self.edges[dispatch.edge]
-        if len(producers) == 1:
-            return producers[0]
-        if dispatch.flags & Flag.ITEM:
-            return producers[header.request % len(producers)]
-        self._turn += 1
-        turned = (producers[(self._turn + index) % len(producers)] for index in range(len(producers)))
-        return min(turned, key=lambda each: (not dispatch.parcel.can_go(each), each.waiting))
 
     def _write(self, producer: Producer, work: Work, dispatch: Dispatch, target: int) -> None:
         header = work.header
@@ -324,7 +321,7 @@ class Outlets:
         if any(producer.room() for producer, _, _ in self._cancels):
             return True
         return any(
-            waiting and waiting[0][1].parcel.can_go(self._choose(waiting[0][1], waiting[0][0].header))
+            waiting and waiting[0][1].parcel.can_go(self._spread.lane_for(waiting[0][1], waiting[0][0].header))
             for waiting in self.overflow.values()
         )
 
@@ -336,11 +333,12 @@ class Outlets:
             target = self._routing.number[self._routing.spec.edges[edge].target]
             while waiting:
                 work, dispatch = waiting[0]
-                producer = self._choose(dispatch, work.header)
+                producer = self._spread.lane_for(dispatch, work.header)
                 if not dispatch.parcel.can_go(producer):
                     break
                 waiting.popleft()
                 self._write(producer, work, dispatch, target)
+                self._spread.went(dispatch, producer)
 
     def _drop(self, work: Work, error: SlabwireError, *, is_missed: bool = True) -> None:
         """Counts a message that goes no further. Its caller is told, unless a stream may miss it."""

@@ -105,6 +105,7 @@ class ActorSpec:
     handlers: tuple[HandlerSpec, ...]
     outputs: tuple[OutputSpec, ...] = ()
     replicas: int = 1
+    routing: str = "least_loaded"  # which replica gets a message: also "round_robin" or "hash:field"
     cores: int = 0  # whole cores it asks for; 0: a share of one
     weight: int = 1
     restart: Restart = "permanent"

@@ -25,7 +25,7 @@ REPLY_KEY = -1  # where edges are named by their number, this names the way back
 @dataclass(slots=True)
 class Dispatch:
     """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge. `way` is its place among those by
-    which this output leaves, `since_ns` when it first found no room.
+    which this output leaves, `since_ns` when it first found no room, `replica` the one that it must go to (-1: any).
     """
 
     parcel: Parcel
@@ -35,6 +35,7 @@ class Dispatch:
     edge: int
     ordinal: int
     way: int = 0
+    replica: int = -1
     since_ns: int = 0
 
 
