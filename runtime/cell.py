@@ -350,7 +350,8 @@ class Cell:
     def recover(self) -> None:
         """Takes up what a predecessor was handling. To be called once, before the first step."""
         self._stats.reset_gauges()
-        self._redelivered.extend(unfinished_works(self._table, self.inlets, self.outlets.lanes(), self._ports))
+        ways, adopted = self.outlets.lanes(), self._endpoint.adopted
+        self._redelivered.extend(unfinished_works(self._table, self.inlets, ways, self._ports, adopted))
         # Else a graph that drains would take an actor that is still starting for one with nothing to do.
         self._stats.show("in_flight", sum(work.row != RUNNING_ROW for work in self._redelivered))
 

@@ -243,6 +243,10 @@ class Endpoint:
             self._adopted[source] = lease
         return lease
 
+    def adopted(self, header: Header, lane: int, sequence: int) -> Lease | None:
+        """The lease that a record gave a predecessor, which has passed its block on."""
+        return self._adopted.get(source_of(header, lane, sequence)) if header.flags & Flag.BLOCK else None
+
     def open(self, consumer: Consumer, header: Header, sequence: int) -> Any:
         """The value of a record; its arrays hold the lease of its block."""
         return open_parcel(header, self.lease(consumer, header, sequence))

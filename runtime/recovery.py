@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..shm.errors import CorruptLane
 from ..shm.inflight import RUNNING_ROW, Inflight, Input
 from ..shm.lane import Producer
+from ..shm.lease import Lease
 from .handler import Handler
 from .inlets import Inlets
-from .message import Kind, read_header
+from .message import Header, Kind, read_header
 from .work import Work
 
 
 def unfinished_works(
-    table: Inflight, inlets: Inlets, ways: list[tuple[int, Producer]], ports: Mapping[int, Handler]
+    table: Inflight,
+    inlets: Inlets,
+    ways: list[tuple[int, Producer]],
+    ports: Mapping[int, Handler],
+    adopted: Callable[[Header, int, int], Lease | None] = lambda *_: None,
 ) -> list[Work]:
     """The inputs to handle again, each with what had been sent for it already; clears rows that mean nothing any more.
 
-    `ways` are all lanes out, with the names that `Work.sent` uses. Lanes with impossible words are left as they are:
-    the first turn finds them.
+    `ways` are all lanes out, with the names that `Work.sent` uses. `adopted` gives the lease by which the predecessor
+    has passed on the block of a record. It ends with whoever has it now, so each input holds it until it is handled.
+    Lanes with impossible words are left as they are: the first turn finds them.
     """
     works: dict[tuple[int, int], Work] = {}
     for left in table.live():
@@ -29,6 +35,8 @@ def unfinished_works(
             works[left.lane, left.sequence] = work
     if works:
         _note_sent(works, ways)
+    for work in works.values():
+        work.lease = adopted(work.header, work.lane, work.sequence)
     return list(works.values())
 
 

@@ -171,3 +171,30 @@ class Lingers(Actor):
         while not (self._folder / "end").exists():
             await asyncio.sleep(0.002)
         return n
+
+
+class Passes(Lingers):
+    """A coroutine that hands on what it got, and whose second start takes until `go` is there."""
+
+    async def on(self, x: np.ndarray) -> int:
+        await self.call("keeps.take", x)
+        return int(x[0])
+
+
+class Keeps(Actor):
+    """Keeps what it gets until it is told to forget it, and does not answer the first time."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._kept: Any = None
+
+    async def take(self, x: np.ndarray) -> int:
+        if self._kept is None:
+            self._kept = x
+            (self._folder / "kept").touch()
+            while self._kept is not None:
+                await asyncio.sleep(0.002)
+        return int(x[0])
+
+    def forget(self) -> None:
+        self._kept = None
