@@ -15,6 +15,7 @@ _BENCHES = {
     "fan_out": ("fan_out", "command", "What a sender pays for 1 MiB to 1, 2 and 4 readers."),
     "forward": ("forward", "command", "Round trips through a chain of actors, without a copy."),
     "parked": ("parked", "command", "Round trips that find the other process asleep, beside a bare eventfd."),
+    "actor_call": ("actor_call", "command", "Calls of an actor that echoes, beside Ray's and xoscar's."),
     "idle": ("idle", "command", "CPU time of a graph of 20 idle actors."),
     "start": ("start", "command", "Imports, and a graph of 10 small actors until it is ready."),
     "false_sharing": ("false_sharing", "command", "What two writers of one cache line cost each other."),

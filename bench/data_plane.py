@@ -7,7 +7,18 @@ from pathlib import Path
 
 import click
 
-TOPOLOGIES = ("ping_pong", "one_to_one", "fan_out", "forward", "parked", "idle", "start", "false_sharing", "scaling")
+TOPOLOGIES = (
+    "ping_pong",
+    "one_to_one",
+    "fan_out",
+    "forward",
+    "parked",
+    "actor_call",
+    "idle",
+    "start",
+    "false_sharing",
+    "scaling",
+)
 
 
 @click.command()

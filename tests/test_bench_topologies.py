@@ -16,7 +16,11 @@ import pytest
 
 from slabwire.bench.data_plane import TOPOLOGIES
 
-ARGUMENTS = {"ping_pong": ("--sizes", "64,64KiB"), "forward": ("--sizes", "64,16KiB")}
+ARGUMENTS = {
+    "ping_pong": ("--sizes", "64,64KiB"),
+    "forward": ("--sizes", "64,16KiB"),
+    "actor_call": ("--sizes", "64,16KiB"),
+}
 MULTIPROCESSING = {"pipe", "queue"}
 
 
@@ -97,6 +101,12 @@ def test_forward_compares_with_a_copy() -> None:
 def test_parked_compares_with_a_bare_eventfd() -> None:
     assert {"eventfd", "bell", "bare_lane", "client_call"} <= contestants("parked")
     assert [bar["most"] for bar in run("parked")["bars"]] == [1.5, 2.0]
+
+
+def test_actor_call_names_who_is_left_out() -> None:
+    document, peers = run("actor_call"), {name for name in ("ray", "xoscar") if find_spec(name)}
+    assert contestants("actor_call") == {"client_call", *peers}
+    assert set(document["left_out"]) == {"ray", "xoscar"} - peers
 
 
 def test_idle_counts_every_process() -> None:

@@ -13,9 +13,12 @@ import ray
 from ..contestant import Payload, Seats, checksum
 
 
-class _Echo:
-    def echo(self, payload: Payload) -> int:
+class _Actor:
+    def check(self, payload: Payload) -> int:
         return checksum(payload)
+
+    def echo(self, payload: Payload) -> Payload:
+        return payload
 
     def pid(self) -> int:
         return os.getpid()
@@ -25,11 +28,11 @@ class RayActor:
     name = "ray"
     title = "Ray, actor call"
 
-    def __init__(self, seats: Seats, sizes: Sequence[int]) -> None:  # noqa: ARG002 - objects have any size
+    def __init__(self, seats: Seats, sizes: Sequence[int] = ()) -> None:  # noqa: ARG002 - objects have any size
         self._folder = TemporaryDirectory(prefix="slabwire-ray-")
         quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
         ray.init(num_cpus=2, _temp_dir=self._folder.name, **quiet)
-        self._actor: Any = ray.remote(_Echo).remote()
+        self._actor: Any = ray.remote(_Actor).remote()
         self.pid: int = ray.get(self._actor.pid.remote())
         os.sched_setaffinity(self.pid, {seats.echo})
 
@@ -40,7 +43,7 @@ class RayActor:
         return payload
 
     def trip(self, payload: Payload) -> int:
-        return int(ray.get(self._actor.echo.remote(payload)))
+        return int(ray.get(self._actor.check.remote(payload)))
 
     def __enter__(self) -> Self:
         return self
@@ -50,3 +53,10 @@ class RayActor:
     ) -> None:
         ray.shutdown()
         self._folder.cleanup()
+
+
+class RayEcho(RayActor):
+    """The payload comes back."""
+
+    def trip(self, payload: Payload) -> int:
+        return checksum(ray.get(self._actor.echo.remote(payload)))
