@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..runtime.cli.root import did_you_mean
 
@@ -51,6 +52,13 @@ class Benches(click.Group):
         if args and args[0] not in _BENCHES:
             raise click.UsageError(f"no bench {args[0]!r}{did_you_mean(args[0], _BENCHES)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Without importing them."""
+        names = [
+            CompletionItem(name, help=what) for name, (_, _, what) in _BENCHES.items() if name.startswith(incomplete)
+        ]
+        return names or super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -109,6 +109,13 @@ def test_module_and_version() -> None:
     assert re.fullmatch(r"slabwire \d+\.\d+\.\d+\S*\n", done.stdout)
 
 
+def test_no_command_at_all() -> None:
+    result = invoke()
+    assert result.exit_code == Exit.USAGE
+    assert result.stderr.startswith("Usage: slabwire ")
+    assert "validate" in result.stderr
+
+
 def test_a_typo_in_a_command() -> None:
     result = invoke("plna")
     assert result.exit_code == Exit.USAGE

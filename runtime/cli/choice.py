@@ -22,6 +22,28 @@ def _complete_graph(_ctx: click.Context, _parameter: click.Parameter, incomplete
     return [name for name in rundir.list_graphs() if name.startswith(incomplete)]
 
 
+def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Graphs and the actors of the one that is meant, for a command that takes `[NAME] ACTOR`."""
+    words = [*(ctx.params.get("words") or ()), *filter(None, [ctx.params.get("name")])]
+    graphs = rundir.list_graphs()
+    meant = words[0] if words and words[0] in graphs else graphs[0] if len(graphs) == 1 else None
+    possible = [*([] if words else graphs), *_actors_of(meant)]
+    return [each for each in dict.fromkeys(possible) if each.startswith(incomplete)]
+
+
+def _actors_of(graph: str | None) -> list[str]:
+    """Asked briefly: whoever presses Tab waits."""
+    from ..control import Control
+
+    if graph is None:
+        return []
+    try:
+        with Control(graph, timeout_s=0.5) as control:
+            return actor_names(control.request("status"))
+    except SlabwireError:
+        return []
+
+
 name_argument = click.argument("name", required=False, shell_complete=_complete_graph)
 
 

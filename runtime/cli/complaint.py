@@ -17,12 +17,16 @@ class Complaint:
 
     as_json: bool = False
     debug: bool = False
+    settings: str = ""  # the file that defaults of options came from
 
 
 def complain(error: BaseException, complaint: Complaint, status: int) -> int:
     """Prints the one message of a failed command and returns `status`."""
     if complaint.as_json:
         click.echo(json.dumps({"error": _plain(error, status)}), err=True)
+        return status
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command; click has it since 8.2
+        click.echo(_text(error), err=True)
         return status
     click.echo(f"error: {_text(error)}", err=True)
     if isinstance(error, click.UsageError) and error.ctx is not None:

@@ -11,7 +11,7 @@ from time import monotonic, sleep, time
 import click
 
 from ..errors import Disconnected, SlabwireError
-from .choice import base_name, known_actor, running_graph
+from .choice import base_name, complete_actor, known_actor, name_argument, running_graph
 from .logfile import Line, LogFolder, log_paths
 from .presentation import format_option, print_json
 from .root import did_you_mean
@@ -45,8 +45,8 @@ def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None
 
 
 @click.command()
-@click.argument("name", required=False)
-@click.argument("actors", nargs=-1, metavar="[ACTOR]...")
+@name_argument
+@click.argument("actors", nargs=-1, metavar="[ACTOR]...", shell_complete=complete_actor)
 @click.option("--follow", "-f", is_flag=True, help="Go on printing what is written, until the graph ends or Ctrl-C.")
 @click.option("--since", callback=_since, metavar="10s|5m|2h|1d|TIME", help="Only what was written since then.")
 @click.option("--grep", callback=_pattern, metavar="REGEX", help="Only lines in which this is found.")

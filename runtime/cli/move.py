@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from .choice import actor_names, known_actor, running_graph
+from .choice import actor_names, complete_actor, known_actor, running_graph
 from .presentation import format_option, print_json, print_table
 
 _EPILOG = "CPUS is a list such as 1, 0-2 or 0,4; or `free`: cores on which no other worker is."
 
 
 @click.command(options_metavar="[OPTIONS]", epilog=_EPILOG)
-@click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR CPUS")
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR CPUS", shell_complete=complete_actor)
 @format_option
 def command(words: tuple[str, ...], form: str) -> None:
     """Move an actor of a running graph to other CPUs, in the middle of its work; no message is lost."""

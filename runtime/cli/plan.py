@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .presentation import format_option, print_json
-from .target import TARGET_HELP, read_target
+from .target import TARGET_HELP, complete_target, read_target
 
 if TYPE_CHECKING:
     from ..placement import Plan
@@ -19,7 +19,7 @@ _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
 @click.command(epilog=TARGET_HELP)
-@click.argument("target", required=False, shell_complete=lambda _ctx, _parameter, _incomplete: [])
+@click.argument("target", required=False, shell_complete=complete_target)
 @click.option("--running", is_flag=True, help="TARGET is the name of a running graph: show what it has come to.")
 @click.option("--machine", type=_FOLDER, metavar="DIR", help="Plan for a recorded machine in place of this one.")
 @click.option("--record", type=_FOLDER, metavar="DIR", help="Record this machine there, for --machine elsewhere.")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from .choice import actor_names, known_actor, running_graph
+from .choice import actor_names, complete_actor, known_actor, running_graph
 from .presentation import format_option, print_json
 
 
 @click.command(options_metavar="[OPTIONS]")
-@click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR")
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR", shell_complete=complete_actor)
 @format_option
 def command(words: tuple[str, ...], form: str) -> None:
     """Restart an actor (all its replicas), or one replica, of a running graph; no message is lost."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import click
@@ -16,6 +17,7 @@ import click
 from ..errors import SlabwireError
 from .complaint import Complaint, complain
 from .exits import Exit, exit_for
+from .settings import BadSettings, read_settings
 
 GROUP = "slabwire.commands"
 
@@ -61,7 +63,10 @@ class Root(click.Group):
         name = args[0]
         if name not in self.found and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"no command {name!r}{did_you_mean(name, self.found)}", ctx)
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        if not ctx.resilient_parsing and found[1] is not None and ctx.default_map:
+            _check_settings(ctx, self.found, name, found[1])
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; that whoever reads its output went away (`slabwire logs | head`) is no error."""
@@ -81,12 +86,29 @@ class Root(click.Group):
         debug = "--debug" in arguments
         complaint = Complaint(as_json=_asks_for_json(arguments))
         try:
+            if "_SLABWIRE_COMPLETE" not in os.environ:
+                file, extra["default_map"] = read_settings()
+                complaint.settings = file
             status = super().main(arguments, *other, obj=complaint, **extra)
         except BaseException as error:
             if (debug or complaint.debug) and not isinstance(error, EXPECTED):
                 _print_traceback(error)
             status = _status_after(error, complaint)
         sys.exit(int(status) if isinstance(status, int) else Exit.OK)
+
+
+def _check_settings(ctx: click.Context, found: dict[str, EntryPoint], name: str, command: click.Command) -> None:
+    """Raises BadSettings for what the file has of unknown commands, and of unknown options of this one."""
+    file = ctx.ensure_object(Complaint).settings
+    settings = ctx.default_map or {}
+    for other in settings:
+        if other not in found:
+            raise BadSettings(f"{file}: there is no command {other!r}{did_you_mean(other, found)}")
+    options = {str(each.name) for each in command.params if isinstance(each, click.Option)}
+    for option in settings.get(name, {}):
+        if option not in options:
+            there = did_you_mean(option.replace("_", "-"), [each.replace("_", "-") for each in options])
+            raise BadSettings(f"{file}: `slabwire {name}` has no option {option.replace('_', '-')!r}{there}")
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -113,8 +135,9 @@ def _status_of(error: BaseException) -> Exit:
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
     """Seen before parsing, so that usage errors come in the format that was asked for, too."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return any(one == "--format=json" or (one == "--format" and other == "json") for one, other in pairs)
+    if os.environ.get("SLABWIRE_FORMAT") == "json" and not any(each.startswith("--format") for each in arguments):
+        return True
+    return "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
 
 
 def load(entry: EntryPoint) -> click.Command:
@@ -158,7 +181,8 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
 @click.command(
     cls=Root,
     context_settings={"auto_envvar_prefix": "SLABWIRE", "help_option_names": ["-h", "--help"]},
-    epilog="Every option can be set by the environment: --drain-timeout of `run` is SLABWIRE_RUN_DRAIN_TIMEOUT.",
+    epilog="Every option can be set by the environment (--drain-timeout of `run` is SLABWIRE_RUN_DRAIN_TIMEOUT), or by "
+    "slabwire.toml in the working folder ([run], drain-timeout = 5).",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..spec import GraphSpec
 
-target_argument = click.argument("target", shell_complete=lambda _ctx, _parameter, _incomplete: [])
+
+def complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files, which the shell knows best."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+target_argument = click.argument("target", shell_complete=complete_target)
 
 TARGET_HELP = (
     "TARGET is a Python file (`graph.py`, or `graph.py:name` for one of several graphs) or `package.module:name`."
