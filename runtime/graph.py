@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .boxes import boxed
 from .code import is_loading
+from .cycles import cycles, deadlock
 from .errors import GraphError
 from .fields import did_you_mean
 from .groups import Group, Groups
+from .meeting import why_no_edge
 from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
 from .replicas import routing_problems
 from .routes import Routes
 from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
-from .types import why_not
 
 if TYPE_CHECKING:
     from .running import Launch
@@ -37,6 +38,7 @@ class Graph:
         self.name = name
         self._plans: dict[str, Plan] = {}
         self._edges: list[EdgeSpec] = []
+        self._bounded: list[EdgeSpec] = []
         self._exposed: list[_Exposure] = []
         self._groups = Groups(self)
 
@@ -94,17 +96,27 @@ class Graph:
         return Node(plan)
 
     def connect(
-        self, source: Node | Port, target: Node | Port, *, capacity: int = 64, when_full: WhenFull = "block"
+        self,
+        source: Node | Port,
+        target: Node | Port,
+        *,
+        capacity: int = 64,
+        when_full: WhenFull = "block",
+        bounded: bool = False,
     ) -> None:
         """Lets what leaves by the output `source` enter at the input `target`.
 
         A bare node stands for its port where it has only one in that direction. `capacity` counts messages; `when_full`
-        is block, reject, drop_newest or drop_oldest. Raises GraphError for what is no output or no input of this graph.
+        is block, reject, drop_newest or drop_oldest. `bounded` is for edges that lead in a circle: it says that never
+        more messages than the capacity go round at once, so blocking edges cannot make their actors wait for each other
+        for ever. Raises GraphError for what is no output or no input of this graph.
         """
         edge = EdgeSpec(self._output(source), self._input(target), capacity, when_full)
         if any((each.source, each.target) == (edge.source, edge.target) for each in self._edges):
             raise GraphError(f"{edge.source} and {edge.target} are connected already")
         self._edges.append(edge)
+        if bounded:
+            self._bounded.append(edge)
 
     def expose(self, *ports: Node | Port, reply: Node | Port | None = None) -> None:
         """Lets clients call these inputs; `reply` says which output answers where several could."""
@@ -195,23 +207,12 @@ class Graph:
             if edge.when_full not in POLICIES:
                 hint = did_you_mean(str(edge.when_full), POLICIES)
                 yield f"{_ends(edge)}: when_full={edge.when_full!r} must be one of {', '.join(POLICIES)}{hint}"
-            why = self._type_problem(edge)
+            source = self._plans[edge.source.actor].output_type(edge.source.port)
+            why = why_no_edge(edge, source, self._plans[edge.target.actor].handler(edge.target.port))
             if why is not None:
                 yield f"{_ends(edge)}: {why}"
-
-    def _type_problem(self, edge: EdgeSpec) -> str | None:
-        source = self._plans[edge.source.actor].output_type(edge.source.port)
-        fields = self._plans[edge.target.actor].handler(edge.target.port).fields
-        if not fields:
-            return f"{edge.target} takes no fields, so nothing can be connected to it"
-        if len(fields) > 1:
-            if source.kind in ("any", "dict"):
-                return None
-            names = ", ".join(each.name for each in fields)
-            return f"{edge.source} gives {source.text}, but {edge.target} takes several fields; give a dict of {names}"
-        why = why_not(source, fields[0].type)
-        takes = f"{edge.target} takes {fields[0].type.text}"
-        return f"{edge.source} gives {source.text}, but {takes}: {why}" if why is not None else None
+        waiting = [each for each in self._edges if each.when_full == "block" and each not in self._bounded]
+        yield from map(deadlock, cycles(waiting))
 
     def _exposure_problems(self) -> Iterable[str]:
         routes = self._routes()

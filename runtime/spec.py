@@ -21,7 +21,8 @@ class TypeSpec:
     """What a field or a port carries, as far as an annotation says it.
 
     For a tensor `dtypes` lists the names of the dtypes allowed (empty: any) and `dims` its axes as written
-    ("h", "3", "*batch", "..."; None: any rank). A dataclass is a "dict". `optional`: None may stand for it.
+    ("h", "3", "*batch", "..."; None: any rank). A dataclass is a "dict"; its `keys` are known, as a TypedDict's are.
+    `optional`: None may stand for it.
     """
 
     kind: TypeKind = "any"
@@ -29,6 +30,7 @@ class TypeSpec:
     dtypes: tuple[str, ...] = ()
     dims: tuple[str, ...] | None = None
     optional: bool = False
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,14 @@ class GraphSpec:
 
 
 def _type(plain: dict[str, Any]) -> TypeSpec:
-    dims = plain["dims"]
+    dims, keys = plain["dims"], plain["keys"]
     return TypeSpec(
-        plain["kind"], plain["text"], tuple(plain["dtypes"]), None if dims is None else tuple(dims), plain["optional"]
+        plain["kind"],
+        plain["text"],
+        tuple(plain["dtypes"]),
+        None if dims is None else tuple(dims),
+        plain["optional"],
+        None if keys is None else tuple(keys),
     )
 
 

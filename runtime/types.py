@@ -121,7 +121,9 @@ def _generic(origin: Any, arguments: tuple[Any, ...]) -> TypeSpec:
 
 def _class(annotation: type) -> TypeSpec:
     if dataclasses.is_dataclass(annotation):
-        return TypeSpec("dict", annotation.__name__)
+        return TypeSpec("dict", annotation.__name__, keys=tuple(each.name for each in dataclasses.fields(annotation)))
+    if typing.is_typeddict(annotation):
+        return TypeSpec("dict", annotation.__name__, keys=tuple(annotation.__annotations__))
     if issubclass(annotation, np.ndarray):
         return TypeSpec("tensor", "ndarray")
     for base, kind in _KINDS:

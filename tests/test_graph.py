@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import msgpack
 import numpy as np
@@ -166,7 +167,7 @@ class TestWhereCallsEnd:
         graph = Graph("g")
         ping, pong = graph.add(echo, name="ping"), graph.add(echo, name="pong")
         graph.connect(ping, pong)
-        graph.connect(pong, ping)
+        graph.connect(pong, ping, bounded=True)
         assert graph.validate().routes == ()
         graph.expose(ping)
         assert "no call of it would end" in _refused(graph.validate)
@@ -180,7 +181,7 @@ class TestWhereCallsEnd:
 
         graph = Graph("g")
         loop = graph.add(Loop)
-        graph.connect(loop.again, loop.step)
+        graph.connect(loop.again, loop.step, bounded=True)
         graph.expose(loop.step)
         assert _routes(graph.validate()) == {"loop.step": "loop.done"}
 
@@ -270,6 +271,103 @@ class TestConnect:
         scale, blur = graph.add(Scale), graph.add(Blur)
         graph.connect(scale, blur)
         assert "scale.image and blur.soft are connected already" in _refused(lambda: graph.connect(scale, blur))
+
+
+class TestCircles:
+    """Edges that all wait when they are full."""
+
+    @staticmethod
+    def ring(*policies: Any, bounded: int | None = None) -> Graph:
+        graph = Graph("g")
+        nodes = [graph.add(echo, name=name) for name in "abc"[: len(policies)]]
+        for number, policy in enumerate(policies):
+            target = nodes[(number + 1) % len(nodes)]
+            graph.connect(nodes[number], target, when_full=policy, capacity=9, bounded=number == bounded)
+        return graph
+
+    def test_is_named_in_order_with_its_remedy(self) -> None:
+        assert _refused(self.ring("block", "block", "block").validate) == (
+            "a.echo → b.echo, b.echo → c.echo, c.echo → a.echo: these edges lead in a circle, and when all are full "
+            "their actors wait for each other, for ever; give one of them, as c.echo → a.echo, when_full='reject', "
+            "'drop_newest' or 'drop_oldest', or bounded=True if never more than its capacity (9) go round at once"
+        )
+        assert "a.echo → a.echo: this edge leads back to its own actor" in _refused(self.ring("block").validate)
+
+    @pytest.mark.parametrize("policy", ["reject", "drop_newest", "drop_oldest"])
+    def test_one_edge_that_does_not_wait_opens_it(self, policy: str) -> None:
+        for place in range(3):
+            self.ring(*(policy if each == place else "block" for each in range(3))).validate()
+
+    def test_the_author_may_know_its_bound(self) -> None:
+        for place in range(3):
+            self.ring("block", "block", "block", bounded=place).validate()
+
+    def test_it_is_actors_that_wait_whatever_the_ports(self) -> None:
+        class Asks(Actor):
+            question = Output(int)
+
+            def ask(self, n: int) -> None: ...
+
+            def hear(self, answer: int) -> None: ...
+
+        graph = Graph("g")
+        asks, answers = graph.add(Asks), graph.add(total)
+        graph.connect(asks.question, answers)
+        graph.connect(answers, asks.hear)
+        assert "asks.question → total.total, total.total → asks.hear: these edges lead in a circle" in _refused(
+            graph.validate
+        )
+
+    def test_each_is_told_once_and_what_hangs_on_it_is_none(self) -> None:
+        graph = Graph("g")
+        a, b, c, d, e = (graph.add(echo, name=name) for name in "abcde")
+        for source, target in ((a, b), (b, c), (c, b), (c, d), (d, e), (e, d)):
+            graph.connect(source, target)
+        with pytest.raises(GraphError) as caught:
+            graph.validate()
+        assert [each.partition(":")[0] for each in caught.value.problems] == [
+            "b.echo → c.echo, c.echo → b.echo",
+            "d.echo → e.echo, e.echo → d.echo",
+        ]
+
+
+class TestFieldsAlongAnEdge:
+    """Of a dataclass and of a TypedDict it is known which fields they bring."""
+
+    @dataclass
+    class Sides:
+        left: int
+        rihgt: int
+
+    class Keys(TypedDict):
+        left: int
+        right: int
+        more: str
+
+    def refused(self, source: Any) -> str:
+        def gives(n: int) -> None: ...
+
+        gives.__annotations__["return"] = source
+        graph = Graph("g")
+        graph.connect(graph.add(gives), graph.add(Join).both)
+        return _refused(graph.validate)
+
+    def test_missing(self) -> None:
+        assert self.refused(self.Sides) == (
+            "gives.gives → join.both: gives.gives gives Sides, but join.both takes several fields (left, right): field "
+            "'right' is missing; did you mean 'rihgt'?; add it, or give it a default there"
+        )
+
+    def test_unknown(self) -> None:
+        assert "there is no field 'more'; add it there, or leave it out" in self.refused(self.Keys)
+
+    def test_a_dict_of_unknown_keys_may_fit(self) -> None:
+        def gives(n: int) -> dict[str, int]:
+            raise NotImplementedError
+
+        graph = Graph("g")
+        graph.connect(graph.add(gives), graph.add(Join).both)
+        graph.validate()
 
 
 def test_all_problems_at_once() -> None:
