@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..shm.bell import now_ns
 from ..shm.lane import OUTCOMES
 from .process import WorkerProcess
+from .stats import CellStats
 from .usage import cpu_s, pss_nbytes
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "workers": workers,
         "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
         "edges": [_edge(supervisor, number) for number in range(len(supervisor.spec.edges))],
+    }
+
+
+def durations_of(supervisor: Supervisor) -> dict[str, list[int]]:
+    """How many runs of each actor instance took how long, by the buckets of CellStats."""
+    return {
+        instance: CellStats(worker.party.stats, row).durations()
+        for worker in supervisor.workers.values()
+        if worker.party.stats is not None
+        for row, instance in enumerate(worker.party.instances)
     }
 
 

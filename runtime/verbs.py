@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .errors import ProtocolError, UnknownPort
 from .fields import did_you_mean
 from .memory_map import memory_map
+from .recorder import EVENTS, snapshot
 from .spec import GraphSpec
-from .status import status_of
+from .status import durations_of, status_of
 from .switchboard import Switchboard
 
 if TYPE_CHECKING:
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
     """The answer to one control request. Raises SlabwireError for what cannot be done."""
     verb = request.get("verb")
-    if verb == "status":
-        return status_of(supervisor)
-    if verb == "hello":
-        return _hello(supervisor)
+    if verb in _SHOWN:
+        return _SHOWN[verb](supervisor)
+    if verb == "events":
+        return _events(supervisor, request.get("worker"))
     if verb == "stop":
         supervisor.stop(drain_timeout_s=_seconds(request.get("drain_timeout_s")))
         return {"stopping": supervisor.name}
@@ -29,19 +31,12 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
         return _restart(supervisor, str(request.get("actor")))
     if verb == "move":
         return supervisor.mover.serve(str(request.get("actor")), str(request.get("cpus")))
-    if verb == "dead":
-        return {"dead": supervisor.dead_letters.listed()}
     if verb == "leases":
         return await memory_map(supervisor)
-    if verb == "layout":
-        return {"segments": _described(supervisor.switchboard)}
     if verb == "gateway":
         doorkeeper = supervisor.doorkeeper
         await doorkeeper.open()
         return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
-    if verb == "describe":
-        plan, topology = supervisor.plan.to_plain(), supervisor.topology.to_plain()
-        return {"spec": _for_clients(supervisor.spec), "plan": plan, "topology": topology}
     raise ProtocolError(f"nobody here knows the verb {verb!r}")
 
 
@@ -55,6 +50,33 @@ def _hello(supervisor: Supervisor) -> dict[str, Any]:
     spec = _for_clients(supervisor.spec)
     local = str(supervisor.directory.local)
     return {"graph": supervisor.name, "state": supervisor.state, "local": local, "spec": spec}
+
+
+def _metrics(supervisor: Supervisor) -> dict[str, Any]:
+    return {"status": status_of(supervisor), "durations": durations_of(supervisor)}
+
+
+def _dead(supervisor: Supervisor) -> dict[str, Any]:
+    return {"dead": supervisor.dead_letters.listed()}
+
+
+def _layout(supervisor: Supervisor) -> dict[str, Any]:
+    return {"segments": _described(supervisor.switchboard)}
+
+
+def _describe(supervisor: Supervisor) -> dict[str, Any]:
+    plan, topology = supervisor.plan.to_plain(), supervisor.topology.to_plain()
+    return {"spec": _for_clients(supervisor.spec), "plan": plan, "topology": topology}
+
+
+def _events(supervisor: Supervisor, name: object) -> dict[str, Any]:
+    """The rows of one worker's flight recorder; without a name which workers there are."""
+    if name is None:
+        return {"workers": list(supervisor.workers)}
+    worker = supervisor.workers.get(str(name))
+    if worker is None or worker.party.recorder is None:
+        raise ProtocolError(f"graph {supervisor.name!r} has no worker {name!r}")
+    return {"instances": list(worker.party.instances), "rows": snapshot(worker.party.recorder, EVENTS)}
 
 
 def _restart(supervisor: Supervisor, actor: str) -> dict[str, Any]:
@@ -89,3 +111,14 @@ def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
         text = layout.describe(**parameters) if parameters else layout.describe()
         described.append({"purpose": purpose, "layout": layout.name, "nbytes": segment.nbytes, "map": text})
     return described
+
+
+# What is only looked at.
+_SHOWN: Mapping[object, Callable[[Supervisor], dict[str, Any]]] = {
+    "status": status_of,
+    "metrics": _metrics,
+    "hello": _hello,
+    "dead": _dead,
+    "layout": _layout,
+    "describe": _describe,
+}

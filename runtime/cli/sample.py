@@ -57,10 +57,12 @@ class Sample:
         return max(1e-3, self.taken_unix_s - began)
 
     def change(self, actor: str, key: str) -> float:
-        """By how much a counter of an actor has grown. It goes on when the worker is replaced, and never back."""
+        """By how much a counter of an actor has grown. It goes on when a worker is replaced; another graph of the
+        same name, started meanwhile, begins at 0 again.
+        """
         now = self._actors()[actor][key]
         before = self.previous._actors().get(actor, {}).get(key, 0) if self.previous else 0
-        return max(0.0, float(now - before))
+        return float(now - before if now >= before else now)
 
     def rate(self, actor: str) -> float:
         return self.change(actor, "handled") / self.elapsed_s
@@ -77,7 +79,7 @@ class Sample:
             old = self.previous.status
             same = [each for each in old["workers"] if worker and each["name"] == worker["name"]]
             before = old["supervisor"]["cpu_s"] if worker is None else sum(each["cpu_s"] for each in same)
-        return max(0.0, float(now - before)) / self.elapsed_s
+        return float(now - before if now >= before else now) / self.elapsed_s
 
     def _actors(self) -> dict[str, dict[str, Any]]:
         return {actor["name"]: actor for worker in self.status["workers"] for actor in worker["actors"]}

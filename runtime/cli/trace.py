@@ -1,0 +1,96 @@
+"""`slabwire trace`: what a running graph has done lately, as a file for Perfetto."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import SlabwireError
+from .choice import name_argument, running_graph
+from .presentation import format_option, print_json
+
+if TYPE_CHECKING:
+    from ..control import Control
+    from ..trace import Flight
+
+
+class NothingRecorded(SlabwireError):
+    """No event is left of what was asked for."""
+
+    code = "nothing_recorded"
+
+
+class CannotWrite(SlabwireError):
+    """The file for the trace cannot be written."""
+
+    code = "cannot_write"
+
+
+@click.command()
+@name_argument
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The file. [default: NAME-trace.json]")
+@click.option("--last", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Only what is not older.")
+@click.option("--request", type=int, metavar="NUMBER", help="Only this request, by its number (context.request).")
+@click.option("--trace-id", metavar="HEX", help="Only this request, by its trace id or the beginning of it.")
+@format_option
+def command(
+    name: str | None, output: Path | None, last: float | None, request: int | None, trace_id: str | None, form: str
+) -> None:
+    """Write what the actors of a running graph have handled lately to a file for ui.perfetto.dev or chrome://tracing.
+
+    A track for each actor, a slice for each message handled, an arrow for each message sent. Each worker remembers its
+    last 4096 messages, also those of processes that died.
+    """
+    from ...shm.bell import now_ns
+    from ..control import Control
+    from ..trace import TraceDocument, chosen
+
+    graph = running_graph(name)
+    now = now_ns()
+    since = now - int(last * 1e9) if last is not None else 0
+    trace = trace_id.lower() if trace_id is not None else None
+    with Control(graph) as control:
+        ports = _ports(control)
+        flights = [chosen(each, request=request, trace=trace, since_ns=since) for each in _flights(control)]
+    if not any(flight.events for flight in flights):
+        raise NothingRecorded(
+            f"no recorder of graph {graph!r} holds such an event; each worker keeps its last 4096 messages: ask for "
+            "more with --last, look whether number or trace id are right, or trace sooner after the call"
+        )
+    drawn = TraceDocument(graph, flights, ports, now)
+    path = output or Path(f"{graph}-trace.json")
+    _write(path, drawn.document)
+    if form == "json":
+        counts = {"slices": drawn.slices, "arrows": drawn.arrows, "workers": [each.worker for each in flights]}
+        print_json({"graph": graph, "file": str(path), **counts})
+    else:
+        click.echo(f"{path}: {drawn.slices} slices, {drawn.arrows} arrows; open it at https://ui.perfetto.dev")
+
+
+def _ports(control: Control) -> list[str]:
+    from ..routing import Routing
+    from ..spec import graph_from_plain
+
+    return [str(port) for port in Routing(graph_from_plain(control.request("hello")["spec"])).ports]
+
+
+def _flights(control: Control) -> list[Flight]:
+    """One request for each worker, so that no answer is large."""
+    from ..recorder import events_of
+    from ..trace import Flight
+
+    flights = []
+    for worker in control.request("events")["workers"]:
+        answer = control.request("events", worker=worker)
+        flights.append(Flight(worker, answer["instances"], events_of(answer["rows"])))
+    return flights
+
+
+def _write(path: Path, document: dict[str, object]) -> None:
+    try:
+        path.write_text(json.dumps(document))
+    except OSError as error:
+        raise CannotWrite(f"{path} cannot be written ({error.strerror}); name another file with --output") from None

@@ -1,0 +1,163 @@
+"""The metrics of a graph: what its status says, as Prometheus' families. No I/O.
+
+Counters go on when a worker is replaced, since they lie in memory that outlives it, or are added up by the supervisor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .exposition import Family, Labels, text_of
+from .stats import bucket_end_ns
+
+# Upper bounds of the histogram: every fourth of a doubling's four buckets ends at a power of two, of which each second
+# is told: from 1 µs to 69 s.
+_BOUNDS_NS = tuple(1 << exponent for exponent in range(10, 37, 2))
+
+# Key in the status, name, kind, meaning; of an actor, an edge, a worker.
+Row = tuple[str, str, str]
+_ACTOR: tuple[Row, ...] = (
+    ("failed", "failed_total", "Runs of handlers that raised."),
+    ("sent", "sent_total", "Messages sent, answers included."),
+    ("dropped", "dropped_total", "Messages that went no further, for a full edge."),
+    ("expired", "expired_total", "Inputs whose deadline had passed before they were handled."),
+    ("cancelled", "cancelled_total", "Requests that their callers cancelled."),
+    ("redelivered", "redelivered_total", "Inputs handled again after a worker's end."),
+    ("dead", "dead_letters_total", "Inputs given up, since workers died of them."),
+    ("refused", "refused_total", "Records that no correct sender can have written."),
+    ("starved", "starved_total", "Turns for which it had to wait too long behind others of its worker."),
+    ("waiting", "waiting", "Messages in its lanes."),
+    ("in_flight", "in_flight", "Inputs of generators, coroutines and batches that have begun."),
+    ("outbox", "held_up", "1 while it sleeps because its outputs find no room."),
+    ("oldest_s", "oldest_waiting_seconds", "Age of the oldest message in its lanes."),
+    ("busy_s", "busy_seconds_total", "Time in which its handlers ran."),
+    ("busy_for_s", "running_seconds", "For how long the handler has run that runs now."),
+    ("leases", "leases", "Blocks of others that it keeps."),
+)
+_EDGE: tuple[Row, ...] = (
+    ("sent", "messages_total", "Messages that entered the edge."),
+    ("waiting", "waiting", "Messages in its lanes."),
+    ("oldest_s", "oldest_waiting_seconds", "Age of the oldest message in its lanes."),
+    ("high_water", "waiting_most", "The most messages that ever waited in one lane."),
+    ("full", "full_lanes", "Lanes without room."),
+    ("blocked", "blocked_total", "Messages that had to wait for room, and have left."),
+    ("blocked_s", "blocked_seconds_total", "Time that messages waited for room, those that do now included."),
+    ("blocked_for_s", "blocked_now_seconds", "For how long the message has waited that waits now."),
+    ("expired", "expired_total", "Messages whose deadline passed before there was room."),
+    ("refused", "refused_total", "Records that no correct sender can have written."),
+)
+_OUTCOMES = (("rejected", "rejected"), ("dropped_newest", "drop_newest"), ("dropped_oldest", "drop_oldest"))
+_WORKER: tuple[Row, ...] = (
+    ("restarts", "restarts_total", "Times it was started again."),
+    ("moves", "moves_total", "Times it was moved to other cores."),
+    ("cpu_s", "cpu_seconds_total", "User and system time."),
+    ("pss_bytes", "memory_bytes", "Memory of the process, what it shares counted in parts (PSS)."),
+    ("slab_bytes", "slab_bytes", "Memory of its slabs."),
+    ("slab_used_bytes", "slab_used_bytes", "Of it, in blocks that are in use."),
+    ("blocks_out", "blocks_out", "Blocks of its slabs that are in use."),
+    ("leases", "leases", "Blocks of others that it keeps, answers to its own calls included."),
+    ("spins", "spins_total", "Waits that ended while polling."),
+    ("parks", "parks_total", "Times it went to sleep."),
+    ("wakes", "wakes_total", "Sleeps that a peer ended."),
+    ("contended", "contended_total", "Times it did not poll, since others wanted its core."),
+)
+
+
+def metrics_text(answer: Mapping[str, Any]) -> str:
+    """What a supervisor says when it is asked for `metrics`, in Prometheus' text format."""
+    return text_of(families_of(answer["status"], answer["durations"]))
+
+
+def families_of(status: Mapping[str, Any], durations: Mapping[str, Sequence[int]]) -> list[Family]:
+    """`status` as `slabwire top --format json` shows it; `durations` of runs by actor, as CellStats has them."""
+    graph = {"graph": str(status["graph"])}
+    workers: Sequence[Mapping[str, Any]] = status["workers"]
+    actors = [
+        ({**graph, "actor": actor["name"], "worker": worker["name"]}, actor)
+        for worker in workers
+        for actor in worker["actors"]
+    ]
+    edges = [({**graph, "source": edge["source"], "target": edge["target"]}, edge) for edge in status["edges"]]
+    processes = [({**graph, "worker": worker["name"]}, worker) for worker in workers]
+    return [
+        *_graph(status, graph),
+        _handled(actors, durations),
+        *_table("actor", _ACTOR, actors),
+        *_table("edge", _EDGE, edges),
+        _turned_away(edges),
+        *_table("worker", _WORKER, processes),
+        _one("worker_ready", "1 while its actors have started and take messages.", processes, _is_ready),
+    ]
+
+
+def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
+    supervisor = status["supervisor"]
+    return [
+        _gauge("ready", "1 while the graph is ready.", float(status["state"] == "ready"), graph),
+        _gauge("start_time_seconds", "When it was started, in Unix time.", status["started_unix_s"], graph),
+        _gauge("clients", "Clients on this host.", status["clients"], graph),
+        _gauge("shared_memory_bytes", "All shared memory of the graph.", status["memory_bytes"], graph),
+        _gauge("supervisor_memory_bytes", "Memory of the supervisor (PSS).", supervisor["pss_bytes"], graph),
+        _gauge("supervisor_cpu_seconds_total", "User and system time of it.", supervisor["cpu_s"], graph),
+    ]
+
+
+def _gauge(name: str, meaning: str, value: float, labels: Labels) -> Family:
+    kind: Any = "counter" if name.endswith("_total") else "gauge"
+    family = Family(f"slabwire_{name}", kind, meaning)
+    family.add(value, labels)
+    return family
+
+
+Lines = Sequence[tuple[Labels, Mapping[str, Any]]]
+
+
+def _table(thing: str, rows: Iterable[Row], lines: Lines) -> list[Family]:
+    families = []
+    for key, name, meaning in rows:
+        family = Family(f"slabwire_{thing}_{name}", "counter" if name.endswith("_total") else "gauge", meaning)
+        for labels, values in lines:
+            family.add(values[key], labels)
+        families.append(family)
+    return families
+
+
+def _one(name: str, meaning: str, lines: Lines, value: Any) -> Family:
+    family = Family(f"slabwire_{name}", "gauge", meaning)
+    for labels, values in lines:
+        family.add(value(values), labels)
+    return family
+
+
+def _is_ready(worker: Mapping[str, Any]) -> float:
+    return float(worker["state"] == "ready")
+
+
+def _turned_away(edges: Lines) -> Family:
+    family = Family(
+        "slabwire_edge_turned_away_total", "counter", "Messages that found no room, by what became of them."
+    )
+    for labels, values in edges:
+        for key, outcome in _OUTCOMES:
+            family.add(values[key], {**labels, "outcome": outcome})
+    return family
+
+
+def _handled(actors: Lines, durations: Mapping[str, Sequence[int]]) -> Family:
+    family = Family("slabwire_actor_handler_seconds", "histogram", "Runs of handlers, coroutines with their waiting.")
+    for labels, values in actors:
+        counts = cumulative(durations.get(str(values["name"]), ()))
+        family.add_histogram(counts, values["busy_s"] + values["awaited_s"], labels)
+    return family
+
+
+def cumulative(buckets: Sequence[int]) -> dict[float, int]:
+    """How many runs took less than each of some durations, in seconds."""
+    ends = [bucket_end_ns(index) for index in range(len(buckets))]
+    counts: dict[float, int] = {
+        bound / 1e9: sum(count for count, end in zip(buckets, ends, strict=True) if end <= bound)
+        for bound in _BOUNDS_NS
+    }
+    return {**counts, math.inf: sum(buckets)}
