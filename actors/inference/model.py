@@ -30,11 +30,18 @@ class Model(Actor):
 
     def on_start(self) -> None:
         # Imported here, so that only the process that runs the model needs (and holds) ONNX Runtime.
+        from ..pool_seats import pool_seats
         from .session import Session
 
         planned = self.context.threads
         threads = self.threads or planned
-        self.session = Session(self.path, threads=threads, spin=threads <= planned, providers=self.providers)
+        self.session = Session(
+            self.path,
+            threads=threads,
+            spin=threads <= planned,
+            seats=pool_seats(threads, self.context.cores),
+            providers=self.providers,
+        )
 
     def infer(self, inputs: Any) -> Any:
         """Run the model once.

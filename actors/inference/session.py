@@ -26,7 +26,8 @@ MAX_SHAPES = 512
 class Session:
     """One model, loaded for one thread at a time to call.
 
-    `threads` is the size of its pool, the caller's thread included; they run on the cores that the process may use.
+    `threads` is the size of its pool, the caller's thread included; they run on the cores that the process may use, or
+    where `seats` (see pool_seats.py) says.
     `spin` lets idle pool threads look for work for a moment: only sensible where each has a core of its own.
     Raises `ModelError` when onnxruntime, the file or a provider is missing, or the file is no model that can run.
     """
@@ -37,6 +38,7 @@ class Session:
         *,
         threads: int = 1,
         spin: bool = False,
+        seats: str = "",
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         if threads < 1:
@@ -47,7 +49,7 @@ class Session:
         self.runs = 0
         self.copied_outputs = 0
         self._runtime = _import_runtime()
-        self._session = _load(self._runtime, self.path, _options(self._runtime, threads, spin), providers)
+        self._session = _load(self._runtime, self.path, _options(self._runtime, threads, spin, seats), providers)
         self.inputs = tuple(port_of(node, self.name) for node in self._session.get_inputs())
         self.outputs = tuple(port_of(node, self.name) for node in self._session.get_outputs())
         self._binding = self._session.io_binding()
@@ -158,7 +160,7 @@ def _import_runtime() -> Any:
         raise ModelError(f"onnxruntime cannot be imported ({error}); pip install 'slabwire[inference]'") from error
 
 
-def _options(runtime: Any, threads: int, spin: bool) -> Any:
+def _options(runtime: Any, threads: int, spin: bool, seats: str) -> Any:
     options = runtime.SessionOptions()
     # Never left to its default: that counts the machine's cores, and its pool ignores the process's affinity.
     options.intra_op_num_threads = threads
@@ -168,6 +170,8 @@ def _options(runtime: Any, threads: int, spin: bool) -> Any:
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin and threads > 1 else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+    if seats:
+        options.add_session_config_entry("session.intra_op_thread_affinities", seats)
     return options
 
 

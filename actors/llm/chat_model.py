@@ -43,6 +43,7 @@ class ChatModel:
         slots: int = 8,
         context: int = 2048,
         threads: int = 1,
+        seats: str = "",
         exact: bool = False,
         progress: Callable[[str], None] = lambda _: None,
     ) -> ChatModel:
@@ -59,7 +60,7 @@ class ChatModel:
             template = ChatTemplate(str(gguf.metadata.get("tokenizer.chat_template", "")))
         context = min(context, architecture.context)
         places = Slots(architecture, slots, context)
-        network = Network(artifacts.model_path, architecture, places, threads)
+        network = Network(artifacts.model_path, architecture, places, threads, seats)
         loaded = cls(
             path.stem,
             blake2b(artifacts.folder.name.encode(), digest_size=16).digest(),

@@ -48,6 +48,7 @@ class LanguageModel(Actor):
 
     async def on_start(self) -> None:
         # Here and not above: whoever only draws or checks the graph needs no ONNX Runtime.
+        from ..pool_seats import pool_seats
         from .chat_model import ChatModel
         from .driver import Driver
         from .pages import PageStore
@@ -57,6 +58,7 @@ class LanguageModel(Actor):
             slots=self._slots,
             context=self._context,
             threads=self.context.threads,
+            seats=pool_seats(self.context.threads, self.context.cores),
             exact=self._exact,
             progress=logger.info,
         )

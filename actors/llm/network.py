@@ -17,13 +17,14 @@ Tokens = NDArray[np.int64]
 
 
 class Network:
-    """A session over one converted model, bound to `slots`. One thread; `threads` sizes ONNX Runtime's own pool.
+    """A session over one converted model, bound to `slots`. One thread; `threads` sizes ONNX Runtime's own pool, whose
+    threads sit where `seats` (see pool_seats.py) says.
 
     Source of the names of inputs and outputs: graph.py.
     """
 
-    def __init__(self, path: Path, architecture: Architecture, slots: Slots, threads: int) -> None:
-        self._session = _session(path, threads)
+    def __init__(self, path: Path, architecture: Architecture, slots: Slots, threads: int, seats: str = "") -> None:
+        self._session = _session(path, threads, seats)
         self._architecture = architecture
         self._slots = slots
         # One for all bindings: it is valid until the next call in any case.
@@ -96,7 +97,7 @@ class _Binding:
         return self._logits
 
 
-def _session(path: Path, threads: int) -> Any:
+def _session(path: Path, threads: int, seats: str) -> Any:
     runtime = import_onnx_runtime()
     options = runtime.SessionOptions()
     # Never left to its default: that counts the machine's cores, and its pool ignores the process's affinity.
@@ -104,6 +105,8 @@ def _session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if seats:
+        options.add_session_config_entry("session.intra_op_thread_affinities", seats)
     # The graph is written as it is to run, and was packed so.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
