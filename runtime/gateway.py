@@ -25,6 +25,7 @@ from .dealer import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 from .errors import Disconnected, Overloaded, SlabwireError, StartError
 from .exposed import described_ports
 from .frames import write_frame
+from .keyed_calls import KeyedCalls
 from .keys import ServerKeys
 from .lifeline import die_with_parent
 from .logs import configure_logging
@@ -56,6 +57,7 @@ class Gateway:
         self._graph = graph
         self._taps = Taps(name)
         self._budget = Budget()
+        self._keyed = KeyedCalls()
         self._visitors: dict[tuple[Door, bytes], Visitor] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._keys = ServerKeys(keys) if keys is not None else None
@@ -86,13 +88,13 @@ class Gateway:
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
-    def receive(self, door: Door, identity: bytes, frames: list[Frame]) -> None:
-        """One message of whoever has that identity."""
+    def receive(self, door: Door, identity: bytes, frames: list[Frame], who: str = "") -> None:
+        """One message of whoever has that identity, and came with the public key `who`."""
         client = door, identity
         try:
             head = unpack_head(frames)
             if head.kind == Kind.HELLO:
-                self._welcome(door, identity)
+                self._welcome(door, identity, who)
             elif head.kind == Kind.BYE:
                 self.forget(door, identity)
             elif client in self._visitors:
@@ -109,14 +111,14 @@ class Gateway:
         self.forget(door, identity)
         door.send(identity, error_frames(error))
 
-    def _welcome(self, door: Door, identity: bytes) -> None:
+    def _welcome(self, door: Door, identity: bytes, who: str) -> None:
         self.forget(door, identity)  # one that says hello again has lost its calls
         if len(self._visitors) >= MOST_CLIENTS:
             raise Overloaded(f"{MOST_CLIENTS} clients are connected to this gateway; try again when some have left")
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
         welcome = {"graph": self.name, "ports": described_ports(self._graph.routing), "limits": limits}
         self._visitors[door, identity] = Visitor(
-            lambda frames: door.send(identity, frames), self._graph, self._taps, self._budget
+            lambda frames: door.send(identity, frames), self._graph, self._taps, self._budget, self._keyed, who
         )
         door.send(identity, [pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
 
@@ -152,6 +154,7 @@ class Gateway:
         for door, identity in list(self._visitors):
             self.forget(door, identity)
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._keyed.close()
         for each in self.doors:
             each.close()
         if self._authenticator is not None:
@@ -210,7 +213,8 @@ class Door:
             if self._socket.closed or not can_read(self._socket):
                 return
             identity, *frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            self._gateway.receive(self, identity.bytes, [each.buffer for each in frames])
+            who = "" if self.private else str(identity.get("User-Id"))
+            self._gateway.receive(self, identity.bytes, [each.buffer for each in frames], who)
         self._loop.call_soon(self._drain)
 
     def send(self, identity: bytes, frames: list[Frame]) -> None:

@@ -13,6 +13,7 @@ from .caller import deadline_of
 from .calls import timed_out
 from .crate import pack_value, unpack_value
 from .errors import MessageError, Overloaded, ProtocolError, SlabwireError, untouched
+from .keyed_calls import KeyedCalls
 from .message import Kind as RecordKind
 from .retry import key_of
 from .routing import Routing
@@ -87,8 +88,12 @@ class Credit:
 class Visitor:
     """Takes one client's messages and answers by `send`, which must not block. One loop."""
 
-    def __init__(self, send: Send, graph: GraphClient, taps: Taps, budget: Budget) -> None:
+    def __init__(
+        self, send: Send, graph: GraphClient, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
+    ) -> None:
         self._send = send
+        self._keyed = keyed
+        self._who = who  # the public key that it came with, where that is asked for
         self._graph = graph
         self._taps = taps
         self._budget = budget
@@ -125,7 +130,8 @@ class Visitor:
             return
         credit = Credit(head.credit)
         deadline_ns = deadline_of(head.timeout_s)
-        task = asyncio.get_running_loop().create_task(self._run(head, fields, credit, deadline_ns))
+        payload = frames if head.key else ()
+        task = asyncio.get_running_loop().create_task(self._run(head, fields, credit, deadline_ns, payload))
         self._calls[head.id] = task, credit
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._ended(head.id, ended, nbytes))
@@ -136,10 +142,14 @@ class Visitor:
         if number in self._calls and self._calls[number][0] is task:
             del self._calls[number]
 
-    async def _run(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
+    async def _run(
+        self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int, payload: Sequence[Frame]
+    ) -> None:
         try:
             if head.stream:
                 await self._stream(head, fields, credit, deadline_ns)
+            elif head.key:
+                await self._answer_once(head, fields, deadline_ns, payload)
             else:
                 self._answer(head.id, Kind.REPLY, await self._graph.request(head, fields, deadline_ns))
         except SlabwireError as error:
@@ -147,6 +157,17 @@ class Visitor:
         except Exception as error:  # a fault of ours; the client must not wait for ever
             logger.exception("a call of a remote client failed")
             self._fail(head.id, SlabwireError(f"the gateway failed: {type(error).__name__}"))
+
+    async def _answer_once(
+        self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]
+    ) -> None:
+        graph = self._graph  # not this visitor, which may be gone by then
+
+        async def ask() -> list[Frame]:
+            return pack_value(await graph.request(head, fields, deadline_ns))
+
+        frames = await self._keyed.answer((self._who, head.port, head.key), payload, ask)
+        self._send([pack_head(Head(Kind.REPLY, head.id)), *frames])
 
     async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
         tap = await self._taps.take()

@@ -295,7 +295,9 @@ def test_with_keys_known_clients_come_in_from_anywhere(run_directory: Path, monk
     with graph_of("echoes").run(listen="tcp://0.0.0.0:*") as running:
         address = Served(running).tcp.replace("0.0.0.0", "127.0.0.1")
         with slabwire.connect(address, keys=known) as client:
-            assert np.array_equal(client.call("echo.it", np.arange(50_000)), np.arange(50_000))
+            for key in (None, "once", "once"):
+                back = client.call("echo.it", np.arange(50_000), idempotency_key=key)
+                assert np.array_equal(back, np.arange(50_000))
         monkeypatch.setattr(remote, "HELLO_WITHIN_S", 1.0)
         for keys in (stranger, None):
             with pytest.raises(slabwire.SlabwireError, match=r"refuses the connection|no graph answers"):

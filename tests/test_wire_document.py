@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import struct
 from collections.abc import Iterator
@@ -30,6 +31,24 @@ class Page(slabwire.Actor):
 
     def key(self) -> str | None:
         return self.context.idempotency_key
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._go = asyncio.Event()
+
+    async def count(self, waits: bool = False, fails: bool = False) -> int:
+        self._count += 1
+        if waits:
+            await self._go.wait()
+        if fails:
+            raise ValueError(str(self._count))
+        return self._count
+
+    def counted(self) -> int:
+        return self._count
+
+    async def go(self) -> None:
+        self._go.set()
 
 
 class Stranger:
@@ -69,7 +88,7 @@ class Stranger:
 def address() -> Iterator[str]:
     graph = slabwire.Graph("page")
     page = graph.add(Page)
-    graph.expose(page.it, page.upto, page.key)
+    graph.expose(page.it, page.upto, page.key, page.count, page.counted, page.go)
     with TemporaryDirectory(prefix="sw-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLABWIRE_RUN_DIR", f"{folder}/run")
         with graph.run(), Control("page") as control:
@@ -137,6 +156,47 @@ def test_a_key_reaches_the_handler(stranger: Stranger) -> None:
     assert stranger.receive()[1] is None
     stranger.send({}, kind="call", id=3, port="page.key", key="ä" * 65)
     assert stranger.receive()[0] == {"version": 1, "kind": "error", "id": 3, "code": "bad_message"}
+
+
+def ask(stranger: Stranger, number: int, key: str, port: str = "page.count", **fields: Any) -> Any:
+    """What a call with a key gives: the value, or the code of its error."""
+    stranger.send(fields, kind="call", id=number, port=port, **({"key": key} if key else {}))
+    head, value, _ = stranger.receive()
+    assert head["id"] == number
+    return head.get("code", value)
+
+
+def test_an_answer_that_was_given_is_given_again(stranger: Stranger, address: str) -> None:
+    stranger.hello()
+    before = ask(stranger, 1, "", port="page.counted")
+    assert [ask(stranger, number, "pay 1") for number in (2, 3)] == [before + 1] * 2
+    assert ask(stranger, 4, "pay 2") == before + 2
+    assert ask(stranger, 5, "pay 1", waits=True) == "bad_message"
+    other = Stranger(address)
+    other.hello()
+    assert ask(other, 1, "pay 1") == before + 1
+    other.close()
+    assert [ask(stranger, number, "fails", fails=True) for number in (6, 7)] == ["handler"] * 2
+    assert ask(stranger, 8, "", port="page.counted") == before + 4
+
+
+def test_what_has_begun_goes_on_without_its_client(stranger: Stranger, address: str) -> None:
+    stranger.hello()
+    before = ask(stranger, 1, "", port="page.counted")
+    gone = Stranger(address)
+    gone.hello()
+    gone.send({"waits": True}, kind="call", id=1, port="page.count", key="pay 3")
+    while ask(stranger, 2, "", port="page.counted") == before:
+        pass
+    gone.send(None, kind="bye")
+    gone.close()
+    stranger.send({"waits": True}, kind="call", id=3, port="page.count", key="pay 3")
+    stranger.send({"waits": True}, kind="call", id=4, port="page.count", key="pay 3")
+    stranger.send(None, kind="cancel", id=4)
+    stranger.send({}, kind="call", id=5, port="page.go")
+    answers = {head["id"]: value for head, value, _ in (stranger.receive(), stranger.receive())}
+    assert answers == {3: before + 1, 5: None}
+    assert ask(stranger, 6, "", port="page.counted") == before + 1
 
 
 def test_tensors_travel_inside_and_beside(stranger: Stranger) -> None:
