@@ -10,7 +10,7 @@ Kind = Literal["stopped", "exit", "error", "signal", "out_of_memory", "hang", "s
 
 # What a signal mostly means that ends a Python process. Others are named only.
 MEANINGS = {
-    signal.SIGABRT: "a C library gave up, as os.abort does",
+    signal.SIGABRT: "a C library gave up, as ZeroMQ does when its descriptors are closed, or os.abort was called",
     signal.SIGBUS: "it touched memory that could not be had: a file that was cut, or a machine without memory",
     signal.SIGFPE: "C code divided by zero",
     signal.SIGHUP: "its terminal was closed, or somebody sent it",
@@ -39,6 +39,11 @@ class Ending:
     def failed(self) -> bool:
         """Whether it was none that a `transient` actor may end with."""
         return self.status != 0 or self.kind in ("hang", "start_timeout")
+
+    @property
+    def was_obedient(self) -> bool:
+        """Whether it is how one ends that was told to, be it before it could listen."""
+        return self.status in (0, -signal.SIGTERM)
 
     def __str__(self) -> str:
         return self.text

@@ -28,6 +28,8 @@ logger = logging.getLogger("slabwire")
 
 # The stacks of a hung worker are written by a signal handler; it is given this long.
 _STACKS_WITHIN_S = 0.2
+# What a crash report looks through.
+_TAIL_NBYTES = 128 << 10
 _RANKS: tuple[Restart, ...] = ("permanent", "transient", "temporary")
 
 
@@ -50,7 +52,7 @@ class WorkerProcess:
         self.name = plan.name
         self.party = party
         self.restarts = 0
-        self.is_ready = False
+        self.is_ready = self.was_ready = False
         self.told_to_stop = False
         self.error: str | None = None
         self.detail = ""
@@ -65,7 +67,7 @@ class WorkerProcess:
         self._pidfd = -1
         self._ended = asyncio.Event()
         self._spawned_ns = 0
-        self._ready_ns = 0
+        self._ready_ns = self._log_from = 0
         self._leaving_ns = 0
         self._overdue: Ending | None = None
         self._kills = KillCounts()
@@ -91,13 +93,14 @@ class WorkerProcess:
         """Starts the process; returns this end of its descriptor channel."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = ["--name", self.name, "--control", control, "--parent", str(os.getpid())]
-        self.is_ready = False
+        self.is_ready = self.was_ready = False
         self._overdue = None
         self._leaving_ns = 0
         self.spawned_by = self.plan
         self.error, self.detail = None, ""
         self._ignoring_since_ns = 0
         with self._log() as log, far:
+            self._log_from = log.tell()
             self.pid = self._spawner.start(words, self._environment(), log.fileno(), far.fileno())
         self._ended.clear()
         self._left.clear()
@@ -115,6 +118,21 @@ class WorkerProcess:
 
     def _log(self) -> BinaryIO:
         return open(self._directory.log(self.name), "ab")
+
+    def log_tail(self) -> list[str]:
+        """The last lines that the process, the present one or the last, has written."""
+        try:
+            with open(self._directory.log(self.name), "rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                begin = self._log_from if self._log_from <= end else 0  # it was put aside, and begun anew
+                log.seek(max(begin, end - _TAIL_NBYTES))
+                return log.read(_TAIL_NBYTES).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return []
+
+    def alive_s(self) -> float:
+        """Since the process was started."""
+        return (now_ns() - self._spawned_ns) / 1e9
 
     def _reap(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -178,7 +196,7 @@ class WorkerProcess:
 
     def became_ready(self) -> None:
         """Its actors have started."""
-        self.is_ready = True
+        self.is_ready = self.was_ready = True
         self._ready_ns = now_ns()
 
     def retire(self) -> None:

@@ -128,11 +128,11 @@ class RunDirectory:
             ) from None
 
     def _make(self, name: str) -> None:
-        _make_private(base_directory())
+        make_private(base_directory())
         with _exclusively(base_directory()):
             if self.path.exists() and _is_ours(self.path) and not _is_locked(self.path):
                 shutil.rmtree(self.path, ignore_errors=True)
-            _make_private(self.path)
+            make_private(self.path)
             self._lock = os.open(self.path / "pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._take(name)
         os.ftruncate(self._lock, 0)
@@ -166,7 +166,7 @@ class RunDirectory:
         os.close(self._lock)
 
 
-def _make_private(directory: Path) -> None:
+def make_private(directory: Path) -> None:
     """Makes a directory of mode 0700. Raises StartError if there is one that is somebody else's or open to others."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

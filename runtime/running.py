@@ -37,6 +37,7 @@ class Running:
         self._drain_timeout_s = float(options["drain_timeout_s"])
         self._client: Client | None = None
         self._client_lock = threading.Lock()
+        self.failure: str | None = None  # why the graph gave up, if it did
         self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with far:
             self._process = subprocess.Popen(
@@ -83,11 +84,22 @@ class Running:
             return control.request("status")
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Waits for the graph to end by itself; its supervisor's exit status, or None if it still runs."""
+        """Waits for the graph to end by itself; its supervisor's exit status, or None if it still runs. `failure` then
+        says why it gave up, if it did.
+        """
         try:
-            return self._process.wait(timeout_s)
+            status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
+        self._hear_last_words()
+        return status
+
+    def _hear_last_words(self) -> None:
+        """What the supervisor, which has ended, had to say since it was ready."""
+        with contextlib.suppress(Disconnected, OSError):
+            self._tie.settimeout(1.0)  # it is at its end, unless somebody else has inherited the other one
+            while self.failure is None:
+                self.failure = FrameReader(self._tie).read().get("error")
 
     def stop(self) -> int:
         """Drains and stops; returns the supervisor's exit status. Stops at once what does not end in time."""

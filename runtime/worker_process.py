@@ -24,7 +24,7 @@ from .affinity import repin
 from .channel import Channel
 from .code import where
 from .errors import Disconnected, SlabwireError
-from .lifeline import HUNG_SIGNAL, die_with_parent
+from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
 from .link import Link
 from .logs import configure_logging
 from .output import survive_full_disk
@@ -47,7 +47,7 @@ def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
 def _failure(name: str, error: BaseException) -> dict[str, Any]:
     """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
     place = where(error)
-    text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}".removesuffix(": ")
     text = f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else text
     text += f" ({place})" if place and not isinstance(error, SlabwireError) else ""
     logger.error("%s could not go on: %s", name, text)
@@ -74,6 +74,7 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args(words)
     die_with_parent(options.parent)
+    tie_forks()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(HUNG_SIGNAL, all_threads=True)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .crash import Coroner
+from .ending import Ending
 from .order import start_order, stop_waves, targets_of
 from .out_of_memory import kills_in_machine
 from .placement import Plan
@@ -67,6 +69,8 @@ class Workforce:
         restarts = {name: worker.restart for name, worker in self.workers.items()}
         self.tree = Tree(order, restarts, branches(spec.groups, workers_of))
         self._order = order
+        self._graph = directory.path.name
+        self._coroner = Coroner(self._graph, switchboard, self.tree)
 
     # -- the beginning -----------------------------------------------------------------------------------------------
 
@@ -112,24 +116,32 @@ class Workforce:
         if end is None or (self._state() in ("draining", "stopped") and worker.told_to_stop):
             return
         if self._state() == "starting" and (worker.error is not None or end.kind == "start_timeout"):
-            self._give_up(f"{worker.name} could not start: {worker.error or end}", worker.detail)
+            self._give_up_on(worker, f"{worker.name} could not start: {worker.error or end}")
             return
         outcome = self.tree.exited(worker.name, failed=end.failed, now_s=time.monotonic(), draw=random.random())
-        self._act(worker, outcome)
+        self._act(worker, end, outcome)
 
-    def _act(self, worker: WorkerProcess, outcome: Outcome) -> None:
-        end, next_step = worker.last_end, what_next(worker.name, worker.restart, outcome)
+    def _act(self, worker: WorkerProcess, end: Ending, outcome: Outcome) -> None:
+        next_step = what_next(worker.name, worker.restart, outcome)
         if outcome.verdict == "give_up":
-            self._give_up(f"{next_step}: {end}", worker.detail)
+            self._give_up_on(worker, f"{next_step}: {end}")
         elif outcome.verdict == "ended" and self._state() == "starting":
-            self._give_up(f"{worker.name} could not start: {end}", worker.detail)
+            self._give_up_on(worker, f"{worker.name} could not start: {end}")
         elif outcome.verdict == "ended":
             logger.info("%s: %s; %s", worker.name, end, next_step)
         elif outcome.verdict == "restart":
             logger.warning("%s: %s; %s", worker.name, end, next_step)
             for name in outcome.stop:
                 self.workers[name].retire()
+        crashed = {"restart": True, "ended": end.failed, "expected": not end.was_obedient}
+        if crashed.get(outcome.verdict):
+            self._coroner.report(worker, next_step)
         self._advance()
+
+    def _give_up_on(self, worker: WorkerProcess, reason: str) -> None:
+        """Its report is there before the graph ends: somebody may want to read it at once."""
+        self._coroner.report(worker, f"the graph ends: {reason.partition(': ')[0]}")
+        self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
 
     def _advance(self) -> None:
         """Starts those whose time has come, and looks again when the next one's does."""
@@ -185,7 +197,7 @@ def what_next(worker: str, restart: str, outcome: Outcome) -> str:
     """What is done about the end of a worker, in words."""
     group = f" (group {outcome.group!r}, {outcome.strategy})" if outcome.group else ""
     if outcome.verdict == "expected":
-        return "it was told to"
+        return "it was told to end"
     if outcome.verdict == "ended":
         return f"it is not started again: restart={restart!r}"
     if outcome.verdict == "give_up":

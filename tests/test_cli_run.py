@@ -34,6 +34,7 @@ class FakeRunning:
 
     name = "vision"
     last_status = 0
+    failure: str | None = None
     directory = Path("/nowhere/vision")
 
     def __init__(self, wait: Callable[[], int | None], stop: Callable[[], None] = lambda: None) -> None:
@@ -116,6 +117,13 @@ class TestRun:
         result = run(monkeypatch, FakeRunning(lambda: -9))
         assert result.exit_code == Exit.LOST
         assert "supervisor of graph 'vision' ended with status -9" in result.stderr
+
+    def test_a_graph_that_gives_up_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        running = FakeRunning(lambda: 1)
+        running.failure = "scale died 11 times within 30 s: ended with status 7"
+        result = run(monkeypatch, running)
+        assert result.exit_code == Exit.LOST
+        assert "graph 'vision' gave up: scale died 11 times within 30 s: ended with status 7" in result.stderr
 
     def test_a_supervisor_that_dies_while_draining(self, monkeypatch: pytest.MonkeyPatch) -> None:
         running = FakeRunning(sends(signal.SIGINT))

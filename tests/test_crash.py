@@ -23,6 +23,7 @@ from slabwire.runtime.control import Control
 from slabwire.runtime.rundir import list_graphs
 from stage import Collects, Dies, DiesAfterEmit, Echo, Emits, Passes, Streams, Waits
 from waiting import wait_until, worker_of
+from wrecks import Wrecks
 
 
 @pytest.fixture(autouse=True)
@@ -226,6 +227,22 @@ def test_a_killed_supervisor_takes_the_graph_with_it(tmp_path: Path) -> None:
     running.stop()
     assert list_graphs() == []
     assert not (tmp_path / "run" / "dying").exists()
+
+
+def test_ten_busy_workers_and_their_children_die_with_the_supervisor(tmp_path: Path) -> None:
+    graph = Graph("busy")
+    nodes = [graph.add(Wrecks, name=f"busy{number}") for number in range(10)]
+    graph.expose(*(port for node in nodes for port in (node.loop, node.fork)))
+    running = graph.run().__enter__()
+    with ThreadPoolExecutor(10) as pool, slabwire.connect("busy") as client:
+        children = [client.call(f"busy{number}.fork") for number in range(10)]
+        calls = [pool.submit(client.call, f"busy{number}.loop") for number in range(10)]
+        workers = running.status()["workers"]
+        wait_until(lambda: all(each["actors"][0]["busy_for_s"] > 0 for each in running.status()["workers"]))
+        os.kill(running.pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(_lives, [*children, *(each["pid"] for each in workers)])))
+        assert all(isinstance(each.exception(), slabwire.Disconnected) for each in calls)
+    running.stop()  # that no memory is left is looked for after each test
 
 
 def _lives(pid: int) -> bool:

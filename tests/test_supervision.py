@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,12 +15,14 @@ import slabwire
 from edge import Edge
 from slabwire import Graph
 from slabwire.runtime.control import Control
+from slabwire.runtime.crash_folder import reports
 from slabwire.runtime.pause import pausing_loop
 from slabwire.runtime.rundir import list_graphs
 from slabwire.shm.bell import RECORDS
 from slabwire.shm.wait import AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
 from waiting import wait_until, worker_of
+from wrecks import Stalls
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,16 @@ def test_an_actor_that_fails_to_start_is_named() -> None:
     with pytest.raises(slabwire.StartError, match=r"model could not start: .*no licence for this model"), graph.run():
         pass
     assert list_graphs() == []
+
+
+def test_a_start_that_never_ends_is_named(tmp_path: Path) -> None:
+    (tmp_path / "stall").touch()
+    graph = Graph("stalled")
+    graph.add(Stalls, folder=str(tmp_path), start_timeout_s=0.5)
+    late = r"stalls could not start: did not start within 0\.5 s \(start_timeout_s\) and was killed; `slabwire logs"
+    with pytest.raises(slabwire.StartError, match=late), graph.run():
+        pass
+    assert "in on_start" in next(reports("stalled"))["stacks"]
 
 
 def test_a_name_is_taken_once(run_directory: Path) -> None:
@@ -97,7 +110,10 @@ def test_a_graph_gives_up_when_an_actor_keeps_dying(tmp_path: Path) -> None:
         with pytest.raises(slabwire.Disconnected, match="hopeless"):
             running.client.call("dies.plain", "x", 1000)
         assert running.wait() == 1
+        died = r"^dies died 11 times within 30 s: killed by SIGKILL \(somebody killed it\)"
+        assert re.search(died + "; `slabwire logs hopeless --crash` tells more$", running.failure or "")
     assert list_graphs() == []
+    assert next(reports("hopeless"))["next"] == "the graph ends: dies died 11 times within 30 s"
 
 
 def test_restart_takes_effect_while_idle() -> None:

@@ -12,6 +12,7 @@ import click
 
 from ..errors import Disconnected, SlabwireError
 from .choice import base_name, complete_actor, known_actor, name_argument, running_graph
+from .crashes import show_crashes
 from .logfile import Line, LogFolder, log_paths
 from .presentation import format_option, print_json
 from .root import did_you_mean
@@ -50,6 +51,8 @@ def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None
 @click.option("--follow", "-f", is_flag=True, help="Go on printing what is written, until the graph ends or Ctrl-C.")
 @click.option("--since", callback=_since, metavar="10s|5m|2h|1d|TIME", help="Only what was written since then.")
 @click.option("--grep", callback=_pattern, metavar="REGEX", help="Only lines in which this is found.")
+@click.option("--crash", is_flag=True, help="The latest crash report, also of a graph that has ended.")
+@click.option("--all", is_flag=True, help="With --crash: a line of each report that is kept.")
 @format_option
 def command(
     name: str | None,
@@ -57,9 +60,18 @@ def command(
     follow: bool,
     since: float | None,
     grep: re.Pattern[str] | None,
+    crash: bool,
+    all: bool,  # noqa: A002 - it names the variable, too
     form: str,
 ) -> None:
     """Print the logs of a graph, by time; of all its workers and the supervisor, or of the ACTORs named."""
+    if crash:
+        if follow or since is not None or grep is not None:
+            raise click.UsageError("--crash prints a report, no log: it goes with --all and --format only")
+        show_crashes(name, actors, every=all, form=form)
+        return
+    if all:
+        raise click.UsageError("--all goes with --crash")
 
     def wanted(line: Line) -> bool:
         recent = since is None or (line.unix_s or 0.0) >= since

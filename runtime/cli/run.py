@@ -97,6 +97,8 @@ def _run(
     except BaseException:
         running.kill()
         raise
+    if status and running.failure:
+        raise GraphLost(f"graph {running.name!r} gave up: {running.failure}")
     if status:
         raise GraphLost(
             f"the supervisor of graph {running.name!r} ended with status {status} and nobody had asked it to; "

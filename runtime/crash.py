@@ -1,0 +1,60 @@
+"""A crash report: how a worker ended, what it was doing, and what is done about it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from .crash_folder import keep
+from .errors import StartError
+from .last_words import LINES, shortened, stacks_in
+from .process import WorkerProcess
+from .remains import remains
+from .switchboard import Switchboard
+from .tree import Tree
+
+logger = logging.getLogger("slabwire")
+
+
+class Coroner:
+    """Writes the reports of one graph. A report that cannot be written is a warning: the graph goes on."""
+
+    def __init__(self, graph: str, switchboard: Switchboard, tree: Tree) -> None:
+        self._graph = graph
+        self._switchboard = switchboard
+        self._tree = tree
+
+    def report(self, worker: WorkerProcess, next_step: str) -> None:
+        """Of a worker whose process was reaped and has no successor yet."""
+        try:
+            keep(self._graph, worker.name, self._compose(worker, next_step))
+        except (OSError, StartError) as error:
+            logger.warning("no crash report of %s could be written: %s", worker.name, error)
+
+    def _compose(self, worker: WorkerProcess, next_step: str) -> dict[str, Any]:
+        end, log = worker.last_end, worker.log_tail()
+        board, party = self._switchboard, worker.party
+        stats = board.worker_stats(party)
+        return {
+            "graph": self._graph,
+            "worker": worker.name,
+            "actors": list(worker.plan.instances),
+            "groups": self._tree.groups_of(worker.name),
+            "pid": worker.pid,
+            "unix_s": time.time(),
+            "alive_s": worker.alive_s(),
+            "was_ready": worker.was_ready,
+            "kind": end.kind if end else "",
+            "reason": str(end),
+            "status": end.status if end else 0,
+            "error": shortened(worker.error or ""),
+            "traceback": shortened(worker.detail),
+            "restarts": worker.restarts,
+            "next": next_step,
+            "stacks": shortened("\n".join(stacks_in(log))),
+            **remains(board, party),
+            "memory": {name: stats.get(name, 0) for name in ("slab_bytes", "slab_used_bytes")},
+            "counters": {each: board.actor_stats(party, each) for each in party.instances},
+            "log": shortened("\n".join(log[-LINES:])),
+        }

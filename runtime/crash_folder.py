@@ -1,0 +1,74 @@
+"""Where crash reports are kept: beside the run directories, so that they outlive the graph. Few, small, private."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import rundir
+from .errors import ProtocolError
+
+# Of each graph, and of how many graphs.
+MOST_REPORTS = 20
+MOST_GRAPHS = 32
+# A report that is larger was not written by us.
+LARGEST_NBYTES = 4 << 20
+
+
+def crash_directory(graph: str) -> Path:
+    """No graph can have this directory's name: theirs hold no dots."""
+    return rundir.base_directory() / ".crashes" / graph
+
+
+def keep(graph: str, worker: str, report: dict[str, Any]) -> Path:
+    """Writes a report, and removes the oldest ones. Raises OSError, StartError (a directory open to others)."""
+    folder = crash_directory(graph)
+    for each in (folder.parent, folder):
+        rundir.make_private(each)
+    path = folder / f"{time.time_ns():020}-{worker}.json"
+    beside = path.with_suffix(".new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        json.dump(report, file)
+    beside.replace(path)
+    _prune(folder)
+    return path
+
+
+def _prune(folder: Path) -> None:
+    for each in folder.glob("*.new"):  # of a supervisor that was killed
+        each.unlink(missing_ok=True)
+    for each in sorted(folder.glob("*.json"))[:-MOST_REPORTS]:
+        each.unlink(missing_ok=True)
+    others = sorted(
+        (each for each in folder.parent.iterdir() if each != folder), key=lambda each: each.lstat().st_mtime
+    )
+    for other in others[: max(0, len(others) + 1 - MOST_GRAPHS)]:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def graphs_with_reports() -> list[str]:
+    """By when they had the last one."""
+    folder = crash_directory("x").parent
+    found = [each for each in folder.iterdir() if any(each.glob("*.json"))] if folder.is_dir() else []
+    return [each.name for each in sorted(found, key=lambda each: each.lstat().st_mtime)]
+
+
+def reports(graph: str) -> Iterator[dict[str, Any]]:
+    """The newest first. Raises ProtocolError for a file that is none of ours."""
+    for path in sorted(crash_directory(graph).glob("*.json"), reverse=True):
+        try:
+            if path.stat().st_size > LARGEST_NBYTES:
+                raise ValueError(f"it has over {LARGEST_NBYTES} bytes")
+            document = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:  # it was the oldest, and a newer one has come
+            continue
+        except ValueError as error:
+            raise ProtocolError(f"{path} is no crash report: {error}; remove it") from None
+        if isinstance(document, dict) and "worker" in document:
+            yield document
