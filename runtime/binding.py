@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from ..shm.loan import loaned_block
-from .actor import Context, Shape
+from .actor import Actor, Context, Shape
 from .caller import deadline_of
 from .calls import AsyncCalls
 from .endpoint import Endpoint
@@ -17,7 +17,10 @@ from .work import Work, current
 
 
 class CellBinding:
-    """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs."""
+    """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs.
+
+    `graph` is the name that the graph runs under; "" where no supervisor could be asked by it.
+    """
 
     def __init__(
         self,
@@ -28,8 +31,10 @@ class CellBinding:
         outlets: Outlets,
         calls: AsyncCalls,
         outputs: Iterable[str],
+        graph: str = "",
     ) -> None:
         self.outputs = frozenset(outputs)
+        self.graph = graph
         self._instance = instance
         self.cores = cores  # changes when the worker is moved
         self._threads = threads
@@ -93,3 +98,9 @@ class CellBinding:
     def _trace(self) -> tuple[int, int]:
         work = current.get()
         return (work.header.trace_high, work.header.trace_low) if work is not None else (0, 0)
+
+
+def graph_of(actor: Actor) -> str:
+    """The name of the graph that an actor runs in, by which its supervisor can be asked; "" outside of a worker."""
+    binding = actor._binding
+    return binding.graph if isinstance(binding, CellBinding) else ""

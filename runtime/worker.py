@@ -125,6 +125,7 @@ class Worker:
             outlets,
             self._calls,
             type(actor).__outputs__,
+            self.plan["graph"],
         )
         actor._binding = binding
         self._bindings.append(binding)

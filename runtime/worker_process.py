@@ -15,6 +15,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -89,6 +90,7 @@ def main(words: Sequence[str] | None = None) -> int:
         control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
         link = Link(Channel(socket.socket(fileno=options.fd)))
         spec, plan = _start_of(link)
+        plan["graph"] = Path(options.control).parent.name  # of the run directory: a graph may run under another name
         repin(os.getpid(), plan["cores"])  # ZeroMQ's threads too, which are there already
         worker = Worker(options.name, link, control, spec, plan)
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)

@@ -69,13 +69,13 @@ class ScriptedChat:
 class Ingress:
     """The application over a scripted actor."""
 
-    def __init__(self, *scripts: tuple[Any, ...], described: Any = None, **limits: Any) -> None:
+    def __init__(self, *scripts: tuple[Any, ...], described: Any = None, graph: Any = None, **limits: Any) -> None:
         self.chat = ScriptedChat(*scripts, described=described)
         self.state = ServingState()
         self.metrics = Metrics()
         hosts, allowed = Hosts(["chat.example"]), Limits(**limits)
         self.app: ASGIApp = build_application(
-            self.chat, MODELS, hosts=hosts, limits=allowed, state=self.state, metrics=self.metrics
+            self.chat, MODELS, hosts=hosts, limits=allowed, state=self.state, metrics=self.metrics, graph=graph
         )
 
     async def get(self, path: str, **headers: str) -> Exchange:

@@ -258,6 +258,8 @@ def test_metrics_count_what_was_asked(service: ChatService) -> None:
         status, text = service.get("/metrics")
         assert status == 200
         assert "slabwire_requests_in_flight 0.0" in text
+        assert "\nslabwire_supervisor_answers 1.0" in text
+        assert 'slabwire_actor_handler_seconds_count{actor="ingress"' in text
         found = dict(line.rsplit(" ", 1) for line in text.splitlines())
         return [float(found.get(name, 0)) for name in names]
 

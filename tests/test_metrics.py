@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripted_chat import ACCEPTED, END, GREETING, Ingress
+from slabwire.actors.ingress.graph_metrics import GraphMetrics
 from slabwire.actors.ingress.metrics import Metrics
+from slabwire.runtime.errors import Disconnected
+from slabwire.runtime.exposition import Family
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
@@ -103,3 +108,38 @@ def test_two_ingresses_in_one_process_count_apart() -> None:
     first, second = Metrics(), Metrics()
     first.begin().end(200)
     assert ("slabwire_requests_total", "", "200") not in samples(second.text("")[0])
+
+
+def test_the_graphs_metrics_stand_beside_and_their_absence_is_told() -> None:
+    now, asked = [100.0], list[Any]()
+    family = Family("slabwire_worker_parks_total", "counter", "Sleeps.")
+    family.add(3, {"worker": "a"})
+    seconds = Family("slabwire_actor_handler_seconds", "histogram", "Runs.")
+    seconds.add_histogram({0.1: 1, math.inf: 2}, 1.5, {"actor": "a"})
+
+    def ask() -> list[Family]:
+        asked.append(threading.current_thread())
+        if len(asked) > 1:
+            raise Disconnected("it does not answer")
+        return [family, seconds]
+
+    async def scenario() -> None:
+        ingress = Ingress(graph=GraphMetrics(ask, clock=lambda: now[0]))
+        both = await asyncio.gather(ingress.get("/metrics"), ingress.get("/metrics"))
+        for seen in (samples(each.body) for each in both):
+            assert seen["slabwire_worker_parks_total", "a"] == 3
+            assert seen["slabwire_actor_handler_seconds_bucket", "a", "+Inf"] == 2
+            assert seen["slabwire_actor_handler_seconds_sum", "a"] == 1.5
+            assert seen["slabwire_supervisor_answers",] == 1
+            assert seen["slabwire_requests_in_flight",] == 0
+        assert len(asked) == 1
+        assert asked[0] is not threading.main_thread()
+        newer = await ingress.get("/metrics", accept="application/openmetrics-text")
+        assert b'slabwire_worker_parks_total{worker="a"} 3' in newer.body
+        assert newer.body.endswith(b"# EOF\n")
+        now[0] += 2
+        seen = samples((await ingress.get("/metrics")).body)
+        assert seen["slabwire_supervisor_answers",] == 0
+        assert ("slabwire_worker_parks_total", "a") not in seen
+
+    asyncio.run(scenario())

@@ -16,6 +16,7 @@ from ...runtime.errors import SlabwireError
 from ...runtime.fields import did_you_mean
 from .completions import ChatCompletions
 from .doorkeeper import Doorkeeper
+from .graph_metrics import GraphMetrics
 from .hosts import Hosts
 from .identity import Identified, request_id
 from .limits import Limits
@@ -32,12 +33,22 @@ __all__ = ["Ask", "ServingState", "build_application"]
 
 
 def build_application(
-    ask: Ask, models: Mapping[str, str], *, hosts: Hosts, limits: Limits, state: ServingState, metrics: Metrics
+    ask: Ask,
+    models: Mapping[str, str],
+    *,
+    hosts: Hosts,
+    limits: Limits,
+    state: ServingState,
+    metrics: Metrics,
+    graph: GraphMetrics | None = None,
 ) -> ASGIApp:
-    """An ASGI application that answers in OpenAI's interface. `models`: the actor that serves each, by public name."""
+    """An ASGI application that answers in OpenAI's interface. `models`: the actor that serves each, by public name.
+
+    `graph`: what /metrics has beside `metrics`.
+    """
     readiness = Readiness(ask, models, state)
     completions = ChatCompletions(ask, models, limits, state, metrics)
-    routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics))
+    routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics, graph))
     handlers: dict[Any, ExceptionHandler] = {
         HTTPException: _no_such_route([route.path.replace(":path}", "}") for route in routes]),
         SlabwireError: _failed,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.actor import Actor
+from ...runtime.binding import graph_of
 from ...runtime.errors import GraphError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Ingress(Actor):
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
         from .certificate import development_certificate, given_certificate
+        from .graph_metrics import GraphMetrics, ask_supervisor
         from .hosts import Hosts
         from .limits import Limits
         from .metrics import Metrics
@@ -75,8 +77,10 @@ class Ingress(Actor):
         self.state = ServingState()
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
         hosts = Hosts.of(self.host, certificate.public)
+        name = graph_of(self)
+        graph = GraphMetrics(lambda: ask_supervisor(name)) if name else None
         application = build_application(
-            self, self.models, hosts=hosts, limits=limits, state=self.state, metrics=Metrics()
+            self, self.models, hosts=hosts, limits=limits, state=self.state, metrics=Metrics(), graph=graph
         )
         self.server = HttpServer(application, StdlibTerminator(certificate), connections=self.connections)
         await self.server.start(self.host, self.port)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ... import __version__
+from .graph_metrics import GraphMetrics
 from .metrics import Metrics
 from .readiness import Readiness
 
@@ -13,9 +16,12 @@ from .readiness import Readiness
 class Probes:
     """Liveness depends on the event loop alone, never on load or on other actors; readiness asks the models."""
 
-    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(self, readiness: Readiness, metrics: Metrics, graph: GraphMetrics | None) -> None:
         self._readiness = readiness
         self._metrics = metrics
+        self._graph = graph
+        if graph is not None:
+            metrics.registry.register(graph)
 
     async def live(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "live"})
@@ -33,7 +39,10 @@ class Probes:
         return JSONResponse({"name": "slabwire", "version": __version__})
 
     async def metrics(self, request: Request) -> Response:
-        await self._readiness.look()
+        if self._graph is None:
+            await self._readiness.look()
+        else:
+            await asyncio.gather(self._readiness.look(), self._graph.look())
         self._metrics.show(self._readiness.described)
         text, kind = self._metrics.text(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": kind})
