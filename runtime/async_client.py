@@ -13,7 +13,7 @@ from ..shm.bell import now_ns
 from .caller import deadline_of
 from .calls import AsyncCalls
 from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, seconds_for_an_answer
-from .errors import ClientClosed, Disconnected, SlabwireError, untouched
+from .errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
 from .local import LocalConnection
 from .retry import Attempts, Retry, key_of, retry_of
 
@@ -96,7 +96,7 @@ class AsyncClient:
                 if self._open is connection:
                     try:
                         fresh = await self._connected(deadline_ns)
-                    except Disconnected as error:
+                    except (Disconnected, Overloaded) as error:
                         raise untouched(error) from None
                     self._replace(connection, fresh)
         return self.calls

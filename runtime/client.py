@@ -13,7 +13,7 @@ from ..shm.bell import now_ns
 from .caller import Pending, deadline_of, result_of
 from .calls import message_for
 from .control import ANSWER_WITHIN_S
-from .errors import ClientClosed, Disconnected, SlabwireError, untouched
+from .errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
 from .local import LocalConnection
 from .message import Kind
 from .retry import Attempts, Retry, key_of, retry_of
@@ -197,7 +197,7 @@ def _connected(name: str, deadline_ns: int) -> SharedConnection:
     """Asks once, within the deadline."""
     try:
         return SharedConnection(name, seconds_for_an_answer(deadline_ns))
-    except Disconnected as error:
+    except (Disconnected, Overloaded) as error:
         raise untouched(error) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 from collections.abc import Callable
@@ -9,10 +10,12 @@ from typing import Any
 
 from ..shm.bell import now_ns
 from .channel import Channel, close_all
-from .errors import DeadlineExceeded, error_from_wire
+from .errors import DeadlineExceeded, Disconnected, error_from_wire
 
 # The supervisor answers in well under a millisecond; on a machine that is swapping or stopped it may take long.
 ANSWER_WITHIN_S = 20.0
+# Of the first question. Who is turned away gets its answer before it has asked.
+FIRST_TOKEN = 1
 
 
 Heard = Callable[[dict[str, Any], list[int]], None]
@@ -32,7 +35,7 @@ class Link:
         self.channel = channel
         self.heard = heard
         self._lock = threading.RLock()
-        self._last_token = 0
+        self._last_token = FIRST_TOKEN - 1
         self._answers: dict[int, dict[str, Any]] = {}
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
@@ -40,7 +43,11 @@ class Link:
         with self._lock:
             self._last_token += 1
             token = self._last_token
-            self.channel.send({"ask": what, "token": token, **arguments})
+            try:
+                self.channel.send({"ask": what, "token": token, **arguments})
+            except Disconnected:
+                if not self._heard_last(token):
+                    raise
             answer = self._await(token)
         if "error" in answer:
             raise error_from_wire(*answer["error"])
@@ -61,11 +68,21 @@ class Link:
         while token not in self._answers:
             poll.register(self.channel.fileno(), select.POLLIN | (select.POLLOUT if self.channel.has_unsent else 0))
             poll.poll(1000)
-            self.channel.flush()
-            self.pump()
+            try:
+                self.channel.flush()
+                self.pump()
+            except Disconnected:
+                if not self._heard_last(token):
+                    raise
             if now_ns() > until and token not in self._answers:
                 raise DeadlineExceeded(f"the supervisor did not answer within {ANSWER_WITHIN_S:.0f} s: is it stopped?")
         return self._answers.pop(token)
+
+    def _heard_last(self, token: int) -> bool:
+        """Whether the answer came before the end."""
+        with contextlib.suppress(Disconnected):
+            self.pump()
+        return token in self._answers
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         self.heard(message, descriptors)

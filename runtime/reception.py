@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import socket
 import sys
@@ -11,9 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .channel import Channel, close_all
-from .errors import Disconnected, ProtocolError
+from .errors import Disconnected, Overloaded, ProtocolError, SlabwireError
+from .link import FIRST_TOKEN
 from .party import Party
 from .switchboard import Switchboard
+
+logger = logging.getLogger("slabwire")
 
 
 class Reception:
@@ -26,6 +31,7 @@ class Reception:
         self._door.bind(str(path))
         self._door.listen(64)
         self._door.setblocking(False)
+        self._spare = os.dup(self._door.fileno())
 
     def open(self) -> None:
         """Starts to let clients in; inside the running loop."""
@@ -61,13 +67,31 @@ class Reception:
         """A client of the same user (or root) gets a party of its own."""
         try:
             connection, _ = self._door.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(error)
             return
         if _peer_uid(connection) not in (os.getuid(), 0) or not self._is_open():
             connection.close()
             return
         channel = Channel(connection)
-        self.attach(self._switchboard.add_client(channel), channel)
+        try:
+            party = self._switchboard.add_client(channel)
+        except (OSError, SlabwireError) as error:
+            _refuse(channel, error)
+        else:
+            self.attach(party, channel)
+
+    def _turn_away(self, error: OSError) -> None:
+        """There is no descriptor for a client: without one kept in reserve it could not even be told."""
+        os.close(self._spare)
+        try:
+            connection, _ = self._door.accept()
+            _refuse(Channel(connection), error)
+        except OSError:
+            pass  # it has gone, or another process took what was free
+        finally:
+            self._spare = os.dup(self._door.fileno())
 
     def _serve(self, party: Party, channel: Channel) -> None:
         try:
@@ -102,6 +126,19 @@ class Reception:
             self.detach(party)
         asyncio.get_running_loop().remove_reader(self._door)
         self._door.close()
+        os.close(self._spare)
+
+
+def _refuse(channel: Channel, error: Exception) -> None:
+    """Answers the first question that a client will ask, and ends the connection."""
+    text = str(error)
+    if isinstance(error, OSError):
+        text = f"the supervisor is out of descriptors ({error}): close clients, or raise RLIMIT_NOFILE (ulimit -Hn)"
+    logger.error("a client was turned away: %s", text)
+    code = error.code if isinstance(error, SlabwireError) else Overloaded.code
+    with contextlib.suppress(Disconnected):
+        channel.send({"answer": FIRST_TOKEN, "error": [code, text]})
+    channel.close()
 
 
 def _peer_uid(connection: socket.socket) -> int:

@@ -76,8 +76,12 @@ class Switchboard:
         return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
     def _add_party(self, number: int, name: str) -> Party:
-        party = Party(number, name, Segment.create(BELL, f"bell of {name}"), new_doorbell())
-        self.parties[number] = party
+        bell = Segment.create(BELL, f"bell of {name}")
+        try:
+            party = self.parties[number] = Party(number, name, bell, new_doorbell())
+        except OSError:
+            bell.close()
+            raise
         return party
 
     def home_of(self, instance: str) -> Party:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,10 +31,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def running(folder: Path) -> Iterator[slabwire.Running]:
-    with teller_graph("tellers", folder).run(listen="tcp://127.0.0.1:*") as graph:
-        yield graph
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slabwire.Running]:
+    folder = tmp_path_factory.mktemp("tellers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLABWIRE_RUN_DIR", str(folder / "run"))
+        with teller_graph("tellers", folder).run(listen="tcp://127.0.0.1:*") as graph:
+            yield graph
 
 
 def start(folder: Path) -> slabwire.Running:
@@ -51,8 +55,8 @@ def address_of(running: slabwire.Running) -> str:
 
 def test_handlers_of_every_kind_see_the_key(running: slabwire.Running) -> None:
     forged: dict[str, Any] = {"": "forged"}
-    with slabwire.connect(address_of(running)) as remote:
-        for client in (running.client, remote):
+    with slabwire.connect("tellers") as local, slabwire.connect(address_of(running)) as remote:
+        for client in (local, remote):
             assert client.call("teller.key") == [None, 1]
             assert client.call("teller.key", idempotency_key="a") == ["a", 1]
             assert client.call("teller.plain", 3, X, idempotency_key="b" * 128) == [3, int(X.sum()), "b" * 128]
@@ -77,8 +81,9 @@ def test_handlers_of_every_kind_see_the_key(running: slabwire.Running) -> None:
 
 def test_a_successor_sees_the_key(running: slabwire.Running) -> None:
     calls = {"teller.dies_once": "h", "teller.dies_once_later": "i"}
-    for port, key in calls.items():
-        assert running.client.call(port, X, idempotency_key=key) == [key, 2, int(X.sum())]
+    with slabwire.connect("tellers") as client:
+        for port, key in calls.items():
+            assert client.call(port, X, idempotency_key=key) == [key, 2, int(X.sum())]
 
 
 def test_a_client_finds_the_graph_that_came_back(folder: Path) -> None:
@@ -160,6 +165,26 @@ def test_with_a_key_a_call_survives_the_supervisor(folder: Path) -> None:
     for client in clients:
         client.close()
     first.kill()
+
+
+def connect_until_refused(clients: list[Any]) -> None:
+    while True:
+        clients.append(slabwire.connect("tellers"))
+        clients[-1].call("teller.key")
+
+
+def test_a_supervisor_without_descriptors_says_so(running: slabwire.Running) -> None:
+    before = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
+    clients = [slabwire.connect("tellers")]
+    for room in (2, 3, 4, 5):  # one for who asks where to go; then there is none for a client, or none for its bell
+        taken = max(map(int, os.listdir(f"/proc/{running.pid}/fd")))
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (taken + room, before[1]))
+        with pytest.raises(slabwire.Overloaded, match="the supervisor is out of descriptors"):
+            connect_until_refused(clients)
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, before)
+    for each in clients:
+        assert each.call("teller.key", retries=OFTEN) == [None, 1]
+        each.close()
 
 
 def test_a_graph_that_is_just_starting_is_awaited(folder: Path) -> None:
