@@ -22,6 +22,7 @@ _BENCHES = {
     "false_sharing": ("false_sharing", "command", "What two writers of one cache line cost each other."),
     "scaling": ("scaling", "command", "Cost of a message from 10 to 10 million, and from 1 to 64 edges."),
     "all": ("data_plane", "command", "All of the above, one after the other."),
+    "placement": ("placement", "command", "Two actors on two cores or one, pinned or not; thread pools by the plan."),
     "chat": ("chat", "command", "Tokens a second of a chat model through the whole stack, beside its engine alone."),
     "fidelity": ("fidelity", "command", "The language model's logits beside its weights in float32, and llama.cpp's."),
     "footprint": ("footprint", "command", "CPU time of an idle chat graph, and memory that a second replica adds."),

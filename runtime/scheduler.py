@@ -37,14 +37,15 @@ class RunQueue:
         self._note(candidates, now_ns)
         if not candidates:
             return None
+        level = self._level
         for name in candidates:
-            used[name] = max(used[name], self._level)
-        self._level = min(used[name] for name in candidates)
-        urgent = [name for name in candidates if self._is_urgent(name, deadlines.get(name, 0), now_ns)]
-        if urgent:
-            chosen = min(urgent, key=lambda name: deadlines[name])
-        else:
-            chosen = min(candidates, key=lambda name: used[name])
+            if used[name] < level:
+                used[name] = level
+        chosen = min(candidates, key=used.__getitem__)
+        self._level = used[chosen]
+        if deadlines:
+            urgent = [name for name in candidates if self._is_urgent(name, deadlines.get(name, 0), now_ns)]
+            chosen = min(urgent, key=deadlines.__getitem__, default=chosen)
         self.waited_ns = now_ns - self._ready_since.pop(chosen)
         self._picked_ns = now_ns
         return chosen

@@ -34,7 +34,7 @@ class Turns:
         while len(idle) < len(self.cells):
             ready = [name for name, cell in self.cells.items() if name not in idle and cell.is_ready()]
             started = now_ns()
-            deadlines = {name: self.cells[name].next_deadline_ns() for name in ready}
+            deadlines = {name: due for name in ready if (due := self.cells[name].next_deadline_ns())}
             name = self._queue.pick(ready, deadlines, started)
             if name is None:
                 break

@@ -175,3 +175,15 @@ def test_a_signal_leaves_nothing(number: int, status: int) -> None:
     out, errors = process.communicate()
     assert process.returncode == status
     assert "Traceback" not in out + errors
+
+
+@pytest.mark.long
+def test_placement_sets_cores_pinning_and_pools_beside_each_other() -> None:
+    document = run("placement")
+    found = {(each["case"].split(",")[0], each["contestant"]) for each in document["results"]}
+    assert found == {
+        *(("two actors", name) for name in ("two_cores", "one_core", "not_pinned", "one_worker")),
+        *(("two models", name) for name in ("planned_pools", "own_pools")),
+        *(("one model", name) for name in ("pinned_pool", "free_pool", "own_pool")),
+    }
+    assert all(each["verified"] >= each["samples"] > 0 for each in document["results"])

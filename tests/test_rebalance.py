@@ -125,7 +125,7 @@ def test_a_busy_thread_beside_another_goes_to_a_whole_core() -> None:
 machines_of = st.builds(machine, cores=st.integers(1, 6), threads=st.integers(1, 2), per_l3=st.sampled_from([2, 4]))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(machines_of, st.lists(st.floats(0, 1), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_it_comes_to_rest_and_only_ever_helps(topology: Topology, wants: list[float], dice: object) -> None:
     names = [f"w{index}" for index in range(len(wants))]
