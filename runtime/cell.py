@@ -267,8 +267,8 @@ class Cell:
             return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
         if self.draining and work.attempt == 1 and self.inlets.is_clients(work.lane):
             return Draining("the graph is stopping and takes no new work")
-        if work.attempt > self.spec.max_attempts:
-            return DeadLetter(f"{self.instance} died {work.attempt - 1} times while handling it; it is not tried again")
+        if (attempts := work.attempt - work.pardons) > self.spec.max_attempts:
+            return DeadLetter(f"{self.instance} died {attempts - 1} times while handling it; it is not tried again")
         return None
 
     def _refuse(self, work: Work, error: SlabwireError | None) -> None:

@@ -47,7 +47,7 @@ def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work 
         if lane is not None and lane.tail == left.sequence and lane.available():
             header = inlets.header(lane, lane.cursor)
             work = Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
-            work.floor, work.ways = left.ordinal, left.ways
+            work.floor, work.ways, work.pardons = left.ordinal, left.ways, left.pardons
             return work
     return None
 
@@ -64,7 +64,7 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
             lane.commit()  # it died after the copy and before giving the record back
     work = Work(header, left.lane, left.sequence, left.attempt + 1, ports[header.target])
     work.row = left.row
-    work.floor, work.ways = left.ordinal, left.ways
+    work.floor, work.ways, work.pardons = left.ordinal, left.ways, left.pardons
     return work
 
 

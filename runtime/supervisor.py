@@ -159,7 +159,8 @@ class Supervisor:
             if is_idle and within_s:
                 is_idle = await self._wait_idle(until_s, looks=1)
             self.workforce.stop(wave, self._server.tell if within_s else None)
-            await self.workforce.wait_left(wave, until_s)
+            # Half of what is left: whoever hangs must not take the others' time to stop.
+            await self.workforce.wait_left(wave, (time.monotonic() + until_s) / 2)
         await self.workforce.end(until_s)
 
     def _takes_clients(self) -> bool:

@@ -43,6 +43,7 @@ class Work:
     """`row` is its row in the in-flight table. `floor`, `ways` and `sent` are what a predecessor had published: outputs
     of ordinals below `floor` are not sent again, nor that one by its first `ways`; `last` is the kind and ordinal of
     the one that ended the stream. `lease` is that of its own record's block, until it is finished.
+    `pardons` of the attempts at it ended because the process was told to leave.
     `recorded` is its event of the flight recorder while that runs, `outcome` what becomes of it if it is not answered.
 
     Made for every message: what most of them never set are attributes of the class.
@@ -63,6 +64,7 @@ class Work:
     started_ns = 0
     recorded = 0
     outcome = 0
+    pardons = 0
     finished = False
     cancelled = False
 

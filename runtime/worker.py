@@ -209,6 +209,8 @@ class Worker:
             self._turn()
         for cell in self.cells.values():
             self._finish_hook(cell.actor.on_stop())
+        for table in self._tables.values():
+            table.pardon()
         self._tell_what_is_out()
 
     def _tell_what_is_out(self) -> None:

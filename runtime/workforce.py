@@ -134,9 +134,11 @@ class Workforce:
             for name in outcome.stop:
                 self.workers[name].retire()
         crashed = {"restart": True, "ended": end.failed, "expected": not end.was_obedient}
-        if crashed.get(outcome.verdict):
-            self._coroner.report(worker, next_step)
-        self._advance()
+        try:
+            if crashed.get(outcome.verdict):
+                self._coroner.report(worker, next_step)
+        finally:  # a report is never what a successor waits for in vain
+            self._advance()
 
     def _give_up_on(self, worker: WorkerProcess, reason: str) -> None:
         """Its report is there before the graph ends: somebody may want to read it at once."""

@@ -13,6 +13,7 @@ from .layout import Group, Layout, Word
 from .segment import Segment
 
 _WAYS_BITS = 16
+_PARDON = 1 << 32
 INFLIGHT = Layout(
     "inflight",
     Group(
@@ -22,7 +23,11 @@ INFLIGHT = Layout(
             Word("live", "1 while the row is in use; stored last, cleared first", "consumer's successor"),
             Word("lane", "the lane it came by", "consumer's successor"),
             Word("sequence", "its sequence number in that lane", "consumer's successor"),
-            Word("attempt", "how often it was begun", "consumer's successor"),
+            Word(
+                "attempt",
+                f"how often it was begun, plus {_PARDON} times how often its process then left as it was told",
+                "consumer's successor",
+            ),
             Word(
                 "ordinal",
                 f"outputs that were published for it, times {1 << _WAYS_BITS}, plus ways that the next has left by",
@@ -38,7 +43,10 @@ RUNNING_ROW = 0
 
 
 class Input(NamedTuple):
-    """What a row says: which record, how often begun, how many outputs published, and by how many ways the next one."""
+    """What a row says: which record, how often begun, how many outputs published, and by how many ways the next one.
+
+    `pardons` of the attempts ended because the process was told to leave.
+    """
 
     row: int
     lane: int
@@ -46,6 +54,7 @@ class Input(NamedTuple):
     attempt: int
     ordinal: int
     ways: int = 0
+    pardons: int = 0
 
 
 class Inflight:
@@ -72,7 +81,9 @@ class Inflight:
         # What was noted of outputs that wait (`sent`) is to be forgotten, and what is noted is to be remembered.
         self._running = lane if attempt == 1 else 0
         if attempt > 1 and words[at] and (words[at + 1], words[at + 2]) == (lane, sequence):
-            words[at + 3] = attempt  # at once: a death in between must not make this the first attempt again
+            words[at + 3] = (
+                words[at + 3] // _PARDON * _PARDON + attempt
+            )  # at once: a death in between must not make this the first attempt again
             return
         words[at] = 0
         words[at + 1], words[at + 2], words[at + 3], words[at + 4] = lane, sequence, attempt, 0
@@ -95,7 +106,15 @@ class Inflight:
 
     def restart(self, row: int, attempt: int) -> None:
         """Counts one more attempt at a predecessor's input."""
-        self._words[self._first + row * self._stride + 3] = attempt
+        at = self._first + row * self._stride + 3
+        self._words[at] = self._words[at] // _PARDON * _PARDON + attempt
+
+    def pardon(self) -> None:
+        """Before the process leaves as it was told: the inputs that it leaves behind are not to blame."""
+        for row in range(self.rows):
+            at = self._first + row * self._stride
+            if self._words[at]:
+                self._words[at + 3] += _PARDON
 
     def sent(self, row: int, ordinal: int, ways: int = 0) -> None:
         """Notes that the outputs below `ordinal` were published, and that one by its first `ways`."""
@@ -127,5 +146,7 @@ class Inflight:
             at = self._first + row * self._stride
             if self._words[at]:
                 lane, sequence, attempt, sent = self._words[at + 1 : at + 5].tolist()
-                found.append(Input(row, lane, sequence, attempt, sent >> _WAYS_BITS, sent & ((1 << _WAYS_BITS) - 1)))
+                ordinal, ways = divmod(sent, 1 << _WAYS_BITS)
+                pardons, attempt = divmod(attempt, _PARDON)
+                found.append(Input(row, lane, sequence, attempt, ordinal, ways, pardons))
         return found

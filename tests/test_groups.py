@@ -15,7 +15,7 @@ import pytest
 from slabwire import Actor, Graph, GraphError, Output
 from slabwire.runtime.cli.mermaid import mermaid
 from slabwire.runtime.spec import GroupSpec, graph_from_plain
-from stage import Collects, Echo
+from stage import Collects, Echo, Patient
 from waiting import wait_until
 
 
@@ -143,6 +143,26 @@ def test_who_fails_at_the_top_ends_the_graph() -> None:
     with graph.run() as running:
         os.kill(workers(running)["b"]["pid"], signal.SIGKILL)
         assert running.wait() == 1
+
+
+def test_who_is_restarted_for_others_is_not_to_blame(tmp_path: Path) -> None:
+    graph = Graph("blameless")
+    patient = graph.add(Patient, folder=str(tmp_path), max_attempts=1)
+    echo = graph.add(Echo)
+    graph.supervise("both", [patient, echo], strategy="one_for_all")
+    graph.expose(patient.coroutine, echo.who)
+    with graph.run() as running, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(running.client.call, "patient.coroutine", "x", timeout_s=None)
+        for attempt in range(3):
+            wait_until(lambda: workers(running)["patient"]["actors"][0]["in_flight"])
+            wait_until((tmp_path / "patient-began").exists)
+            (tmp_path / "patient-began").unlink()
+            pid = running.client.call("echo.who")[1]
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: running.client.call("echo.who")[1] != pid)  # noqa: B023 - within this turn
+            wait_until(lambda: workers(running)["patient"]["restarts"] == attempt + 1)  # noqa: B023
+        (tmp_path / "go").touch()
+        assert call.result() == ["x", 4]
 
 
 class LastWords(Actor):

@@ -53,6 +53,21 @@ def test_attempts_are_counted_where_the_next_successor_sees_them(segment: Segmen
     assert _table(segment).live() == [Input(row, 1, 1, 2, 0)]
 
 
+def test_pardons_are_counted_beside_the_attempts(segment: Segment) -> None:
+    table = _table(segment)
+    table.begin_running(3, 8, 2)
+    row = table.keep(1, 1, 1, _record(1))
+    for attempt in (2, 3):
+        table.pardon()
+        table = _table(segment)
+        table.restart(row, attempt)
+        table.begin_running(3, 8, attempt + 1)
+    assert table.live() == [Input(RUNNING_ROW, 3, 8, 4, 0, pardons=2), Input(row, 1, 1, 3, 0, pardons=2)]
+    table.clear(row)
+    assert table.keep(1, 2, 1, _record(2)) == row
+    assert table.live()[1].pardons == 0
+
+
 def test_a_row_used_again_starts_with_no_outputs(segment: Segment) -> None:
     table = _table(segment)
     row = table.keep(1, 1, 1, _record(1))
