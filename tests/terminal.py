@@ -60,6 +60,11 @@ class Terminal:
         self._rest = self._rest[match.end() :]
         return match
 
+    def settings(self) -> list[object]:
+        """What the terminal does with what is typed, as the shell leaves it to commands."""
+        self.command("stty -g")
+        return [self.read_until(r"\n")[0]]
+
     def hang_up(self) -> None:
         """The window is closed."""
         if self._master >= 0:

@@ -109,7 +109,7 @@ def test_a_graph_is_watched_restarted_and_stopped(run: Run, home: Path) -> None:
     handled = {actor["name"]: actor["handled"] for worker in top["workers"] for actor in worker["actors"]}
     assert handled["add"] == 4
     assert handled["double[0]"] + handled["double[1]"] == 4
-    assert "(supervisor)" in slabwire("top", "sums", "--once").stdout
+    assert "supervisor: pid " in slabwire("top", "sums", "--once").stdout
 
     assert slabwire("logs", "sums", "double", "--grep", "started").stdout.count("double has started") == 2
     assert document("dead")["dead"] == []

@@ -14,7 +14,7 @@ import pytest
 
 from fake_graphs import Graphs, a_status, a_worker, an_actor, fake_graphs, invoke
 from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.sample import Sample, process_rows
+from slabwire.runtime.cli.sample import Sample
 from slabwire.runtime.errors import Disconnected
 
 
@@ -62,13 +62,14 @@ def test_top_once(graphs: Graphs) -> None:
     graphs.start()
     lines = invoke("top", "--once").stdout.splitlines()
     assert lines[0].startswith("vision is ready, up 1m40s, 2 clients, 3.0 MiB shared")
-    actor, process = (line.split() for line in lines if line.startswith("scale "))
-    assert actor == ["scale", "500", "5.0", "0", "0", "12.5", "µs", "1.5", "ms", "50%", "0"]
-    assert process[:5] == ["scale", "0", "0", "ready", "0%"]
-    assert process[8] == "3"  # restarts
+    heads = "actor core rate/s queue in flight p50 p99 busy spin/park ↻ leases memory slabs CPU handled failed"
+    assert lines[2].split()[: len(heads.split())] == heads.split()
+    (scale,) = (line.split() for line in lines if line.startswith("scale "))
+    assert scale[:12] == ["scale", "0", "5.0", "0", "0", "12.5µs", "1.5ms", "50%", "0/0", "3", "0", "0B"]
+    assert scale[12:16] == ["0B/0B", "0%", "500", "0"]
     assert any(line.startswith("join in shared ") for line in lines)
-    assert [line.split()[1] for line in lines if line.startswith("edges[0]")] == ["0", "1,3"]
-    assert lines[-1].startswith("(supervisor)")
+    assert [line.split()[1] for line in lines if line.startswith("edges[0]")] == ["1,3"]
+    assert lines[-1] == "supervisor: pid 77, CPU 1%, 20.0 MiB"
     document = json.loads(invoke("top", "--once", "--format", "json").stdout)
     assert document["workers"][0]["actors"][0]["rate_per_s"] == pytest.approx(5, rel=0.05)
     assert document["supervisor"]["cpu"] == pytest.approx(0.01, rel=0.05)
@@ -134,7 +135,6 @@ def test_rates_are_those_between_two_looks() -> None:
     assert (second.busy("a"), second.cpu(second.status["workers"][0])) == (0.5, 0.5)
     restarted = look(30, 0.5, 1003.0, second)
     assert restarted.rate("a") == 30.0
-    assert process_rows(second)[-1][0] == "(supervisor)"
 
 
 def test_stop_asks_and_waits(graphs: Graphs) -> None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from slabwire.runtime import errors
+from slabwire.runtime.cli.board import COLUMNS
 from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.sample import ACTOR_HEADS, PROCESS_HEADS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("actors.md", "operating.md")
@@ -93,7 +93,7 @@ def test_the_table_of_exit_statuses_is_complete() -> None:
 def test_every_column_of_top_is_explained() -> None:
     rows = table_rows("operating.md", "| column | meaning |")
     explained = {name for cells in rows for name in cells[0].split("`, `")}
-    assert {head.removeprefix(">") for head in (*ACTOR_HEADS, *PROCESS_HEADS)} <= explained
+    assert {column.head for column in COLUMNS} <= explained
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -5,23 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..placement import cpu_list
-from .presentation import bytes_text, count_text, duration_text, micros_text
+from .presentation import bytes_text, count_text, duration_text
 
-ACTOR_HEADS = ("actor", ">handled", ">rate/s", ">waiting", ">in flight", ">p50", ">p99", ">busy", ">failed")
-PROCESS_HEADS = (
-    "process",
-    "CPUs",
-    ">pid",
-    "state",
-    ">CPU",
-    ">spins",
-    ">parks",
-    ">wakes",
-    ">restarts",
-    ">slabs",
-    ">PSS",
-)
 EDGE_HEADS = (
     "edge",
     "when full",
@@ -110,26 +95,6 @@ def headline(sample: Sample) -> str:
     return ", ".join(parts)
 
 
-def actor_rows(sample: Sample) -> list[tuple[str, ...]]:
-    """A row for each actor instance; one that shares its worker says which."""
-    return [_actor_row(sample, worker, actor) for worker in sample.status["workers"] for actor in worker["actors"]]
-
-
-def _actor_row(sample: Sample, worker: dict[str, Any], actor: dict[str, Any]) -> tuple[str, ...]:
-    name = actor["name"]
-    return (
-        name if name == worker["name"] else f"{name} in {worker['name']}",
-        count_text(actor["handled"]),
-        f"{sample.rate(name):.1f}",
-        count_text(actor["waiting"]),
-        count_text(actor["in_flight"]),
-        micros_text(actor["p50_us"]),
-        micros_text(actor["p99_us"]),
-        f"{sample.busy(name):.0%}",
-        count_text(actor["failed"]),
-    )
-
-
 def edge_rows(sample: Sample, *, every: bool) -> list[tuple[str, ...]]:
     """A row for each edge; without `every` only for those with something to tell: full, or once full, or refusing."""
     edges = sample.status["edges"]
@@ -146,26 +111,4 @@ def _edge_row(edge: dict[str, Any]) -> tuple[str, ...]:
         count_text(edge["rejected"]),
         count_text(edge["dropped_newest"] + edge["dropped_oldest"]),
         *(count_text(edge[name]) for name in ("expired", "refused")),
-    )
-
-
-def process_rows(sample: Sample) -> list[tuple[str, ...]]:
-    """A row for each worker, and the supervisor's at the end."""
-    supervisor = sample.status["supervisor"]
-    blank = ("",) * 5
-    pss = bytes_text(supervisor["pss_bytes"])
-    last = ("(supervisor)", "", str(supervisor["pid"]), "", f"{sample.cpu(None):.0%}", *blank, pss)
-    return [*(_process_row(sample, worker) for worker in sample.status["workers"]), last]
-
-
-def _process_row(sample: Sample, worker: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        worker["name"],
-        cpu_list(tuple(worker["cores"])),
-        str(worker["pid"]),
-        worker["state"],
-        f"{sample.cpu(worker):.0%}",
-        *(count_text(worker[key]) for key in ("spins", "parks", "wakes", "restarts")),
-        f"{worker['slab_used_bytes'] / 2**20:.1f}/{worker['slab_bytes'] / 2**20:.1f} MiB",
-        bytes_text(worker["pss_bytes"]),
     )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from time import sleep, time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .board import SORTS, actor_table, edge_table, lines_of, remember
 from .choice import name_argument, running_graph
-from .presentation import console, format_option, print_json, print_table, table
-from .sample import ACTOR_HEADS, EDGE_HEADS, PROCESS_HEADS, Sample, actor_rows, edge_rows, headline, process_rows
+from .presentation import bytes_text, console, format_option, print_json
+from .sample import Sample, headline
+from .screen import Screen
 
 if TYPE_CHECKING:
     from ..control import Control
+
+
+FIRST_S = 0.3
 
 
 @click.command()
@@ -30,7 +36,10 @@ if TYPE_CHECKING:
 @click.option("--edges", is_flag=True, help="Show all edges, also those that were never full.")
 @format_option
 def command(name: str | None, once: bool, interval: float, edges: bool, form: str) -> None:
-    """Show what each actor does: rates, waiting messages, latencies, memory; Ctrl-C ends it."""
+    """Show what each actor does: rates, waiting messages, latencies, memory.
+
+    Live in a terminal; keys: q quits, s sorts by another column, e shows all edges, p pauses.
+    """
     from ..control import Control
 
     with Control(running_graph(name)) as control:
@@ -55,41 +64,78 @@ def _samples(control: Control, interval: float) -> Iterator[Sample]:
         sample = _sample(control, sample.without_previous())
 
 
-def _tables(sample: Sample, *, edges: bool) -> list[tuple[Sequence[str], list[tuple[str, ...]]]]:
-    """Heads and rows of each table; that of edges only where it has rows."""
-    tables: list[tuple[Sequence[str], list[tuple[str, ...]]]] = [
-        (ACTOR_HEADS, actor_rows(sample)),
-        (EDGE_HEADS, edge_rows(sample, every=edges)),
-        (PROCESS_HEADS, process_rows(sample)),
-    ]
-    return [each for each in tables if each[1]]
-
-
 def _print(sample: Sample, form: str, *, edges: bool) -> None:
     if form == "json":
         print_json(sample.to_plain())
         return
-    click.echo(headline(sample))
-    for heads, rows in _tables(sample, edges=edges):
-        click.echo()
-        print_table(heads, rows)
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(_picture(sample, View(edges=edges), screen.width))
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _watch(control: Control, interval: float, form: str, *, edges: bool) -> None:
-    if form == "json":
-        for sample in _samples(control, interval):
-            print_json(sample.to_plain())
-        return
-    from rich.live import Live
-
     screen = console()
-    with Live(console=screen, auto_refresh=False, screen=screen.is_terminal) as live:
-        for sample in _samples(control, interval):
-            live.update(_picture(sample, edges=edges), refresh=True)
+    if form == "text" and screen.is_terminal:
+        _watch_live(control, interval, screen, View(edges=edges))
+        return
+    for sample in _samples(control, interval):
+        _print(sample, form, edges=edges)
 
 
-def _picture(sample: Sample, *, edges: bool) -> Any:
+@dataclass
+class View:
+    """What the keys have chosen."""
+
+    edges: bool = False
+    paused: bool = False
+    sort: str = "graph"
+    trends: dict[str, list[float]] = field(default_factory=dict)
+
+    def press(self, key: str) -> bool:
+        """False where it means the end."""
+        if key == "s":
+            names = list(SORTS)
+            self.sort = names[(names.index(self.sort) + 1) % len(names)]
+        elif key == "e":
+            self.edges = not self.edges
+        elif key == "p":
+            self.paused = not self.paused
+        return key not in ("q", "\x04")
+
+
+def _watch_live(control: Control, interval: float, console: Any, view: View) -> None:
+    with Screen(console) as screen, screen.signals():
+        sample = _sample(control, None)
+        until = monotonic() + min(interval, FIRST_S)  # rates since the start are soon replaced
+        while True:
+            screen.draw(_live_picture(sample, view, console))
+            if not view.press(screen.key_within(until - monotonic())):
+                return
+            if monotonic() >= until:
+                until = monotonic() + interval
+                if not view.paused:
+                    sample = _sample(control, sample.without_previous())
+                    remember(view.trends, sample)
+
+
+def _live_picture(sample: Sample, view: View, console: Any) -> Any:
     from rich.console import Group
+    from rich.text import Text
 
-    parts = [part for heads, rows in _tables(sample, edges=edges) for part in ("", table(heads, rows))]
-    return Group(headline(sample), *parts)
+    edges, pause = "telling" if view.edges else "all", "go on" if view.paused else "pause"
+    said = f"q quit  s sort ({view.sort})  e {edges} edges  p {pause}"
+    return Group(_picture(sample, view, console.width), Text(said, style="reverse" if view.paused else "dim"))
+
+
+def _picture(sample: Sample, view: View, room: int) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    lines = sorted(lines_of(sample, view.trends), key=SORTS[view.sort])
+    edges = edge_table(sample, room, every=view.edges)
+    supervisor = sample.status["supervisor"]
+    last = f"supervisor: pid {supervisor['pid']}, CPU {sample.cpu(None):.0%}, {bytes_text(supervisor['pss_bytes'])}"
+    parts = [Text(headline(sample)), "", actor_table(lines, room), "", *([] if edges is None else [edges, ""])]
+    return Group(*parts, Text(last, style="dim"))
