@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,9 @@ from .rundir import graph_directory, is_running, list_graphs
 
 # A supervisor answers in well under a millisecond, one that is swapping or has just been locked in may take seconds.
 ANSWER_WITHIN_S = 5.0
+
+
+_LOOK_EVERY_S = 0.25
 
 
 class Control:
@@ -39,10 +43,7 @@ class Control:
         self._last_token += 1
         self._socket.send(msgpack.packb({"verb": verb, "token": self._last_token, **arguments}))
         while True:
-            if not self._socket.poll(int(self._timeout_s * 1000)):
-                raise Disconnected(
-                    f"the supervisor of graph {self.name!r} did not answer {verb!r} within {self._timeout_s:g} s"
-                )
+            self._await_word(verb)
             answer = msgpack.unpackb(self._socket.recv())
             if answer.get("token") == self._last_token:
                 break
@@ -52,6 +53,17 @@ class Control:
         if not isinstance(result, dict):
             raise ProtocolError(f"the supervisor of {self.name!r} gave no answer to {verb!r}")
         return result
+
+    def _await_word(self, verb: str) -> None:
+        """Returns when something has come. One that has died is not waited for."""
+        until = monotonic() + self._timeout_s
+        while not self._socket.poll(int(min(self._timeout_s, _LOOK_EVERY_S) * 1000)):
+            if not is_running(graph_directory(self.name)):
+                raise Disconnected(f"graph {self.name!r} has ended")
+            if monotonic() >= until:
+                raise Disconnected(
+                    f"the supervisor of graph {self.name!r} did not answer {verb!r} within {self._timeout_s:g} s"
+                )
 
     def close(self) -> None:
         self._socket.close()

@@ -108,11 +108,13 @@ def test_a_live_top_gives_its_terminal_back(running: Running, tmp_path: Path) ->
         terminal.command("fg")
         terminal.read_until("p go on")
         terminal.keys("q")
+        terminal.read_until(r"\$ ")  # what is typed before it is top's
         assert terminal.status() == Exit.OK
         assert terminal.settings() == before
         terminal.command("top")
         terminal.read_until("seen is ready")
         terminal.keys("\x03")
+        terminal.read_until(r"\$ ")
         assert terminal.status() == Exit.OK
         assert terminal.settings() == before
         terminal.command("top --format json --interval 0.1 | head -n 2 | tail -n 1")
@@ -126,6 +128,7 @@ def test_top_ends_with_its_graph(running: Running) -> None:
         terminal.read_until("seen is ready")
         running.kill()
         found = terminal.read_until(r"error: .*seen.*")[0]
-        assert re.search("did not answer|no graph", found)
+        assert re.search("has ended|no graph", found)
+        terminal.read_until(r"\$ ")
         assert terminal.status() == Exit.NOT_RUNNING
         assert terminal.settings() == before
