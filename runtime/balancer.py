@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from .errors import StartError
-from .load import LoadMeter, cpu_times
+from .load import LoadMeter
 from .moves import MoveError
 from .placement import cpu_list
 from .rebalance import Rebalancer
@@ -24,14 +22,9 @@ logger = logging.getLogger("slabwire")
 
 
 class Balancer:
-    """The supervisor's, on its loop. Raises StartError where the kernel does not count who waits for a CPU."""
+    """The supervisor's, on its loop."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        if cpu_times(os.getpid()) is None:
-            raise StartError(
-                "rebalancing reads /proc/PID/task/*/schedstat, which this kernel does not have (CONFIG_SCHED_INFO); "
-                "run the graph without --rebalance"
-            )
         self._supervisor = supervisor
         self._rebalancer = Rebalancer(supervisor.topology)
         self._meter = LoadMeter()

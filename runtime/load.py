@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from .errors import StartError
+
 
 class CpuTimes(NamedTuple):
     """Nanoseconds of all threads that a process has now: on a CPU, and runnable while others had it."""
@@ -25,6 +27,15 @@ def cpu_times(pid: int) -> CpuTimes | None:
     except (OSError, IndexError, ValueError):
         return None
     return CpuTimes(ran, waited)
+
+
+def demand_counts() -> None:
+    """Raises StartError where the kernel does not count who waits for a CPU."""
+    if cpu_times(os.getpid()) is None:
+        raise StartError(
+            "rebalancing reads /proc/PID/task/*/schedstat, which this kernel does not have (CONFIG_SCHED_INFO); "
+            "run the graph without it"
+        )
 
 
 class LoadMeter:

@@ -20,6 +20,7 @@ from .doorkeeper import Doorkeeper
 from .errors import SlabwireError
 from .frames import write_frame
 from .inquiry import Inquiry
+from .load import demand_counts
 from .mover import Mover
 from .placement import Plan, plan
 from .process import WorkerProcess
@@ -45,6 +46,8 @@ class Supervisor:
     """One running graph. Everything happens on one asyncio loop, in the main thread."""
 
     def __init__(self, spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> None:
+        if options.get("rebalance"):
+            demand_counts()  # before anything is made
         self.spec = spec
         self.name = options.get("name") or spec.name
         self.drain_timeout_s = float(options["drain_timeout_s"])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabwire.runtime.affinity import repin
@@ -82,6 +82,7 @@ def test_free_cores_are_whole_and_new() -> None:
     assert free_cpus(crowded, FOUR, "a1") == (0,)
 
 
+@settings(deadline=None)
 @given(graphs(), machines, st.data())
 def test_every_move_leaves_a_plan_that_keeps_the_rules(spec: object, topology: Topology, data: st.DataObject) -> None:
     before = plan(spec, topology)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from slabwire.runtime.control import Control
 from slabwire.runtime.errors import UnknownPort
 from slabwire.runtime.moves import MoveError
 from slabwire.runtime.running import Running
+from stage import SlowToStart
 from waiting import wait_until, worker_of
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="moving takes two CPUs")
@@ -145,6 +146,22 @@ def test_who_waits_long_for_a_neighbour_of_its_worker_is_counted(running: Runnin
     assert after["longest_wait_s"] > 0.05
 
 
+def test_a_worker_that_moves_while_it_starts(tmp_path: Path) -> None:
+    graph = Graph(f"starting-{os.getpid()}")
+    slow = graph.add(SlowToStart, name="slow", folder=str(tmp_path))
+    graph.expose(slow.note)
+    with graph.run() as running:
+        (home,) = worker_of(running, "slow")["cores"]
+        target = THERE if home == HERE else HERE
+        os.kill(worker_of(running, "slow")["pid"], signal.SIGKILL)
+        wait_until((tmp_path / "start-1").exists)
+        move(running, "slow", str(target))
+        (tmp_path / "go").touch()
+        assert running.client.call("slow.note", 1) == 1
+        worker = worker_of(running, "slow")
+        assert (worker["cores"], masks(worker["pid"])) == ([target], {frozenset({target})})
+
+
 def test_refusals(running: Running) -> None:
     with pytest.raises(MoveError, match="say which: many\\[0\\], many\\[1\\]"):
         move(running, "many", str(HERE))
@@ -162,6 +179,9 @@ def test_the_command(running: Running) -> None:
     assert f"moved here from CPU {THERE}: shares core {HERE} with " in row
     done = CliRunner().invoke(root, ["move", running.name, "two", str(THERE), "--format", "json"])
     assert json.loads(done.stdout)["to"] == [THERE]
+    done = CliRunner().invoke(root, ["plan", running.name, "--running"])
+    assert f"moved here from CPU {HERE}" in done.stdout
+    assert "Not pinned: the supervisor" in done.stdout
     done = CliRunner().invoke(root, ["move", running.name, "two", "x"])
     assert done.exit_code == 1
     assert "'x' are no CPUs" in done.stderr

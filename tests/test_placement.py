@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabwire.runtime.placement import Plan, cpu_list, instances_of, plan
@@ -233,6 +233,7 @@ def graphs(draw: st.DrawFn) -> GraphSpec:
     return graph(*actors, edges=" ".join(f"{one}>{other}" for one, other in pairs))
 
 
+@settings(deadline=None)
 @given(graphs(), machines)
 def test_every_plan_keeps_the_rules(spec: GraphSpec, topology: Topology) -> None:
     result = plan(spec, topology)

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slabwire.runtime import load
+from slabwire.runtime.errors import StartError
 from slabwire.runtime.load import LoadMeter, cpu_times
 from slabwire.runtime.moves import moved
 from slabwire.runtime.pinning import present
@@ -125,7 +128,7 @@ def test_a_busy_thread_beside_another_goes_to_a_whole_core() -> None:
 machines_of = st.builds(machine, cores=st.integers(1, 6), threads=st.integers(1, 2), per_l3=st.sampled_from([2, 4]))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(machines_of, st.lists(st.floats(0, 1), min_size=1, max_size=8), st.randoms(use_true_random=False))
 def test_it_comes_to_rest_and_only_ever_helps(topology: Topology, wants: list[float], dice: object) -> None:
     names = [f"w{index}" for index in range(len(wants))]
@@ -163,3 +166,9 @@ def test_what_a_process_wants_is_what_it_gets_and_what_it_waits_for() -> None:
     assert wanted["me"] > 0.5
     assert meter.demands({"me": os.getppid()}, time.monotonic()) == {}  # another process by that name
     assert cpu_times(1 << 30) is None
+
+
+def test_a_kernel_that_does_not_count_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "cpu_times", lambda _pid: None)
+    with pytest.raises(StartError, match="CONFIG_SCHED_INFO"):
+        load.demand_counts()

@@ -144,7 +144,7 @@ def work(crew: dict[str, Simulated], until_ns: int, seed: int = 0) -> None:
         queue.charge(chosen, actor.cost_ns)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(actors, min_size=2, max_size=6), st.integers(0, 1000))
 def test_no_ready_actor_waits_beyond_a_bound(each: list[Simulated], seed: int) -> None:
     crew = {f"a{index}": actor for index, actor in enumerate(each)}
@@ -157,7 +157,7 @@ def test_no_ready_actor_waits_beyond_a_bound(each: list[Simulated], seed: int) -
         assert actor.longest_ns <= others + len(crew) * run
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(actors, min_size=2, max_size=6), st.integers(0, 1000))
 def test_deadlines_or_not_time_goes_by_weight(each: list[Simulated], seed: int) -> None:
     for actor in each:
@@ -168,7 +168,7 @@ def test_deadlines_or_not_time_goes_by_weight(each: list[Simulated], seed: int) 
     assert max(shares) - min(shares) <= LEAD_NS + 2 * step
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(actors, min_size=1, max_size=5), st.integers(1, 8), st.integers(0, 1000))
 def test_near_deadlines_are_met_where_they_can_be(others: list[Simulated], weight: int, seed: int) -> None:
     """One message at a time, due after the longest run that may be under way: it takes less than its share."""
