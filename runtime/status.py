@@ -101,8 +101,9 @@ def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict
 def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
     """An edge with the counters of its lanes added up.
 
-    `full` is how many of these have no room now, `high_water` the most that ever waited in one, `oldest_s` how long the
-    oldest message has been on the way, `blocked_for_s` how long the one that waits for room has waited.
+    `full` is how many of these have no room now, `paused` how many whose reader is not ready, `high_water` the most
+    that ever waited in one, `oldest_s` how long the oldest message has been on the way, `blocked_for_s` how long the
+    one that waits for room has waited.
     """
     edge, now = supervisor.spec.edges[number], now_ns()
     lines = [each for each in supervisor.switchboard.lines.values() if each.edge == number]
@@ -115,6 +116,7 @@ def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
         "when_full": edge.when_full,
         "lanes": len(stats),
         "full": sum(each["waiting"] >= edge.capacity for each in stats),
+        "paused": sum(not supervisor.workers[each.consumer.name].is_ready for each in lines),
         "waiting": _total(stats, "waiting"),
         "oldest_s": max((_age_s(each.oldest_ns(), now) for each in lines), default=0.0),
         "sent": _total(stats, "published"),

@@ -149,7 +149,7 @@ class Supervisor:
         """Until nothing was in flight at so many looks, one after the other; False if that took too long."""
         idle = 0
         while time.monotonic() < until_s:
-            idle = idle + 1 if self.switchboard.is_idle() else 0
+            idle = idle + 1 if self.switchboard.is_idle(self.workforce.gone()) else 0
             if idle == looks:
                 return True
             await asyncio.sleep(_POLL_DRAIN_S)

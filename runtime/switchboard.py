@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgpack
@@ -344,12 +344,13 @@ class Switchboard:
         rows = (self.actor_stats(party, each) for each in party.instances)
         return any(row["waiting"] and not row["in_flight"] and not row["outbox"] for row in rows)
 
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is being handled: a drained graph."""
-        if any(line.waiting() for line in self.lines.values() if line.purpose != "reply"):
+    def is_idle(self, gone: Collection[str] = ()) -> bool:
+        """Whether nothing waits and nothing is being handled: a drained graph. What `gone` have left does not count."""
+        inputs = (line for line in self.lines.values() if line.purpose != "reply" and line.consumer.name not in gone)
+        if any(line.waiting() for line in inputs):
             return False
         for party in self._workers():
-            for instance in party.instances:
+            for instance in party.instances if party.name not in gone else ():
                 stats = self.actor_stats(party, instance)
                 if stats["in_flight"] or stats["busy_since_ns"]:
                     return False

@@ -90,6 +90,10 @@ class Workforce:
             self.workers[name].retire()
         self._advance()
 
+    def gone(self) -> set[str]:
+        """The workers that have ended and are not started again: what waits for them waits for ever."""
+        return {name for name, each in self.workers.items() if not each.is_alive and not self.tree.is_awaited(name)}
+
     # -- watching ----------------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:

@@ -76,14 +76,16 @@ def test_top_once(graphs: Graphs) -> None:
 
 
 def an_edge(source: str, **changes: Any) -> dict[str, Any]:
-    keys = "full waiting sent blocked rejected dropped_newest dropped_oldest expired blocked_s refused high_water"
+    keys = (
+        "full paused waiting sent blocked rejected dropped_newest dropped_oldest expired blocked_s refused high_water"
+    )
     plain = {"source": source, "target": "edges.find", "capacity": 8, "when_full": "block", "lanes": 1}
     return {**plain, **dict.fromkeys(keys.split(), 0), **changes}
 
 
 def test_top_shows_edges_that_have_something_to_tell(graphs: Graphs) -> None:
     quiet, once = an_edge("a.out", sent=100, high_water=3), {"blocked": 5, "blocked_s": 2.5, "high_water": 8}
-    told = [an_edge("b.out", lanes=2, **once), an_edge("c.out", dropped_newest=2, dropped_oldest=3), quiet]
+    told = [an_edge("b.out", lanes=2, paused=1, **once), an_edge("c.out", dropped_newest=2, dropped_oldest=3), quiet]
     graphs.start(edges=told)
     lines = invoke("top", "--once").stdout.splitlines()
     (head,) = (line for line in lines if line.startswith("edge "))
@@ -95,7 +97,9 @@ def test_top_shows_edges_that_have_something_to_tell(graphs: Graphs) -> None:
         "edges.find",
         "in",
         "2",
-        "lanes",
+        "lanes,",
+        "1",
+        "paused",
         "block",
         *["0", "0", "8", "8", "5", "2.5s", "0", "0", "0", "0"],
     ]

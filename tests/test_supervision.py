@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,6 +154,50 @@ def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
         assert running.wait() == 0
     assert answers == [0.5]
     assert (tmp_path / "seen").read_text().split()[:200] == [str(100 + i) for i in range(200)]
+
+
+def test_messages_wait_while_their_reader_is_away(tmp_path: Path, run_directory: Path) -> None:
+    graph = Graph("away")
+    emits, collects = graph.add(Emits), graph.add(Collects, path=str(tmp_path / "seen"), restart="temporary")
+    graph.connect(emits.out, collects.take)
+    graph.expose(emits.go)
+
+    def edge() -> tuple[int, int]:
+        (told,) = running.status()["edges"]
+        return told["paused"], told["waiting"]
+
+    with graph.run() as running, Control("away") as control, ThreadPoolExecutor(2) as pool:
+        assert edge() == (0, 0)
+        os.kill(worker_of(running, "collects")["pid"], signal.SIGKILL)
+        wait_until(lambda: worker_of(running, "collects")["state"] == "stopped")
+        first = pool.submit(running.client.call, "emits.go", 0, times=3)
+        wait_until(lambda: edge() == (1, 3))
+        control.request("restart", actor="collects")
+        assert first.result() == 0
+        wait_until(lambda: edge() == (0, 0))
+        assert (tmp_path / "seen").read_text().split() == ["0", "1", "2"]
+        os.kill(worker_of(running, "collects")["pid"], signal.SIGKILL)
+        wait_until(lambda: worker_of(running, "collects")["state"] == "stopped")
+        second = pool.submit(running.client.call, "emits.go", 1)
+        wait_until(lambda: edge() == (1, 1))
+        with open(run_directory / "away" / "logs" / "supervisor.log") as log:
+            control.request("stop")
+            assert running.wait() == 0
+            assert "still in flight" not in log.read(), "waited for one who is not started again"
+        assert isinstance(second.exception(), slabwire.Disconnected)
+
+
+def test_asked_again_it_stops_at_once() -> None:
+    graph = Graph("impatient")
+    graph.expose(graph.add(Waits).sleep)
+    with graph.run(drain_timeout_s=3600) as running, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(running.client.call, "waits.sleep", 3600.0, timeout_s=None)
+        wait_until(lambda: running.status()["workers"][0]["actors"][0]["in_flight"])
+        os.kill(running.pid, signal.SIGTERM)
+        wait_until(lambda: running.status()["state"] == "draining")
+        os.kill(running.pid, signal.SIGTERM)
+        assert running.wait() == 0
+        assert isinstance(call.exception(), slabwire.Disconnected)
 
 
 def test_actors_are_told_of_a_drain(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ EDGE_HEADS = (
     ">expired",
     ">refused",
 )
-# What shows that an edge was too small, too slow, or wrongly used.
-_TELLING = ("full", "blocked", "rejected", "dropped_newest", "dropped_oldest", "expired", "refused")
+# What shows that an edge was too small, too slow, wrongly used, or has no reader now.
+_TELLING = ("full", "paused", "blocked", "rejected", "dropped_newest", "dropped_oldest", "expired", "refused")
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,16 @@ def headline(sample: Sample) -> str:
 
 
 def edge_rows(sample: Sample, *, every: bool) -> list[tuple[str, ...]]:
-    """A row for each edge; without `every` only for those with something to tell: full, or once full, or refusing."""
+    """A row for each edge; without `every` only for those that have something to tell: see `_TELLING`."""
     edges = sample.status["edges"]
     return [_edge_row(edge) for edge in edges if every or any(edge[name] for name in _TELLING)]
 
 
 def _edge_row(edge: dict[str, Any]) -> tuple[str, ...]:
     lanes = f" in {edge['lanes']} lanes" if edge["lanes"] > 1 else ""
+    paused = f", {edge['paused']} paused" if lanes else ", paused"
     return (
-        f"{edge['source']} -> {edge['target']}{lanes}",
+        f"{edge['source']} -> {edge['target']}{lanes}{paused if edge['paused'] else ''}",
         edge["when_full"],
         *(count_text(edge[name]) for name in ("sent", "waiting", "high_water", "capacity", "blocked")),
         duration_text(edge["blocked_s"]),
