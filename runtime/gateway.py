@@ -20,6 +20,7 @@ from typing import Any
 import zmq
 
 from .address import check_address, demand_keys, is_private
+from .budget import Budget
 from .crate import pack_value
 from .dealer import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 from .errors import Disconnected, Overloaded, SlabwireError, StartError
@@ -31,7 +32,7 @@ from .lifeline import die_with_parent
 from .logs import configure_logging
 from .readiness import can_read, descriptor_of
 from .tap import Taps
-from .visitor import MOST_CALLS, Budget, GraphClient, Visitor, error_frames
+from .visitor import MOST_CALLS, GraphClient, Visitor, error_frames
 from .wire import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, unpack_head
 
 logger = logging.getLogger("slabwire")
@@ -57,7 +58,7 @@ class Gateway:
         self._graph = graph
         self._taps = Taps(name)
         self._budget = Budget()
-        self._keyed = KeyedCalls()
+        self._keyed = KeyedCalls(self._budget)
         self._visitors: dict[tuple[Door, bytes], Visitor] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._keys = ServerKeys(keys) if keys is not None else None

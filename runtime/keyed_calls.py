@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from ..shm.bell import now_ns
+from .budget import Budget
 from .errors import Overloaded, untouched
 from .remembered import Remembered, check_same
 from .wire import Frame
@@ -52,7 +53,8 @@ class _Running:
 class KeyedCalls:
     """Of one gateway, on its loop. Answers are remembered for a while; errors are not: the next attempt tries anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._running: dict[Name, _Running] = {}
         self._remembered = Remembered()
 
@@ -71,9 +73,11 @@ class KeyedCalls:
         if running is None:
             if len(self._running) >= MOST_RUNNING:
                 raise untouched(Overloaded(f"{MOST_RUNNING} calls with keys are at work here already; try again later"))
+            nbytes = sum(map(len, payload))
+            self._budget.take(nbytes)  # of its own: the client may go, and what it took with it
             task = asyncio.get_running_loop().create_task(self._carry(name, fingerprint, ask))
             running = self._running[name] = _Running(fingerprint, task)
-            task.add_done_callback(lambda ended: self._ended(name, ended))
+            task.add_done_callback(lambda ended: self._ended(name, ended, nbytes))
         check_same(running.fingerprint, fingerprint)
         return await running.answer()
 
@@ -82,8 +86,9 @@ class KeyedCalls:
     ) -> list[bytes]:
         return self._remembered.keep(name, fingerprint, await ask(), now_ns())
 
-    def _ended(self, name: Name, task: asyncio.Task[list[bytes]]) -> None:
+    def _ended(self, name: Name, task: asyncio.Task[list[bytes]], nbytes: int) -> None:
         del self._running[name]
+        self._budget.give_back(nbytes)
         if not task.cancelled():
             task.exception()  # it is nobody's, where nobody waited
 

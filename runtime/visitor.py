@@ -9,6 +9,7 @@ from typing import Any
 
 from ..shm.bell import now_ns
 from .async_client import AsyncClient
+from .budget import Budget
 from .caller import deadline_of
 from .calls import timed_out
 from .crate import pack_value, unpack_value
@@ -24,8 +25,6 @@ logger = logging.getLogger("slabwire")
 
 # Calls and streams together. Their answers may pile up in the socket when the client does not read.
 MOST_CALLS = 64
-# Of all requests that the graph has not answered yet, whoever sent them.
-MOST_REQUESTS_NBYTES = 1 << 30
 
 Send = Callable[[list[Frame]], None]
 
@@ -39,24 +38,6 @@ class GraphClient(AsyncClient):
 
     async def request(self, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
         return await self.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
-
-
-class Budget:
-    """Bytes of requests that may be in flight in a gateway."""
-
-    def __init__(self, limit_nbytes: int = MOST_REQUESTS_NBYTES) -> None:
-        self.limit_nbytes = limit_nbytes
-        self.used_nbytes = 0
-
-    def take(self, nbytes: int) -> None:
-        """Raises Overloaded where it is exhausted."""
-        if self.used_nbytes + nbytes > self.limit_nbytes:
-            text = f"requests of {self.used_nbytes} bytes wait at this gateway already; try again later"
-            raise untouched(Overloaded(text))
-        self.used_nbytes += nbytes
-
-    def give_back(self, nbytes: int) -> None:
-        self.used_nbytes -= nbytes
 
 
 class Credit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,8 +77,23 @@ class Teller(Actor):
         return self._runs
 
 
+class Gate(Actor):
+    def enter(self, n: int) -> int:
+        return n
+
+
+class Narrow(Actor):
+    """Takes one after the other, and some time for each."""
+
+    def take(self, n: int) -> int:
+        time.sleep(0.005)
+        return n
+
+
 def teller_graph(name: str, folder: Path) -> Graph:
     graph = Graph(name)
     teller = graph.add(Teller, folder=str(folder))
-    graph.expose(*(getattr(teller, port) for port in Teller.__handlers__))
+    gate, narrow = graph.add(Gate), graph.add(Narrow)
+    graph.connect(gate.enter, narrow.take, capacity=2, when_full="reject")
+    graph.expose(gate.enter, *(getattr(teller, port) for port in Teller.__handlers__))
     return graph

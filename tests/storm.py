@@ -18,6 +18,7 @@ import numpy as np
 import slabwire
 from kill_stage import checksum, letter
 from slabwire import Retry
+from slabwire.runtime.control import Control
 
 # So many items has each stream.
 ITEMS = 5
@@ -49,12 +50,13 @@ class Storm:
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
+    gateways: int = 0  # that were killed
     _open: dict[str, list[Kill]] = field(default_factory=dict)
 
     def run(self, kills: int, *, remote: str | None = None) -> None:
-        """Sends all messages, and kills at random moments meanwhile."""
+        """Sends all messages, and kills actors at random moments meanwhile; the gateway too, if some go through it."""
         over = threading.Event()
-        killer = threading.Thread(target=self._kill_all, args=(kills, self.total / self.rate, over))
+        killer = threading.Thread(target=self._kill_all, args=(kills, self.total / self.rate, over, bool(remote)))
         killer.start()
         try:
             asyncio.run(self._send_all(remote))
@@ -66,14 +68,15 @@ class Storm:
         back = [each.back_s for each in self.kills if each.back_s is not None]
         first = f"{median(back) * 1e3:.0f} ms (most {max(back) * 1e3:.0f})" if back else "-"
         return (
-            f"{len(self.kills)} kills under {self.rate} messages a second: {self.sent} sent, {self.answered} answered, "
+            f"{len(self.kills)} kills and {self.gateways} of the gateway under {self.rate} messages a second: "
+            f"{self.sent} sent, {self.answered} answered, "
             f"{len(self.lost)} lost, {len(self.wrong)} wrong, {self.interrupted} streams asked for again; "
             f"first message of a successor after {first} in the median"
         )
 
     # -- kills -------------------------------------------------------------------------------------------------------
 
-    def _kill_all(self, kills: int, within_s: float, over: threading.Event) -> None:
+    def _kill_all(self, kills: int, within_s: float, over: threading.Event, has_gateway: bool) -> None:
         dice = random.Random(self.seed)
         moments = sorted(dice.uniform(0.02, 0.95) * within_s for _ in range(kills))
         began = time.monotonic()
@@ -82,6 +85,8 @@ class Storm:
                 over.wait(max(0.0, began + moment - time.monotonic()))
             while not over.is_set() and not self._kill(dice):
                 time.sleep(0.001)  # all are on their way back already
+            if has_gateway and number % 8 == 7 and not over.is_set():
+                self._kill_gateway()
 
     def _kill(self, dice: random.Random) -> bool:
         workers = [each for each in self.running.status()["workers"] if each["state"] == "ready"]
@@ -99,6 +104,13 @@ class Storm:
         self.kills.append(kill)
         self._open.setdefault(name, []).append(kill)
         return True
+
+    def _kill_gateway(self) -> None:
+        with Control(self.running.name) as control:
+            pid = control.request("gateway")["pid"]
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            self.gateways += 1
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -170,7 +182,9 @@ def _stream(port: str) -> Ask:
                 async for item in client.stream(port, number, ITEMS, idempotency_key=f"{port} {number}"):
                     storm.check(number + came, item, ("streams",))
                     came += 1
-            except slabwire.Interrupted:
+            except (slabwire.Interrupted, slabwire.Disconnected):
+                if not came:
+                    raise
                 storm.interrupted += 1
                 continue
             if came != ITEMS:

@@ -24,6 +24,7 @@ from jaxtyping import Float32
 import slabwire
 from slabwire.runtime import remote
 from slabwire.runtime.control import Control
+from slabwire.runtime.keyring import add_client, new_server
 from slabwire.runtime.remote import RemoteClient
 
 
@@ -275,17 +276,12 @@ def test_other_hosts_need_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_keys(folder: Path) -> tuple[Path, Path, Path]:
-    """Folders for the server, for a client that it knows, and for one that it does not."""
+    """Folders for the server, for a client that it knows, and for one that it does not know any more."""
     server, known, stranger = folder / "server", folder / "known", folder / "stranger"
-    (server / "clients").mkdir(parents=True)
-    zmq.auth.create_certificates(server, "server")
-    for each in (known, stranger):
-        each.mkdir()
-        zmq.auth.create_certificates(each, "client")
-        (each / "server.key").write_bytes((server / "server.key").read_bytes())
-    for secret in folder.glob("*/*_secret"):
-        secret.chmod(0o600)
-    (server / "clients" / "known.key").write_bytes((known / "client.key").read_bytes())
+    new_server(server)
+    add_client(server, "known", known)
+    add_client(server, "stranger", stranger)
+    (server / "clients" / "stranger.key").unlink()
     return server, known, stranger
 
 

@@ -79,6 +79,29 @@ def test_handlers_of_every_kind_see_the_key(running: slabwire.Running) -> None:
     asyncio.run(main())
 
 
+def test_what_is_full_says_so_and_is_asked_again(running: slabwire.Running) -> None:
+    """Who only waits for room needs no key; who may have been at work does."""
+
+    async def flood(where: str, port: str, count: int, *args: Any, **how: Any) -> list[Any]:
+        async with slabwire.connect_async(where) as client:
+            calls = (client.call(port, *args, **how) for _ in range(count))
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    for where in ("tellers", address_of(running)):
+        refused = [each for each in asyncio.run(flood(where, "gate.enter", 12, 7)) if each != 7]
+        assert {type(each) for each in refused} == {slabwire.EdgeFull}
+        assert "edge gate.enter -> narrow.take is full: 2 messages wait" in str(refused[0])
+        assert asyncio.run(flood(where, "gate.enter", 12, 7, retries=OFTEN)) != [7] * 12
+        keyed = asyncio.run(flood(where, "gate.enter", 12, 7, retries=OFTEN, idempotency_key=True))
+        assert keyed == [7] * 12
+    remote = address_of(running)
+    refused = [each for each in asyncio.run(flood(remote, "teller.count", 70, 0.1)) if not isinstance(each, int)]
+    assert {type(each) for each in refused} == {slabwire.Overloaded}
+    assert "64 calls of this client are in flight" in str(refused[0])
+    answers = asyncio.run(flood(remote, "teller.count", 70, 0.1, retries=OFTEN))
+    assert all(isinstance(each, int) for each in answers)
+
+
 def test_a_successor_sees_the_key(running: slabwire.Running) -> None:
     calls = {"teller.dies_once": "h", "teller.dies_once_later": "i"}
     with slabwire.connect("tellers") as client:
