@@ -6,11 +6,13 @@ import json
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from fake_graphs import Graphs, fake_graphs, invoke
 from slabwire.runtime.cli.exits import Exit
 from slabwire.runtime.cli.logfile import Line, LogFile, date, stamp_of
+from slabwire.runtime.cli.paint import Painter, color_of
 
 
 @pytest.fixture
@@ -40,6 +42,32 @@ def test_logs_filtered(graphs: Graphs) -> None:
     assert len(invoke("logs", "--grep", r"err.r$").stdout.splitlines()) == 2
     for words in (["--since", "soon"], ["--grep", "("]):
         assert invoke("logs", *words).exit_code == Exit.USAGE
+
+
+def test_the_last_lines(graphs: Graphs) -> None:
+    graphs.start()
+    graphs.log("scale", *(f"2026-01-31T12:00:00.00000{n}Z line {n}" for n in range(8)))
+    graphs.log("edges[0]", "2026-01-31T12:00:00.000009Z last")
+    assert [line.split()[-1] for line in invoke("logs", "--tail", "2").stdout.splitlines()] == ["7", "last"]
+    assert invoke("logs", "--tail", "1", "--grep", "line").stdout.endswith("line 7\n")
+    assert invoke("logs", "--tail", "0").stdout == ""
+    assert invoke("logs", "--tail", "-1").exit_code == Exit.USAGE
+
+
+def test_colours_in_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    line, other = Line("scale", "2026-01-31T12:00:00Z ERROR bad"), Line("a", "fine")
+    assert Painter().line(line) == "scale | 2026-01-31T12:00:00Z ERROR bad"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    painter = Painter()
+    assert click.unstyle(painter.line(line)) == "scale | 2026-01-31T12:00:00Z ERROR bad"
+    assert painter.line(line).count("\x1b[31m") == 1
+    assert click.unstyle(painter.line(other)) == "a     | fine"
+    assert painter.line(other).startswith("\x1b[")
+    assert painter.line(other, alone=True) == "fine"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Painter().line(other) == "a | fine"
+    assert color_of("scale") == color_of("scale") != "red"
 
 
 def test_logs_of_replicas_and_of_actors_in_a_shared_worker(graphs: Graphs) -> None:

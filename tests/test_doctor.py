@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 
 import pytest
 
+from slabwire.runtime.cgroup import CgroupLimits
 from slabwire.runtime.cli.examination import (
     judge_architecture,
     judge_cores,
@@ -18,6 +21,18 @@ from slabwire.runtime.cli.examination import (
     probe_membarrier,
     probe_populate,
     probe_zeromq,
+)
+from slabwire.runtime.cli.surroundings import (
+    cgroup_version,
+    judge_cgroup,
+    judge_disk,
+    judge_governors,
+    judge_libssl,
+    judge_port,
+    judge_processes,
+    process_limit,
+    read_governors,
+    try_port,
 )
 from slabwire.runtime.topology import Core, Topology
 
@@ -82,3 +97,74 @@ def test_probes_of_this_kernel_find_something() -> None:
     for finding in (probe_membarrier(), probe_populate(), probe_zeromq()):
         assert finding.found
         assert finding.state == "ok" or finding.fix
+
+
+def test_cgroup() -> None:
+    assert judge_cgroup("v2", CgroupLimits()).found == "v2, no CPU quota, no memory limit"
+    limited = judge_cgroup("v1", CgroupLimits(2.0, None, 512 << 20))
+    assert (limited.state, limited.found) == ("ok", "v1, CPU quota of 2 cores, memory limit of 512 MiB")
+    assert "docker run --cpus" in judge_cgroup("v2", CgroupLimits(1.5)).fix
+    assert judge_cgroup("", CgroupLimits()).state == "note"
+
+
+def test_what_is_mounted(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    mounts = tmp_path / "proc/self/mountinfo"
+    assert cgroup_version(tmp_path) == ""
+    mounts.write_text("30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    assert cgroup_version(tmp_path) == "v2"
+    mounts.write_text("30 1 0:26 / /a rw - cgroup2 x rw\n31 1 0:27 / /b rw - cgroup cgroup rw,cpu\n")
+    assert cgroup_version(tmp_path) == "v1 and v2"
+
+
+def test_governors(tmp_path: Path) -> None:
+    assert judge_governors(read_governors(tmp_path)).state == "ok"
+    for number, governor in enumerate(("performance", "powersave")):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{number}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+    found = judge_governors(read_governors(tmp_path))
+    assert (found.state, found.found) == ("note", "performance, powersave on 2 CPUs")
+    assert found.fix.endswith("| sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
+    assert judge_governors(["performance"] * 4).state == "ok"
+
+
+def test_processes(tmp_path: Path) -> None:
+    assert judge_processes((None, "")).state == "ok"
+    assert [judge_processes((most, "ulimit -u")).state for most in (10, 100, 4000)] == ["broken", "note", "ok"]
+    assert judge_processes((10, "ulimit -u")).fix.startswith("ulimit -u ")
+    assert "--pids-limit" in judge_processes((10, "pids.max of the cgroup")).fix
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/box\n")
+    (tmp_path / "sys/fs/cgroup/box").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/box/pids.max").write_text("5\n")
+    assert process_limit(tmp_path) == (5, "pids.max of the cgroup")
+
+
+def test_disk(tmp_path: Path) -> None:
+    assert [judge_disk(tmp_path, mib << 20).state for mib in (0, 10, 100)] == ["broken", "note", "ok"]
+    assert "SLABWIRE_RUN_DIR" in judge_disk(tmp_path, 0).fix
+
+
+@pytest.mark.parametrize(
+    ("version", "tls13", "state"),
+    [
+        ("OpenSSL 3.0.15 3 Sep 2024", True, "ok"),
+        ("OpenSSL 1.1.1w  11 Sep 2023", True, "note"),
+        ("LibreSSL 3.3.6", True, "note"),
+        ("OpenSSL 1.1.0l  10 Sep 2019", False, "note"),
+    ],
+)
+def test_libssl(version: str, tls13: bool, state: str) -> None:
+    finding = judge_libssl(version, tls13)
+    assert (finding.state, bool(finding.fix)) == (state, state != "ok")
+
+
+def test_ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert try_port(port) == errno.EADDRINUSE
+        assert f"sport = :{port}" in judge_port(port, errno.EADDRINUSE, 1024).fix
+    assert judge_port(port, 0, 1024).state == "ok"
+    assert "ip_unprivileged_port_start=80" in judge_port(80, errno.EACCES, 1024).fix
+    assert judge_port(8443, errno.EADDRNOTAVAIL, 1024).state == "note"

@@ -55,8 +55,8 @@ def running_graph(name: str | None) -> str:
     graphs: list[str] = rundir.list_graphs()
     if name is not None:
         if name not in graphs:
-            there = did_you_mean(name, graphs) if graphs else "; no graph is running"
-            raise Disconnected(f"no graph {name!r} is running{there} (`slabwire ps` lists them)")
+            there = f"{did_you_mean(name, graphs)} (`slabwire ps` lists them)" if graphs else ", nor any other"
+            raise Disconnected(f"no graph {name!r} is running{there}")
         return name
     if not graphs:
         raise Disconnected("no graph is running; start one with `slabwire run FILE`")

@@ -9,17 +9,16 @@ import resource
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
 
 from ..topology import Topology
-
-State = Literal["ok", "note", "broken"]
+from .finding import Finding, State
+from .surroundings import examine_surroundings
 
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
 LONGEST_SOCKET_PATH = 107
+INGRESS_PORT = 8443
 # A worker holds a descriptor for each segment and bell of its neighbours; the supervisor one for all of them.
 FEWEST_OPEN_FILES, ROOMY_OPEN_FILES = 256, 1024
 # The smallest graph has a few MiB of lanes and slabs; an actor may grow to 1 GiB unless `memory_bytes` says less.
@@ -27,20 +26,7 @@ LEAST_MEMORY, ROOMY_MEMORY = 64 << 20, 1 << 30
 MADV_POPULATE_WRITE = 23  # linux/mman.h; Python's mmap does not name it
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check: what was found, and what mends it. A "note" works, but less well or untested."""
-
-    name: str
-    state: State
-    found: str
-    fix: str = ""
-
-    def to_plain(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def examine(root: Path = Path("/")) -> list[Finding]:
+def examine(root: Path = Path("/"), port: int = INGRESS_PORT) -> list[Finding]:
     """All findings on this machine; reads and probes, changes nothing."""
     from ...shm.huge_pages import obstacle
     from ...shm.limits import memory_limits
@@ -54,6 +40,7 @@ def examine(root: Path = Path("/")) -> list[Finding]:
         judge_cores(Topology.read(root)),
         judge_memory(tightest.available_nbytes, tightest.setting),
         judge_open_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
+        *examine_surroundings(root, base, port),
         judge_run_directory(base),
         judge_socket_path(base),
         _probe("memfd_create", _make_memfd, "a kernel of 3.17 or later, and a sandbox that allows memfd_create"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import Disconnected, SlabwireError
 from .choice import base_name, complete_actor, known_actor, name_argument, running_graph
 from .crashes import show_crashes
 from .logfile import Line, LogFolder, log_paths
+from .paint import Painter
 from .presentation import format_option, print_json
 from .root import did_you_mean
 
@@ -51,6 +53,9 @@ def _pattern(_ctx: click.Context, _parameter: click.Parameter, value: str | None
 @click.option("--follow", "-f", is_flag=True, help="Go on printing what is written, until the graph ends or Ctrl-C.")
 @click.option("--since", callback=_since, metavar="10s|5m|2h|1d|TIME", help="Only what was written since then.")
 @click.option("--grep", callback=_pattern, metavar="REGEX", help="Only lines in which this is found.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), metavar="LINES", help="Only the last ones; --follow goes on from there."
+)
 @click.option("--crash", is_flag=True, help="The latest crash report, also of a graph that has ended.")
 @click.option("--all", is_flag=True, help="With --crash: a line of each report that is kept.")
 @format_option
@@ -60,13 +65,14 @@ def command(
     follow: bool,
     since: float | None,
     grep: re.Pattern[str] | None,
+    tail: int | None,
     crash: bool,
     all: bool,  # noqa: A002 - it names the variable, too
     form: str,
 ) -> None:
     """Print the logs of a graph, by time; of all its workers and the supervisor, or of the ACTORs named."""
     if crash:
-        if follow or since is not None or grep is not None:
+        if follow or since is not None or grep is not None or tail is not None:
             raise click.UsageError("--crash prints a report, no log: it goes with --all and --format only")
         show_crashes(name, actors, every=all, form=form)
         return
@@ -79,11 +85,12 @@ def command(
 
     graph, folder = _folder(name)
     workers = _workers(graph, folder, actors) if actors else None
-    alone = workers is not None and len(workers) == 1
     with LogFolder(folder, workers) as logs:
-        _print(logs.read(final=not follow), wanted, form, alone)
+        say = _printer(form, alone=workers is not None and len(workers) == 1)
+        lines = filter(wanted, logs.read(final=not follow))
+        say(lines if tail is None else deque(lines, maxlen=tail))
         if follow:
-            _follow(graph, logs, wanted, form, alone)
+            _follow(graph, logs, wanted, say)
 
 
 def _folder(name: str | None) -> tuple[str, Path]:
@@ -129,15 +136,20 @@ def _add_shared(homes: dict[str, set[str]], graph: str) -> None:
                 homes.setdefault(alias, set()).add(worker["name"])
 
 
-def _print(lines: Iterable[Line], wanted: Wanted, form: str, alone: bool) -> None:
-    for line in filter(wanted, lines):
-        if form == "json":
-            print_json({"worker": line.worker, "unix_s": line.unix_s, "text": line.body})
-        else:
-            click.echo(line.text if alone else f"{line.worker} | {line.text}")
+def _printer(form: str, *, alone: bool) -> Callable[[Iterable[Line]], None]:
+    painter = Painter()
+
+    def say(lines: Iterable[Line]) -> None:
+        for line in lines:
+            if form == "json":
+                print_json({"worker": line.worker, "unix_s": line.unix_s, "text": line.body})
+            else:
+                click.echo(painter.line(line, alone=alone))
+
+    return say
 
 
-def _follow(graph: str, logs: LogFolder, wanted: Wanted, form: str, alone: bool) -> None:
+def _follow(graph: str, logs: LogFolder, wanted: Wanted, say: Callable[[Iterable[Line]], None]) -> None:
     from .. import rundir
 
     look_again = 0.0
@@ -147,9 +159,9 @@ def _follow(graph: str, logs: LogFolder, wanted: Wanted, form: str, alone: bool)
                 if graph not in rundir.list_graphs():
                     break
                 look_again = monotonic() + LIVENESS_EVERY_S
-            _print(logs.read(), wanted, form, alone)
+            say(filter(wanted, logs.read()))
             sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:  # the usual end of following
         return
-    _print(logs.read(final=True), wanted, form, alone)
+    say(filter(wanted, logs.read(final=True)))
     click.echo(f"graph {graph!r} has ended", err=True)

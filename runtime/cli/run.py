@@ -13,6 +13,7 @@ import click
 
 from ..spec import GraphSpec
 from .exits import Exit, GraphLost
+from .paint import Painter
 from .presentation import format_option
 from .target import TARGET_HELP, read_target, target_argument
 from .voice import Voice
@@ -114,8 +115,10 @@ def _logs_echoed(name: str, voice: Voice) -> Iterator[None]:
     from ..rundir import graph_directory, list_graphs
     from .echo import echoed
 
+    painter = Painter()
+
     def say(line: Line) -> None:
-        voice.say(f"{line.worker} | {line.text}", event="log", worker=line.worker, text=line.body)
+        voice.say(painter.line(line), event="log", worker=line.worker, text=line.body)
 
     if name in list_graphs():  # removes what a killed predecessor has left, too
         yield
