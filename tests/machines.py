@@ -106,18 +106,18 @@ V1 = "\n".join(
 
 
 def large_epyc(per_socket: int = 1) -> Machine:
-    """Two EPYC 7763: 64 cores each with two threads, 8 under an L3. NPS1 makes a node of a socket, NPS4 four."""
+    """Two EPYC 7543: 32 cores each with two threads, 8 under an L3. NPS1 makes a node of a socket, NPS4 four."""
     cpus = {}
-    for number in range(256):
-        core = number % 128
-        siblings, start = f"{core},{core + 128}", core // 8 * 8
-        cpus[number] = Cpu(siblings, siblings, f"{start}-{start + 7},{start + 128}-{start + 135}", package=core // 64)
-    size = 64 // per_socket
+    for number in range(128):
+        core = number % 64
+        siblings, start = f"{core},{core + 64}", core // 8 * 8
+        cpus[number] = Cpu(siblings, siblings, f"{start}-{start + 7},{start + 64}-{start + 71}", package=core // 32)
+    size = 32 // per_socket
     nodes = {
-        node: f"{first}-{first + size - 1},{first + 128}-{first + 127 + size}"
-        for node, first in enumerate(range(0, 128, size))
+        node: f"{first}-{first + size - 1},{first + 64}-{first + 63 + size}"
+        for node, first in enumerate(range(0, 64, size))
     }
-    return Machine(cpus, nodes, "0-255", memory_kib=512 << 20)
+    return Machine(cpus, nodes, "0-127", memory_kib=512 << 20)
 
 
 def interleaved_xeon() -> Machine:

@@ -15,7 +15,6 @@ import pytest
 import machines
 from fake_graphs import fake_targets, invoke
 from machines import record
-from slabwire.runtime.cgroup import parse_cpu_list
 from slabwire.runtime.machine_tree import MachineError, read_machine, record_machine
 from slabwire.runtime.moves import moved
 from slabwire.runtime.placement import Plan, plan
@@ -71,9 +70,9 @@ def test_pools_and_chains_stay_together(name: str) -> None:
 
 def test_epyc() -> None:
     topology = topology_of("epyc")
-    assert topology.describe().startswith("128 cores, 256 hardware threads, 16 L3s, 2 NUMA nodes")
-    assert cpus_of(plan(SERVICE, topology), "llm[0]") == {0, 1, 2, 3, 128, 129, 130, 131}
-    assert topology_of("epyc_nps4").describe().startswith("128 cores, 256 hardware threads, 16 L3s, 8 NUMA nodes")
+    assert topology.describe().startswith("64 cores, 128 hardware threads, 8 L3s, 2 NUMA nodes")
+    assert cpus_of(plan(SERVICE, topology), "llm[0]") == {0, 1, 2, 3, 64, 65, 66, 67}
+    assert topology_of("epyc_nps4").describe().startswith("64 cores, 128 hardware threads, 8 L3s, 8 NUMA nodes")
 
 
 def test_numbers_that_alternate_between_sockets() -> None:
@@ -174,9 +173,9 @@ def test_the_map_in_words() -> None:
     assert rows[0] == ("0", "0", "0,2,4,6", "0-7", "llm[0]")
     assert rows[2] == ("", "", "12-15 (slow)", "", "llm[1]")
     smt = topology_of("epyc")
-    both = moved(plan(SMALL, smt), smt, "b", (128,), "moved here")
+    both = moved(plan(SMALL, smt), smt, "b", (64,), "moved here")
     both = moved(both, smt, "a", (0,), "moved here")
-    assert map_rows(both, smt)[0] == ("0", "0", "0", "0,128", "CPU 0: a; CPU 128: b")
+    assert map_rows(both, smt)[0] == ("0", "0", "0", "0,64", "CPU 0: a; CPU 64: b")
     assert "not used: the CPU quota does not pay for more" in map_text(
         plan(SMALL, topology_of("container")), topology_of("container")
     )
@@ -211,12 +210,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, file = record(tmp_path / "epyc", machines.large_epyc()), tmp_path / "plan.svg"
     words = ("plan", "vision.py", "--machine", str(folder), "--picture", str(file))
     text = invoke(*words).stdout
-    assert text.startswith("vision on 128 cores, 256 hardware threads")
-    assert re.search(r"^0 +0 +0 +0,128 +scale$", text, re.MULTILINE)
+    assert text.startswith("vision on 64 cores, 128 hardware threads")
+    assert re.search(r"^0 +0 +0 +0,64 +scale$", text, re.MULTILINE)
     assert "Not pinned: the supervisor" in text
     ElementTree.parse(file)
     document = json.loads(invoke(*words, "--format", "json").stdout)
-    assert len(document["map"]) == 128
+    assert len(document["map"]) == 64
     assert document["map"][0]["workers"] == ["scale"]
     assert Topology.from_plain(document["topology"]) == read_machine(folder)
     assert Plan.from_plain(document).to_plain() == {key: document[key] for key in ("graph", "machine", "workers")}
@@ -242,7 +241,3 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], statu
     result = invoke(*words)
     assert result.exit_code == status
     assert text in result.stderr
-
-
-def test_lists_of_cpus_from_the_kernel() -> None:
-    assert parse_cpu_list("0-3,128-131\n") == {0, 1, 2, 3, 128, 129, 130, 131}
