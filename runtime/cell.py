@@ -21,12 +21,13 @@ from .keyed import KEYED, take_key
 from .message import Flag, Header, Kind
 from .outlets import Outlets
 from .parcel import open_parcel
-from .recorder import FAILED, Recorder, outcome_of
+from .plain_runs import PlainRuns
+from .recorder import Recorder, outcome_of
 from .recovery import unfinished_works
 from .runs import Runs
 from .spec import ActorSpec
 from .stats import CellStats
-from .work import Work, current
+from .work import Work
 
 logger = logging.getLogger("slabwire")
 
@@ -72,6 +73,7 @@ class Cell:
         self._recorder = recorder
         self._buried = buried
         self._answers = Answers(instance, outlets, stats)
+        self._plain = PlainRuns(outlets, self._answers, stats, recorder)
         self._runs = Runs(ports, table, outlets, self._answers, stats, recorder, loop, spec.concurrency)
         self._blocked: tuple[Work, Consumer] | None = None
         self._redelivered: deque[Work] = deque()
@@ -188,9 +190,9 @@ class Cell:
     def _take_next(self) -> bool:
         """Handles one record of the next lane that has one; False if there is none, or no place for it."""
         inlets = self.inlets
-        for _ in range(len(inlets)):
-            lane = inlets.at_turn()
-            if lane.available() and self._take(lane):
+        for _ in inlets.lanes:
+            lane = inlets.lanes[inlets.place]
+            if (lane.cursor != lane.head or lane.available()) and self._take(lane):
                 inlets.took()
                 return True
             inlets.turn()
@@ -231,7 +233,7 @@ class Cell:
             self._refuse(work, refusal)
             self._commit(work, lane)
         elif at_once:
-            self._run_plain(work, handler)
+            self._plain.run(work, handler)
             self._commit(work, lane)
         else:
             work.row = self._table.keep(work.lane, work.sequence, work.attempt, lane.record(work.sequence))
@@ -273,7 +275,7 @@ class Cell:
 
     def _refuse(self, work: Work, error: SlabwireError | None) -> None:
         if error is not None:
-            self._recorder.refuse(self._stats.row, work, now_ns(), outcome_of(error))
+            self._recorder.record(self._stats.row, work, now := now_ns(), now, outcome_of(error))
         if isinstance(error, DeadLetter):
             self._stats.count("dead")
             self._buried(self.instance, work, str(error))
@@ -298,28 +300,6 @@ class Cell:
             self.outlets.end_stream(work, [work.handler.spec.port] if work.handler.spec.replies else outputs)
         self._commit(work, lane)
         return True
-
-    def _run_plain(self, work: Work, handler: Handler) -> None:
-        value, work.value = work.value, None
-        started = now_ns()
-        self._stats.begin(started)
-        end_at = self._recorder.begin(self._stats.row, work, started)
-        token = current.set(work)
-        try:
-            result = handler.run(value, work.header.flags & _FIELDS)
-            if result is not None:
-                self._answers.give(work, handler, result)
-            elif work.header.reply_to and handler.spec.replies:
-                self.outlets.answer_none(work, handler.spec.port)
-        except Exception as error:
-            self._answers.fail(work, error)
-            self._recorder.words[end_at + 1] = FAILED
-        finally:
-            work.finished = True
-            current.reset(token)
-            ended = now_ns()
-            self._stats.end(started, ended)
-        self._recorder.words[end_at] = ended  # not where the handler ends the process
 
     # -- callers -----------------------------------------------------------------------------------------------------
 
@@ -349,9 +329,10 @@ class Cell:
 
     def recover(self) -> None:
         """Takes up what a predecessor was handling. To be called once, before the first step."""
-        self._stats.reset_gauges()
         ways, adopted = self.outlets.lanes(), self._endpoint.adopted
         self._redelivered.extend(unfinished_works(self._table, self.inlets, ways, self._ports, adopted))
+        self._plain.recover(next((work for work in self._redelivered if work.row == RUNNING_ROW), None))
+        self._stats.reset_gauges()
         # Else a graph that drains would take an actor that is still starting for one with nothing to do.
         self._stats.show("in_flight", sum(work.row != RUNNING_ROW for work in self._redelivered))
 

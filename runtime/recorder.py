@@ -1,7 +1,10 @@
 """The flight recorder: what a worker has handled lately, input by input, in shared memory: right after kill -9.
 
 A ring of rows, one for each input that was handled and for each turn in the life of the process. The worker is the only
-writer; the supervisor maps the segment, and a successor goes on behind its predecessor's last row.
+writer; the supervisor maps the segment, and a successor goes on behind its predecessor's last row. A run of a plain
+handler gets its row at its end, since a second store at every message costs; while it runs the in-flight table tells of
+it (see `at_work`), and where it was a process's last its successor writes the row. What outlives its call has its row
+from the beginning on.
 """
 
 from __future__ import annotations
@@ -113,33 +116,30 @@ class Event:
 
 
 class Recorder:
-    """The worker's side. One thread. `words` is for whoever ends a plain handler: at every message, without a call."""
+    """The worker's side. One thread."""
 
-    __slots__ = ("_bytes", "_mask", "_start", "number", "words")
+    __slots__ = ("_bytes", "_mask", "_start", "_words", "number")
 
     def __init__(self, segment: Segment) -> None:
-        self._bytes, self.words = segment.bytes, segment.words
+        self._bytes, self._words = segment.bytes, segment.words
         self._start = segment.placed["number"]
         self._mask = segment.placed.rows("number") - 1  # their number is a power of two
-        self.number = max(self.words[self._word(row)] for row in range(self._mask + 1))
+        self.number = max(self._words[self._word(row)] for row in range(self._mask + 1))
 
     def _word(self, number: int) -> int:
         return (self._start + (number & self._mask) * LINE_NBYTES) // WORD_NBYTES
 
-    def begin(self, actor: int, work: Work, now_ns: int) -> int:
-        """An input is being handled from now on; returns the index in `words` at which the time of its end belongs.
-
-        Right behind it lies its outcome, which is ANSWERED so far. The event has the number `number`.
-        """
+    def record(self, actor: int, work: Work, begin_ns: int, end_ns: int, outcome: int) -> None:
+        """An input was handled, or (`end_ns` is 0) is being handled from now on. Its event has the number `number`."""
         number = self.number = self.number + 1
-        header, at = work.header, self._start + (number & self._mask) * LINE_NBYTES
+        header = work.header
         _write(
             self._bytes,
-            at,
+            self._start + (number & self._mask) * LINE_NBYTES,
             number,
-            now_ns,
-            0,
-            ANSWERED,
+            begin_ns,
+            end_ns,
+            outcome,
             actor,
             header[3],  # target, and so on: by index, which costs half of what names do
             _INPUT,
@@ -155,21 +155,15 @@ class Recorder:
             header[11],  # sent_ns
             number,
         )
-        return at // WORD_NBYTES + _END
 
     def end(self, number: int, now_ns: int, outcome: int = ANSWERED) -> bool:
-        """It has ended; False if its row was taken by a later event meanwhile, and nothing could be noted."""
-        words, at = self.words, self._word(number)
+        """An input that was being handled has ended; False, and nothing noted, if its row is a later event's by now."""
+        words, at = self._words, self._word(number)
         if words[at] != number:
             return False
         words[at + _OUTCOME] = outcome
         words[at + _END] = now_ns
         return True
-
-    def refuse(self, actor: int, work: Work, now_ns: int, outcome: int) -> None:
-        """An input that no handler will see."""
-        self.begin(actor, work, now_ns)
-        self.end(self.number, now_ns, outcome)
 
     def note(self, happening: Happening, now_ns: int, pid: int) -> None:
         """A turn in the life of the process."""

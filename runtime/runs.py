@@ -77,7 +77,7 @@ class Runs:
         self._works[work.row] = work
         self._stats.show("in_flight", len(self._works))
         work.started_ns = now_ns()
-        self._recorder.begin(self._stats.row, work, work.started_ns)
+        self._recorder.record(self._stats.row, work, work.started_ns, 0, 0)
         work.recorded = self._recorder.number
         if handler.spec.batch is not None:
             self._batcher.add(work)
@@ -280,8 +280,7 @@ class Runs:
         number, work.recorded = work.recorded, 0
         outcome = work.outcome or (CANCELLED if work.cancelled else 0)
         if number and not self._recorder.end(number, now_ns(), outcome):
-            self._recorder.begin(self._stats.row, work, work.started_ns)
-            self._recorder.end(self._recorder.number, now_ns(), outcome)
+            self._recorder.record(self._stats.row, work, work.started_ns, now_ns(), outcome)
 
     def flush(self) -> bool:
         """Lets outputs go that waited for room; True if any input got on by it."""

@@ -56,48 +56,49 @@ STATS = Layout(
 class CellStats:
     """The row of one actor instance. Written by its worker, one thread."""
 
-    __slots__ = ("_at", "_busy", "_first", "_latency", "_sent", "_words", "row")
+    __slots__ = ("_at", "_busy", "_first", "_latency", "_sent", "busy_since", "row", "words")
 
     def __init__(self, segment: Segment, row: int) -> None:
         place = next(each for each in segment.placed.places if each.word.name == _CELL_WORDS[0])
         self.row = row
-        self._words = segment.words
+        self.words = segment.words
         self._first = (place.offset + row * place.stride) // 8
         self._at = {name: self._first + index for index, name in enumerate(_CELL_WORDS)}
         self._busy, self._sent = self._at["busy_ns"], self._at["sent"]
+        self.busy_since = self._at["busy_since_ns"]
         self._latency = self._first + len(_CELL_WORDS)
 
     def count(self, name: str, by: int = 1) -> None:
-        self._words[self._at[name]] += by
+        self.words[self._at[name]] += by
 
     def count_sent(self) -> None:
         """Counts what every message counts."""
-        self._words[self._sent] += 1
+        self.words[self._sent] += 1
 
     def show(self, name: str, value: int) -> None:
         """Sets a gauge."""
-        self._words[self._at[name]] = value
+        self.words[self._at[name]] = value
 
     def waited(self, nanoseconds: int, *, is_starved: bool) -> None:
         """It gets its turn in its worker, after so long."""
         longest = self._at["longest_wait_ns"]
-        if nanoseconds > self._words[longest]:
-            self._words[longest] = nanoseconds
+        if nanoseconds > self.words[longest]:
+            self.words[longest] = nanoseconds
         if is_starved:
             self.count("starved")
 
     def begin(self, now_ns: int) -> None:
         """A handler starts to run: from here on it is busy, and may be hung."""
-        self._words[self._busy + 1] = now_ns
+        self.words[self._busy + 1] = now_ns
 
     def end(self, started_ns: int, now_ns: int, *, waited: bool = False) -> None:
         """It has returned. `waited`: most of the time went by in `await`, so it counts as latency alone."""
-        words, took = self._words, now_ns - started_ns
-        if not waited:
-            words[self._busy] += took
-            words[self._busy + 1] = 0
+        words, took = self.words, now_ns - started_ns
+        if waited:
+            words[self.busy_since + 1] += took
         else:
-            words[self._busy + 2] += took
+            words[self._busy] += took
+            words[self.busy_since] = 0
         doubling = took.bit_length() - 3
         if 0 <= doubling < _MOST_DOUBLINGS:  # `_bucket`, without the price of a call
             words[self._latency + (doubling + 1) * _STEPS + (took >> doubling)] += 1
@@ -111,11 +112,11 @@ class CellStats:
 
     def durations(self) -> list[int]:
         """How many runs took how long, by bucket: below `bucket_end_ns` of its number."""
-        return self._words[self._latency : self._latency + BUCKETS].tolist()
+        return self.words[self._latency : self._latency + BUCKETS].tolist()
 
     def read(self) -> dict[str, int]:
         """All counters and gauges, with `p50_us` and `p99_us` of the handler's runs."""
-        values = {name: self._words[self._first + index] for index, name in enumerate(_CELL_WORDS)}
+        values = {name: self.words[self._first + index] for index, name in enumerate(_CELL_WORDS)}
         buckets = self.durations()
         handled = sum(buckets)
         return {

@@ -8,8 +8,8 @@ it. Clients have a process of their own, with a slice for each call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .party import FIRST_CLIENT
@@ -21,11 +21,14 @@ _LOST, _RUNNING = "lost with its process", "running"
 
 @dataclass(frozen=True)
 class Flight:
-    """What one worker's recorder holds; `instances` are its actors, in the order that events name them by."""
+    """What one worker's recorder holds; `instances` are its actors, in the order that events name them by. `became` is
+    what became of the events that had no end when it was `settled`, by their numbers.
+    """
 
     worker: str
     instances: Sequence[str]
     events: Sequence[Event]
+    became: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def chosen(flight: Flight, *, request: int | None = None, trace: str | None = No
     return replace(flight, events=kept)
 
 
-def settled(flight: Flight, now_ns: int) -> tuple[Flight, dict[int, str]]:
-    """A flight whose events all have an end, and what became of those that had none, by number."""
+def settled(flight: Flight, now_ns: int) -> Flight:
+    """A whole flight with an end for each event: those that had none run still, or died with their process."""
     starts = [each.begin_ns for each in flight.events if each.happening == Happening.STARTED]
     events, became = [], {}
     for event in flight.events:
@@ -66,13 +69,13 @@ def settled(flight: Flight, now_ns: int) -> tuple[Flight, dict[int, str]]:
             became[event.number] = _LOST if died else _RUNNING
             event = replace(event, end_ns=max(died or now_ns, event.begin_ns))
         events.append(event)
-    return replace(flight, events=events), became
+    return replace(flight, events=events, became=became)
 
 
 class TraceDocument:
-    """Built from the flights of a graph, which are settled here. `ports` are the names of ports by their numbers."""
+    """Built from the flights of a graph, each of them settled. `ports` are the names of ports by their numbers."""
 
-    def __init__(self, graph: str, flights: Sequence[Flight], ports: Sequence[str], now_ns: int) -> None:
+    def __init__(self, graph: str, flights: Sequence[Flight], ports: Sequence[str]) -> None:
         self._ports = ports
         self._flights = flights
         self._events: list[dict[str, Any]] = []
@@ -81,11 +84,11 @@ class TraceDocument:
         self._placed: dict[tuple[int, int], list[tuple[Slice, int]]] = {}  # by lane and sequence
         self.slices = self.arrows = 0
         times = [_sent_ns(event) for flight in flights for event in flight.events]
-        self._base_ns = min(times, default=now_ns)
+        self._base_ns = min(times, default=0)
         inputs: list[Event] = []
         for process, flight in enumerate(flights, start=1):
             self._name(process, flight.worker)
-            inputs += self._draw(process, *settled(flight, now_ns))
+            inputs += self._draw(process, flight)
         self._draw_clients(len(flights) + 1, inputs)
         self._draw_arrows(inputs)
         about = {"graph": graph, "base_monotonic_ns": self._base_ns}
@@ -93,13 +96,13 @@ class TraceDocument:
 
     # -- slices ------------------------------------------------------------------------------------------------------
 
-    def _draw(self, process: int, flight: Flight, became: dict[int, str]) -> list[Event]:
+    def _draw(self, process: int, flight: Flight) -> list[Event]:
         inputs = sorted(
             (each for each in flight.events if each.happening == Happening.INPUT), key=lambda each: each.begin_ns
         )
         for event in inputs:
             actor = flight.instances[event.actor] if event.actor < len(flight.instances) else f"actor {event.actor}"
-            arguments = self._arguments(event, became.get(event.number, ""))
+            arguments = self._arguments(event, flight.became.get(event.number, ""))
             bar = Slice(process, actor, self._port(event.port), event.begin_ns, event.end_ns, arguments)
             self._placed.setdefault((event.lane, event.sequence), []).append((bar, self._put(bar)))
         for event in flight.events:

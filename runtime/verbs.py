@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+from .at_work import at_work
 from .errors import ProtocolError, UnknownPort
 from .fields import did_you_mean
 from .memory_map import memory_map
@@ -76,7 +78,9 @@ def _events(supervisor: Supervisor, name: object) -> dict[str, Any]:
     worker = supervisor.workers.get(str(name))
     if worker is None or worker.party.recorder is None:
         raise ProtocolError(f"graph {supervisor.name!r} has no worker {name!r}")
-    return {"instances": list(worker.party.instances), "rows": snapshot(worker.party.recorder, EVENTS)}
+    running = [astuple(each) for each in at_work(worker.party, supervisor.switchboard.lines)]
+    rows = snapshot(worker.party.recorder, EVENTS)
+    return {"instances": list(worker.party.instances), "rows": rows, "running": running}
 
 
 def _restart(supervisor: Supervisor, actor: str) -> dict[str, Any]:

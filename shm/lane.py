@@ -282,7 +282,7 @@ class Consumer:
         self._released = returns.placed.word("released")
         self._read = returns.placed.word("read")
         self._high_water, self._refused = (returns.placed.word(each) for each in ("high_water", "refused"))
-        self._ring = segment.placed["record"]
+        self.ring = segment.placed["record"]
         self.high_water = self._words[self._high_water]
         self.tail = self.cursor = self._words[self._tail_word]
         self.head = self.tail
@@ -327,11 +327,11 @@ class Consumer:
 
     def offset(self) -> int:
         """Byte offset in `segment.bytes` of the record at the cursor."""
-        return self._ring + self.cursor % self.capacity * RECORD_NBYTES
+        return self.ring + self.cursor % self.capacity * RECORD_NBYTES
 
     def offset_of(self, sequence: int) -> int:
         """Byte offset of a record that has not been given back."""
-        return self._ring + sequence % self.capacity * RECORD_NBYTES
+        return self.ring + sequence % self.capacity * RECORD_NBYTES
 
     def record(self, sequence: int) -> memoryview:
         """A record that has not been given back."""

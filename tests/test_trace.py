@@ -12,7 +12,7 @@ import pytest
 
 from slabwire.runtime.party import FIRST_CLIENT
 from slabwire.runtime.recorder import Event, Happening, Outcome
-from slabwire.runtime.trace import Flight, TraceDocument, chosen
+from slabwire.runtime.trace import Flight, TraceDocument, chosen, settled
 
 PORTS = ("scale.image", "edges.find")
 NOW_NS = 1_000_000
@@ -48,8 +48,8 @@ def process(happening: Happening, at_ns: int) -> Event:
 
 
 def drawn(*flights: Sequence[Event]) -> list[dict[str, Any]]:
-    named = [Flight(f"worker{place}", (f"actor{place}",), each) for place, each in enumerate(flights)]
-    events = TraceDocument("vision", named, PORTS, NOW_NS).document["traceEvents"]
+    named = [settled(Flight(f"worker{place}", (f"actor{place}",), each), NOW_NS) for place, each in enumerate(flights)]
+    events = TraceDocument("vision", named, PORTS).document["traceEvents"]
     assert isinstance(events, list)
     return events
 

@@ -10,6 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,26 @@ from slabwire.runtime.exposition import Family, text_of
 from slabwire.runtime.metrics import cumulative, families_of, metrics_text
 from slabwire.runtime.recorder import Happening, events_of
 from slabwire.runtime.stats import BUCKETS
-from stage import Echo, Waits
+from stage import Collects, Dies, Echo, Waits
 from test_trace import check
 from waiting import wait_until, worker_of
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("w")
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLABWIRE_RUN_DIR", str(tmp_path_factory.mktemp("w")))
+        patch.setenv("SLABWIRE_RUN_DIR", str(folder))
         graph = Graph("watched")
         waits, middle, echo = graph.add(Waits), graph.add(Echo, name="middle"), graph.add(Echo)
         graph.connect(waits.sleep, middle.echo)
         graph.connect(middle.echo, echo.echo)
-        graph.expose(waits.sleep, waits.many)
+        dies, slow = graph.add(Dies, folder=str(folder)), graph.add(Collects, path=str(folder / "slow"))
+        graph.expose(waits.sleep, waits.many, dies.plain, slow.slowly)
         with graph.run() as started:
             yield started
 
@@ -137,6 +144,28 @@ def test_what_was_never_recorded_is_an_error(running: Any, tmp_path: Path) -> No
     result = invoke("trace", running.name, "--output", str(tmp_path / "no folder" / "file"))
     assert result.exit_code == Exit.FAILED
     assert "--output" in result.output
+
+
+def outcomes(events: list[dict[str, Any]], name: str) -> list[tuple[int, str]]:
+    bars = [each["args"] for each in events if each["ph"] == "X" and each["name"] == name]
+    return [(each["attempt"], each["outcome"]) for each in bars]
+
+
+def test_what_runs_now_and_what_a_process_died_of_are_in_the_trace(
+    running: Any, client: Any, folder: Path, tmp_path: Path
+) -> None:
+    assert client.call("dies.plain", "mine", 1) == 2
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.call, "collects.slowly", 7)
+        wait_until(lambda: worker_of(running, "collects")["actors"][0]["busy_for_s"])
+        events = written(running, tmp_path / "trace.json")
+        (folder / "slow.go").touch()
+        assert call.result() == 7
+    assert outcomes(events, "dies.plain") == [(1, "lost with its process"), (2, "answered")]
+    assert outcomes(events, "collects.slowly") == [(1, "running")]
+    assert ("call collects.slowly", "collects.slowly") in followed(events)
+    later = tmp_path / "later.json"
+    wait_until(lambda: outcomes(written(running, later), "collects.slowly") == [(1, "answered")])
 
 
 # -- the metrics -----------------------------------------------------------------------------------------------------

@@ -46,21 +46,21 @@ def command(
     """
     from ...shm.bell import now_ns
     from ..control import Control
-    from ..trace import TraceDocument, chosen
+    from ..trace import TraceDocument, chosen, settled
 
     graph = running_graph(name)
-    now = now_ns()
-    since = now - int(last * 1e9) if last is not None else 0
+    since = now_ns() - int(last * 1e9) if last is not None else 0
     trace = trace_id.lower() if trace_id is not None else None
     with Control(graph) as control:
         ports = _ports(control)
-        flights = [chosen(each, request=request, trace=trace, since_ns=since) for each in _flights(control)]
+        whole = [settled(each, now_ns()) for each in _flights(control)]
+    flights = [chosen(each, request=request, trace=trace, since_ns=since) for each in whole]
     if not any(flight.events for flight in flights):
         raise NothingRecorded(
             f"no recorder of graph {graph!r} holds such an event; each worker keeps its last 4096 messages: ask for "
             "more with --last, look whether number or trace id are right, or trace sooner after the call"
         )
-    drawn = TraceDocument(graph, flights, ports, now)
+    drawn = TraceDocument(graph, flights, ports)
     path = output or Path(f"{graph}-trace.json")
     _write(path, drawn.document)
     if form == "json":
@@ -79,13 +79,14 @@ def _ports(control: Control) -> list[str]:
 
 def _flights(control: Control) -> list[Flight]:
     """One request for each worker, so that no answer is large."""
-    from ..recorder import events_of
+    from ..recorder import Event, events_of
     from ..trace import Flight
 
     flights = []
     for worker in control.request("events")["workers"]:
         answer = control.request("events", worker=worker)
-        flights.append(Flight(worker, answer["instances"], events_of(answer["rows"])))
+        running = [Event(*each) for each in answer["running"]]
+        flights.append(Flight(worker, answer["instances"], [*events_of(answer["rows"]), *running]))
     return flights
 
 
