@@ -20,7 +20,7 @@ def repin(pid: int, cpus: Collection[int]) -> int:
     before = _affinity(pid)
     if before is None:
         return 0
-    seats = _seats(before, set(cpus))
+    seats = counterparts(before, cpus)
     moved: set[int] = set()
     for _ in range(_MOST_PASSES):
         fresh = [thread for thread in _threads(pid) if thread not in moved]
@@ -32,8 +32,8 @@ def repin(pid: int, cpus: Collection[int]) -> int:
     return len(moved)
 
 
-def _seats(before: set[int], after: set[int]) -> dict[int, int]:
-    """Which new CPU stands for each old one."""
+def counterparts(before: Collection[int], after: Collection[int]) -> dict[int, int]:
+    """Which new CPU stands for each old one: both in order, so hardware threads of one core stay together."""
     new = sorted(after)
     return {cpu: new[index % len(new)] for index, cpu in enumerate(sorted(before))}
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime.affinity import repin
+from slabwire.runtime.affinity import counterparts, repin
 from slabwire.runtime.moves import MoveError, changed, free_cpus, moved, wanted_cpus
 from slabwire.runtime.placement import Plan, WorkerPlan, plan
 from slabwire.runtime.topology import Topology
@@ -142,6 +142,12 @@ def test_a_part_of_the_old_cpus_becomes_a_part_of_the_new(threads: list[int]) ->
     main, wide, narrow = threads
     repin(main, {first, second})  # where it is already: nothing changes
     assert [os.sched_getaffinity(each) for each in (main, wide, narrow)] == [{first, second}] * 2 + [{second}]
+
+
+def test_cores_stay_whole_when_cpus_are_numbered_as_usual() -> None:
+    assert counterparts({0, 1, 4, 5}, {2, 3, 6, 7}) == {0: 2, 1: 3, 4: 6, 5: 7}
+    assert counterparts({0, 1}, {3}) == {0: 3, 1: 3}
+    assert counterparts({0}, {1, 5}) == {0: 1}
 
 
 def test_a_process_that_is_gone_has_no_threads() -> None:

@@ -45,6 +45,12 @@ class Threaded(Actor):
             pass
         return os.getpid()
 
+    def hold(self, mark: str) -> int:
+        """Until a file is there, and for a while beyond."""
+        while not Path(mark).exists():
+            time.sleep(0.002)
+        return self.burn(0.06)
+
     def on_stop(self) -> None:
         self.end.set()
 
@@ -55,10 +61,11 @@ def running() -> Iterator[Running]:
     one, two = graph.add(Threaded, name="one"), graph.add(Threaded, name="two")
     guest = graph.add(Threaded, name="guest", worker="two")
     many = graph.add(Threaded, name="many", replicas=2)
-    graph.expose(one.cores, one.burn, two.cores, guest.burn, many.cores)
+    graph.expose(one.cores, one.burn, two.cores, guest.hold, many.cores)
     with graph.run() as running:
-        for port in ("one.cores", "one.burn", "two.cores", "guest.burn", "many.cores"):  # all lanes are there before
-            running.client.call(port, *([0.0] if port.endswith("burn") else []))
+        ports = {"one.cores": (), "one.burn": (0.0,), "two.cores": (), "guest.hold": ("/",), "many.cores": ()}
+        for port, fields in ports.items():  # so that all lanes are there before
+            running.client.call(port, *fields)
         yield running
 
 
@@ -134,16 +141,23 @@ def test_actors_of_one_worker_move_together(running: Running) -> None:
     assert worker_of(running, "two")["cores"] == [THERE]
 
 
-def test_who_waits_long_for_a_neighbour_of_its_worker_is_counted(running: Running) -> None:
-    before = worker_of(running, "two")["actors"][0]
-    call = threading.Thread(target=lambda: running.client.call("guest.burn", 0.2))
-    call.start()
+def test_who_waits_long_for_a_neighbour_of_its_worker_is_counted(running: Running, tmp_path: Path) -> None:
+    def two() -> dict[str, Any]:
+        found: dict[str, Any] = worker_of(running, "two")["actors"][0]
+        return found
+
+    before, mark = two(), tmp_path / "go"
+    calls = [threading.Thread(target=running.client.call, args=("guest.hold", str(mark)))]
+    calls[0].start()
     wait_until(lambda: worker_of(running, "two")["actors"][1]["busy_for_s"])
-    running.client.call("two.cores")
-    call.join()
-    after = worker_of(running, "two")["actors"][0]
-    assert after["starved"] == before["starved"] + 1
-    assert after["longest_wait_s"] > 0.05
+    calls.append(threading.Thread(target=running.client.call, args=("two.cores",)))
+    calls[1].start()
+    wait_until(lambda: two()["waiting"])
+    mark.touch()
+    for each in calls:
+        each.join()
+    assert two()["starved"] == before["starved"] + 1
+    assert two()["longest_wait_s"] > 0.05
 
 
 def test_a_worker_that_moves_while_it_starts(tmp_path: Path) -> None:
