@@ -20,6 +20,7 @@ import msgpack
 
 from .code import load_file, load_module, where
 from .errors import GraphError, LoadError
+from .fields import did_you_mean
 from .graph import Graph
 from .spec import GraphSpec, graph_from_plain
 
@@ -83,11 +84,14 @@ def _named(target: str, module: ModuleType, name: str, graphs: dict[str, Graph])
         return found
     listed = ", ".join(graphs) or "none"
     what = "is not there" if found is None else f"is {type(found).__name__}, no slabwire.Graph"
-    raise LoadError(f"{target}: '{name}' {what}; the graphs of this module are: {listed}")
+    meant = did_you_mean(name, graphs)
+    raise LoadError(f"{target}: '{name}' {what}{meant}; the graphs of this module are: {listed}")
 
 
 def _file(place: str) -> ModuleType:
     path = Path(place).absolute()
+    if path.is_dir():
+        raise LoadError(f"{place} is a folder; name a .py file in it, or a module, as in package.module:graph")
     if not path.is_file():
         raise LoadError(f"{place}: no such file{_nearest(path)}")
     if path.suffix != ".py":

@@ -17,6 +17,7 @@ from .client import Client
 from .control import Control
 from .errors import Disconnected, StartError
 from .frames import FrameReader, write_frame
+from .node import NAME, NAME_RULE
 from .rundir import graph_directory
 from .spec import GraphSpec
 
@@ -203,5 +204,7 @@ def start(
     `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address; `rebalance` moves
     workers off saturated cores. Raises StartError with the reason.
     """
+    if name is not None and not NAME.fullmatch(name):
+        raise StartError(f"a graph cannot run under the name {name!r}; it must consist of {NAME_RULE}")
     options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
     return Running(spec, options)

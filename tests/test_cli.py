@@ -126,6 +126,24 @@ def test_a_typo_in_a_command() -> None:
     assert result.stderr.startswith("error: no command 'plna'; did you mean 'plan'?")
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["plna"], "did you mean 'plan'?"),
+        (["run", "x.py", "--drain-timout", "3"], "Did you mean '--drain-timeout'?"),
+        (["ps", "--format", "jsn"], "Did you mean 'json'?"),
+        (["completion", "zhs"], "Did you mean 'zsh'?"),
+        (["new", "eyes", "--template", "minmal"], "Did you mean 'minimal'?"),
+        (["keys", "nwe"], "did you mean 'new'?"),
+        (["bench", "ping_png"], "did you mean 'ping_pong'?"),
+    ],
+)
+def test_typos_are_answered_with_what_was_meant(words: list[str], meant: str) -> None:
+    result = invoke(*words)
+    assert result.exit_code == Exit.USAGE
+    assert meant in result.stderr.splitlines()[0]
+
+
 def test_usage_errors_as_json() -> None:
     for words in (["plna", "--format=json"], ["plan", "--format", "json"], ["ps", "--format", "json", "--nothing"]):
         result = invoke(*words)

@@ -163,6 +163,12 @@ class TestRun:
         monkeypatch.setattr(running_module, "start", lambda *_, **__: sends(signal.SIGINT)())
         assert invoke("run", "vision.py").exit_code == Exit.INTERRUPTED
 
+    @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 41])
+    def test_a_name_that_cannot_be(self, name: str) -> None:
+        result = invoke("run", "vision.py", "--name", name)
+        assert result.exit_code == Exit.USAGE
+        assert "must consist of letters, digits, - and _" in result.stderr
+
     def test_an_address_that_is_none(self) -> None:
         result = invoke("run", "vision.py", "--listen", "127.0.0.1:9")
         assert result.exit_code == Exit.USAGE

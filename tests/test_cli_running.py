@@ -35,6 +35,12 @@ def test_ps(graphs: Graphs) -> None:
     assert [each["graph"] for each in document["graphs"]] == ["other", "vision"]
 
 
+def test_ps_names_some_of_many_that_start(graphs: Graphs) -> None:
+    waiting = [{"actor": f"a{number}", "reason": "starting"} for number in range(9)]
+    graphs.start(not_ready=[*waiting, {"actor": "b", "reason": "killed by SIGKILL"}])
+    assert "a0, a1, a2 and 6 more: starting; b: killed by SIGKILL" in invoke("ps").stdout
+
+
 def test_ps_shows_a_graph_that_does_not_answer(graphs: Graphs) -> None:
     graphs.start()
     graphs.answers["status"] = Disconnected("vision does not answer")

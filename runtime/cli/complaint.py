@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -43,6 +45,8 @@ def _plain(error: BaseException, status: int) -> dict[str, Any]:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, click.BadParameter) and isinstance(getattr(error.param, "type", None), click.Choice):
+        return _choice_text(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, GraphError) and len(error.problems) > 1:
@@ -52,3 +56,12 @@ def _text(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error}"
     return f"{type(error).__name__}: {error} (a bug of slabwire; `slabwire --debug ...` shows where)"
+
+
+def _choice_text(error: click.BadParameter) -> str:
+    """What click says of a word that is none of the choices, with the one that was meant."""
+    said = error.format_message()
+    found = re.search(r": '([^']*)' is not one of ", said)
+    choices = [str(each) for each in error.param.type.choices] if error.param is not None else []  # type: ignore[attr-defined]
+    near = get_close_matches(found[1], choices, 1) if found else []
+    return f"{said} Did you mean '{near[0]}'?" if near else said

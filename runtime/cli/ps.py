@@ -12,6 +12,7 @@ from .presentation import bytes_text, duration_text, format_option, print_json, 
 
 # A graph that is busy starting may be slow to answer, but a list must not hang on one that is stuck.
 ANSWER_TIMEOUT_S = 2.0
+_NAMED = 3
 
 
 @click.command()
@@ -56,5 +57,17 @@ def _row(status: dict[str, Any]) -> tuple[str, ...]:
         str(status["clients"]),
         bytes_text(status["memory_bytes"]),
         bytes_text(pss),
-        "; ".join(f"{each['actor']}: {each['reason']}" for each in status.get("not_ready", [])),
+        _remark(status.get("not_ready", [])),
     )
+
+
+def _remark(not_ready: list[dict[str, str]]) -> str:
+    """Who is waited for, by reason: a graph that starts has one for many."""
+    actors: dict[str, list[str]] = {}
+    for each in not_ready:
+        actors.setdefault(each["reason"], []).append(each["actor"])
+    return "; ".join(f"{_some(names)}: {reason}" for reason, names in actors.items())
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"

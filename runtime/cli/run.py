@@ -57,6 +57,8 @@ def command(
     """Run a graph until Ctrl-C (or SIGTERM): once drains it, twice stops it now."""
     if listen is not None and not listen.startswith("tcp://"):
         raise click.BadParameter(f"{listen!r} does not begin with tcp://", param_hint="--listen")
+    if name is not None:
+        _check_name(name)
     began = monotonic()
     voice = Voice(form)
     with _signals_as_exceptions():
@@ -68,6 +70,13 @@ def command(
                 return _run(spec, name, listen, drain_timeout, rebalance, voice, began)
         except _StopRequested as request:  # before the graph was ready: there is nothing to drain
             return request.status
+
+
+def _check_name(name: str) -> None:
+    from ..node import NAME, NAME_RULE
+
+    if not NAME.fullmatch(name):
+        raise click.BadParameter(f"{name!r} must consist of {NAME_RULE}", param_hint="--name")
 
 
 def _print_plan(spec: GraphSpec, voice: Voice) -> None:
