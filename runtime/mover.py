@@ -30,7 +30,8 @@ class Mover:
         worker = self._worker_of(actor)
         before = self._supervisor.plan
         wanted = wanted_cpus(cpus, before, self._supervisor.topology, worker.name)
-        self.move(worker, wanted, "moved here")
+        if wanted != worker.plan.cores:
+            self.move(worker, wanted, "moved here")
         lines = changed(before, self._supervisor.plan)
         return {
             "worker": worker.name,

@@ -196,6 +196,9 @@ def test_the_command(running: Running) -> None:
     done = CliRunner().invoke(root, ["plan", running.name, "--running"])
     assert f"moved here from CPU {HERE}" in done.stdout
     assert "Not pinned: the supervisor" in done.stdout
+    before = worker_of(running, "two")
+    assert CliRunner().invoke(root, ["move", running.name, "two", str(THERE)]).stdout == "two is there already\n"
+    assert worker_of(running, "two")["moves"] == before["moves"]
     done = CliRunner().invoke(root, ["move", running.name, "two", "x"])
     assert done.exit_code == 1
     assert "'x' are no CPUs" in done.stderr

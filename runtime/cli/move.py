@@ -29,6 +29,9 @@ def command(words: tuple[str, ...], form: str) -> None:
     if form == "json":
         print_json({"graph": graph, "actor": actor, **answer})
         return
+    if not answer["changed"]:
+        click.echo(f"{actor} is there already")
+        return
     click.echo(_sentence(answer))
     click.echo()
     print_table(("worker", "CPUs", "spin", "why"), [_row(line) for line in answer["changed"]])
