@@ -138,7 +138,7 @@ def test_a_full_edge_rejects(tmp_path: Path) -> None:
         with pytest.raises(slabwire.EdgeFull, match=r"emits.out -> collects.slowly is full: 4"):
             running.client.call("emits.go", 1, times=10)
         Path(f"{path}.go").touch()
-        wait_until(lambda: len(seen(path)) == 4)
+        wait_until(lambda: len(seen(path)) == 4 and not edge_of(running)["waiting"])
         assert running.client.call("emits.go", 2) == 200
         assert outcomes(running) == {"rejected": 6}
 

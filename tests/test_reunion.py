@@ -210,6 +210,34 @@ def test_a_supervisor_without_descriptors_says_so(running: slabwire.Running) -> 
         each.close()
 
 
+def test_a_graph_is_replaced_under_load(folder: Path) -> None:
+    """Drained, stopped and started again: whoever asks again notices nothing."""
+    first = start(folder)
+    over, wrong, count = threading.Event(), [], [0] * 3
+
+    def work(thread: int) -> None:
+        with Client("tellers", retries=OFTEN) as client:
+            while not over.is_set():
+                count[thread] += 1
+                key = f"{thread} {count[thread]}"
+                answer = client.call("teller.plain", count[thread], X, idempotency_key=key)
+                if answer != [count[thread], int(X.sum()), key]:
+                    wrong.append(answer)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for each in threads:
+        each.start()
+    wait_until(lambda: min(count) > 20)
+    assert first.stop() == 0
+    before = list(count)
+    with teller_graph("tellers", folder).run():
+        wait_until(lambda: all(now > then + 20 for now, then in zip(count, before, strict=True)))
+        over.set()
+        for each in threads:
+            each.join()
+    assert wrong == []
+
+
 def test_a_graph_that_is_just_starting_is_awaited(folder: Path) -> None:
     with pytest.raises(slabwire.Disconnected, match="no graph named"):
         slabwire.connect("tellers", wait_s=0.01)
