@@ -71,6 +71,9 @@ class Nursery:
             raise Disconnected("the nursery has died, or does not answer")
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
+        if not _is_child(pid):
+            self.close()
+            raise Disconnected("the kernel does not hand over the nursery's orphans")
         self._socket.settimeout(_ANSWER_WITHIN_S)
         return pid
 
@@ -81,6 +84,15 @@ class Nursery:
             self._socket.close()
             self._process.kill()
             self._process.wait()
+
+
+def _is_child(pid: int) -> bool:
+    """Whether we may wait for it. One that is not ours ends by itself, since its parent is not whom it was told."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _take_in_orphans(whether: bool) -> None:

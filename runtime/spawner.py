@@ -41,6 +41,11 @@ class Spawner:
         self._nursery = Nursery() if self._has_borne else None
         self._has_borne = False
 
+    @property
+    def nursery_pid(self) -> int:
+        """0 where there is none."""
+        return self._nursery.pid if self._nursery is not None else 0
+
     def close(self) -> None:
         if self._nursery is not None:
             self._nursery.close()

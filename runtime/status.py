@@ -19,6 +19,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
     """State, workers with their actors, edges and memory."""
     board = supervisor.switchboard
     workers = [_worker(supervisor, worker) for worker in supervisor.workers.values()]
+    nursery = supervisor.spawner.nursery_pid
     return {
         "graph": supervisor.name,
         "pid": os.getpid(),
@@ -28,6 +29,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "clients": len(board.clients()),
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
         "supervisor": {"pid": os.getpid(), "pss_bytes": pss_nbytes(os.getpid()), "cpu_s": cpu_s(os.getpid())},
+        "nursery": {"pid": nursery, "pss_bytes": pss_nbytes(nursery) if nursery else 0},
         "workers": workers,
         "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
         "edges": [_edge(supervisor, number) for number in range(len(supervisor.spec.edges))],

@@ -60,7 +60,7 @@ class Supervisor:
         self.dead_letters = DeadLetters()
         self.failure: str | None = None
         self._owner = owner
-        self._spawner = spawner
+        self.spawner = spawner
         self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
         self.tell = self._server.tell
         self.inquiry = Inquiry(self.tell)
@@ -172,7 +172,7 @@ class Supervisor:
     def _close(self) -> None:
         self._reception.close()
         self._server.close()
-        self._spawner.close()
+        self.spawner.close()
         self.switchboard.close()
         self.directory.remove()
 

@@ -75,7 +75,7 @@ def test_top_once(graphs: Graphs) -> None:
     assert scale[12:16] == ["0B/0B", "0%", "500", "0"]
     assert any(line.startswith("join in shared ") for line in lines)
     assert [line.split()[1] for line in lines if line.startswith("edges[0]")] == ["1,3"]
-    assert lines[-1] == "supervisor: pid 77, CPU 1%, 20.0 MiB"
+    assert lines[-1] == "supervisor: pid 77, CPU 1%, 20.0 MiB; nursery: pid 78, 10.0 MiB"
     document = json.loads(invoke("top", "--once", "--format", "json").stdout)
     assert document["workers"][0]["actors"][0]["rate_per_s"] == pytest.approx(5, rel=0.05)
     assert document["supervisor"]["cpu"] == pytest.approx(0.01, rel=0.05)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from slabwire import Actor, Graph
+from slabwire.runtime import nursery
 from slabwire.runtime.running import Running
 from waiting import wait_until, worker_of
 
@@ -72,11 +75,18 @@ def test_a_forked_worker_is_as_one_that_was_started(running: Running) -> None:
     assert first["drawn"][1] != second["drawn"][1]
 
 
+def test_a_worker_that_was_not_handed_over_is_seen() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert nursery._is_child(child.pid)
+    assert not nursery._is_child(os.getppid())
+    child.communicate(b"\n")
+
+
 def test_workers_outlive_the_nursery(running: Running) -> None:
     before = {actor: about(running, actor)["pid"] for actor in ("one", "two")}
-    nursery = nursery_of(running)
-    os.kill(nursery, signal.SIGKILL)
-    wait_until(lambda: Path(f"/proc/{nursery}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    bearer = nursery_of(running)
+    os.kill(bearer, signal.SIGKILL)
+    wait_until(lambda: Path(f"/proc/{bearer}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     assert {actor: about(running, actor)["pid"] for actor in ("one", "two")} == before
     for actor in ("one", "two"):  # the first is started without a nursery, the second has a new one
         os.kill(before[actor], signal.SIGKILL)
@@ -84,5 +94,5 @@ def test_workers_outlive_the_nursery(running: Running) -> None:
         found = about(running, actor)
         assert found["pid"] != before[actor]
         assert found["parent"] == running.pid
-    assert nursery_of(running) not in (0, nursery)
+    assert nursery_of(running) not in (0, bearer)
     assert "a worker is started without it" in (running.directory / "logs" / "supervisor.log").read_text()

@@ -46,7 +46,11 @@ def _row(status: dict[str, Any]) -> tuple[str, ...]:
     if "error" in status:
         return (status["graph"], "-", status["state"], *["-"] * 6, status["error"])
     workers = status["workers"]
-    pss = status["supervisor"]["pss_bytes"] + sum(worker["pss_bytes"] for worker in workers)
+    pss = (
+        status["supervisor"]["pss_bytes"]
+        + status["nursery"]["pss_bytes"]
+        + sum(worker["pss_bytes"] for worker in workers)
+    )
     return (
         status["graph"],
         str(status["pid"]),

@@ -136,6 +136,8 @@ def _picture(sample: Sample, view: View, room: int) -> Any:
     lines = sorted(lines_of(sample, view.trends), key=SORTS[view.sort])
     edges = edge_table(sample, room, every=view.edges)
     supervisor = sample.status["supervisor"]
+    nursery = sample.status["nursery"]
     last = f"supervisor: pid {supervisor['pid']}, CPU {sample.cpu(None):.0%}, {bytes_text(supervisor['pss_bytes'])}"
+    last += f"; nursery: pid {nursery['pid'] or '-'}, {bytes_text(nursery['pss_bytes'])}"
     parts = [Text(headline(sample)), "", actor_table(lines, room), "", *([] if edges is None else [edges, ""])]
     return Group(*parts, Text(last, style="dim"))
