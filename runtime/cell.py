@@ -135,9 +135,16 @@ class Cell:
     def waits_for_room(self) -> bool:
         return bool(self._blocked or self.outlets.holds_any or self._runs.waits_for_room())
 
-    def show_sleep(self) -> None:
-        """Tells the supervisor whether this actor sleeps because its outputs find no room: then it does not hang."""
-        self._stats.show("outbox", int(self.waits_for_room()))
+    def stats(self) -> dict[str, int]:
+        """What is in flight, and how many messages wait to leave."""
+        runs, outlets = self._runs.stats(), self.outlets.stats()
+        blocked = len(self._blocked[0].outbox) if self._blocked is not None else 0
+        waiting = blocked + runs["outbox"] + sum(outlets[each] for each in ("own_account", "overflow", "cancels"))
+        return {**outlets, **runs, "outbox": waiting}
+
+    def show_outbox(self) -> None:
+        """Tells the supervisor what finds no room: who sleeps because of that does not hang."""
+        self._stats.show("outbox", max(1, self.stats()["outbox"]) if self.waits_for_room() else 0)
 
     def next_wake_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""

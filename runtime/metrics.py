@@ -30,7 +30,7 @@ _ACTOR: tuple[Row, ...] = (
     ("starved", "starved_total", "Turns for which it had to wait too long behind others of its worker."),
     ("waiting", "waiting", "Messages in its lanes."),
     ("in_flight", "in_flight", "Inputs of generators, coroutines and batches that have begun."),
-    ("outbox", "held_up", "1 while it sleeps because its outputs find no room."),
+    ("outbox", "outbox", "Messages of it that wait for room, and are in no lane yet."),
     ("oldest_s", "oldest_waiting_seconds", "Age of the oldest message in its lanes."),
     ("busy_s", "busy_seconds_total", "Time in which its handlers ran."),
     ("busy_for_s", "running_seconds", "For how long the handler has run that runs now."),

@@ -314,6 +314,11 @@ class Outlets:
         """Whether messages wait here that hold up no input."""
         return bool(self.own_account.outbox or self._cancels or any(self.overflow.values()))
 
+    def stats(self) -> dict[str, int]:
+        """What waits here for room, and the streams that are open."""
+        waiting = {"own_account": len(self.own_account.outbox), "overflow": sum(map(len, self.overflow.values()))}
+        return {**waiting, "cancels": len(self._cancels), "streams": len(self._items)}
+
     def can_shed(self) -> bool:
         """Whether one of them could go now."""
         if self.own_account.outbox and self.could_go(self.own_account):

@@ -61,6 +61,12 @@ class Runs:
     def waits_for_room(self) -> bool:
         return bool(self._leaving) or any(work.outbox for work in self._generators)
 
+    def stats(self) -> dict[str, int]:
+        """What is in flight, and how many of its messages wait to leave."""
+        outbox = sum(len(work.outbox) for work in self._works.values())
+        streams = {"generators": len(self._generators), "leaving": len(self._leaving)}
+        return {"in_flight": len(self._works), **streams, "outbox": outbox}
+
     def can_progress(self) -> bool:
         """Whether `advance` or `flush` would get anywhere now."""
         return any(not work.outbox or self._outlets.could_go(work) for work in self._generators) or any(

@@ -316,13 +316,13 @@ class Worker:
         if not asleep and self._stats is not None:
             self._stats.show(alive_ns=now_ns())
         elif asleep:
-            for cell in self.cells.values():
-                cell.show_sleep()
             self._show(0)
 
     def _show(self, alive_ns: int) -> None:
         """Shows the supervisor how this process fares; `alive_ns` is now, or 0 where it is about to sleep."""
         stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
+        for cell in self.cells.values():
+            cell.show_outbox()
         if stats is not None and wait is not None:
             stats.show(
                 **wait.stats(),

@@ -82,9 +82,8 @@ def test_top_once(graphs: Graphs) -> None:
 
 
 def an_edge(source: str, **changes: Any) -> dict[str, Any]:
-    keys = (
-        "full paused waiting sent blocked rejected dropped_newest dropped_oldest expired blocked_s refused high_water"
-    )
+    counts = "full paused waiting sent high_water blocked rejected dropped_newest dropped_oldest expired refused"
+    keys = f"{counts} oldest_s blocked_s"
     plain = {"source": source, "target": "edges.find", "capacity": 8, "when_full": "block", "lanes": 1}
     return {**plain, **dict.fromkeys(keys.split(), 0), **changes}
 
@@ -107,10 +106,10 @@ def test_top_shows_edges_that_have_something_to_tell(graphs: Graphs) -> None:
         "1",
         "paused",
         "block",
-        *["0", "0", "8", "8", "5", "2.5s", "0", "0", "0", "0"],
+        *["0", "0", "0.0s", "8", "8", "5", "2.5s", "0", "0", "0", "0"],
     ]
     (row,) = (line.split() for line in lines if line.startswith("c.out -> "))
-    assert row[3:] == ["block", *["0", "0", "0", "8", "0", "0.0s", "0", "5", "0", "0"]]
+    assert row[3:] == ["block", *["0", "0", "0.0s", "0", "8", "0", "0.0s", "0", "5", "0", "0"]]
     assert not any(line.startswith("a.out") for line in lines)
     assert any(
         line.startswith("a.out -> edges.find ") for line in invoke("top", "--once", "--edges").stdout.splitlines()

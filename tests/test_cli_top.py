@@ -118,7 +118,7 @@ def test_a_live_top_gives_its_terminal_back(running: Running, tmp_path: Path) ->
         assert terminal.status() == Exit.OK
         assert terminal.settings() == before
         terminal.command("top --format json --interval 0.1 | head -n 2 | tail -n 1")
-        assert json.loads(terminal.read_until(r"\{.*\}")[0])["state"] == "ready"
+        assert json.loads(terminal.read_until(r"\{.*\}\n")[0])["state"] == "ready"
 
 
 def test_top_ends_with_its_graph(running: Running) -> None:

@@ -101,7 +101,7 @@ def test_a_full_edge_blocks_its_sender_and_loses_nothing(tmp_path: Path) -> None
         call = running.client.stream("emits.go", 1, times=50)
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(next, call)
-            wait_until(lambda: sender(running)["outbox"])
+            wait_until(lambda: sender(running)["outbox"] == 46)
             assert sender(running)["sent"] == 4
             assert (edge_of(running)["full"], edge_of(running)["waiting"]) == (1, 4)
             times = ("oldest_s", "blocked_s", "blocked_for_s")

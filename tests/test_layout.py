@@ -52,7 +52,7 @@ LAYOUTS = _import_all()
 
 
 def test_all_layouts_were_found() -> None:
-    assert {"bell", "inflight", "lane", "slab", "stats"} <= {each.name for each in LAYOUTS}
+    assert {"bell", "inflight", "lane", "recorder", "slab", "stats"} <= {each.name for each in LAYOUTS}
     assert len(LAYOUTS) >= len(DECLARING)
 
 

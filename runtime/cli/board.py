@@ -103,6 +103,11 @@ def _count(key: str, alarming: str = "") -> Callable[[Line], Cell]:
     return cell
 
 
+def _oldest(line: Line) -> Cell:
+    age_s = line.actor.get("oldest_s", 0.0)
+    return _tight(micros_text(age_s * 1e6)), "" if age_s else "dim"
+
+
 def _tight(text: str) -> str:
     """Without the blank before the unit, and without the second letter of it."""
     return text.replace(" ", "").replace("iB", "")
@@ -127,6 +132,7 @@ COLUMNS = (
     Column("handled", 15, _count("handled")),
     Column("failed", 12, _count("failed", "red")),
     Column("starved", 18, _count("starved", "yellow")),
+    Column("oldest", 19, _oldest),
     Column("pid", 17, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
 )
 SORTS: dict[str, Callable[[Line], Any]] = {

@@ -12,6 +12,7 @@ EDGE_HEADS = (
     "when full",
     ">sent",
     ">waiting",
+    ">oldest",
     ">most",
     ">capacity",
     ">blocked",
@@ -107,7 +108,9 @@ def _edge_row(edge: dict[str, Any]) -> tuple[str, ...]:
     return (
         f"{edge['source']} -> {edge['target']}{lanes}{paused if edge['paused'] else ''}",
         edge["when_full"],
-        *(count_text(edge[name]) for name in ("sent", "waiting", "high_water", "capacity", "blocked")),
+        *(count_text(edge[name]) for name in ("sent", "waiting")),
+        duration_text(edge["oldest_s"]),
+        *(count_text(edge[name]) for name in ("high_water", "capacity", "blocked")),
         duration_text(edge["blocked_s"]),
         count_text(edge["rejected"]),
         count_text(edge["dropped_newest"] + edge["dropped_oldest"]),
