@@ -25,6 +25,7 @@ OUTCOMES = ("blocked", "blocked_ns", "rejected", "dropped_newest", "dropped_olde
 LENT_NBYTES = 64
 _LENT = struct.Struct("<QIIQQQ")
 _LENT_REST = struct.Struct("<IIQQQ")
+_LARGEST_WORD = (1 << 64) - 1
 
 LANE = Layout(
     "lane",
@@ -115,7 +116,8 @@ class Producer:
         self._outcomes = segment.placed.word(OUTCOMES[0])
         self._blocked_since = segment.placed.word("blocked_since_ns")
         if since_ns := self._words[self._blocked_since]:
-            self.unblock(since_ns, now_ns())  # a predecessor's wait: its successor sends anew
+            # A predecessor's wait: its successor sends anew. Its words may be anything.
+            self.unblock(since_ns, max(since_ns, now_ns()))
         self._ring = segment.placed["record"]
         self.head = self._words[self._head_word]
         self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
@@ -218,7 +220,8 @@ class Producer:
 
     def count(self, outcome: str, by: int = 1) -> None:
         """Counts what became of a message that found no room; `outcome` is one of OUTCOMES."""
-        self._words[self._outcomes + OUTCOMES.index(outcome)] += by
+        at = self._outcomes + OUTCOMES.index(outcome)
+        self._words[at] = (self._words[at] + by) & _LARGEST_WORD
 
     def block(self, since_ns: int) -> None:
         """Shows that a message waits for room; of several the one that began to first."""
