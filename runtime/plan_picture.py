@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from colorsys import hls_to_rgb
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from .topology import Core, Topology
 
 _THREAD_WIDTH, _LABEL_HEIGHT, _PADDING, _GAP, _TITLE = 96, 18, 8, 8, 18
 # As wide as a page; boxes flow onto the next line beyond it.
-_WIDTH = 1120
+_WIDTH = 1260
+_MOST_CORES_ABREAST = 7
 # Characters of 11 px that fit into a label.
 _LABEL_LETTERS = 14
 _LINE_LETTERS = 150
@@ -72,7 +74,7 @@ def _node(plan: Plan, cores: list[Core], topology: Topology, colours: dict[str, 
     caches = sorted({core.l3 for core in topology.cores})
     boxes = []
     for group in _groups(cores, "l3"):
-        inner = _flow([_core(plan, core, colours) for core in group], _WIDTH - 6 * _PADDING)
+        inner = _grid([_core(plan, core, colours) for core in group])
         boxes.append(_framed(inner, f"L3 {caches.index(group[0].l3)}", stroke="#bfdbfe", fill="#eff6ff"))
     inner = _flow(boxes, _WIDTH - 4 * _PADDING)
     return _framed(inner, f"NUMA node {cores[0].node}", stroke="#d4d4d8", fill="#ffffff")
@@ -147,6 +149,13 @@ def _flow(boxes: Sequence[_Box], width: float) -> _Box:
     return _Box(widest, y + row, lambda left, top: _drawn(places, left, top))
 
 
+def _grid(boxes: Sequence[_Box]) -> _Box:
+    """In rows of about the same length."""
+    rows = math.ceil(len(boxes) / _MOST_CORES_ABREAST)
+    abreast = math.ceil(len(boxes) / rows)
+    return _flow(boxes, abreast * (max(box.width for box in boxes) + _GAP))
+
+
 def _column(boxes: Sequence[_Box], gap: float = 4) -> _Box:
     places, y = [], 0.0
     for box in boxes:
@@ -183,5 +192,5 @@ def _text(x: float, y: float, text: str, *, size: int, fill: str = "#18181b", we
 
 def _colour(index: int) -> str:
     """Light ones, far from each other: the golden angle around the wheel."""
-    parts = hls_to_rgb(index * 137.508 / 360 % 1, (80 - index % 3 * 7) / 100, 0.7)
+    parts = hls_to_rgb(index * 137.508 / 360 % 1, (82 - index % 3 * 5) / 100, 0.7)
     return "#" + "".join(f"{round(255 * each):02x}" for each in parts)
