@@ -20,7 +20,7 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", ["minimal", pytest.param("service", marks=pytest.mark.long)])
 def test_a_project_validates_plans_and_passes_its_test(
     template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,9 +30,14 @@ def test_a_project_validates_plans_and_passes_its_test(
     folder = tmp_path / "my-eyes"
     assert all((folder / each).is_file() for each in document["files"])
     assert not any("$name" in (folder / each).read_text() for each in document["files"])
-    assert "valid: " in run(folder, "slabwire", "validate", "my_eyes.py")
-    assert "my-eyes on " in run(folder, "slabwire", "plan", "my_eyes.py")
+    monkeypatch.chdir(folder)
+    assert "valid: " in invoke("validate", "my_eyes.py").stdout
+    assert "my-eyes on " in invoke("plan", "my_eyes.py").stdout
     assert "1 passed" in run(folder, "pytest", "-q", "-p", "no:cacheprovider")
+
+
+def test_every_template_is_tested() -> None:
+    assert set(TEMPLATES) == {"minimal", "service"}
 
 
 def test_it_overwrites_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_ctrl_z_ctrl_c_and_ctrl_c_twice(home: Path) -> None:
         terminal.read_until("Stopped")
         assert call("wait.say", 3) == 3
         terminal.command("fg")
-        terminal.read_until(r"wait \| xxx\n")
+        terminal.read_until(r"wait +\| xxx\n")
         answer = pool.submit(call, "wait.until", str(home / "flag"))
         wait_until(is_at_work)
         terminal.keys("\x03")
