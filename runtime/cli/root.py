@@ -21,6 +21,13 @@ from .settings import BadSettings, read_settings
 
 GROUP = "slabwire.commands"
 
+# In the order in which one comes to need them.
+SECTIONS = {
+    "A graph's file": "new validate plan graph run",
+    "A running graph": "ps top logs stop restart move dead leases metrics trace",
+    "This machine": "doctor bench layout keys completion",
+}
+
 # What ends a command as a matter of course: a traceback of it would teach nobody anything.
 EXPECTED = (click.exceptions.Exit, click.UsageError, click.Abort, SystemExit, KeyboardInterrupt)
 
@@ -47,9 +54,12 @@ class Root(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of `--help`; a command that cannot be imported stands there with the reason."""
-        rows = [(name, _summary(entry)) for name, entry in sorted(self.found.items())]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows or [("(none)", "the package is not installed: pip install slabwire")])
+        if not self.found:
+            with formatter.section("Commands"):
+                formatter.write_dl([("(none)", "the package is not installed: pip install slabwire")])
+        for title, names in _sections(self.found):
+            with formatter.section(title):
+                formatter.write_dl([(name, _summary(self.found[name])) for name in names])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Every exit status, then the epilog."""
@@ -95,6 +105,14 @@ class Root(click.Group):
                 _print_traceback(error)
             status = _status_after(error, complaint)
         sys.exit(int(status) if isinstance(status, int) else Exit.OK)
+
+
+def _sections(found: dict[str, EntryPoint]) -> list[tuple[str, list[str]]]:
+    """What `--help` lists under which title; commands of other packages come last."""
+    known = [(title, [name for name in names.split() if name in found]) for title, names in SECTIONS.items()]
+    listed = {name for _, names in known for name in names}
+    others = ("More", sorted(set(found) - listed))
+    return [(title, names) for title, names in (*known, others) if names]
 
 
 def _check_settings(ctx: click.Context, found: dict[str, EntryPoint], name: str, command: click.Command) -> None:
