@@ -40,9 +40,14 @@ class Answers:
         if isinstance(error, SlabwireError):
             reported: SlabwireError = error
         else:
-            place = where(error)
-            text = f"{self._instance}: {type(error).__name__}: {error}"
-            reported = HandlerError(f"{text} ({place})" if place else text)
+            reported = handler_error(self._instance, error)
             logger.error("%s: a handler raised", self._instance, exc_info=error)
         error.__traceback__ = None  # its frames would keep leases alive
         self._outlets.fail(work, reported)
+
+
+def handler_error(instance: str, error: BaseException) -> HandlerError:
+    """What a caller gets for an exception that is none of ours."""
+    place = where(error)
+    text = f"{instance}: {type(error).__name__}: {error}"
+    return HandlerError(f"{text} ({place})" if place else text)

@@ -81,6 +81,8 @@ class Caller:
         self._open_routes: set[int] = set()
         self._pending: dict[int, Pending] = {}
         self._last_request = _incarnation() << 32
+        # Where the graph runs in this process: gives an error the exception that it was made from.
+        self.explain: Callable[[tuple[int, int], SlabwireError], None] | None = None
         self._choices: dict[str, Choice] = {}  # by actor
         self._keys: dict[int, Keys] = {}  # by route
 
@@ -239,12 +241,18 @@ class Caller:
                 value = self._endpoint.open(lane, header, lane.cursor)
                 kind = Kind(header.kind)
                 pending.came_by(lane)
-                self._arrive(pending, kind, error_from_wire(*value) if kind == Kind.ERROR else value)
+                self._arrive(pending, kind, self._error(pending, value) if kind == Kind.ERROR else value)
         except SlabwireError as error:
             lane.refuse()
             if pending is not None:
                 self._arrive(pending, Kind.ERROR, error)
         lane.commit()
+
+    def _error(self, pending: Pending, value: Any) -> SlabwireError:
+        error = error_from_wire(*value)
+        if self.explain is not None:
+            self.explain((self._endpoint.identifier, pending.request), error)
+        return error
 
     def _arrive(self, pending: Pending, kind: Kind, value: Any) -> None:
         pending.arrived.append((kind, value))

@@ -206,13 +206,18 @@ def construct(spec: ActorSpec) -> Actor:
         arguments = load_arguments(spec.code)
     except LoadError as error:
         raise _with_detail(LoadError(f"actor '{spec.name}': {error}"), error.detail) from error
+    return made(spec.name, code, arguments)
+
+
+def made(name: str, code: Any, arguments: dict[str, Any]) -> Actor:
+    """The actor of a class and its constructor's arguments, or of a function. Raises LoadError, as `construct`."""
     if not isinstance(code, type):
         return FunctionActor(code)
-    actor: Actor = _guarded(f"actor '{spec.name}': {code.__name__}(...) failed", lambda: code(**arguments))
+    actor: Actor = _guarded(f"actor '{name}': {code.__name__}(...) failed", lambda: code(**arguments))
     taken = sorted(RESERVED & set(vars(actor)) if hasattr(actor, "__dict__") else ())
     if taken:
         raise LoadError(
-            f"actor '{spec.name}': its constructor sets self.{taken[0]}, a name that Actor itself uses; choose another"
+            f"actor '{name}': its constructor sets self.{taken[0]}, a name that Actor itself uses; choose another"
         )
     return actor
 

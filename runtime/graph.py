@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from .boxes import boxed
 from .code import is_loading
@@ -19,6 +19,7 @@ from .routes import Routes
 from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
 
 if TYPE_CHECKING:
+    from .in_process import LaunchInProcess
     from .running import Launch
 
 MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
@@ -164,11 +165,14 @@ class Graph:
 
     def validate(self) -> GraphSpec:
         """The graph as plain data. Raises GraphError with all problems, each naming the actors or both ends."""
+        return self._validated(travels=True)
+
+    def _validated(self, *, travels: bool) -> GraphSpec:
         problems = [*self._name_problems(), *self._edge_problems(), *self._exposure_problems()]
         actors = []
         for plan in self._plans.values():
             try:
-                actors.append(plan.spec())
+                actors.append(plan.spec(travels=travels))
             except GraphError as error:
                 problems.extend(error.problems)
         if problems:
@@ -240,25 +244,48 @@ class Graph:
         lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
         return "\n".join(lines) + "\n"
 
+    @overload
     def run(
         self,
         *,
+        in_process: Literal[False] = False,
         name: str | None = None,
         drain_timeout_s: float = 10.0,
         listen: str | None = None,
         rebalance: bool = False,
-    ) -> Launch:
+    ) -> Launch: ...
+    @overload
+    def run(
+        self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
+    ) -> LaunchInProcess: ...
+    def run(
+        self,
+        *,
+        in_process: bool = False,
+        name: str | None = None,
+        drain_timeout_s: float = 10.0,
+        listen: str | None = None,
+        rebalance: bool = False,
+    ) -> Launch | LaunchInProcess:
         """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
-        `name` runs it under another name, `listen` also takes calls at a tcp:// address, `rebalance` moves workers off
-        saturated cores. Raises GraphError where the graph is not valid; entering raises StartError where it does not
-        become ready.
+        `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,
+        `listen` also takes calls at a tcp:// address, `rebalance` moves workers off saturated cores. Raises GraphError
+        where the graph is not valid; entering raises StartError where it does not become ready.
         """
         if is_loading():
             raise GraphError(
                 f"graph '{self.name}' is run while its module is being imported by a worker; "
                 'put graph.run() under `if __name__ == "__main__":`'
             )
+        if in_process:
+            if listen or rebalance:
+                raise GraphError("listen= and rebalance= need a supervisor, which a graph in one process has not")
+            from .in_process import LaunchInProcess
+
+            spec = self._validated(travels=False)
+            codes = {plan.name: (plan.code, plan.arguments) for plan in self._plans.values()}
+            return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
         spec = self.validate()
         from .running import Launch
 

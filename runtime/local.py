@@ -8,6 +8,7 @@ from typing import Any
 from ..shm.bell import Bell
 from ..shm.lane import Consumer, Producer
 from ..shm.wait import AdaptiveWait
+from . import here
 from .caller import Caller
 from .channel import Channel, close_all
 from .control import ANSWER_WITHIN_S, Control
@@ -39,22 +40,27 @@ class LocalConnection:
     Raises Disconnected if no such graph runs.
     """
 
-    def __init__(self, name: str, *, may_spin: bool, answer_within_s: float = ANSWER_WITHIN_S) -> None:
-        with Control(name, answer_within_s) as control:
-            hello = control.request("hello")
-        self.routing = Routing(graph_from_plain(hello["spec"]))
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            connection.connect(hello["local"])
-        except OSError as error:
-            connection.close()
-            raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
-        self.link = Link(Channel(connection), self._heard)
+    def __init__(
+        self, name: str, *, may_spin: bool, answer_within_s: float = ANSWER_WITHIN_S, drives: bool = False
+    ) -> None:
+        self.here = here.find(name)  # a graph of this process, which `drives` says is driven while one waits
+        if self.here is None:
+            self.routing, self.link = self._dialled(name, answer_within_s)
+        else:
+            if self.here.is_driven and not drives:
+                raise Disconnected(
+                    f"graph {name!r} runs in this process and works only while a client waits that is not of asyncio; "
+                    "run it by `async with`, or in processes"
+                )
+            self.routing, self.link = self.here.routing, self.here.link(self._heard)
+        may_spin = may_spin and self.here is None
         self._tie: _Tie | None = _Tie(self.link.channel)
         self.endpoint = Endpoint(
             0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES
         )
         self.caller = Caller(self.endpoint, self.routing, inside=False)
+        if self.here is not None:
+            self.caller.explain = self.here.explain
         try:
             self.link.ask("offers")
             self.endpoint.recover()
@@ -65,6 +71,17 @@ class LocalConnection:
         except SlabwireError:
             self.close()
             raise
+
+    def _dialled(self, name: str, answer_within_s: float) -> tuple[Routing, Link]:
+        with Control(name, answer_within_s) as control:
+            hello = control.request("hello")
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.connect(hello["local"])
+        except OSError as error:
+            connection.close()
+            raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
+        return Routing(graph_from_plain(hello["spec"])), Link(Channel(connection), self._heard)
 
     @property
     def bell(self) -> Bell:
@@ -107,3 +124,5 @@ class LocalConnection:
         self.caller.close()
         self.endpoint.close()
         self._tie = None
+        if self.here is not None:
+            self.here.part()

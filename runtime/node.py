@@ -13,7 +13,7 @@ from .code import code_spec
 from .errors import GraphError
 from .fields import did_you_mean
 from .handler import summary_of
-from .spec import ActorSpec, HandlerSpec, OutputSpec, PortRef, Restart, TypeSpec
+from .spec import ActorSpec, CodeSpec, HandlerSpec, OutputSpec, PortRef, Restart, TypeSpec
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -81,10 +81,11 @@ class Plan:
     handlers: tuple[HandlerSpec, ...]
     outputs: tuple[OutputSpec, ...]
 
-    def spec(self) -> ActorSpec:
-        """Raises GraphError where code or an argument cannot travel to a worker."""
+    def spec(self, *, travels: bool = True) -> ActorSpec:
+        """Raises GraphError where code or an argument cannot travel to a worker, if it has to."""
         settings = {**vars(self.settings), "concurrency": self.settings.concurrency or self._concurrency()}
-        code = code_spec(self.code, self.arguments, self.name)
+        here = CodeSpec("module", self.code.__module__, self.code.__qualname__)
+        code = code_spec(self.code, self.arguments, self.name) if travels else here
         summary = summary_of(self.code)
         return ActorSpec(self.name, code, self.handlers, self.outputs, **settings, summary=summary)
 

@@ -66,9 +66,11 @@ def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:
 def tick(loop: asyncio.AbstractEventLoop, selector: PausingSelector) -> None:
     """Lets asyncio do what is due, without sleeping."""
     selector.ticks = True
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    selector.ticks = False
+    try:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    finally:
+        selector.ticks = False  # else no sleep were a park after Ctrl-C
 
 
 def sleep(loop: asyncio.AbstractEventLoop, timeout_s: float | None) -> None:

@@ -26,7 +26,9 @@ class SharedConnection:
     """Lasts as long as the graph does: then `is_gone`, and its calls have failed. Raises Disconnected if none runs."""
 
     def __init__(self, name: str, answer_within_s: float) -> None:
-        self.local = LocalConnection(name, may_spin=len(os.sched_getaffinity(0)) > 1, answer_within_s=answer_within_s)
+        self.local = LocalConnection(
+            name, may_spin=len(os.sched_getaffinity(0)) > 1, answer_within_s=answer_within_s, drives=True
+        )
         self.is_gone = False
         self._name = name
         self._lock = threading.Lock()  # guards the connection
@@ -57,6 +59,8 @@ class SharedConnection:
 
     def begin(self, target: str, message: dict[str, Any], deadline_ns: int, key: str = "") -> Pending:
         """Sends a request. Raises what `Caller.begin` does."""
+        if self.local.here is not None:
+            self.local.here.refuse_own_thread()
         with self._lock:
             if self._closed or self.is_gone:
                 raise untouched(Disconnected(f"graph {self._name!r} has ended"))
@@ -152,7 +156,13 @@ class SharedConnection:
         return self.local.caller.has_news() or self._closed
 
     def _sleep(self, longest_s: float | None) -> None:
+        if self.local.here is not None and self.local.here.is_driven:
+            self.local.here.wait(self._is_ended, longest_s, self.local.bell.fd)
+            return
         self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
+
+    def _is_ended(self) -> bool:
+        return bool(self._end.poll(0))
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""

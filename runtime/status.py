@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..shm.bell import now_ns
 from ..shm.lane import OUTCOMES
+from .party import Party
 from .process import WorkerProcess
 from .stats import CellStats
+from .switchboard import Switchboard
 from .usage import cpu_s, pss_nbytes
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "nursery": {"pid": nursery, "pss_bytes": pss_nbytes(nursery) if nursery else 0},
         "workers": workers,
         "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
-        "edges": [_edge(supervisor, number) for number in range(len(supervisor.spec.edges))],
+        "edges": edges_of(board, lambda name: supervisor.workers[name].is_ready),
     }
 
 
@@ -78,15 +81,20 @@ def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
         "cpu_s": worker.cpu_s,
         **{name: stats.get(name, 0) for name in names},
         "leases": sum(each.lent()[1] for each in board.lines.values() if each.consumer is worker.party),
-        "actors": [_actor(supervisor, worker, instance) for instance in worker.plan.instances],
+        "actors": actors_of(board, worker.party),
     }
 
 
-def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict[str, Any]:
-    stats = supervisor.switchboard.actor_stats(worker.party, instance)
+def actors_of(board: Switchboard, party: Party) -> list[dict[str, Any]]:
+    """The actors of one worker, with their counters."""
+    return [_actor(board, party, instance) for instance in party.instances]
+
+
+def _actor(board: Switchboard, party: Party, instance: str) -> dict[str, Any]:
+    stats = board.actor_stats(party, instance)
     busy_since = stats.pop("busy_since_ns")
     now = now_ns()
-    lines = [each for each in supervisor.switchboard.lines.values() if each.target == instance]
+    lines = [each for each in board.lines.values() if each.target == instance]
     inputs = [each for each in lines if each.purpose != "reply"]
     times = {name: stats.pop(f"{name}_ns") / 1e9 for name in ("busy", "awaited", "longest_wait")}
     return {
@@ -100,15 +108,20 @@ def _actor(supervisor: Supervisor, worker: WorkerProcess, instance: str) -> dict
     }
 
 
-def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
+def edges_of(board: Switchboard, is_ready: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """All edges of a graph, with their counters; `is_ready` is asked for the worker behind each lane."""
+    return [_edge(board, is_ready, number) for number in range(len(board.routing.spec.edges))]
+
+
+def _edge(board: Switchboard, is_ready: Callable[[str], bool], number: int) -> dict[str, Any]:
     """An edge with the counters of its lanes added up.
 
     `full` is how many of these have no room now, `paused` how many whose reader is not ready, `high_water` the most
     that ever waited in one, `oldest_s` how long the oldest message has been on the way, `blocked_for_s` how long the
     one that waits for room has waited.
     """
-    edge, now = supervisor.spec.edges[number], now_ns()
-    lines = [each for each in supervisor.switchboard.lines.values() if each.edge == number]
+    edge, now = board.routing.spec.edges[number], now_ns()
+    lines = [each for each in board.lines.values() if each.edge == number]
     stats = [each.stats() for each in lines]
     blocked_for = [_age_s(each["blocked_since_ns"], now) for each in stats]
     return {
@@ -118,7 +131,7 @@ def _edge(supervisor: Supervisor, number: int) -> dict[str, Any]:
         "when_full": edge.when_full,
         "lanes": len(stats),
         "full": sum(each["waiting"] >= edge.capacity for each in stats),
-        "paused": sum(not supervisor.workers[each.consumer.name].is_ready for each in lines),
+        "paused": sum(not is_ready(each.consumer.name) for each in lines),
         "waiting": _total(stats, "waiting"),
         "oldest_s": max((_age_s(each.oldest_ns(), now) for each in lines), default=0.0),
         "sent": _total(stats, "published"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from ..shm.bell import now_ns
+from ..shm.lane import Consumer
 from .cell import Cell
 from .scheduler import STARVED_AFTER_NS, RunQueue
 from .stats import CellStats
@@ -14,10 +16,14 @@ QUANTUM_NS = 500_000
 
 
 class Turns:
-    """`cells` grows while the worker is built; `weights` names all that will be in it."""
+    """`cells` grows while the worker is built; `weights` names all that will be in it.
+
+    `awake` are those that take turns while the worker starts, None is all of them: they have all started.
+    """
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self.cells: dict[str, Cell] = {}
+        self.awake: set[str] | None = set()
         self._stats: dict[str, CellStats] = {}
         self._queue = RunQueue(weights)
 
@@ -25,12 +31,17 @@ class Turns:
         self.cells[name] = cell
         self._stats[name] = stats
 
+    def serving(self) -> Collection[Cell]:
+        """The actors that take turns now."""
+        return self.cells.values() if self.awake is None else [self.cells[name] for name in self.awake]
+
     def take_one(self) -> bool:
         """One quantum for the actor whose turn it is, of those that can use one; True if there was any."""
-        if len(self.cells) == 1:
+        awake = self.awake
+        if len(self.cells) == 1 and awake is None:
             (cell,) = self.cells.values()
             return cell.step(now_ns() + QUANTUM_NS)
-        idle: set[str] = set()
+        idle: set[str] = set() if awake is None else self.cells.keys() - awake
         while len(idle) < len(self.cells):
             ready = [name for name, cell in self.cells.items() if name not in idle and cell.is_ready()]
             started = now_ns()
@@ -46,3 +57,17 @@ class Turns:
             idle.add(name)
         self._queue.rest()
         return False
+
+
+def look_into(lanes: Sequence[Consumer]) -> Callable[[], Any]:
+    """What tells, at the least price, whether there is news in any of these lanes."""
+    if len(lanes) == 1:
+        return lanes[0].available
+
+    def look() -> bool:
+        for lane in lanes:  # noqa: SIM110 - `any` of a generator costs more than the look itself
+            if lane.available():
+                return True
+        return False
+
+    return look

@@ -28,13 +28,15 @@ from .errors import CorruptLane, Disconnected
 from .holdings import holdings, last_words, origin_of_work, receiver
 from .link import Link
 from .message import read_header
+from .orders import Orders
 from .outlets import Outlets
 from .party import FIRST_CLIENT
 from .recorder import RECORDER, Happening, Recorder
 from .routing import Routing
-from .spec import GraphSpec, PortRef
+from .spec import ActorSpec, GraphSpec, PortRef
 from .stats import STATS, CellStats, WorkerStats
-from .turns import Turns
+from .turns import Turns, look_into
+from .waking import Waking
 from .work import Work
 
 logger = logging.getLogger("slabwire")
@@ -47,14 +49,20 @@ class Worker:
     """One process of a graph, as told by `start`: the graph, the plan's line for it, and its endpoint's number."""
 
     def __init__(
-        self, name: str, link: Link, control: zmq.Socket[bytes], spec: GraphSpec, plan: dict[str, Any]
+        self,
+        name: str,
+        link: Link,
+        control: Orders,
+        spec: GraphSpec,
+        plan: dict[str, Any],
+        make: Callable[[ActorSpec], Actor] = construct,
     ) -> None:
         self.name = name
         self.control = control
+        self._make = make
         self.plan = plan
         self.routing = Routing(spec)
         self.loop, self._selector = pause.pausing_loop()
-        asyncio.set_event_loop(self.loop)
         self.link = link
         link.heard = self._heard
         actors = [spec.actor(self.routing.actor_of[each]) for each in self.plan["instances"]]
@@ -80,7 +88,6 @@ class Worker:
         self._recorder: Recorder | None = None
         self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
         self._stopping = False
-        self._started = False
         self._last_tick_ns = 0
 
     def _spec_of(self, instance: str) -> Any:
@@ -90,7 +97,7 @@ class Worker:
 
     def build(self) -> None:
         """Constructs the actors and takes over what a predecessor left. Raises LoadError."""
-        actors = {each: construct(self._spec_of(each)) for each in self.plan["instances"]}
+        actors = {each: self._make(self._spec_of(each)) for each in self.plan["instances"]}
         self.link.ask("offers")
         self._note(Happening.STARTED)
         for row, instance in enumerate(self.plan["instances"]):
@@ -188,27 +195,29 @@ class Worker:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def start_actors(self) -> None:
-        """Runs the actors' `on_start`; they may call other actors by then."""
-        for cell in self.cells.values():
-            self._finish_hook(cell.actor.on_start())
-        self._started = True
+        """Runs the actors' `on_start`. Whoever is through with it serves the others that still are at it."""
+        waking = Waking(self.cells, self.loop)
+        self._turns.awake = waking.awake
+        waking.finish(self.turn)
+        self._turns.awake = None
         self._note(Happening.READY)
         self.report("ready")
 
-    def _finish_hook(self, result: Any) -> None:
+    def finish(self, result: Any) -> None:
+        """Goes on working until what a hook has returned is done, if it is to be awaited."""
         if inspect.isawaitable(result):
             task = asyncio.ensure_future(result, loop=self.loop)
             task.add_done_callback(lambda _: self.loop.stop())
             while not task.done():
-                self._turn()
+                self.turn()
             task.result()
 
     def run(self) -> None:
         """Works until the supervisor says stop."""
         while not self._stopping:
-            self._turn()
+            self.turn()
         for cell in self.cells.values():
-            self._finish_hook(cell.actor.on_stop())
+            self.finish(cell.actor.on_stop())
         for table in self._tables.values():
             table.pardon()
         self._tell_what_is_out()
@@ -220,15 +229,19 @@ class Worker:
             for line in last_words(self.endpoint.pool.ledger):
                 logger.warning("%s", line)
 
-    def _turn(self) -> None:
-        """Works off what there is, then waits for more; parts with clients that write what no client writes."""
+    def turn(self, longest_s: float | None = None) -> bool:
+        """Works off what there is, or waits for more, so long at most; True if there was any. Parts with clients that
+        write what no client writes.
+        """
         try:
             if self.endpoint.corrupt:
                 raise CorruptLane("its lanes were corrupt when they arrived")
-            if not self._work():
-                self._wait()
+            if self._work():
+                return True
+            self._wait(longest_s)
         except CorruptLane as error:
             self._shut_out(error)
+        return False
 
     def _shut_out(self, error: CorruptLane) -> None:
         """Parts with the clients whose words are impossible. Those of a worker would be a bug of ours."""
@@ -242,40 +255,31 @@ class Worker:
             self.report("corrupt", client=client)
         self.endpoint.corrupt.clear()
 
-    def _wait(self) -> None:
+    def _wait(self, longest_s: float | None) -> None:
         """Until something comes: looking for a while if that has paid lately, then parked."""
         wait = self.endpoint.wait
         # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
         is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
         if wait is not None and (is_held_up or not wait.spin(self._look())):
-            pause.sleep(self.loop, self._sleep_s())
+            due_s = self._sleep_s()
+            pause.sleep(
+                self.loop, due_s if longest_s is None else min(longest_s, longest_s if due_s is None else due_s)
+            )
             if self._selector.was_called:  # else nobody but the bell has: looking costs as much as a message
-                self._obey()
+                self.obey()
 
     def _look(self) -> Callable[[], Any]:
         """Tells whether there is news in any of the lanes as they are now."""
-        lanes = [*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)]
-        if len(lanes) == 1:
-            return lanes[0].available
-
-        def look() -> bool:
-            for lane in lanes:  # noqa: SIM110 - `any` of a generator costs more than the look itself
-                if lane.available():
-                    return True
-            return False
-
-        return look
+        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)])
 
     def _work(self) -> bool:
-        progressed = self.caller.pump()
-        if self._started:
-            progressed |= self._turns.take_one()
+        progressed = self.caller.pump() | self._turns.take_one()
         now = now_ns()
         if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
             self._show(now_ns())
             pause.tick(self.loop, self._selector)
             self._last_tick_ns = now
-            self._obey()
+            self.obey()
         return progressed
 
     def _has_tasks(self) -> bool:
@@ -300,7 +304,7 @@ class Worker:
     def _can_progress(self) -> bool:
         if self.caller.has_news():
             return True
-        return self._started and any(cell.can_progress() for cell in self.cells.values())
+        return any(cell.can_progress() for cell in self._turns.serving())
 
     def _reasons(self) -> int:
         room = any(cell.waits_for_room() for cell in self.cells.values())
@@ -334,7 +338,7 @@ class Worker:
 
     # -- control -----------------------------------------------------------------------------------------------------
 
-    def _obey(self) -> None:
+    def obey(self) -> None:
         """Hears the supervisor, on both lines."""
         self._selector.was_called = False
         self.link.pump()
@@ -377,8 +381,13 @@ class Worker:
         self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
         self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
 
-    def close(self) -> None:
+    def let_go(self) -> None:
+        """Of all actors: what is in flight ends."""
         self.cells.clear()
+        self._turns.awake = None
+
+    def close(self) -> None:
+        self.let_go()
         self.endpoint.close()
         self.link.close()
         self.loop.close()

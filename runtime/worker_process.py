@@ -6,6 +6,7 @@ It builds itself from what the supervisor hands over: the graph in sealed memory
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import faulthandler
 import logging
@@ -93,6 +94,7 @@ def main(words: Sequence[str] | None = None) -> int:
         plan["graph"] = Path(options.control).parent.name  # of the run directory: a graph may run under another name
         repin(os.getpid(), plan["cores"])  # ZeroMQ's threads too, which are there already
         worker = Worker(options.name, link, control, spec, plan)
+        asyncio.set_event_loop(worker.loop)
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
         worker.build()
         worker.start_actors()

@@ -1,0 +1,355 @@
+"""A graph in one process: one worker with all actors, over the same lanes, without a supervisor and its processes.
+
+It is driven: it works while somebody waits for it, in the thread of whoever waits, so that a debugger, a profiler and
+Ctrl-C find handlers there. Or, where a thread must not be held up by it, it has a thread of its own (`in_thread`), in
+which all of its actors' code runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from . import here
+from .actor import Actor
+from .channel import Channel, close_all
+from .code import made
+from .errors import Disconnected, ProtocolError, SlabwireError
+from .guarded import Failures
+from .link import Heard, Link
+from .orders import OwnOrders
+from .party import FIRST_CLIENT, Party
+from .placement import Plan, WorkerPlan, instances_of
+from .routing import Routing
+from .spec import ActorSpec, GraphSpec
+from .switchboard import Switchboard
+from .worker import Worker
+
+logger = logging.getLogger("slabwire")
+
+T = TypeVar("T")
+Codes = Mapping[str, tuple[Any, dict[str, Any]]]  # by actor: its class or function, and its arguments
+
+WORKER = "here"
+# While another thread drives: how often to look whether it still does.
+_LOOK_EVERY_S = 0.02
+_DRAIN_STEP_S = 0.005
+# Turns of work that is never done, such as a stream that nobody stops.
+_MOST_AT_ONCE = 100
+
+
+class _OwnLink(Link):
+    """Asks a switchboard of the same process."""
+
+    def __init__(self, channel: Channel, heard: Heard, serve: Callable[[], None]) -> None:
+        super().__init__(channel, heard)
+        self._serve = serve
+
+    def _await(self, token: int) -> dict[str, Any]:
+        while token not in self._answers:
+            self._serve()
+            self.channel.flush()
+            self.pump()
+        return self._answers.pop(token)
+
+
+class Room:
+    """Built, started and closed by one thread; clients may wait in any."""
+
+    def __init__(self, name: str, spec: GraphSpec, codes: Codes, *, in_thread: bool) -> None:
+        self.name = name
+        self.is_driven = not in_thread
+        self.routing = Routing(spec)
+        self.dead: list[dict[str, Any]] = []
+        self.failures = Failures()
+        self._codes = codes
+        self.serving = threading.RLock()  # guards the switchboard
+        self._working = threading.Lock()  # held by the thread that takes turns
+        self._worker_thread = 0
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._is_up = self._ended = False
+        instances = tuple(each for actor in spec.actors for each in instances_of(actor))
+        cores = tuple(sorted(os.sched_getaffinity(0)))
+        planned = WorkerPlan(WORKER, instances, cores, len(cores), spin=False, reason="all in one process")
+        self.board = Switchboard(self.routing, Plan(name, "this process", (planned,)))
+        self.orders = OwnOrders(self._reported)
+        self.worker: Worker | None = None
+        self._thread: threading.Thread | None = None
+        if in_thread:
+            self._thread = threading.Thread(target=self._run, name=f"slabwire {name}", daemon=True)
+            self._thread.start()
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Makes the actors and runs their `on_start`. Raises what they raise, and LoadError."""
+        try:
+            here.enter(self)
+            self.do(self._start)
+        except BaseException:
+            here.leave(self)
+            self._close()
+            raise
+
+    def _start(self) -> None:
+        (party,) = (each for each in self.board.parties.values() if each.instances)
+        planned = self.board.plan.workers[0]
+        plan = {"endpoint": party.number, "instances": list(planned.instances), "cores": list(planned.cores)}
+        link = self._link_of(party, _close_unheard)
+        settings = {**plan, "threads": planned.threads, "spin": False, "graph": ""}  # no supervisor can be asked
+        self.worker = Worker(WORKER, link, self.orders, self.routing.spec, settings, self._made)
+        self.worker.caller.explain = self.failures.explain
+        self.worker.build()
+        for cell in self.worker.cells.values():
+            for handler in filter(None, map(cell.handler, self.routing.number.values())):
+                self.failures.guard(cell.instance, handler)
+        self.worker.start_actors()
+        self._is_up = True
+
+    def _made(self, spec: ActorSpec) -> Actor:
+        code, arguments = self._codes[spec.name]
+        return made(spec.name, code, arguments)
+
+    @property
+    def actors(self) -> dict[str, Actor]:
+        """The instances by name, as they are."""
+        return {name: cell.actor for name, cell in self.worker.cells.items()} if self.worker is not None else {}
+
+    def stop(self, drain_timeout_s: float) -> None:
+        """Drains, runs `on_stop`, and gives everything back."""
+        try:
+            if self.worker is not None:
+                self.do(lambda: self._stop(drain_timeout_s))
+        finally:
+            here.leave(self)
+            self._close()
+
+    def _stop(self, drain_timeout_s: float) -> None:
+        worker = self._live
+        until = time.monotonic() + drain_timeout_s
+        if drain_timeout_s:
+            self.orders.tell({"verb": "drain"})
+            idle = 0
+            while idle < 3 and time.monotonic() < until:
+                self._turn(_DRAIN_STEP_S)
+                idle = idle + 1 if self.board.is_idle() else 0
+        worker.stop()
+        worker.run()
+
+    def _close(self) -> None:
+        self.do(self._dismantle)
+        if self._thread is not None:
+            self._thread.join()
+        with self.serving:
+            self.board.close()
+            for held in (self.board.parties, self.board.lines, self.board.slabs):
+                held.clear()  # clients that were closed still know this graph
+        self.orders.close()
+        self.failures.forget()
+
+    def _dismantle(self) -> None:
+        self._is_up, self._ended = False, True
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.let_go()
+            worker.finish(_end_tasks())
+            worker.close()
+
+    @property
+    def _live(self) -> Worker:
+        if self.worker is None:
+            raise Disconnected(f"graph {self.name!r} has ended")
+        return self.worker
+
+    # -- turns -------------------------------------------------------------------------------------------------------
+
+    def do(self, action: Callable[[], T]) -> T:
+        """Runs it where the actors' code runs. Raises what it raises."""
+        if self._thread is None:
+            with self._turns_taken():
+                return action()
+        future: Future[T] = Future()
+        self._jobs.put((action, future))
+        self._wake()
+        return future.result()
+
+    def wait(self, is_over: Callable[[], Any], longest_s: float | None, bell: int = -1) -> None:
+        """Drives the graph until `is_over()`, the time has passed, or `bell` is readable. Raises what a handler raised
+        that was to end the program: KeyboardInterrupt, say.
+        """
+        until = None if longest_s is None else time.monotonic() + longest_s
+        rung = select.poll()
+        if bell >= 0:
+            rung.register(bell, select.POLLIN)
+        while not (is_over() or (bell >= 0 and rung.poll(0))):
+            left_s = None if until is None else until - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return
+            self.refuse_own_thread()
+            if self._thread is not None:
+                rung.poll(1000 * min(_LOOK_EVERY_S, _LOOK_EVERY_S if left_s is None else left_s))
+                continue
+            if not self._working.acquire(timeout=_LOOK_EVERY_S):
+                continue  # another thread drives
+            try:
+                self._worker_thread = threading.get_ident()
+                self._turn(left_s, bell)
+            finally:
+                self._worker_thread = 0
+                self._working.release()
+
+    def settle(self) -> None:
+        """Lets a driven graph do what it can at once, unless somebody drives it already."""
+        if self._thread is None and self.worker is not None and self._working.acquire(blocking=False):
+            try:
+                self._worker_thread = threading.get_ident()
+                self._live.obey()
+                for _ in range(_MOST_AT_ONCE):
+                    if not self._turn(0.0):
+                        break
+            finally:
+                self._worker_thread = 0
+                self._working.release()
+
+    @contextlib.contextmanager
+    def _turns_taken(self) -> Any:
+        self.refuse_own_thread()
+        with self._working:
+            self._worker_thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._worker_thread = 0
+
+    def refuse_own_thread(self) -> None:
+        """Raises SlabwireError in the thread that works for the graph: it would wait for itself."""
+        if self._worker_thread == threading.get_ident():
+            raise SlabwireError(
+                f"a handler of graph {self.name!r} waits for its own graph, which runs in this thread; "
+                "use `await self.call(...)` there, or run the graph in processes"
+            )
+
+    def _turn(self, longest_s: float | None, bell: int = -1) -> bool:
+        """One turn of the worker, which sleeps for so long at most; True if it worked."""
+        worker = self._live
+        self.serve()
+        loop = worker.loop
+        if bell >= 0:
+            loop.add_reader(bell, loop.stop)
+        try:
+            worked = worker.turn(longest_s)
+        finally:
+            if bell >= 0:
+                loop.remove_reader(bell)
+        interrupt, self.failures.interrupt = self.failures.interrupt, None
+        if interrupt is not None and self._thread is None:
+            raise interrupt
+        return worked
+
+    def _run(self) -> None:
+        """The thread of a graph that has one."""
+        self._worker_thread = threading.get_ident()
+        while not self._ended:
+            if self._is_up and self._jobs.empty():
+                try:
+                    self._turn(None)
+                except Exception:
+                    logger.exception("graph %s cannot go on", self.name)
+                    self._is_up = False
+                    self._part_with_clients()
+            else:
+                _execute(*self._jobs.get())
+
+    def _wake(self) -> None:
+        worker = self.worker
+        if worker is not None and (ringer := worker.endpoint.ringers.get(worker.endpoint.identifier)) is not None:
+            ringer.ring_always()
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    def link(self, heard: Heard) -> Link:
+        with self.serving:
+            if self.worker is None:
+                raise Disconnected(f"graph {self.name!r} has ended")
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.board.add_client(Channel(far))
+        return _OwnLink(Channel(near), heard, self.serve)
+
+    def _link_of(self, party: Party, heard: Heard) -> Link:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        party.channel = Channel(far)
+        return _OwnLink(Channel(near), heard, self.serve)
+
+    def part(self) -> None:
+        """A client has gone: what it had is given back, here and by the worker."""
+        self.serve()
+        self.settle()
+
+    def serve(self) -> None:
+        """Answers what was asked of the switchboard, and notices who has gone."""
+        with self.serving:
+            for party in list(self.board.parties.values()):
+                self._serve(party)
+
+    def _serve(self, party: Party) -> None:
+        channel = party.channel
+        if channel is None:
+            return
+        try:
+            channel.flush()
+            while party.channel is channel and (received := channel.receive()) is not None:
+                message, descriptors = received
+                close_all(descriptors)  # nobody has any to give
+                self.board.answer(party, message)
+        except (Disconnected, ProtocolError):
+            if not party.instances:
+                self.board.remove_client(party)
+
+    def explain(self, key: tuple[int, int], error: SlabwireError) -> None:
+        self.failures.explain(key, error)
+
+    def _reported(self, message: dict[str, Any]) -> None:
+        if message["verb"] == "dead":
+            self.dead.append(message)
+        elif message["verb"] == "corrupt":
+            with self.serving:
+                party = self.board.parties.get(message["client"])
+                if party is not None and party.number >= FIRST_CLIENT:
+                    self.board.remove_client(party)
+
+    def _part_with_clients(self) -> None:
+        with self.serving:
+            for party in self.board.clients():
+                self.board.remove_client(party)
+
+
+def _close_unheard(_message: dict[str, Any], descriptors: list[int]) -> None:
+    close_all(descriptors)
+
+
+def _execute(action: Callable[[], Any], future: Future[Any]) -> None:
+    try:
+        future.set_result(action())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+async def _end_tasks() -> None:
+    """Tasks that actors began for themselves end with the graph, as they would with a process."""
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
