@@ -23,8 +23,8 @@ _LONGEST_RECONNECT_MS = 1000
 _LINGER_MS = 200
 _CONNECTED = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _REFUSED: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not accept this client's key; put client.key into its folder of "
-    "clients/, and start it again",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not accept this client's key; slabwire keys add lets one in, or "
+    "put client.key into its folder of clients/",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it speaks another protocol, or one side has keys and the other has none",
 }
 _LOST = zmq.EVENT_DISCONNECTED

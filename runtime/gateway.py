@@ -27,7 +27,7 @@ from .errors import Disconnected, Overloaded, SlabwireError, StartError
 from .exposed import described_ports
 from .frames import write_frame
 from .keyed_calls import KeyedCalls
-from .keys import ServerKeys
+from .keys import Admission, ServerKeys
 from .lifeline import die_with_parent
 from .logs import configure_logging
 from .readiness import can_read, descriptor_of
@@ -85,7 +85,7 @@ class Gateway:
             logging.getLogger("zmq.auth").setLevel(logging.WARNING)
             self._authenticator = ThreadAuthenticator(self.context)
             self._authenticator.start()
-            self._authenticator.configure_curve(domain=_DOMAIN, location=str(self._keys.clients))
+            self._authenticator.configure_curve_callback(_DOMAIN, Admission(self._keys.clients))
 
     # -- clients -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +14,11 @@ from .errors import StartError
 SERVER = "server"
 CLIENT = "client"
 CLIENTS = "clients"
+# A folder may change twice within one tick of its clock; then it is read again.
+_SETTLES_AFTER_NS = 1_000_000_000
 _HOW = "`slabwire keys` makes them; see docs/wire.md"
+
+logger = logging.getLogger("slabwire")
 
 
 class Pair(NamedTuple):
@@ -38,6 +45,39 @@ class ServerKeys:
                 f"{self.clients} holds no client's public key (*.key), so nobody could connect; "
                 f"slabwire keys add {folder} CLIENT"
             )
+
+
+class Admission:
+    """Who may come in: those whose public keys lie in a folder. It is looked at again when it has changed, so clients
+    are let in and shut out while the gateway runs. Called by libzmq's authenticator, in its thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._changed_ns = -1
+        self._keys: frozenset[bytes] = frozenset()
+
+    def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - there is one
+        """Whether the owner of a key in Z85 may come in."""
+        self._look()
+        return key in self._keys
+
+    def _look(self) -> None:
+        try:
+            changed_ns = self._folder.stat().st_mtime_ns
+            if changed_ns != self._changed_ns or time.time_ns() - changed_ns < _SETTLES_AFTER_NS:
+                self._changed_ns = changed_ns
+                self._keys = frozenset(self._read())
+        except OSError as error:
+            logger.error("%s cannot be read, so no client may come in: %s", self._folder, error.strerror)
+            self._changed_ns, self._keys = -1, frozenset()
+
+    def _read(self) -> Iterator[bytes]:
+        for path in self._folder.glob("*.key"):
+            try:
+                yield _load(path)[0]
+            except StartError as error:  # one that is broken keeps out nobody else
+                logger.error("%s", error)
 
 
 class ClientKeys:

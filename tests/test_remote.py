@@ -298,6 +298,13 @@ def test_with_keys_known_clients_come_in_from_anywhere(run_directory: Path, monk
         for keys in (stranger, None):
             with pytest.raises(slabwire.SlabwireError, match=r"refuses the connection|no graph answers"):
                 slabwire.connect(address, keys=keys)
+        (server / "clients" / "broken.key").write_text("no certificate")
+        add_client(server, "late", run_directory / "late")
+        with slabwire.connect(address, keys=run_directory / "late") as client:
+            assert client.call("echo.it", 1) == 1
+        (server / "clients" / "late.key").unlink()
+        with pytest.raises(slabwire.SlabwireError, match=r"refuses the connection|no graph answers"):
+            slabwire.connect(address, keys=run_directory / "late")
         logs = "".join(each.read_text() for each in (running.directory / "logs").iterdir())
         secrets = [
             zmq.auth.load_certificate(each / name)[1]

@@ -42,10 +42,7 @@ def new(folder: Path, form: str) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The client's folder.  [default: ./CLIENT]")
 @format_option
 def add(folder: Path, client: str, output: Path | None, form: str) -> None:
-    """Let CLIENT in to the graph of FOLDER, and make the folder that it connects with.
-
-    A graph that is running learns of new clients when it is started again.
-    """
+    """Let CLIENT in to the graph of FOLDER, also one that is running, and make the folder that it connects with."""
     from ..keyring import add_client
 
     output = output or Path(client)
@@ -61,7 +58,7 @@ def add(folder: Path, client: str, output: Path | None, form: str) -> None:
 @_FOLDER
 @format_option
 def list_(folder: Path, form: str) -> None:
-    """List whom the graph of FOLDER lets in. Who is to stay out: remove its file there, start the graph again."""
+    """List whom the graph of FOLDER lets in. Who is to stay out: remove clients/CLIENT.key there."""
     from ..keyring import clients_of
 
     clients = clients_of(folder)
