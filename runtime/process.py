@@ -28,6 +28,8 @@ logger = logging.getLogger("slabwire")
 
 # The stacks of a hung worker are written by a signal handler; it is given this long.
 _STACKS_WITHIN_S = 0.2
+# Why it ended is told over ZeroMQ, and may come later than the news that it has; who ended by os._exit says nothing.
+_LAST_WORD_WITHIN_S = 0.1
 # What a crash report looks through.
 _TAIL_NBYTES = 128 << 10
 _RANKS: tuple[Restart, ...] = ("permanent", "transient", "temporary")
@@ -70,6 +72,7 @@ class WorkerProcess:
         self._ready_ns = self._log_from = 0
         self._leaving_ns = 0
         self._overdue: Ending | None = None
+        self._concluding: tuple[asyncio.TimerHandle, int] | None = None
         self._kills = KillCounts()
         self._ignoring_since_ns = self._parks = 0
         self._left = asyncio.Event()
@@ -140,10 +143,27 @@ class WorkerProcess:
         _, waited, used = os.wait4(self.pid, 0)
         self._spent_s += used.ru_utime + used.ru_stime
         status = os.waitstatus_to_exitcode(waited)
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         self.is_ready = False
+        was_told = status == 0 and (self.told_to_stop or self._leaving_ns)
+        if status < 0 or was_told or self.error is not None:
+            self._conclude(status)
+        else:
+            self._concluding = loop.call_later(_LAST_WORD_WITHIN_S, self._conclude, status), status
+
+    def has_failed(self, error: str, detail: str) -> None:
+        """It says why it ends, or has ended."""
+        self.error, self.detail = error, detail
+        if self._concluding is not None:
+            waiting, status = self._concluding
+            waiting.cancel()
+            self._conclude(status)
+
+    def _conclude(self, status: int) -> None:
+        self._concluding = None
         self.last_end = ending(status, overdue=self._overdue, killer=self._kills.rose(), error=self.error)
         self._ended.set()
         self._left.set()

@@ -214,7 +214,7 @@ class Supervisor:
         elif verb == "stopped":
             worker.has_left()
         elif verb == "failed":
-            worker.error, worker.detail = message["error"], message.get("detail", "")
+            worker.has_failed(message["error"], message.get("detail", ""))
         elif verb == "dead":
             self.dead_letters.add(message)
             self.workforce.tree.forgive(worker_name)  # what it died of is out of the way
