@@ -42,6 +42,7 @@ _EDGE: tuple[Row, ...] = (
     ("oldest_s", "oldest_waiting_seconds", "Age of the oldest message in its lanes."),
     ("high_water", "waiting_most", "The most messages that ever waited in one lane."),
     ("full", "full_lanes", "Lanes without room."),
+    ("paused", "paused_lanes", "Lanes whose reader is not ready."),
     ("blocked", "blocked_total", "Messages that had to wait for room, and have left."),
     ("blocked_s", "blocked_seconds_total", "Time that messages waited for room, those that do now included."),
     ("blocked_for_s", "blocked_now_seconds", "For how long the message has waited that waits now."),

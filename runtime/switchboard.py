@@ -5,7 +5,6 @@ So no worker's death takes them. It owns the descriptors and hands out duplicate
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from ..shm.segment import Segment
 from ..shm.slab import SLAB
 from .caller import CALL_CAPACITY, REPLY_CAPACITY
 from .channel import MOST_DESCRIPTORS, Channel
+from .document import sealed_document
 from .errors import Overloaded, ProtocolError, UnknownPort
 from .party import FIRST_CLIENT, Line, Party, SlabLine
 from .placement import Plan
@@ -31,7 +31,6 @@ from .spec import ActorSpec
 from .stats import STATS, CellStats, WorkerStats
 
 _MOST_BLOCKS = 1 << 16
-_WRITE_SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # F_SEAL_SEAL, SHRINK, GROW, WRITE of linux/fcntl.h
 
 
 class Switchboard:
@@ -46,7 +45,7 @@ class Switchboard:
         self.parties: dict[int, Party] = {}
         self.lines: dict[int, Line] = {}
         self.slabs: dict[int, SlabLine] = {}
-        self._document = _sealed_document(msgpack.packb(routing.spec.to_plain()))
+        self._document = sealed_document(msgpack.packb(routing.spec.to_plain()))
         self._last_number = 0
         self._next_client = FIRST_CLIENT
         self._last_slab = 0
@@ -379,15 +378,6 @@ class Switchboard:
             segment.close_descriptor()
         for party in self.parties.values():
             _close_party(party)
-
-
-def _sealed_document(packed: bytes) -> int:
-    """The graph's spec in anonymous memory: user code that was pickled travels by no socket."""
-    descriptor = os.memfd_create("slabwire:spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(packed)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _WRITE_SEALS)
-    return descriptor
 
 
 def _close_party(party: Party) -> None:

@@ -132,7 +132,7 @@ class Worker:
             outlets,
             self._calls,
             type(actor).__outputs__,
-            self.plan["graph"],
+            self.plan.get("graph", ""),
         )
         actor._binding = binding
         self._bindings.append(binding)
