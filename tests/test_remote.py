@@ -288,8 +288,8 @@ def make_keys(folder: Path) -> tuple[Path, Path, Path]:
 def test_with_keys_known_clients_come_in_from_anywhere(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server, known, stranger = make_keys(run_directory)
     monkeypatch.setenv("SLABWIRE_KEYS", str(server))
-    with graph_of("echoes").run(listen="tcp://0.0.0.0:*") as running:
-        address = Served(running).tcp.replace("0.0.0.0", "127.0.0.1")
+    with graph_of("echoes").run(listen="tcp://lo:*") as running:  # by its name it is like any other interface
+        address = Served(running).tcp
         with slabwire.connect(address, keys=known) as client:
             for key in (None, "once", "once"):
                 back = client.call("echo.it", np.arange(50_000), idempotency_key=key)

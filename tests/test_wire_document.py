@@ -1,10 +1,12 @@
-"""A client written from docs/wire.md alone: pyzmq and msgpack, nothing of slabwire but the graph that answers."""
+"""A client written from docs/wire.md alone: pyzmq and msgpack, nothing of slabwire but the graph and its keys."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +15,7 @@ from typing import Any
 import msgpack
 import pytest
 import zmq
+import zmq.auth
 
 import slabwire
 from slabwire.runtime.control import Control
@@ -54,9 +57,13 @@ class Page(slabwire.Actor):
 class Stranger:
     """Speaks the protocol as the document says."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, keys: Path | None = None) -> None:
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
+        if keys is not None:
+            own, server = (zmq.auth.load_certificate(keys / name) for name in ("client.key_secret", "server.key"))
+            self.socket.curve_publickey, self.socket.curve_secretkey = own
+            self.socket.curve_serverkey = server[0]
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.RCVTIMEO, 30_000)
@@ -85,14 +92,26 @@ class Stranger:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def doors() -> Iterator[tuple[str, str, Path]]:
+    """The gateway's address for this host, the one for all hosts, and the folder of a client that it knows."""
     graph = slabwire.Graph("page")
     page = graph.add(Page)
     graph.expose(page.it, page.upto, page.key, page.count, page.counted, page.go)
     with TemporaryDirectory(prefix="sw-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        keys = [sys.executable, "-m", "slabwire", "keys"]
+        subprocess.run([*keys, "new", f"{folder}/server"], check=True, stdout=subprocess.DEVNULL)
+        known = [*keys, "add", f"{folder}/server", "someone", "--output", f"{folder}/client"]
+        subprocess.run(known, check=True, stdout=subprocess.DEVNULL)
         patch.setenv("SLABWIRE_RUN_DIR", f"{folder}/run")
-        with graph.run(), Control("page") as control:
-            yield control.request("gateway")["address"]
+        patch.setenv("SLABWIRE_KEYS", f"{folder}/server")
+        with graph.run(listen="tcp://lo:*"), Control("page") as control:
+            found = control.request("gateway")
+            yield found["address"], found["listen"][0], Path(folder) / "client"
+
+
+@pytest.fixture
+def address(doors: tuple[str, str, Path]) -> str:
+    return doors[0]
 
 
 @pytest.fixture
@@ -197,6 +216,16 @@ def test_what_has_begun_goes_on_without_its_client(stranger: Stranger, address: 
     answers = {head["id"]: value for head, value, _ in (stranger.receive(), stranger.receive())}
     assert answers == {3: before + 1, 5: None}
     assert ask(stranger, 6, "", port="page.counted") == before + 1
+
+
+def test_with_its_keys_a_client_comes_in_from_anywhere(doors: tuple[str, str, Path]) -> None:
+    _, address, keys = doors
+    stranger = Stranger(address, keys)
+    assert stranger.hello()["graph"] == "page"
+    large = msgpack.ExtType(1, msgpack.packb([0, "uint8", [100, 100]]))
+    stranger.send({"value": large}, bytes(10_000), kind="call", id=1, port="page.it", key="once")
+    assert stranger.receive() == ({"version": 1, "kind": "reply", "id": 1}, large, [bytes(10_000)])
+    stranger.close()
 
 
 def test_tensors_travel_inside_and_beside(stranger: Stranger) -> None:
