@@ -25,14 +25,15 @@ class Coroner:
         self._switchboard = switchboard
         self._tree = tree
 
-    def report(self, worker: WorkerProcess, next_step: str) -> None:
-        """Of a worker whose process was reaped and has no successor yet."""
+    def keep(self, report: dict[str, Any]) -> None:
+        """Writes it down."""
         try:
-            keep(self._graph, worker.name, self._compose(worker, next_step))
+            keep(self._graph, report["worker"], report)
         except (OSError, StartError) as error:
-            logger.warning("no crash report of %s could be written: %s", worker.name, error)
+            logger.warning("no crash report of %s could be written: %s", report["worker"], error)
 
-    def _compose(self, worker: WorkerProcess, next_step: str) -> dict[str, Any]:
+    def compose(self, worker: WorkerProcess, next_step: str) -> dict[str, Any]:
+        """Of a worker whose process was reaped and has no successor yet."""
         end, log = worker.last_end, worker.log_tail()
         board, party = self._switchboard, worker.party
         stats = board.worker_stats(party)

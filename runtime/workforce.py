@@ -138,16 +138,20 @@ class Workforce:
             for name in outcome.stop:
                 self.workers[name].retire()
         crashed = {"restart": True, "ended": end.failed, "expected": not end.was_obedient}
+        report = None
         try:
-            if crashed.get(outcome.verdict):
-                self._coroner.report(worker, next_step)
+            report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None
         finally:  # a report is never what a successor waits for in vain
             self._advance()
+        if report is not None:
+            self._coroner.keep(report)
 
     def _give_up_on(self, worker: WorkerProcess, reason: str) -> None:
         """Its report is there before the graph ends: somebody may want to read it at once."""
-        self._coroner.report(worker, f"the graph ends: {reason.partition(': ')[0]}")
-        self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
+        try:
+            self._coroner.keep(self._coroner.compose(worker, f"the graph ends: {reason.partition(': ')[0]}"))
+        finally:
+            self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
 
     def _advance(self) -> None:
         """Starts those whose time has come, and looks again when the next one's does."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import pytest
 
 from slabwire import Actor, Graph, GraphError, Output
 from slabwire.runtime.cli.mermaid import mermaid
-from slabwire.runtime.spec import GroupSpec, graph_from_plain
+from slabwire.runtime.spec import GroupSpec, Strategy, graph_from_plain
 from stage import Collects, Echo, Patient
 from waiting import wait_until
 
@@ -163,6 +166,41 @@ def test_who_is_restarted_for_others_is_not_to_blame(tmp_path: Path) -> None:
             wait_until(lambda: workers(running)["patient"]["restarts"] == attempt + 1)  # noqa: B023
         (tmp_path / "go").touch()
         assert call.result() == ["x", 4]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(3))
+def test_deaths_at_random_in_nested_groups(seed: int) -> None:
+    """Nobody is forgotten, and no call is lost or answered wrongly."""
+    dice = random.Random(seed)
+    graph = Graph("nested")
+    nodes = {name: graph.add(Echo, name=name, max_attempts=10_000) for name in "abcdefg"}
+
+    def group(name: str, members: list[Any]) -> Any:
+        strategies: list[Strategy] = ["one_for_one", "rest_for_one", "one_for_all"]
+        strategy = dice.choice(strategies)
+        intensity = dice.choice([1, 3]) if name != "top" else 10_000
+        return graph.supervise(name, members, strategy=strategy, intensity=intensity, within_s=2)
+
+    left, right = group("left", [nodes["b"], nodes["a"]]), group("right", [nodes["c"], nodes["d"]])
+    group("top", [left, group("middle", [right, nodes["e"]]), nodes["f"]])
+    graph.supervise("alone", [nodes["g"]], intensity=10_000)
+    graph.expose(*(node.echo for node in nodes.values()))
+    with graph.run() as running, ThreadPoolExecutor(len(nodes)) as pool:
+        stop = threading.Event()
+        calls = [pool.submit(call_until, stop, running.client, f"{name}.echo") for name in nodes]
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            alive = [each["pid"] for each in running.status()["workers"] if each["pid"]]
+            for pid in dice.sample(alive, min(len(alive), dice.choice([1, 1, 1, 2]))):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, dice.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]))
+            time.sleep(dice.uniform(0.0, 0.3))  # a random moment, nothing that is waited for
+        stop.set()
+        print([each.result() for each in calls], [each["restarts"] for each in running.status()["workers"]])
+        wait_until(lambda: all(each["state"] == "ready" for each in running.status()["workers"]))
+        assert [running.client.call(f"{name}.echo", name) for name in nodes] == list(nodes)
 
 
 class LastWords(Actor):
