@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +55,7 @@ class Line:
     source: str
     target: str
     edge: int = -1
+    shown_blocked_ns: int = 0
 
     def waiting(self) -> int:
         tail = self.returns.load("tail")  # first: the head never falls behind a tail that was seen before it
@@ -68,6 +70,16 @@ class Line:
         outcomes = {name: self.segment.load(name) for name in (*OUTCOMES, "blocked_since_ns")}
         readings = {name: self.returns.load(name) for name in ("high_water", "refused")}
         return {"published": self.published(), "waiting": self.waiting(), **outcomes, **readings}
+
+    def blocked_ns(self, stats: Mapping[str, int], now_ns: int) -> int:
+        """For how long messages have waited for room in all, by `stats`, the one that waits now included.
+
+        Its two words change one after the other, so what is seen in between may be less than what was shown before.
+        """
+        since = stats["blocked_since_ns"]
+        waited = stats["blocked_ns"] + (max(0, now_ns - since) if since else 0)
+        self.shown_blocked_ns = max(self.shown_blocked_ns, waited)
+        return self.shown_blocked_ns
 
     def oldest_ns(self) -> int:
         """When the oldest message that has not been given back was sent, on CLOCK_MONOTONIC; 0 if there is none."""

@@ -136,7 +136,7 @@ def _edge(board: Switchboard, is_ready: Callable[[str], bool], number: int) -> d
         "oldest_s": max((_age_s(each.oldest_ns(), now) for each in lines), default=0.0),
         "sent": _total(stats, "published"),
         **{name: _total(stats, name) for name in OUTCOMES if name != "blocked_ns"},
-        "blocked_s": _total(stats, "blocked_ns") / 1e9 + sum(blocked_for),
+        "blocked_s": sum(line.blocked_ns(each, now) for line, each in zip(lines, stats, strict=True)) / 1e9,
         "blocked_for_s": max(blocked_for, default=0.0),
         "refused": _total(stats, "refused"),
         "high_water": max((each["high_water"] for each in stats), default=0),
