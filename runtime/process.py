@@ -72,6 +72,7 @@ class WorkerProcess:
         self._ready_ns = self._log_from = 0
         self._leaving_ns = 0
         self._overdue: Ending | None = None
+        self._killing: asyncio.TimerHandle | None = None
         self._concluding: tuple[asyncio.TimerHandle, int] | None = None
         self._kills = KillCounts()
         self._ignoring_since_ns = self._parks = 0
@@ -104,13 +105,14 @@ class WorkerProcess:
         self._ignoring_since_ns = 0
         with self._log() as log, far:
             self._log_from = log.tell()
-            self.pid = self._spawner.start(words, self._environment(), log.fileno(), far.fileno())
+            pid = self._spawner.start(words, self._environment(), log.fileno(), far.fileno())
+        self._pidfd = _watched(pid)
+        self.pid = pid
         self._ended.clear()
         self._left.clear()
         self._kills.look(self.pid, kills_in_machine())
         self._spawned_ns = now_ns()
         self._ready_ns = 0
-        self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
         return Channel(near)
 
@@ -148,6 +150,9 @@ class WorkerProcess:
         os.close(self._pidfd)
         self._pidfd = -1
         self.is_ready = False
+        if self._killing is not None:
+            self._killing.cancel()  # else it would be its successor's end
+            self._killing = None
         was_told = status == 0 and (self.told_to_stop or self._leaving_ns)
         if status < 0 or was_told or self.error is not None:
             self._conclude(status)
@@ -176,7 +181,7 @@ class WorkerProcess:
         one that was stopped, whatever it had said before. `parks` counts its sleeps: one that went on to another sleep
         has looked at its input in between, and what came while it was being asked about is not ignored.
         """
-        if not self.is_alive or self._overdue is not None:
+        if self._pidfd < 0 or self._overdue is not None:
             return
         now = now_ns()
         if parks != self._parks:
@@ -204,7 +209,7 @@ class WorkerProcess:
             "%s made no progress for %.1f s; it is killed, its stacks are in its log", self.name, limit_ns / 1e9
         )
         self._signal(HUNG_SIGNAL)
-        asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
+        self._killing = asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
 
     def _is_stopped(self) -> bool:
         """Whether the kernel does not run it, since a signal stopped it."""
@@ -249,3 +254,13 @@ class WorkerProcess:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._ended.wait()
+
+
+def _watched(pid: int) -> int:
+    """The pidfd of a new child. Raises OSError where there is no descriptor for it: then the child is ended."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
