@@ -39,26 +39,34 @@ class Channel:
     def send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         """Sends, or queues what the kernel has no room for: then call `flush` when the socket is writable.
 
-        Queued descriptors are duplicated, so the caller may close its own. Raises Disconnected when the peer is gone.
+        Queued descriptors are duplicated, so the caller may close its own. Raises Disconnected when the peer is gone,
+        OSError when there is no descriptor for a duplicate.
         """
-        self._unsent.append((msgpack.packb(message), [os.dup(each) for each in descriptors or []]))
-        self.flush()
+        packed, own = msgpack.packb(message), descriptors or []
+        if self._unsent or not self._try_send(packed, own):
+            self._unsent.append((packed, _duplicates(own)))
+            self.flush()
 
     def flush(self) -> bool:
         """Sends what is queued; True when nothing is left."""
         while self._unsent:
             packed, descriptors = self._unsent[0]
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-            try:
-                self._socket.sendmsg([packed], ancillary)
-            except BlockingIOError:
+            if not self._try_send(packed, descriptors):
                 return False
-            except OSError as error:
-                self._discard_unsent()
-                raise Disconnected(f"the peer of a descriptor channel is gone: {error}") from None
             self._unsent.popleft()
-            for each in descriptors:
-                os.close(each)
+            close_all(descriptors)
+        return True
+
+    def _try_send(self, packed: bytes, descriptors: list[int]) -> bool:
+        """False where the kernel has no room."""
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        try:
+            self._socket.sendmsg([packed], ancillary)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._discard_unsent()
+            raise Disconnected(f"the peer of a descriptor channel is gone: {error}") from None
         return True
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
@@ -106,6 +114,17 @@ def close_all(descriptors: list[int]) -> None:
     """Closes descriptors that nobody wants."""
     for each in descriptors:
         os.close(each)
+
+
+def _duplicates(descriptors: list[int]) -> list[int]:
+    """All of them, or an OSError and none."""
+    made: list[int] = []
+    try:
+        made += (os.dup(each) for each in descriptors)
+    except OSError:
+        close_all(made)
+        raise
+    return made
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

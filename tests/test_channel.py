@@ -1,0 +1,55 @@
+"""The channel that descriptors travel by, where there are none left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from slabwire.runtime.channel import Channel, close_all
+
+
+def refuse_from(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the nth duplicate on there is no descriptor."""
+    real, made = os.dup, 0
+
+    def dup(descriptor: int) -> int:
+        nonlocal made
+        made += 1
+        if made >= nth:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "dup", dup)
+
+
+def channel_pair() -> tuple[Channel, Channel]:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Channel(near), Channel(far)
+
+
+def test_what_the_kernel_takes_at_once_needs_no_duplicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = channel_pair()
+    refuse_from(1, monkeypatch)
+    near.send({"offer": 1}, [0, 1])
+    message, descriptors = far.receive() or ({}, [])
+    assert (message, len(descriptors)) == ({"offer": 1}, 2)
+    close_all(descriptors)
+    near.close()
+    far.close()
+
+
+def test_duplicates_that_do_not_suffice_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = channel_pair()
+    while not near.has_unsent:
+        near.send({"filler": b" " * 1000})
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as scarce:
+        refuse_from(3, scarce)
+        with pytest.raises(OSError, match="Too many open files"):
+            near.send({"offer": 2}, [0, 1, 2])
+    assert len(os.listdir("/proc/self/fd")) == before
+    near.close()
+    far.close()
