@@ -33,8 +33,12 @@ def keep(graph: str, worker: str, report: dict[str, Any]) -> Path:
     path = folder / f"{time.time_ns():020}-{worker}.json"
     beside = path.with_suffix(".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-        json.dump(report, file)
+    try:
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(report, file)
+    except OSError:
+        beside.unlink(missing_ok=True)  # a full disk must not fill further
+        raise
     beside.replace(path)
     _prune(folder)
     return path

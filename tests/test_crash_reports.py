@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -101,6 +103,18 @@ def test_few_reports_are_kept_of_few_graphs(graphs: Graphs, monkeypatch: pytest.
     assert graphs_with_reports() == ["other1", "other2", "other3"]
     keep("vision", "scale", a_report())
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_a_full_disk_is_not_filled_further(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path))
+
+    def full(_report: object, _file: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match="No space left"):
+        keep("graph", "one", {"worker": "one"})
+    assert list(crash_folder.crash_directory("graph").iterdir()) == []
 
 
 def test_what_is_no_report_is_named(graphs: Graphs) -> None:
