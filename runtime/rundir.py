@@ -162,7 +162,9 @@ class RunDirectory:
         return self.path / "logs" / f"{name}.log"
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """While nobody takes the name: else what a successor has made already would go, too."""
+        with contextlib.suppress(UnusableDirectory), _exclusively(self.path.parent):
+            shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
