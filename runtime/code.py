@@ -142,6 +142,9 @@ def _offender(value: Any) -> str:
 def _used_names(code: Any) -> dict[str, Any]:
     functions = vars(code).values() if isinstance(code, type) else (code,)
     used: dict[str, Any] = {}
+    if isinstance(code, type):
+        attributes = {name: each for name, each in vars(code).items() if not name.startswith("__")}
+        used |= {f"attribute '{name}'": each for name, each in attributes.items() if not callable(each)}
     for function in filter(inspect.isfunction, functions):
         variables = inspect.getclosurevars(function)
         used |= {f"global '{name}'": each for name, each in variables.globals.items()}

@@ -258,6 +258,10 @@ class Graph:
     def run(
         self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
     ) -> LaunchInProcess: ...
+    @overload
+    def run(
+        self, *, in_process: bool, name: str | None = None, drain_timeout_s: float = 10.0
+    ) -> Launch | LaunchInProcess: ...
     def run(
         self,
         *,

@@ -57,6 +57,7 @@ class Failures:
 
     def _noted(self, error: BaseException, instance: str) -> SlabwireError:
         """What the graph is to see of it."""
+        work = current.get()
         if isinstance(error, SlabwireError):
             seen: SlabwireError = error
         elif isinstance(error, SystemExit):
@@ -64,13 +65,14 @@ class Failures:
                 f"{instance}: sys.exit({error.code!r}) was called; in a process of its own this ends the worker"
             )
         elif isinstance(error, Exception):
-            # As text: a record of the log that held the exception would hold the frames, and arrays in them.
-            logger.error("%s: a handler raised\n%s", instance, "".join(traceback.format_exception(error)))
+            # As text: a record of the log that held the exception would hold the frames, and arrays in them. Whoever
+            # waits gets the exception itself.
+            level = logging.DEBUG if work is not None and work.header.reply_to else logging.ERROR
+            logger.log(level, "%s: a handler raised\n%s", instance, "".join(traceback.format_exception(error)))
             seen = handler_error(instance, error)
         else:
             self.interrupt = error
             seen = Cancelled(f"{instance}: {type(error).__name__} in a handler")
-        work = current.get()
         if work is not None and self.interrupt is None:
             self._kept[work.header.key] = (error, error.__traceback__)
             if len(self._kept) > _MOST_KEPT:

@@ -86,7 +86,9 @@ class RunningInProcess:
         self._room.wait(lambda: False, timeout_s)
 
     def stop(self) -> None:
-        """Drains and stops: `on_stop` runs, and nothing is left."""
+        """Drains and stops: `on_stop` runs, and nothing is left. Nothing in a forked child, which has no graph."""
+        if os.getpid() != self.pid:
+            return
         if self._client is not None:
             self._client.close()
         self._room.stop(self._drain_timeout_s)

@@ -14,6 +14,7 @@ from .channel import Channel, close_all
 from .control import ANSWER_WITHIN_S, Control
 from .endpoint import Endpoint
 from .errors import Disconnected, SlabwireError
+from .forks import keep_from_children
 from .link import Link
 from .party import CLIENT_SLABS_NBYTES
 from .routing import Routing
@@ -75,7 +76,7 @@ class LocalConnection:
     def _dialled(self, name: str, answer_within_s: float) -> tuple[Routing, Link]:
         with Control(name, answer_within_s) as control:
             hello = control.request("hello")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection = keep_from_children(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
             connection.connect(hello["local"])
         except OSError as error:

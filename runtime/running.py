@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from .async_client import AsyncClient
 from .client import Client
 from .control import Control
 from .errors import Disconnected, StartError
+from .forks import keep_from_children
 from .frames import FrameReader, write_frame
 from .node import NAME, NAME_RULE
 from .rundir import graph_directory
@@ -39,7 +41,9 @@ class Running:
         self._client: Client | None = None
         self._client_lock = threading.Lock()
         self.failure: str | None = None  # why the graph gave up, if it did
+        self._owner = os.getpid()
         self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        keep_from_children(self._tie)
         with far:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "slabwire.runtime.supervisor_process", "--fd", str(far.fileno())],
@@ -103,7 +107,12 @@ class Running:
                 self.failure = FrameReader(self._tie).read().get("error")
 
     def stop(self) -> int:
-        """Drains and stops; returns the supervisor's exit status. Stops at once what does not end in time."""
+        """Drains and stops; returns the supervisor's exit status. Stops at once what does not end in time.
+
+        In a forked child of the process that started the graph it does nothing: the graph is not the child's.
+        """
+        if os.getpid() != self._owner:
+            return 0
         self._close_client()
         self._say(b"s")
         status = self.wait(self._drain_timeout_s + _STOP_MARGIN_S)

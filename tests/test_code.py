@@ -163,6 +163,16 @@ def test_what_cannot_travel_is_named() -> None:
     with pytest.raises(GraphError, match="actor 'mine': variable 'frame' of the enclosing function cannot travel"):
         code_spec(local, {}, "mine")
 
+    class Keeps(Actor):
+        size = 4
+        numbers = (n for n in "abc")
+
+        def get(self) -> int:
+            return self.size
+
+    with pytest.raises(GraphError, match="actor 'mine': attribute 'numbers' cannot travel to a worker"):
+        code_spec(Keeps, {}, "mine")
+
 
 def test_constructor_that_raises() -> None:
     with pytest.raises(
