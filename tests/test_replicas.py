@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -204,7 +205,7 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def by_hash(run_directory: None) -> Iterator[Any]:
+def hashing(run_directory: None) -> Iterator[Any]:
     with graph_of("hash:user").run() as running:
         client = running.client
         client.call("scatter.scatter", 0)
@@ -215,7 +216,12 @@ def by_hash(run_directory: None) -> Iterator[Any]:
                     list(client.stream("source.each", "ann", 1, user))
         for port in ("source.ask", "store.put", "store.knows", "behind.knows"):
             client.call(port, "ann")
-        yield client  # with all its lanes open, and room for long errors
+        yield running  # with all its client's lanes open, and room for long errors
+
+
+@pytest.fixture
+def by_hash(hashing: Any) -> Any:
+    return hashing.client
 
 
 USERS: list[Any] = ["ann", "bob", "cy", 7, b"raw", None, 0.25, True]
@@ -282,3 +288,10 @@ def test_messages_go_round(run_directory: None) -> None:
         assert [client.call("source.ask", n)[0] for n in range(30)] == expected
         for _ in range(3):
             assert len({item[0] for item in client.stream("source.each", 1, 50)}) == 1
+
+
+def test_messages_wait_for_a_dead_replica(hashing: Any, by_hash: Any) -> None:
+    (worker,) = (each for each in hashing.status()["workers"] if each["name"] == home("store", "ann"))
+    os.kill(worker["pid"], signal.SIGKILL)
+    assert [by_hash.call("store.put", "ann", n) for n in range(5)] == [[home("store", "ann"), n] for n in range(5)]
+    assert by_hash.call("source.one", "ann", 5) == [home("store", "ann"), 5]
