@@ -7,6 +7,7 @@ import contextlib
 import cProfile
 import os
 import pstats
+import signal
 import subprocess
 import sys
 import threading
@@ -94,6 +95,15 @@ class Fails(Actor):
         await asyncio.sleep(0)
         raise KeyboardInterrupt
 
+    async def sleeps(self) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self.is_woken = True
+
+    def woken(self) -> bool:
+        return getattr(self, "is_woken", False)
+
     def works(self) -> str:
         return "works"
 
@@ -125,6 +135,16 @@ def test_ctrl_c_in_a_handler_reaches_the_caller_and_the_graph_goes_on(fails: Any
         with pytest.raises(KeyboardInterrupt):
             fails.call(f"fails.{port}")
         assert fails.call("fails.works") == "works"
+
+
+def test_ctrl_c_while_a_coroutine_waits(fails: Any) -> None:
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        fails.call("fails.sleeps")
+    timer.join()
+    assert fails.call("fails.works") == "works"
+    wait_until(lambda: fails.call("fails.woken"))
 
 
 def test_sys_exit_ends_nothing_here(fails: Any) -> None:
