@@ -190,13 +190,20 @@ class RemoteClient:
         session = self._session
         while not session.is_ready:
             self._check_open()
-            if session.refused is not None:
-                error, session.refused = session.refused, None
-                session.connected()  # asks once more, for whoever calls next
+            error = self._take_refusal()
+            if error is not None:
                 raise untouched(error)
             if now_ns() >= until:
                 raise nothing_answers(self.address, within_s)
             self._receive_for(lambda: session.is_ready or session.refused is not None, until, threading.Event())
+
+    def _take_refusal(self) -> SlabwireError | None:
+        """Why there will be no welcome, for one of the threads that wait for it."""
+        with self._lock:
+            error, self._session.refused = self._session.refused, None
+            if error is not None:
+                self._session.connected()  # asks once more, for whoever calls next
+            return error
 
     def _wait(self, pending: Pending, came: threading.Event, deadline_ns: int, target: str) -> None:
         """Returns when something has arrived for `pending`."""

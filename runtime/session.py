@@ -64,13 +64,18 @@ class Session:
         self.is_ready = False
         unsent = self._unsent()
         self.outbox.clear()
-        where = f"graph {self.graph!r} at {self.address}" if self.graph else self.address
         for pending in list(self._pending.values()):
             if pending.id in unsent and error is None:
-                gone: SlabwireError = untouched(Disconnected(f"{where} went away before the call left"))
+                gone: SlabwireError = self._never_left()
             else:
-                gone = error or Disconnected(f"{where} went away while the call was in flight")
+                gone = error or Disconnected(f"{self._where()} went away while the call was in flight")
             self._arrive(pending, Kind.ERROR, gone)
+
+    def _where(self) -> str:
+        return f"graph {self.graph!r} at {self.address}" if self.graph else self.address
+
+    def _never_left(self) -> SlabwireError:
+        return untouched(Disconnected(f"{self._where()} went away before the call left"))
 
     def _unsent(self) -> set[int]:
         """The calls that lie in the outbox."""
@@ -95,7 +100,11 @@ class Session:
         stream: bool,
         key: str = "",
     ) -> Pending:
-        """Sends a call."""
+        """Sends a call. Raises Disconnected if the connection was lost since it was ready: who says hello anew drops
+        what was to be sent.
+        """
+        if not self.is_ready:
+            raise self._never_left()
         self._last_id += 1
         pending = self._pending[self._last_id] = Pending(self._last_id, notify, stream=stream)
         credit = WINDOW if stream else 0
