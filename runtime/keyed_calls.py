@@ -30,6 +30,7 @@ class _Running:
         self._task = task
         self._waiting = 0
         self._end: asyncio.TimerHandle | None = None
+        self.is_given_up = False
 
     async def answer(self) -> list[bytes]:
         self._waiting += 1
@@ -41,7 +42,15 @@ class _Running:
         finally:
             self._waiting -= 1
             if not self._waiting and not self._task.done():
-                self._end = asyncio.get_running_loop().call_later(ORPHANED_FOR_S, self._task.cancel)
+                self._end = asyncio.get_running_loop().call_later(ORPHANED_FOR_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self.is_given_up = True
+        self._task.cancel()
+
+    async def gone(self) -> None:
+        """Waits until what was given up has ended."""
+        await asyncio.wait([self._task])
 
     async def close(self) -> None:
         if self._end is not None:
@@ -66,10 +75,11 @@ class KeyedCalls:
         Raises MessageError for a key that was given to another payload, Overloaded, and what the work ended with.
         """
         fingerprint = _fingerprint(payload)
+        while (running := self._running.get(name)) is not None and running.is_given_up:
+            await running.gone()
         known = self._remembered.find(name, fingerprint, now_ns())
         if known is not None:
             return known
-        running = self._running.get(name)
         if running is None:
             if len(self._running) >= MOST_RUNNING:
                 raise untouched(Overloaded(f"{MOST_RUNNING} calls with keys are at work here already; try again later"))
