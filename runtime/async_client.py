@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ..shm.bell import now_ns
 from .caller import deadline_of
 from .calls import AsyncCalls
-from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, seconds_for_an_answer
+from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, late_answer, seconds_for_an_answer
 from .errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
 from .local import LocalConnection
 from .retry import Attempts, Retry, key_of, retry_of
@@ -92,14 +92,23 @@ class AsyncClient:
             if not self._is_gone and self._end.poll(0):
                 self._take_in()
         if self._is_gone:
-            async with self._renewing:
-                if self._open is connection:
-                    try:
-                        fresh = await self._connected(deadline_ns)
-                    except (Disconnected, Overloaded) as error:
-                        raise untouched(error) from None
-                    self._replace(connection, fresh)
+            await self._renew(connection, deadline_ns)
         return self.calls
+
+    async def _renew(self, connection: LocalConnection, deadline_ns: int) -> None:
+        """Connects anew in place of a connection, unless another task has."""
+        try:
+            async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None):
+                await self._renewing.acquire()
+        except TimeoutError:
+            raise late_answer(self.name) from None
+        try:
+            if self._open is connection:
+                self._replace(connection, await self._connected(deadline_ns))
+        except (Disconnected, Overloaded) as error:
+            raise untouched(error) from None
+        finally:
+            self._renewing.release()
 
     def _replace(self, old: LocalConnection, fresh: LocalConnection) -> None:
         if self._connection is None:  # closed meanwhile

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..shm.bell import now_ns
 from .caller import MOST_CALLS, Caller, Pending, result_of
-from .errors import DeadlineExceeded, MessageError, SlabwireError
+from .errors import DeadlineExceeded, MessageError, SlabwireError, untouched
 from .message import Kind
 from .routing import Routing
 
@@ -34,7 +34,8 @@ class AsyncCalls:
     ) -> Any:
         """The one answer. Raises what the call ended with."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=False)
-        async with self._places:
+        await self._take_place(deadline_ns, target)
+        try:
             arrived = asyncio.Event()
             pending = self._caller.begin(
                 target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key
@@ -44,6 +45,8 @@ class AsyncCalls:
             finally:
                 self._caller.cancel(pending)
             return result_of(*pending.take())
+        finally:
+            self._places.release()
 
     async def stream(
         self,
@@ -69,7 +72,7 @@ class AsyncCalls:
     ) -> AsyncGenerator[Any, None]:
         """A stream of which something has come. Raises the error that came in its place."""
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=True)
-        await self._places.acquire()
+        await self._take_place(deadline_ns, target)
         arrived = asyncio.Event()
         pending: Pending | None = None
         try:
@@ -85,6 +88,18 @@ class AsyncCalls:
         items = self._started(pending, arrived, deadline_ns, target)
         await anext(items)
         return items
+
+    async def _take_place(self, deadline_ns: int, target: str) -> None:
+        """Waits for a place among the calls in flight. Raises DeadlineExceeded."""
+        if not (deadline_ns and self._places.locked()):
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9)):
+                await self._places.acquire()
+        except TimeoutError:
+            text = f"{target} was not asked in time: {MOST_CALLS} calls of this client are in flight; use a second one"
+            raise untouched(DeadlineExceeded(text)) from None
 
     def _end(self, pending: Pending | None) -> None:
         if pending is not None:

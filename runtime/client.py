@@ -167,13 +167,17 @@ class Client:
         shared = self._shared
         if shared.is_there() and not self._closed:
             return shared
-        with self._renewing:
+        if not self._renewing.acquire(timeout=max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1):
+            raise late_answer(self.name)
+        try:
             if self._closed:
                 raise self._closed_error()
             if self._shared is shared:
                 self._shared = _connected(self.name, deadline_ns)
                 shared.close()
             return self._shared
+        finally:
+            self._renewing.release()
 
     def _closed_error(self) -> ClientClosed:
         return ClientClosed(f"this client of graph {self.name!r} is closed")
@@ -215,6 +219,11 @@ def _awaited(name: str, until_ns: int) -> SharedConnection:
 def seconds_for_an_answer(deadline_ns: int) -> float:
     """How long the supervisor may take to answer, if that must be before a deadline (0: none)."""
     return min(ANSWER_WITHIN_S, max(0.0, (deadline_ns - now_ns()) / 1e9)) if deadline_ns else ANSWER_WITHIN_S
+
+
+def late_answer(name: str) -> SlabwireError:
+    """The error of a call whose time ran out while another one connected anew."""
+    return untouched(Disconnected(f"graph {name!r} has ended, and no new one of that name has answered in time"))
 
 
 def again(start: Callable[[], T], attempts: Attempts) -> T:

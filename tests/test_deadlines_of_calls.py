@@ -1,0 +1,95 @@
+"""A call's time runs while it waits for others, too."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+import slabwire
+from slabwire.runtime import async_client, client
+from slabwire.runtime.caller import MOST_CALLS, deadline_of
+from slabwire.runtime.calls import AsyncCalls
+from slabwire.shm.bell import now_ns
+
+
+class Port:
+    """A routing of one port, and a caller whom nobody answers."""
+
+    def route(self, *_: Any, **__: Any) -> int:
+        return 0
+
+    def intake(self, _: int) -> tuple[Port, bool]:
+        return self, False
+
+    def fields(self, _: Any, fields: dict[str, Any]) -> dict[str, Any]:
+        return fields
+
+    def begin(self, *_: Any, **__: Any) -> object:
+        return object()
+
+    def cancel(self, _: object) -> None:
+        pass
+
+
+def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
+    async def scene() -> None:
+        port: Any = Port()
+        calls = AsyncCalls(port, port, inside=False)
+        others = [asyncio.create_task(calls.call("a.b", (), {}, 0)) for _ in range(MOST_CALLS)]
+        await asyncio.sleep(0)
+        for ask in (calls.call, calls.started):
+            with pytest.raises(slabwire.DeadlineExceeded, match="in flight"):
+                await ask("a.b", (), {}, deadline_of(0.01))
+        for each in others:
+            each.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        last = asyncio.create_task(calls.call("a.b", (), {}, deadline_of(60)))
+        await asyncio.sleep(0)
+        assert not last.done()  # no place was lost
+        last.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_thread_does_not_wait_for_another_that_connects_beyond_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    connecting, may_end = threading.Event(), threading.Event()
+
+    class Ended:
+        def is_there(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+    def connect(*_: Any) -> Any:
+        connecting.set()
+        may_end.wait()
+        return Ended()
+
+    monkeypatch.setattr(client, "_awaited", lambda *_: Ended())
+    monkeypatch.setattr(client, "_connected", connect)
+    shared = client.Client("g")
+    other = threading.Thread(target=shared._live, args=(0,))
+    other.start()
+    connecting.wait()
+    with pytest.raises(slabwire.Disconnected, match="in time"):
+        shared.call("a.b", timeout_s=0.01)
+    may_end.set()
+    other.join()
+    shared.close()
+
+
+def test_a_task_does_not_wait_for_another_that_connects_beyond_its_deadline() -> None:
+    async def scene() -> None:
+        shared = async_client.AsyncClient("g")
+        connection: Any = object()
+        shared._connection, shared._is_gone = connection, True
+        shared._looked_ns = now_ns() + 10**12
+        async with shared._renewing:
+            with pytest.raises(slabwire.Disconnected, match="in time"):
+                await shared.call("a.b", timeout_s=0.01)
+
+    asyncio.run(scene())
