@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..shm.bell import now_ns
@@ -12,16 +13,23 @@ from .party import Party
 from .process import WorkerProcess
 from .stats import CellStats
 from .switchboard import Switchboard
-from .usage import cpu_s, pss_nbytes
+from .usage import cpu_s, pss_of
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
 
 
-def status_of(supervisor: Supervisor) -> dict[str, Any]:
+async def status_of(supervisor: Supervisor) -> dict[str, Any]:
     """State, workers with their actors, edges and memory."""
+    pids = [each.pid for each in supervisor.workers.values() if each.is_alive]
+    # In a thread: large workers would hold up the loop, which restarts others.
+    memory = await asyncio.to_thread(pss_of, [os.getpid(), supervisor.spawner.nursery_pid, *pids])
+    return _document(supervisor, memory)
+
+
+def _document(supervisor: Supervisor, memory: Mapping[int, int]) -> dict[str, Any]:
     board = supervisor.switchboard
-    workers = [_worker(supervisor, worker) for worker in supervisor.workers.values()]
+    workers = [_worker(supervisor, worker, memory) for worker in supervisor.workers.values()]
     nursery = supervisor.spawner.nursery_pid
     return {
         "graph": supervisor.name,
@@ -31,8 +39,8 @@ def status_of(supervisor: Supervisor) -> dict[str, Any]:
         "started_unix_s": supervisor.started_unix_s,
         "clients": len(board.clients()),
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
-        "supervisor": {"pid": os.getpid(), "pss_bytes": pss_nbytes(os.getpid()), "cpu_s": cpu_s(os.getpid())},
-        "nursery": {"pid": nursery, "pss_bytes": pss_nbytes(nursery) if nursery else 0},
+        "supervisor": {"pid": os.getpid(), "pss_bytes": memory.get(os.getpid(), 0), "cpu_s": cpu_s(os.getpid())},
+        "nursery": {"pid": nursery, "pss_bytes": memory.get(nursery, 0)},
         "workers": workers,
         "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
         "edges": edges_of(board, lambda name: supervisor.workers[name].is_ready),
@@ -58,7 +66,7 @@ def _reason(worker: WorkerProcess) -> dict[str, str]:
     return {"actor": worker.name, "reason": worker.last_exit or "not started"}
 
 
-def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
+def _worker(supervisor: Supervisor, worker: WorkerProcess, memory: Mapping[int, int]) -> dict[str, Any]:
     board = supervisor.switchboard
     stats = board.worker_stats(worker.party)
     names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")
@@ -77,7 +85,7 @@ def _worker(supervisor: Supervisor, worker: WorkerProcess) -> dict[str, Any]:
         "restarts": worker.restarts,
         "last_exit": worker.last_exit,
         "groups": tree.groups_of(worker.name),
-        "pss_bytes": pss_nbytes(worker.pid) if worker.is_alive else 0,
+        "pss_bytes": memory.get(worker.pid, 0) if worker.is_alive else 0,
         "cpu_s": worker.cpu_s,
         **{name: stats.get(name, 0) for name in names},
         "leases": sum(each.lent()[1] for each in board.lines.values() if each.consumer is worker.party),

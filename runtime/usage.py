@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -15,6 +16,11 @@ def pss_nbytes(pid: int) -> int:
     except OSError:
         return 0
     return int(found[0].split()[1]) * 1024 if found else 0
+
+
+def pss_of(pids: Iterable[int]) -> dict[int, int]:
+    """The memory of each of some processes. The kernel walks all of it: some 15 ms for a gigabyte."""
+    return {pid: pss_nbytes(pid) for pid in pids if pid}
 
 
 def cpu_s(pid: int) -> float:

@@ -24,6 +24,10 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
     verb = request.get("verb")
     if verb in _SHOWN:
         return _SHOWN[verb](supervisor)
+    if verb == "status":
+        return await status_of(supervisor)
+    if verb == "metrics":
+        return {"status": await status_of(supervisor), "durations": durations_of(supervisor)}
     if verb == "events":
         return _events(supervisor, request.get("worker"))
     if verb == "stop":
@@ -52,10 +56,6 @@ def _hello(supervisor: Supervisor) -> dict[str, Any]:
     spec = _for_clients(supervisor.spec)
     local = str(supervisor.directory.local)
     return {"graph": supervisor.name, "state": supervisor.state, "local": local, "spec": spec}
-
-
-def _metrics(supervisor: Supervisor) -> dict[str, Any]:
-    return {"status": status_of(supervisor), "durations": durations_of(supervisor)}
 
 
 def _dead(supervisor: Supervisor) -> dict[str, Any]:
@@ -119,8 +119,6 @@ def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
 
 # What is only looked at.
 _SHOWN: Mapping[object, Callable[[Supervisor], dict[str, Any]]] = {
-    "status": status_of,
-    "metrics": _metrics,
     "hello": _hello,
     "dead": _dead,
     "layout": _layout,
