@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class Party:
     recorder: Segment | None = None
     tables: dict[str, Segment] = field(default_factory=dict)
     routes: set[int] = field(default_factory=set)
+    refused: Counter[str] = field(default_factory=Counter)  # by instance: what callers that are gone had sent amiss
     is_told: bool = False  # whether the process that is there now was offered what there was when it asked
 
     def descriptors(self) -> list[int]:

@@ -111,7 +111,7 @@ def _actor(board: Switchboard, party: Party, instance: str) -> dict[str, Any]:
         **{f"{name}_s": value for name, value in times.items()},
         "busy_for_s": max(0.0, (now - busy_since) / 1e9) if busy_since else 0.0,
         "oldest_s": max((_age_s(each.oldest_ns(), now) for each in inputs), default=0.0),
-        "refused": sum(each.returns.load("refused") for each in inputs),
+        "refused": party.refused[instance] + sum(each.returns.load("refused") for each in inputs),
         "leases": sum(each.lent()[1] for each in inputs),
     }
 

@@ -122,6 +122,7 @@ class Switchboard:
         lanes = [each for each in self.lines.values() if party in (each.producer, each.consumer)]
         slabs = [each for each in self.slabs.values() if each.owner is party]
         for line in lanes:
+            line.consumer.refused[line.target] += line.returns.load("refused")
             del self.lines[line.number]
             line.close()
         for slab in slabs:

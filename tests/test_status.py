@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 import pytest
 
 from slabwire.runtime import status
+from slabwire.runtime.channel import Channel
+from slabwire.runtime.placement import plan
+from slabwire.runtime.routing import Routing
+from slabwire.runtime.spec import ActorSpec, CodeSpec, GraphSpec
+from slabwire.runtime.switchboard import Switchboard
+from slabwire.runtime.topology import Topology
 
 
 def test_memory_is_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +41,17 @@ def test_memory_is_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
         return await asking
 
     assert asyncio.run(ask()) == {os.getpid(): 7, 10: 7, 11: 7}
+
+
+def test_what_was_refused_stays_counted_when_its_sender_has_gone() -> None:
+    spec = GraphSpec("graph", (ActorSpec("one", CodeSpec("file", "/x.py", "X"), ()),))
+    board = Switchboard(Routing(spec), plan(spec, Topology.read()))
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client, worker = board.add_client(Channel(near)), board.home_of("one")
+    line = board._connect(client, worker, "call", client.name, "one", 4)
+    os.pwrite(line.returns.fd, (3).to_bytes(8, "little"), line.returns.placed["refused"])
+    assert status._actor(board, worker, "one")["refused"] == 3
+    board.remove_client(client)
+    assert status._actor(board, worker, "one")["refused"] == 3
+    far.close()
+    board.close()
