@@ -26,8 +26,8 @@ _DATA = int(Kind.DATA)
 REPLY_CAPACITY = 256
 # Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
 MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
-# Room for the request and the cancel of each.
-CALL_CAPACITY = 2 * MOST_CALLS
+# Room for the request and the cancel of each, and for calls that were given up and whose actor has not read yet.
+CALL_CAPACITY = 3 * MOST_CALLS
 
 
 class Pending:

@@ -277,7 +277,8 @@ class Cell:
         if self.draining and work.attempt == 1 and self.inlets.is_clients(work.lane):
             return Draining("the graph is stopping and takes no new work")
         if (attempts := work.attempt - work.pardons) > self.spec.max_attempts:
-            return DeadLetter(f"{self.instance} died {attempts - 1} times while handling it; it is not tried again")
+            often = "once" if attempts == 2 else f"{attempts - 1} times"
+            return DeadLetter(f"{self.instance} died {often} while handling it; it is not tried again")
         return None
 
     def _refuse(self, work: Work, error: SlabwireError | None) -> None:
