@@ -152,7 +152,7 @@ class Outlets:
 
     def _dispatch(self, work: Work, port: str, parcel: Parcel, kind: Kind, value: Any, *, item: bool) -> None:
         number, edges = self._leaving[port]
-        replicas = [self._replica(edge, kind, value, work.header, item=item) for edge, _, _ in edges]
+        replicas = [self._spread.bind(edge, kind, value, work.header, item=item) for edge, _, _ in edges]
         header = work.header
         flags = Flag.ITEM if item else 0
         outbox = work.outbox
@@ -165,11 +165,6 @@ class Outlets:
         for (edge, _, _), replica in zip(edges, replicas, strict=True):
             outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way, replica))
             way += 1
-
-    def _replica(self, edge: int, kind: Kind, value: Any, header: Header, *, item: bool) -> int:
-        if kind == Kind.END:
-            return self._spread.bind_end(edge, header)
-        return self._spread.bind(edge, value, header, item=item)
 
     def flush(self, work: Work) -> bool:
         """Publishes what waits, in order; True when nothing is left."""

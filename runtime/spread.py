@@ -7,7 +7,7 @@ from typing import Any
 
 from ..shm.lane import Producer
 from .errors import CorruptLane, MessageError
-from .message import Flag, Header, read_header
+from .message import Flag, Header, Kind, read_header
 from .replicas import HASH, Choice, Keys, policy_of
 from .routing import Routing
 from .work import Dispatch
@@ -36,7 +36,7 @@ class Spread:
                 self._keys[number] = Keys(actor.name, handler, policy.field, actor.replicas)
             self._choices[number] = Choice(policy)
 
-    def bind(self, edge: int, value: Any, header: Header, *, item: bool) -> int:
+    def bind(self, edge: int, kind: Kind, value: Any, header: Header, *, item: bool) -> int:
         """The replica that a message must go to, or ANY.
 
         On the way to a caller the items of one stream stay together, or its end would overtake some. Raises
@@ -45,6 +45,8 @@ class Spread:
         keys = self._keys.get(edge)
         if keys is None:
             return ANY
+        if kind == Kind.END:
+            return self._bound_end(edge, header)
         chosen = keys.of_value(value)
         if item and self._is_awaited(edge, header) and self._bound(edge, header, chosen) != chosen:
             raise MessageError(
@@ -63,10 +65,8 @@ class Spread:
             del self._streams[next(iter(self._streams))]
         return bound
 
-    def bind_end(self, edge: int, header: Header) -> int:
+    def _bound_end(self, edge: int, header: Header) -> int:
         """The replica that the items of a stream went to, or ANY: it hears of their end, behind them."""
-        if edge not in self._keys:
-            return ANY
         known = self._streams.pop((edge, header.key), None)
         return known if known is not None else self._went_to(edge, header)
 
