@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import resource
 import socket
 import sys
@@ -18,7 +19,10 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True)
     owner = socket.socket(fileno=parser.parse_args().fd)
     _raise_file_limit()
-    spawner = Spawner()
+    try:
+        spawner = Spawner()
+    except OSError as error:
+        return _give_up(owner, error)
     try:
         return _supervise(owner, spawner)
     finally:
@@ -27,9 +31,11 @@ def main() -> int:
 
 def _supervise(owner: socket.socket, spawner: Spawner) -> int:
     # Imported while the nursery imports, too.
+    import zmq
+
     from ..shm import fence
     from .errors import SlabwireError
-    from .frames import FrameReader, write_frame
+    from .frames import FrameReader
     from .logs import configure_logging
     from .spec import graph_from_plain
     from .supervisor import run
@@ -40,10 +46,22 @@ def _supervise(owner: socket.socket, spawner: Spawner) -> int:
         document = FrameReader(owner).read()
         owner.setblocking(False)
         return asyncio.run(run(graph_from_plain(document["spec"]), document["options"], owner, spawner))
-    except SlabwireError as error:
-        with contextlib.suppress(OSError):
-            write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
-        return 1
+    except (SlabwireError, OSError, zmq.ZMQError) as error:
+        return _give_up(owner, error)
+
+
+def _give_up(owner: socket.socket, error: Exception) -> int:
+    """The exit status, after the owner was told."""
+    from .errors import SlabwireError, StartError
+    from .frames import write_frame
+
+    if not isinstance(error, SlabwireError):
+        is_scarce = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+        remedy = "; each lane takes two descriptors: raise RLIMIT_NOFILE (ulimit -Hn)" if is_scarce else ""
+        error = StartError(f"the supervisor cannot go on: {error}{remedy}")
+    with contextlib.suppress(OSError):
+        write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
+    return 1
 
 
 def _raise_file_limit() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +18,10 @@ import pytest
 import slabwire
 from edge import Edge
 from slabwire import Graph
+from slabwire.runtime import supervisor_process
 from slabwire.runtime.control import Control
 from slabwire.runtime.crash_folder import reports
+from slabwire.runtime.frames import FrameReader
 from slabwire.runtime.pause import pausing_loop
 from slabwire.runtime.rundir import list_graphs
 from slabwire.shm.bell import RECORDS
@@ -284,3 +288,14 @@ def test_closures_and_lambdas_travel() -> None:
     graph.expose(graph.add(lambda x: x + offset, name="plus"))
     with graph.run() as running:
         assert running.client.call("plus.apply", 1) == 42
+
+
+def test_what_the_machine_refuses_the_supervisor_is_told_in_words() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        assert supervisor_process._give_up(near, OSError(errno.EMFILE, os.strerror(errno.EMFILE))) == 1
+        told = FrameReader(far).read()
+    assert (told["event"], told["code"]) == ("failed", slabwire.StartError.code)
+    assert told["error"].endswith(
+        "Too many open files; each lane takes two descriptors: raise RLIMIT_NOFILE (ulimit -Hn)"
+    )
