@@ -98,7 +98,7 @@ class Supervisor:
         self._reception.open()
         self._server.attach(loop)
         self.workforce.start()
-        watches = [loop.create_task(self.workforce.watch())]
+        watches = [loop.create_task(self.workforce.watch()), loop.create_task(self.workforce.bound_logs())]
         if self.balancer is not None:
             watches.append(loop.create_task(self.balancer.watch()))
         await self._stopped.wait()

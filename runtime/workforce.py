@@ -100,7 +100,6 @@ class Workforce:
         """For ever: looks for workers that hang."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self._bound_logs()
             kills = kills_in_machine()
             for worker in self.workers.values():
                 stats = self._switchboard.worker_stats(worker.party)
@@ -108,9 +107,15 @@ class Workforce:
                 worker.look_for_kills(kills)
                 worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
 
-    async def _bound_logs(self) -> None:
-        for path in long_logs(self._directory.path / "logs"):
-            await asyncio.to_thread(put_aside, path)  # some MiB to a disk that may be slow
+    async def bound_logs(self) -> None:
+        """For ever: puts long logs aside. Apart from the other watch, which a slow disk must not hold up."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for path in long_logs(self._directory.path / "logs"):
+                try:
+                    await asyncio.to_thread(put_aside, path)
+                except RuntimeError as error:  # no thread can be started: some may end
+                    logger.warning("%s cannot be put aside now: %s", path, error)
 
     def _exited(self, worker: WorkerProcess) -> None:
         """A worker has died, or has ended as it was told."""

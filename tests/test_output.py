@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from slabwire.runtime import workforce
 from slabwire.runtime.cli.logfile import LogFile, LogFolder
 from slabwire.runtime.output import Output
 from slabwire.runtime.rotation import aside, long_logs, put_aside
@@ -65,3 +69,24 @@ def test_a_follower_reads_on_in_what_was_put_aside(tmp_path: Path) -> None:
         log.close()
     with LogFolder(tmp_path) as logs:
         assert [line.text for line in logs.read()] == ["one", "two", "three, which is long", "four"]
+
+
+def test_logs_are_put_aside_again_when_threads_can_be_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = 0
+
+    async def to_thread(_put_aside: object, path: Path) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise RuntimeError("can't start new thread")
+        raise asyncio.CancelledError(path.name)
+
+    monkeypatch.setattr(workforce, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr(workforce, "long_logs", lambda folder: [folder / "one.log"])
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+    supervisors: Any = SimpleNamespace(_directory=SimpleNamespace(path=tmp_path))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(workforce.Workforce.bound_logs(supervisors))
+    assert asked == 2
