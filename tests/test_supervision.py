@@ -11,6 +11,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from slabwire.runtime.crash_folder import reports
 from slabwire.runtime.frames import FrameReader
 from slabwire.runtime.pause import pausing_loop
 from slabwire.runtime.rundir import list_graphs
+from slabwire.runtime.workforce import Workforce
 from slabwire.shm.bell import RECORDS
 from slabwire.shm.wait import AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
@@ -299,3 +301,16 @@ def test_what_the_machine_refuses_the_supervisor_is_told_in_words() -> None:
     assert told["error"].endswith(
         "Too many open files; each lane takes two descriptors: raise RLIMIT_NOFILE (ulimit -Hn)"
     )
+
+
+def test_a_graph_gives_up_whatever_becomes_of_the_report() -> None:
+    def report(_worker: object, _next_step: str) -> None:
+        raise ValueError("a word that nobody has thought of")
+
+    given_up: list[str] = []
+    here: Any = SimpleNamespace(
+        _coroner=SimpleNamespace(report=report), _graph="g", _give_up=lambda reason, _detail: given_up.append(reason)
+    )
+    with pytest.raises(ValueError, match="nobody has thought of"):
+        Workforce._give_up_on(here, SimpleNamespace(detail=""), "one died 11 times")  # type: ignore[arg-type]
+    assert given_up == ["one died 11 times; `slabwire logs g --crash` tells more"]
