@@ -304,12 +304,14 @@ def test_what_the_machine_refuses_the_supervisor_is_told_in_words() -> None:
 
 
 def test_a_graph_gives_up_whatever_becomes_of_the_report() -> None:
-    def report(_worker: object, _next_step: str) -> None:
+    def compose(_worker: object, _next_step: str) -> None:
         raise ValueError("a word that nobody has thought of")
 
     given_up: list[str] = []
     here: Any = SimpleNamespace(
-        _coroner=SimpleNamespace(report=report), _graph="g", _give_up=lambda reason, _detail: given_up.append(reason)
+        _coroner=SimpleNamespace(compose=compose, keep=None),
+        _graph="g",
+        _give_up=lambda reason, _detail: given_up.append(reason),
     )
     with pytest.raises(ValueError, match="nobody has thought of"):
         Workforce._give_up_on(here, SimpleNamespace(detail=""), "one died 11 times")  # type: ignore[arg-type]
