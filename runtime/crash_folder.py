@@ -49,18 +49,24 @@ def _prune(folder: Path) -> None:
         each.unlink(missing_ok=True)
     for each in sorted(folder.glob("*.json"))[:-MOST_REPORTS]:
         each.unlink(missing_ok=True)
-    others = sorted(
-        (each for each in folder.parent.iterdir() if each != folder), key=lambda each: each.lstat().st_mtime
-    )
+    others = sorted((each for each in folder.parent.iterdir() if each != folder), key=_touched_s)
     for other in others[: max(0, len(others) + 1 - MOST_GRAPHS)]:
         shutil.rmtree(other, ignore_errors=True)
+
+
+def _touched_s(folder: Path) -> float:
+    """0 for one that another graph has removed meanwhile."""
+    try:
+        return folder.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def graphs_with_reports() -> list[str]:
     """By when they had the last one."""
     folder = crash_directory("x").parent
     found = [each for each in folder.iterdir() if any(each.glob("*.json"))] if folder.is_dir() else []
-    return [each.name for each in sorted(found, key=lambda each: each.lstat().st_mtime)]
+    return [each.name for each in sorted(found, key=_touched_s)]
 
 
 def reports(graph: str) -> Iterator[dict[str, Any]]:

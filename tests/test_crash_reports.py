@@ -117,6 +117,16 @@ def test_a_full_disk_is_not_filled_further(monkeypatch: pytest.MonkeyPatch, tmp_
     assert list(crash_folder.crash_directory("graph").iterdir()) == []
 
 
+def test_folders_that_another_graph_removes_meanwhile_do_not_hinder_a_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path))
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([*listed(folder), folder / "gone"]))
+    assert keep("graph", "one", {"worker": "one"}).exists()
+    assert graphs_with_reports() == ["graph"]
+
+
 def test_what_is_no_report_is_named(graphs: Graphs) -> None:
     path = keep("vision", "scale", a_report())
     path.write_text("{")
