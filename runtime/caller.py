@@ -298,7 +298,7 @@ def deadline_of(timeout_s: float | None) -> int:
     """
     if timeout_s is None or timeout_s == math.inf:
         return 0
-    if not timeout_s >= 0:
+    if isinstance(timeout_s, str) or not timeout_s >= 0:
         raise MessageError(f"timeout_s is {timeout_s!r}; it must be a number of seconds, or None to wait for ever")
     return min(now_ns() + int(timeout_s * 1e9), _LATEST_NS)
 

@@ -282,6 +282,8 @@ class Graph:
                 f"graph '{self.name}' is run while its module is being imported by a worker; "
                 'put graph.run() under `if __name__ == "__main__":`'
             )
+        if not isinstance(listen, str | None):
+            raise GraphError(f"listen is {listen!r}; it must be one address, such as 'tcp://127.0.0.1:5555', or None")
         if in_process:
             if listen or rebalance:
                 raise GraphError("listen= and rebalance= need a supervisor, which a graph in one process has not")

@@ -93,3 +93,9 @@ def test_a_task_does_not_wait_for_another_that_connects_beyond_its_deadline() ->
                 await shared.call("a.b", timeout_s=0.01)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("timeout_s", ["1", -1, float("nan")])
+def test_what_is_no_time_is_said(timeout_s: Any) -> None:
+    with pytest.raises(slabwire.MessageError, match="timeout_s is"):
+        deadline_of(timeout_s)

@@ -417,3 +417,9 @@ def test_mermaid() -> None:
         "    client([client])",
         '    client -. "image" .-> n0',
     ]
+
+
+def test_what_is_no_address_to_listen_at_is_said() -> None:
+    several: Any = ["tcp://127.0.0.1:0"]
+    with pytest.raises(GraphError, match=r"listen is .* one address"):
+        Graph("g").run(listen=several)
