@@ -9,10 +9,13 @@ import time
 from types import TracebackType
 from typing import Any
 
+from ..shm.bell import now_ns
 from .actor import Actor
 from .async_client import AsyncClient
+from .caller import deadline_of
+from .calls import timed_out
 from .client import Client
-from .errors import LoadError, SlabwireError, StartError
+from .errors import HandlerError, LoadError, SlabwireError, StartError
 from .room import WORKER, Codes, Room
 from .spec import GraphSpec
 from .status import actors_of, edges_of
@@ -22,8 +25,17 @@ class UnhurriedClient(Client):
     """A client whose calls have no timeout by default: somebody may be looking at a handler."""
 
     def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **rest: Any) -> Any:
-        """As `Client.call`."""
-        return super().call(target, *args, timeout_s=timeout_s, **rest)
+        """As `Client.call`. The handler may run in this thread: what it answers too late is no answer here either."""
+        deadline_ns = deadline_of(timeout_s)
+        try:
+            value = super().call(target, *args, timeout_s=timeout_s, **rest)
+        except HandlerError as error:
+            if deadline_ns and now_ns() > deadline_ns:
+                raise timed_out(target) from error
+            raise
+        if deadline_ns and now_ns() > deadline_ns:
+            raise timed_out(target)
+        return value
 
 
 class UnhurriedAsyncClient(AsyncClient):

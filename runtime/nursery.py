@@ -20,8 +20,9 @@ import msgpack
 
 from .errors import Disconnected
 
-# It imports before its first answer, which a cold disk may draw out; later ones take milliseconds.
-_FIRST_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 5.0
+# It imports before its first answer, which a cold disk may draw out. Later ones take milliseconds, and the supervisor
+# does nothing else meanwhile: from one that is late it takes no more workers.
+_FIRST_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 1.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 # Read by numerical libraries when they are loaded. The nursery has loaded numpy's for one thread.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -236,6 +236,8 @@ class Supervisor:
             await self.doorkeeper.open()
         except SlabwireError as error:
             self._give_up(str(error))
+        except OSError as error:  # no process for it, or no descriptor
+            self._give_up(f"the gateway could not be started: {error}")
         else:
             self._tell_ready()
 

@@ -107,6 +107,13 @@ class Fails(Actor):
     def works(self) -> str:
         return "works"
 
+    def overruns(self, raises: bool) -> str:
+        while self.context.time_left_s():
+            pass
+        if raises:
+            raise ZeroDivisionError("too late")
+        return "too late"
+
     def has_time(self) -> bool:
         return self.context.deadline_s is None
 
@@ -156,6 +163,12 @@ def test_sys_exit_ends_nothing_here(fails: Any) -> None:
 def test_calls_have_all_the_time_that_somebody_looks(fails: Any) -> None:
     assert fails.call("fails.has_time")
     assert not fails.call("fails.has_time", timeout_s=60)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_an_answer_that_comes_too_late_is_none(fails: Any, raises: bool) -> None:
+    with pytest.raises(slabwire.DeadlineExceeded, match="in time"):
+        fails.call("fails.overruns", raises, timeout_s=0.01)
 
 
 def test_a_debugger_stops_in_a_handler(tmp_path: Path) -> None:
