@@ -65,9 +65,11 @@ def add_client(folder: Path, name: str, output: Path) -> str:
     with _appearing(output) as fresh:
         _write_pair(fresh, CLIENT, pair)
         _write(fresh / f"{SERVER}.key", _PUBLIC.format(public=server), 0o644)
-    # Last: who is listed has a folder.
-    entry.parent.mkdir(mode=0o700, exist_ok=True)
-    _write(entry, _PUBLIC.format(public=pair.public.decode()), 0o644)
+    try:
+        _let_in(entry, pair)  # last: who is listed has a folder
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)  # it would open no door, and stand in the way of the next try
+        raise
     return pair.public.decode()
 
 
@@ -82,6 +84,14 @@ def _new_pair() -> Pair:
         return Pair(*zmq.curve_keypair())
     except zmq.ZMQError as error:
         raise KeysError(f"libzmq makes no CURVE keys ({error.strerror}); install a pyzmq that has them") from None
+
+
+def _let_in(entry: Path, pair: Pair) -> None:
+    try:
+        entry.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise KeysError(f"{entry.parent} cannot be made: {error.strerror}") from None
+    _write(entry, _PUBLIC.format(public=pair.public.decode()), 0o644)
 
 
 def _public(path: Path) -> str:
@@ -101,8 +111,12 @@ def _write(path: Path, text: str, mode: int) -> None:
     """A file that was not there; it has its mode before it holds anything."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "w") as file:
-            file.write(text)
+        try:
+            with open(descriptor, "w") as file:
+                file.write(text)
+        except BaseException:
+            path.unlink(missing_ok=True)  # half a key
+            raise
     except OSError as error:
         raise KeysError(f"{path} cannot be written: {error.strerror}") from None
 

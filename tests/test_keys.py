@@ -78,6 +78,36 @@ def test_an_end_in_the_middle_leaves_nothing_half_made(tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_who_cannot_be_let_in_gets_no_folder(keys: Keys, tmp_path: Path) -> None:
+    keys("new", "server")
+    (tmp_path / "server" / "clients").rmdir()
+    (tmp_path / "server" / "clients").write_text("")
+    result = keys("add", "server", "someone")
+    assert result.exit_code == 1
+    assert "clients cannot be made: " in result.output
+    assert [each.name for each in tmp_path.iterdir()] == ["server"]
+    (tmp_path / "server" / "clients").unlink()
+    assert keys("add", "server", "someone").exit_code == 0
+
+
+def test_an_entry_that_cannot_be_written_is_taken_back(
+    keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys("new", "server")
+    write = keyring._write
+
+    def fill_the_disk(path: Path, text: str, mode: int) -> None:
+        if path.parent.name == "clients":
+            text = "\ud800"  # fails after the file was made, as a full disk does
+        write(path, text, mode)
+
+    monkeypatch.setattr(keyring, "_write", fill_the_disk)
+    with pytest.raises(UnicodeEncodeError):
+        keyring.add_client(tmp_path / "server", "someone", tmp_path / "someone")
+    assert [each.name for each in tmp_path.iterdir()] == ["server"]
+    assert not list((tmp_path / "server" / "clients").iterdir())
+
+
 def test_words_that_are_none(keys: Keys) -> None:
     result = keys("ad", "server", "someone")
     assert result.exit_code == 2
