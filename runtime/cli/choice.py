@@ -9,7 +9,7 @@ import click
 
 from .. import rundir
 from ..errors import Disconnected, SlabwireError
-from .root import did_you_mean
+from .nearest import did_you_mean
 
 
 class UnknownActor(SlabwireError):

@@ -20,6 +20,7 @@ class Complaint:
     as_json: bool = False
     debug: bool = False
     settings: str = ""  # the file that defaults of options came from
+    bad_settings: SlabwireError | None = None  # why there are none
 
 
 def complain(error: BaseException, complaint: Complaint, status: int) -> int:

@@ -12,8 +12,8 @@ from .. import rundir
 from ..crash_folder import graphs_with_reports, reports
 from ..errors import Disconnected
 from .choice import base_name, known_actor
+from .nearest import did_you_mean
 from .presentation import bytes_text, duration_text, print_json, print_table
-from .root import did_you_mean
 
 Report = dict[str, Any]
 

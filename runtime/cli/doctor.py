@@ -6,6 +6,7 @@ import os
 
 import click
 
+from .complaint import Complaint
 from .exits import Exit
 from .presentation import format_option, print_json
 
@@ -22,11 +23,12 @@ MARKS = {"ok": "ok     ", "note": "note   ", "broken": "BROKEN "}
     help="Whether an ingress could listen there.",
 )
 @format_option
-def command(port: int, form: str) -> int:
+@click.pass_obj
+def command(complaint: Complaint, port: int, form: str) -> int:
     """Check this machine, and print a fix for each check that fails; status 1 if something is broken."""
-    from .examination import examine
+    from .examination import examine, judge_settings
 
-    findings = examine(port=port)
+    findings = [*examine(port=port), judge_settings(complaint.settings, complaint.bad_settings)]
     broken = [each for each in findings if each.state == "broken"]
     if form == "json":
         print_json({"healthy": not broken, "checks": [each.to_plain() for each in findings]})

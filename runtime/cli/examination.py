@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..topology import Topology
 from .finding import Finding, State
+from .settings import BadSettings
 from .surroundings import examine_surroundings
 
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
@@ -137,6 +138,14 @@ def judge_package(name: str, extra: str, purpose: str) -> Finding:
     if find_spec(name) is not None:
         return Finding(name, "ok", "installed")
     return Finding(name, "note", "not installed", f"for {purpose}: pip install '{extra}'")
+
+
+def judge_settings(file: str, error: Exception | None) -> Finding:
+    """The file that defaults of options come from."""
+    if error is None:
+        return Finding("settings", "ok", file or "no file of settings here")
+    problem, remedy = (error.problem, error.remedy) if isinstance(error, BadSettings) else (str(error), "")
+    return Finding("settings", "broken", problem, remedy or "mend that file")
 
 
 def probe_membarrier() -> Finding:

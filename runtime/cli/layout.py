@@ -10,8 +10,8 @@ import click
 
 from .. import rundir
 from ..errors import Disconnected
+from .nearest import did_you_mean
 from .presentation import format_option, print_json
-from .root import did_you_mean
 
 if TYPE_CHECKING:
     from ...shm.layout import Layout

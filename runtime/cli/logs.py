@@ -15,9 +15,9 @@ from ..errors import Disconnected, SlabwireError
 from .choice import base_name, complete_actor, known_actor, name_argument, running_graph
 from .crashes import show_crashes
 from .logfile import Line, LogFolder, log_paths
+from .nearest import did_you_mean
 from .paint import Painter
 from .presentation import format_option, print_json
-from .root import did_you_mean
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LOOK_EVERY_S = 0.2

@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from itertools import pairwise
@@ -16,7 +15,9 @@ import click
 
 from ..errors import SlabwireError
 from .complaint import Complaint, complain
+from .defaults import blame, require_settings
 from .exits import Exit, exit_for
+from .nearest import did_you_mean
 from .settings import BadSettings, read_settings
 
 GROUP = "slabwire.commands"
@@ -74,8 +75,8 @@ class Root(click.Group):
         if name not in self.found and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"no command {name!r}{did_you_mean(name, self.found)}", ctx)
         found = super().resolve_command(ctx, args)
-        if not ctx.resilient_parsing and found[1] is not None and ctx.default_map:
-            _check_settings(ctx, self.found, name, found[1])
+        if not ctx.resilient_parsing and found[1] is not None:
+            require_settings(ctx, found[1], args)
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -97,13 +98,12 @@ class Root(click.Group):
         complaint = Complaint(as_json=_asks_for_json(arguments))
         try:
             if "_SLABWIRE_COMPLETE" not in os.environ:
-                file, extra["default_map"] = read_settings()
-                complaint.settings = file
+                extra["default_map"] = _defaults(complaint, self.found)
             status = super().main(arguments, *other, obj=complaint, **extra)
         except BaseException as error:
             if (debug or complaint.debug) and not isinstance(error, EXPECTED):
                 _print_traceback(error)
-            status = _status_after(error, complaint)
+            status = _status_after(blame(error, complaint.settings), complaint)
         sys.exit(int(status) if isinstance(status, int) else Exit.OK)
 
 
@@ -115,18 +115,17 @@ def _sections(found: dict[str, EntryPoint]) -> list[tuple[str, list[str]]]:
     return [(title, names) for title, names in (*known, others) if names]
 
 
-def _check_settings(ctx: click.Context, found: dict[str, EntryPoint], name: str, command: click.Command) -> None:
-    """Raises BadSettings for what the file has of unknown commands, and of unknown options of this one."""
-    file = ctx.ensure_object(Complaint).settings
-    settings = ctx.default_map or {}
-    for other in settings:
-        if other not in found:
-            raise BadSettings(f"{file}: there is no command {other!r}{did_you_mean(other, found)}")
-    options = {str(each.name) for each in command.params if isinstance(each, click.Option)}
-    for option in settings.get(name, {}):
-        if option not in options:
-            there = did_you_mean(option.replace("_", "-"), [each.replace("_", "-") for each in options])
-            raise BadSettings(f"{file}: `slabwire {name}` has no option {option.replace('_', '-')!r}{there}")
+def _defaults(complaint: Complaint, commands: dict[str, EntryPoint]) -> dict[str, Any]:
+    """A file that cannot be read is the affair of the command, not of `--help` and `--version`."""
+    try:
+        complaint.settings, defaults = read_settings()
+        for name in defaults:
+            if name not in commands:
+                raise BadSettings(f"{complaint.settings}: there is no command {name!r}{did_you_mean(name, commands)}")
+    except BadSettings as error:
+        complaint.bad_settings = error
+        return {}
+    return dict(defaults)
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -177,14 +176,6 @@ def _summary(entry: EntryPoint) -> str:
         return load(entry).get_short_help_str(100)
     except BrokenCommand as error:
         return f"(not available: {error.__cause__ or error})"
-
-
-def did_you_mean(word: str, possible: Sequence[str] | dict[str, Any]) -> str:
-    """The end of a message about an unknown name: the closest ones, else all of a few, else nothing."""
-    close = get_close_matches(word, list(possible), n=3, cutoff=0.6)
-    if close:
-        return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; there is {', '.join(map(repr, sorted(possible)))}" if 0 < len(possible) <= 16 else ""
 
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .root import did_you_mean
+from .nearest import did_you_mean
 
 
 class Subcommands(click.Group):
