@@ -1,4 +1,4 @@
-"""The gateway as its parent sees it: started when it is wanted, again when it dies, stopped before the graph."""
+"""The gateway as its parent sees it: started when wanted, again when it dies or hangs, stopped before the graph."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
+from .ending import Ending, ending, late
 from .errors import Disconnected, StartError
 from .frames import FrameReader
+from .pulse import BEAT_EVERY_S, Pulse, hears, is_stopped
 from .restart import LONGEST_DELAY_S, Allowance, delay_s
 from .rundir import RunDirectory
 
@@ -23,31 +26,55 @@ logger = logging.getLogger("slabwire")
 
 # It imports numpy and connects to the graph; a loaded machine takes its time.
 START_WITHIN_S = 30.0
-# For answers that were given to leave.
+# For answers that were given to leave; none will from one that has been silent for as long.
 STOP_WITHIN_S = 5.0
+# As an actor's hang_after_s is by default.
+HANG_AFTER_S = 30.0
 
 
 class Doorkeeper:
     """Spawned by the supervisor's main thread alone, on its loop."""
 
-    def __init__(self, graph: str, directory: RunDirectory, listen: Sequence[str]) -> None:
+    def __init__(
+        self, graph: str, directory: RunDirectory, listen: Sequence[str], hang_after_s: float = HANG_AFTER_S
+    ) -> None:
         self.graph = graph
         self.address = f"ipc://{directory.path / 'gateway'}"
         # Where it listens beside that; once it does, with the ports that it got.
         self.listen = list(listen)
         self.restarts = 0
+        self.last_end: Ending | None = None
+        self._hang_after_s = hang_after_s
         self._log_path = directory.log("gateway")
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._restarts = Allowance()
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = self._restarting = False
+        # Where it says that it lives; None until it listens.
+        self._near: socket.socket | None = None
+        self._pulse = Pulse(0.0)
+        self._looking: asyncio.TimerHandle | None = None
+        self._overdue: Ending | None = None
 
     @property
     def pid(self) -> int:
         """0 while there is none."""
         return self._process.pid if self._process is not None else 0
+
+    def status(self) -> dict[str, Any] | None:
+        """What the graph's status tells of it; None while nobody wants one."""
+        is_wanted = self._opening is not None or self._restarting or (self.listen and not self._stopping)
+        if self._process is None and not is_wanted:
+            return None
+        return {
+            "pid": self.pid,
+            "state": "ready" if self._near is not None else "restarting" if self._restarting else "starting",
+            "restarts": self.restarts,
+            "last_exit": None if self.last_end is None else self.last_end.text,
+            "listen": list(self.listen),
+        }
 
     async def open(self) -> None:
         """Returns when the gateway listens, which it may do already. Raises StartError with the cause."""
@@ -61,17 +88,20 @@ class Doorkeeper:
         self._opening = None
         if not opening.cancelled() and opening.exception() is None:  # else whoever waited has it
             self._look_whether_it_died()
+        elif self._restarting:  # which gave way to this attempt
+            self._restart_in(LONGEST_DELAY_S)
 
     def _look_whether_it_died(self) -> None:
         """A gateway that died while it was being opened is nobody's business but ours."""
         if self._process is None and not self._stopping:
-            asyncio.get_running_loop().call_soon(self._restart)
+            self._restart_in(0.0)
 
     async def _start(self) -> None:
         if self._stopping:
             raise StartError(f"graph {self.graph!r} is ending and takes no more clients")
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with near:
+        with contextlib.ExitStack() as unless_it_listens:
+            unless_it_listens.enter_context(near)
             with far:
                 self._spawn(far)
             near.settimeout(START_WITHIN_S)
@@ -81,23 +111,29 @@ class Doorkeeper:
                 self._signal(signal.SIGKILL)
                 await self._ended.wait()
                 raise StartError(f"the gateway did not start; see {self._log_path}") from None
-        if "error" in said:
-            await self._ended.wait()
-            raise StartError(str(said["error"]))
-        self.listen = [str(each) for each in said["addresses"] if each != self.address]
+            if "error" in said:
+                await self._ended.wait()
+                raise StartError(str(said["error"]))
+            self.listen = [str(each) for each in said["addresses"] if each != self.address]
+            if self._process is not None:  # else it has died since
+                unless_it_listens.pop_all()
+                self._listen_to(near)
 
-    def _spawn(self, far: socket.socket) -> None:
+    def _command(self, far: socket.socket) -> list[str]:
         command = [sys.executable, "-m", "slabwire.runtime.gateway", "--graph", self.graph]
         for each in (self.address, *self.listen):
             command += ["--listen", each]
         keys = os.environ.get("SLABWIRE_KEYS")
         if keys:
             command += ["--keys", keys]
-        command += ["--parent", str(os.getpid()), "--fd", str(far.fileno())]
+        return [*command, "--parent", str(os.getpid()), "--fd", str(far.fileno())]
+
+    def _spawn(self, far: socket.socket) -> None:
         self._ended.clear()
+        self._overdue = None
         with open(self._log_path, "ab") as log:
             self._process = subprocess.Popen(
-                command,
+                self._command(far),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -108,6 +144,38 @@ class Doorkeeper:
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
+    # -- while it lives ----------------------------------------------------------------------------------------------
+
+    def _listen_to(self, near: socket.socket) -> None:
+        near.setblocking(False)
+        self._near = near
+        self._restarting = False
+        self._pulse = Pulse(time.monotonic())
+        self._look_later()
+
+    def _look_later(self) -> None:
+        every_s = min(BEAT_EVERY_S, self._hang_after_s / 2)
+        self._looking = asyncio.get_running_loop().call_later(every_s, self._look)
+
+    def _look(self) -> None:
+        """Kills one that hangs: `_reap` then sees to its successor."""
+        why = self._why_it_hangs(self._hang_after_s)
+        if why is None:
+            self._look_later()
+            return
+        logger.error("the gateway %s; it is killed", why)
+        self._overdue = late("hang", self._hang_after_s)
+        self._signal(signal.SIGKILL)
+
+    def _why_it_hangs(self, limit_s: float) -> str | None:
+        """In words; None for one that gets on, or has not said anything yet."""
+        if self._process is not None and is_stopped(self._process.pid):
+            return "was stopped by a signal"
+        if self._near is None:
+            return None
+        silent_s = self._pulse.look(time.monotonic(), heard=hears(self._near))
+        return f"gave no sign of life for {silent_s:.1f} s" if silent_s > limit_s else None
+
     def _reap(self) -> None:
         process = self._process
         if process is None:
@@ -117,14 +185,27 @@ class Doorkeeper:
         loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._process, self._pidfd = None, -1
+        self._hear_no_more()
+        self.last_end = ending(status, overdue=self._overdue)
         self._ended.set()
         if self._stopping or self._opening is not None:  # then whoever opens it is told
             return
         # A client that makes it die again and again must not end the graph: it is tried for ever, slowly.
         is_allowed = self._restarts.admit(self.graph, time.monotonic())
         wait_s = delay_s(self._restarts.count() - 1, random.random()) if is_allowed else LONGEST_DELAY_S
-        logger.warning("the gateway ended with status %d; it is started again in %.2f s", status, wait_s)
-        loop.call_later(wait_s, self._restart)
+        logger.warning("the gateway is gone (%s); it is started again in %.2f s", self.last_end, wait_s)
+        self._restart_in(wait_s)
+
+    def _hear_no_more(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._near is not None:
+            self._near.close()
+        self._near = self._looking = None
+
+    def _restart_in(self, wait_s: float) -> None:
+        self._restarting = True
+        asyncio.get_running_loop().call_later(wait_s, self._restart)
 
     def _restart(self) -> None:
         if not self._stopping and self._process is None and self._opening is None:
@@ -138,13 +219,17 @@ class Doorkeeper:
         error = None if opening.cancelled() else opening.exception()
         if error is not None and not self._stopping:
             logger.error("the gateway could not be started again: %s", error)
-            asyncio.get_running_loop().call_later(LONGEST_DELAY_S, self._restart)
+            self._restart_in(LONGEST_DELAY_S)
         else:
             self._look_whether_it_died()
 
     async def close(self, *, within_s: float = STOP_WITHIN_S) -> None:
-        """Stops it: the answers that it has are still sent, if there is time."""
-        self._stopping = True
+        """Stops it: the answers that it has are still sent, if there is time and it does not hang."""
+        self._stopping, self._restarting = True, False
+        why = self._why_it_hangs(STOP_WITHIN_S)
+        if why is not None:
+            logger.warning("the gateway %s; it is killed", why)
+            within_s = 0.0
         self._signal(signal.SIGTERM)
         if self._process is not None and within_s:
             with contextlib.suppress(TimeoutError):

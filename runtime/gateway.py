@@ -1,7 +1,7 @@
 """The process that lets remote clients in: a client of the graph on one side, a ROUTER socket on the other.
 
 Started as `python -m slabwire.runtime.gateway` by the supervisor, and tied to it. It says over `--fd` where it
-listens, or why it cannot.
+listens, or why it cannot, and from then on that it lives.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .keyed_calls import KeyedCalls
 from .keys import Admission, ServerKeys
 from .lifeline import die_with_parent
 from .logs import configure_logging
+from .pulse import Heart
 from .readiness import can_read, descriptor_of
 from .tap import Taps
 from .visitor import MOST_CALLS, GraphClient, Visitor, error_frames
@@ -282,6 +283,7 @@ async def _run(arguments: argparse.Namespace, owner: socket.socket) -> int:
     try:
         addresses = [gateway.listen(each) for each in arguments.listen]
         write_frame(owner, {"addresses": addresses})
+        Heart(owner).beat()
         logger.info("listening at %s", ", ".join(addresses))
         await gateway.run(stop)
     except SlabwireError as error:

@@ -94,7 +94,9 @@ def families_of(status: Mapping[str, Any], durations: Mapping[str, Sequence[int]
 
 
 def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
-    supervisor = status["supervisor"]
+    supervisor, gateway = status["supervisor"], status["gateway"]
+    is_up = gateway is not None and gateway["state"] == "ready"
+    restarts = 0 if gateway is None else gateway["restarts"]
     return [
         _gauge("ready", "1 while the graph is ready.", float(status["state"] == "ready"), graph),
         _gauge("start_time_seconds", "When it was started, in Unix time.", status["started_unix_s"], graph),
@@ -102,6 +104,8 @@ def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
         _gauge("shared_memory_bytes", "All shared memory of the graph.", status["memory_bytes"], graph),
         _gauge("supervisor_memory_bytes", "Memory of the supervisor (PSS).", supervisor["pss_bytes"], graph),
         _gauge("supervisor_cpu_seconds_total", "User and system time of it.", supervisor["cpu_s"], graph),
+        _gauge("gateway_up", "1 while the gateway takes remote clients.", float(is_up), graph),
+        _gauge("gateway_restarts_total", "Times it was started again.", restarts, graph),
     ]
 
 

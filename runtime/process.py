@@ -19,6 +19,7 @@ from .nursery import POOLS
 from .out_of_memory import KillCounts, kills_in_machine
 from .party import Party
 from .placement import WorkerPlan
+from .pulse import is_stopped
 from .rundir import RunDirectory
 from .spawner import Spawner
 from .spec import ActorSpec, Restart
@@ -186,7 +187,7 @@ class WorkerProcess:
         now = now_ns()
         if parks != self._parks:
             self._parks, self._ignoring_since_ns = parks, 0
-        self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input or self._is_stopped() else 0
+        self._ignoring_since_ns = (self._ignoring_since_ns or now) if ignores_input or is_stopped(self.pid) else 0
         # The word outlives the process that wrote it: what is older than this one's start says nothing of it.
         since = self._ignoring_since_ns or (max(alive_ns, self._ready_ns) if alive_ns else 0)
         if not self.is_ready:
@@ -210,14 +211,6 @@ class WorkerProcess:
         )
         self._signal(HUNG_SIGNAL)
         self._killing = asyncio.get_running_loop().call_later(_STACKS_WITHIN_S, self.kill)
-
-    def _is_stopped(self) -> bool:
-        """Whether the kernel does not run it, since a signal stopped it."""
-        try:
-            with open(f"/proc/{self.pid}/stat") as stat:
-                return stat.read().rpartition(")")[2].split()[0] == "T"
-        except OSError:
-            return False
 
     def became_ready(self) -> None:
         """Its actors have started."""

@@ -31,16 +31,21 @@ def _document(supervisor: Supervisor, memory: Mapping[int, int]) -> dict[str, An
     board = supervisor.switchboard
     workers = [_worker(supervisor, worker, memory) for worker in supervisor.workers.values()]
     nursery = supervisor.spawner.nursery_pid
+    gateway = supervisor.doorkeeper.status()
     return {
         "graph": supervisor.name,
         "pid": os.getpid(),
         "state": supervisor.state,
-        "not_ready": [_reason(each) for each in supervisor.workers.values() if not each.is_ready],
+        "not_ready": [
+            *(_reason(each) for each in supervisor.workers.values() if not each.is_ready),
+            *_reason_of_gateway(gateway),
+        ],
         "started_unix_s": supervisor.started_unix_s,
         "clients": len(board.clients()),
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
         "supervisor": {"pid": os.getpid(), "pss_bytes": memory.get(os.getpid(), 0), "cpu_s": cpu_s(os.getpid())},
         "nursery": {"pid": nursery, "pss_bytes": memory.get(nursery, 0)},
+        "gateway": gateway,
         "workers": workers,
         "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
         "edges": edges_of(board, lambda name: supervisor.workers[name].is_ready),
@@ -64,6 +69,14 @@ def _reason(worker: WorkerProcess) -> dict[str, str]:
             "reason": f"starting (last: {worker.last_exit})" if worker.last_exit else "starting",
         }
     return {"actor": worker.name, "reason": worker.last_exit or "not started"}
+
+
+def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
+    """Where it is asked for only: nobody waits for one that was to listen nowhere else than in the run directory."""
+    if gateway is None or not gateway["listen"] or gateway["state"] == "ready":
+        return []
+    last = f" (last: {gateway['last_exit']})" if gateway["last_exit"] else ""
+    return [{"actor": "the gateway", "reason": f"{gateway['state']}{last}"}]
 
 
 def _worker(supervisor: Supervisor, worker: WorkerProcess, memory: Mapping[int, int]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def a_status(name: str = "vision", **changes: Any) -> dict[str, Any]:
         "memory_bytes": 3 << 20,
         "supervisor": {"pid": 77, "pss_bytes": 20 << 20, "cpu_s": 1.0},
         "nursery": {"pid": 78, "pss_bytes": 10 << 20},
+        "gateway": None,
         "workers": [
             a_worker("scale", an_actor("scale", handled=500, busy_s=50, p50_us=12.5, p99_us=1500), restarts=3),
             a_worker("edges[0]", an_actor("edges[0]", waiting=7), cores=[1, 3]),

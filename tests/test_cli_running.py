@@ -79,6 +79,9 @@ def test_top_once(graphs: Graphs) -> None:
     document = json.loads(invoke("top", "--once", "--format", "json").stdout)
     assert document["workers"][0]["actors"][0]["rate_per_s"] == pytest.approx(5, rel=0.05)
     assert document["supervisor"]["cpu"] == pytest.approx(0.01, rel=0.05)
+    gateway = {"pid": 0, "state": "restarting", "restarts": 2, "last_exit": "hung and was killed", "listen": []}
+    graphs.start("remote", gateway=gateway)
+    assert invoke("top", "remote", "--once").stdout.splitlines()[-1].endswith("; gateway: pid -, restarting, ↻ 2")
 
 
 def an_edge(source: str, **changes: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from slabwire.runtime import remote
 from slabwire.runtime.control import Control
 from slabwire.runtime.keyring import add_client, new_server
 from slabwire.runtime.remote import RemoteClient
+from waiting import wait_until
 
 
 class Echo(slabwire.Actor):
@@ -382,6 +384,29 @@ def test_a_killed_gateway_comes_back(served: Served) -> None:
         assert client.call("echo.it", "again") == "again"
         assert served.gateway()["pid"] not in (pid, 0)
         assert served.gateway()["listen"] == [served.tcp]
+
+
+def test_a_stopped_gateway_is_replaced(served: Served) -> None:
+    def gateway() -> dict[str, Any]:
+        found: dict[str, Any] = served.running.status()["gateway"]
+        return found
+
+    first = wait_until(lambda: gateway() if gateway()["state"] == "ready" else None)
+    assert first == {"pid": first["pid"], "state": "ready", "restarts": 0, "last_exit": None, "listen": [served.tcp]}
+    with slabwire.connect(served.tcp) as client:
+        os.kill(first["pid"], signal.SIGSTOP)
+        wait_until(lambda: gateway()["pid"] not in (first["pid"], 0))
+        with contextlib.suppress(slabwire.Disconnected):  # it may not know yet that nobody is there any more
+            client.call("echo.it", "lost")
+        assert client.call("echo.it", "again") == "again"
+    second = wait_until(lambda: gateway() if gateway()["state"] == "ready" else None)
+    assert (second["restarts"], second["last_exit"]) == (1, "hung and was killed")
+    assert second["listen"] == [served.tcp]
+    assert (
+        "the gateway was stopped by a signal; it is killed"
+        in (served.running.directory / "logs" / "supervisor.log").read_text()
+    )
+    os.kill(second["pid"], signal.SIGSTOP)  # which does not hold up the end
 
 
 def test_a_client_outlives_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:

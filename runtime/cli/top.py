@@ -129,6 +129,15 @@ def _live_picture(sample: Sample, view: View, console: Any) -> Any:
     return Group(_picture(sample, view, console.width), Text(said, style="reverse" if view.paused else "dim"))
 
 
+def _gateway(gateway: dict[str, Any] | None) -> str:
+    """Its part of the last line: nothing where there is none."""
+    if gateway is None:
+        return ""
+    state = "" if gateway["state"] == "ready" else f", {gateway['state']}"
+    restarts = f", ↻ {gateway['restarts']}" if gateway["restarts"] else ""
+    return f"; gateway: pid {gateway['pid'] or '-'}{state}{restarts}"
+
+
 def _picture(sample: Sample, view: View, room: int) -> Any:
     from rich.console import Group
     from rich.text import Text
@@ -139,5 +148,6 @@ def _picture(sample: Sample, view: View, room: int) -> Any:
     nursery = sample.status["nursery"]
     last = f"supervisor: pid {supervisor['pid']}, CPU {sample.cpu(None):.0%}, {bytes_text(supervisor['pss_bytes'])}"
     last += f"; nursery: pid {nursery['pid'] or '-'}, {bytes_text(nursery['pss_bytes'])}"
+    last += _gateway(sample.status["gateway"])
     parts = [Text(headline(sample)), "", actor_table(lines, room), "", *([] if edges is None else [edges, ""])]
     return Group(*parts, Text(last, style="dim"))
