@@ -27,6 +27,7 @@ class Screen:
         self._before: list[Any] | None = None
         self._hears = False
         self._typed = ""
+        self._waits = self._is_to_pause = False
 
     def __enter__(self) -> Screen:
         self._take()
@@ -41,7 +42,15 @@ class Screen:
 
     def key_within(self, seconds: float) -> str:
         """The key that was pressed, "" where none was in time. What arrows and the like send is passed over."""
-        until = monotonic() + seconds
+        self._waits = True
+        if self._is_to_pause:
+            self._pause()
+        try:
+            return self._key_before(monotonic() + seconds)
+        finally:
+            self._waits = False
+
+    def _key_before(self, until: float) -> str:
         while not self._typed and (left := until - monotonic()) > 0:
             if not self._hears:
                 select.select([], [], [], left)
@@ -69,6 +78,13 @@ class Screen:
             termios.tcsetattr(0, termios.TCSADRAIN, self._before)
             self._before, self._hears = None, False
 
+    def _pause(self) -> None:
+        """Until `fg`."""
+        self._is_to_pause = False
+        self._give_back()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._take()
+
     @contextmanager
     def signals(self) -> Iterator[None]:
         """While it is drawn on: SIGTERM leaves as Ctrl-C does, Ctrl-Z gives the terminal back until `fg`."""
@@ -77,9 +93,10 @@ class Screen:
             sys.exit(128 + number)
 
         def pause(_number: int, _frame: FrameType | None) -> None:
-            self._give_back()
-            os.kill(os.getpid(), signal.SIGSTOP)
-            self._take()
+            # While it is drawn on, its output is in the middle of a write and takes no other.
+            self._is_to_pause = True
+            if self._waits:
+                self._pause()
 
         before = {
             number: signal.signal(number, handler)
