@@ -6,6 +6,7 @@ import asyncio
 import os
 import zlib
 from collections.abc import Callable
+from functools import cache
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +32,15 @@ def computed(number: int) -> int:
     for _ in range(_PASSES):
         number = zlib.crc32(_BLOCK, number)
     return number
+
+
+# So few different questions, that all answers are known before the clock runs: who checks must not compute as long.
+_QUESTIONS = 16
+
+
+@cache
+def _answer(number: int) -> int:
+    return computed(computed(number))
 
 
 class Stage(Actor):
@@ -103,10 +113,13 @@ class _Stages(Crowd):
         second = graph.add(Stage, name="second", worker=self.worker)
         graph.connect(first.work, second.work)
         graph.expose(first.work)
+        for number in range(_QUESTIONS):
+            _answer(number)
         super().__init__(graph)
 
     async def call(self, client: AsyncClient, number: int) -> None:
-        if await client.call("first.work", number) != computed(computed(number)):
+        number %= _QUESTIONS
+        if await client.call("first.work", number) != _answer(number):
             raise BenchError(f"{self.title}: a wrong answer to {number}")
 
 
