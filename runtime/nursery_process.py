@@ -20,7 +20,6 @@ from . import worker_process
 from .lifeline import die_with_parent
 
 _LARGEST_ORDER_NBYTES = 128 * 1024
-_PR_SET_NAME = 15  # prctl(2)
 
 
 @dataclass(frozen=True)

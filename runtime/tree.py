@@ -93,10 +93,6 @@ class Tree:
         """When `due` will next have somebody; None while that takes somebody's end."""
         return min((each.not_before_s for each in self._rounds if not each.stopping), default=None)
 
-    def restarts_of(self, worker: str) -> int:
-        """Those of the group that a worker is in, within its window."""
-        return next(self._branches_of(worker)).allowance.count()
-
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def started(self, worker: str) -> None:
