@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from .contestant import Seats
-from .measure import Cell, cells_of, measure
+from .measure import Cell, cells_of
 from .peers import Entry, enter
 from .report import Bar, Report, size_cases
 from .settings import Settings, command_of, pinned
@@ -39,7 +39,7 @@ def measure_actor_call(settings: Settings) -> Report:
             return visit(contestants[cell.contestant], nbytes, trips, spinning=True)
 
         cases = size_cases(settings.sizes)
-        results = measure(cells_of(cases, list(contestants)), settings.rounds, settings.seed, visit_cell)
+        results = settings.measure(cells_of(cases, list(contestants)), visit_cell)
     titles = {name: each.title for name, each in contestants.items()}
     peers = [name for name in contestants if name != "client_call"]
     report = Report("actor_call", "a call", results, titles, peers, left_out=left_out)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,19 +18,25 @@ from .bare_engine import BareEngine
 from .chat_graph import MODEL, ChatGraph, PortStream
 from .chat_load import Load, Results, Way
 from .chat_report import document, show
+from .comparison import Comparison, compared
 from .contestant import Seats
 from .https_stream import HttpsStream
 from .machine import describe, lines
+from .rival import Rival, Visited
+from .rival_options import BenchCommand, rival_of, rival_options
 
 _TOKENS, _QUICK_TOKENS = 96, 32
 
 
-@click.command()
+@click.command(cls=BenchCommand)
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Visits to each way.")
 @click.option("--seed", default=1, show_default=True, help="Of the order of visits.")
 @click.option("--quick", is_flag=True, help=f"One round, {_QUICK_TOKENS} tokens an answer: whether it works.")
+@rival_options
 @format_option
-def command(rounds: int, seed: int, quick: bool, form: str) -> None:
+def command(
+    rounds: int, seed: int, quick: bool, form: str, against: Path | None = None, visited_by: int | None = None
+) -> None:
     """Tokens a second at 1 and 8 streams, time to the first token, and what each floor adds to a token.
 
     Ways, each with all that is below it: the bare engine (a process that turns its loop and does nothing else, on the
@@ -38,18 +44,23 @@ def command(rounds: int, seed: int, quick: bool, form: str) -> None:
     half a minute.
     """
     about = {"rounds": 1 if quick else rounds, "seed": seed, "tokens": _QUICK_TOKENS if quick else _TOKENS}
-    with ChatGraph() as graph, BareEngine(graph.cpus["llm"]) as bare:
+    visited = None if visited_by is None else Visited(visited_by)
+    with rival_of(against) as rival, ChatGraph() as graph, BareEngine(graph.cpus["llm"]) as bare:
         others = os.sched_getaffinity(0).difference(graph.cpus["llm"]) or os.sched_getaffinity(0)
         seats = Seats(caller=min(others), echo=min(graph.cpus["llm"]))
         machine = describe(seats)
         machine["versions"]["onnxruntime"] = version("onnxruntime")
         # Only now: graph and engine would have inherited it.
         with _pinned(others):
-            results, ways = asyncio.run(_measure(graph, bare, about))
-    found = document(results, ways, machine, about)
+            results, ways = asyncio.run(_measure(graph, bare, about, rival, visited))
+    comparison = None if rival is None else Comparison(rival.describe(), list(compared(results.rows(), rival.results)))
+    found = document(results, ways, machine, about, comparison)
     if form == "json":
         print_json(found)
     else:
+        if comparison is not None:
+            comparison.show({way.name: way.title for way in ways})
+            click.echo()
         seated = f"engine on CPU {seats.echo}, client on CPU {seats.caller}"
         show(found, ways, [*lines(machine)[:2], f"{seated}; load average {machine['load_average']:.2f} at the start"])
 
@@ -64,7 +75,9 @@ def _pinned(cpus: set[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-async def _measure(graph: ChatGraph, bare: BareEngine, about: dict[str, Any]) -> tuple[Results, Sequence[Way]]:
+async def _measure(
+    graph: ChatGraph, bare: BareEngine, about: dict[str, Any], rival: Rival | None, visited: Visited | None
+) -> tuple[Results, Sequence[Way]]:
     async with AsyncClient(graph.name) as client:
         served = await client.call("ingress.describe")
         https = HttpsStream(served["url"], served["certificate"], MODEL)
@@ -72,12 +85,10 @@ async def _measure(graph: ChatGraph, bare: BareEngine, about: dict[str, Any]) ->
         load = Load(ways, graph, bare, about["tokens"])
         try:
             await load.verify()
-            await load.run(about["rounds"], about["seed"], lambda number: _say_progress(number, about["rounds"]))
+            if visited is None:
+                await load.run(about["rounds"], about["seed"], rival)
+            else:
+                await load.serve(visited)
         finally:
             await https.close()
     return load.results, ways
-
-
-def _say_progress(number: int, rounds: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\rround {number} of {rounds}" + "\n" * (number == rounds), nl=False, err=True)

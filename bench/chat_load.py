@@ -12,17 +12,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .answers import Answer, decode_rate
 from .bare_engine import BareEngine
 from .chat_graph import ChatGraph
 from .contestant import BenchError
 from .conversations import MOST_IN_COMMON, Conversations, Messages, continued
-from .measure import Measurement
+from .measure import Case, Cell, Measurement, say_progress
 from .process import Clock
+from .rival import Rival, Visited
 
 STREAMS = (1, 8)
+_FIRST = Case("first token", 0)
 # A visit takes some seconds; the first order to the bare engine waits until it has loaded the model.
 _VISIT_WITHIN_S = 120
 _WARM_UP_TOKENS = 4
@@ -61,10 +63,30 @@ class Results:
     answers: int = 0
     repeated: int = 0
 
+    def rows(self) -> dict[Cell, Measurement]:
+        """What two checkouts are compared by: times in µs, one sample a visit."""
+        rows = {}
+        for (way, streams), rate in self.rate.items():
+            text = _streams_text(streams)
+            rows[Cell(Case(f"{text}, a token", streams), way)] = Measurement([[1e6 / each] for each in rate.medians])
+            rows[Cell(Case(f"{text}, engine's CPU a token", streams), way)] = self.cpu[way, streams]["engine"]
+        for way, gap in self.gap.items():
+            rows[Cell(Case("from token to token", 1), way)] = gap
+        for name, first in self.first.items():
+            rows[Cell(_FIRST, name)] = Measurement([[each * 1e6] for each in first.medians])
+        return rows
+
     def floor(self, way: str, below: str) -> Measurement:
         """By how much a token of `way` takes longer than one of `below`, in µs, round by round."""
         pairs = zip(self.gap[way].medians, self.gap[below].medians, strict=True)
         return Measurement([[above - beneath] for above, beneath in pairs])
+
+
+class Visit(NamedTuple):
+    """Measures once; `cell` names it."""
+
+    cell: Cell
+    measure: Callable[[], Awaitable[None]]
 
 
 class Load:
@@ -96,21 +118,40 @@ class Load:
             if text != texts[self._bare.title]:
                 raise BenchError(f"{title} answers {text!r}, the bare engine {texts[self._bare.title]!r}")
 
-    async def run(self, rounds: int, seed: int, progress: Callable[[int], None]) -> None:
-        """Visits every way with each number of streams once a round, in random order."""
+    async def run(self, rounds: int, seed: int, rival: Rival | None = None) -> None:
+        """Visits every way with each number of streams once a round, in random order; those of a rival right beside."""
         dice = random.Random(seed)
+        if rival is not None:
+            await asyncio.to_thread(rival.begin)
         for number in range(1, rounds + 1):
-            progress(number)
-            visits: list[Callable[[], Awaitable[None]]] = [
-                *(partial(self._decoding, streams, dice) for streams in STREAMS),
-                self._first_tokens,
-            ]
-            for visit in dice.sample(visits, len(visits)):
-                await visit()
+            say_progress(number, rounds)
+            groups = self._visits()
+            for visits in dice.sample(groups, len(groups)):
+                for visit in dice.sample(visits, len(visits)):
+                    await _beside(visit, rival, dice)
+        if rival is not None:
+            rival.end()
 
-    async def _decoding(self, streams: int, dice: random.Random) -> None:
-        for way in dice.sample(self._ways, len(self._ways)):
-            await self._visit(way, streams)
+    async def serve(self, visited: Visited) -> None:
+        """Visits as another checkout's bench orders it."""
+        visits = [visit for group in self._visits() for visit in group]
+        visited.begin([each.cell for each in visits])
+        while (number := await asyncio.to_thread(visited.order)) is not None:
+            before = {cell: each.samples for cell, each in self.results.rows().items()}
+            await visits[number].measure()
+            rows = self.results.rows().items()
+            visited.answer((cell, each.rounds[-1], 1) for cell, each in rows if each.samples > before.get(cell, 0))
+
+    def _visits(self) -> list[list[Visit]]:
+        """Those that are compared with each other stand in one list."""
+        decoding = [
+            [
+                Visit(Cell(Case(_streams_text(count), count), way.name), partial(self._visit, way, count))
+                for way in self._ways
+            ]
+            for count in STREAMS
+        ]
+        return [*decoding, [Visit(Cell(_FIRST, self._ways[-1].name), self._first_tokens)]]
 
     async def _visit(self, way: Way, streams: int) -> None:
         await self._answers(way, [self._conversations.story()], _WARM_UP_TOKENS)
@@ -177,6 +218,19 @@ class Load:
 
     def _clocks(self) -> dict[str, Clock]:
         return {"bare": Clock.of(self._bare.pid), **self._graph.clocks(), "client": Clock.of(os.getpid())}
+
+
+async def _beside(visit: Visit, rival: Rival | None, dice: random.Random) -> None:
+    """The visit, and a rival's before or after it."""
+    sides = [visit.measure]
+    if rival is not None and rival.can_visit(visit.cell):
+        sides.append(partial(asyncio.to_thread, rival.visit, visit.cell))
+    for side in dice.sample(sides, len(sides)):
+        await side()
+
+
+def _streams_text(streams: int) -> str:
+    return f"{streams} stream{'s' * (streams > 1)}"
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import click
 
 from ..runtime.cli.presentation import print_table
 from .chat_load import STREAMS, Results, Way
+from .comparison import Comparison
 from .measure import NOISY_FROM, Measurement
 
 LEAST_RATIO = 0.9  # of the bare engine's tokens a second, through the whole stack
@@ -34,7 +35,13 @@ _FIRST_HEADS = ("first token", ">prompt", ">cached", ">median ms", ">MAD", ">× 
 _FIRST_TITLES = {"bare": "bare engine, cold", "cold": "whole stack, cold", "cached": "whole stack, cached beginning"}
 
 
-def document(results: Results, ways: Sequence[Way], machine: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+def document(
+    results: Results,
+    ways: Sequence[Way],
+    machine: dict[str, Any],
+    about: dict[str, Any],
+    comparison: Comparison | None = None,
+) -> dict[str, Any]:
     """Everything, with the figure of each round. `times_bare` compares within the rounds."""
     return {
         "bench": "chat",
@@ -47,6 +54,7 @@ def document(results: Results, ways: Sequence[Way], machine: dict[str, Any], abo
         "token": [_token(results, way.name, below) for below, way in _floors(ways)],
         "first_token": {name: _first(results, name) for name in results.first},
         "bars": bars(results, ways[-1].name),
+        "against": None if comparison is None else comparison.plain(),
         "warnings": warnings(results, ways),
     }
 

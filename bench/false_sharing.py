@@ -13,7 +13,7 @@ import numpy as np
 from ..shm.layout import LINE_NBYTES, all_layouts
 from .contestant import BenchError, Seats
 from .echo import EchoProcess, Order
-from .measure import Case, Cell, cells_of, measure
+from .measure import Case, Cell, cells_of
 from .report import Report
 from .settings import Settings, command_of, pinned
 
@@ -104,7 +104,7 @@ def measure_false_sharing(settings: Settings) -> Report:
         def visit(cell: Cell) -> tuple[list[float], int]:
             return writers.visit(cell.case, settings.few(_ADDS, _QUICK_ADDS))
 
-        results = measure(cells_of(_CASES, ["adds"]), settings.rounds, settings.seed, visit)
+        results = settings.measure(cells_of(_CASES, ["adds"]), visit)
     report = Report("false_sharing", "a thousand additions", results, {"adds": "np.add.at"})
     apart = results[Cell(_APART, "adds")]
     times = {case.text: results[Cell(case, "adds")].times(apart) for case in _CASES}

@@ -19,7 +19,7 @@ from ..shm.pool import Pool
 from ..shm.slab import size_class
 from .contestant import BenchError, Seats
 from .echo import EchoProcess, Order
-from .measure import Case, Cell, cells_of, measure
+from .measure import Case, Cell, cells_of
 from .process import mapped_inodes
 from .report import Bar, Report, flatness
 from .settings import Settings, command_of, pinned
@@ -158,7 +158,7 @@ def measure_fan_out(settings: Settings) -> Report:
             return fans[int(cell.case.x)].visit(settings.few(_MESSAGES, _QUICK_MESSAGES))
 
         cases = [Case(f"1 MiB to {each}", each) for each in _READERS]
-        results = measure(cells_of(cases, ["message"]), settings.rounds, settings.seed, visit)
+        results = settings.measure(cells_of(cases, ["message"]), visit)
         held = {str(each): fan.held() for each, fan in fans.items()}
     report = Report("fan_out", "of the sender's CPU for a message", results, {"message": FanOut.title})
     report.figures = {"held": held}

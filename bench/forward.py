@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from .contestant import Seats
-from .measure import Cell, cells_of, measure
+from .measure import Cell, cells_of
 from .report import Bar, Report, flatness, size_cases
 from .settings import Settings, command_of
 from .trips import trips_for, visit
@@ -32,7 +32,7 @@ def measure_forward(settings: Settings) -> Report:
             return visit(chains[cell.contestant], nbytes, trips, spinning=True)
 
         cells = cells_of(size_cases(settings.sizes), list(chains))
-        results = measure(cells, settings.rounds, settings.seed, visit_cell)
+        results = settings.measure(cells, visit_cell)
     titles = {name: each.title for name, each in chains.items()}
     report = Report("forward", "a round trip through three actors", results, titles, ("forwarded",))
     flat = flatness(results, "forwarded", _SMALL, _LARGE)

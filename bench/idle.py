@@ -74,6 +74,7 @@ def _ran_ns(pids: dict[str, int]) -> dict[str, int]:
 command = command_of(
     measure_idle,
     rounds=1,
+    visits=False,
     extra=[
         click.Option(
             ["--idle-s"], type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long to look."

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from types import FrameType
+from typing import Protocol
 
 from .contestant import BenchError
 
@@ -105,18 +106,37 @@ def rounds_of(cells: Sequence[Cell], rounds: int, seed: int) -> Iterator[list[Ce
         yield [cell for group in order for cell in dice.sample(group, len(group))]
 
 
-def measure(cells: Sequence[Cell], rounds: int, seed: int, visit: Visit) -> Results:
-    """Visits every cell once a round. Raises BenchError for whoever does not answer."""
+class Other(Protocol):
+    """Who has contestants of the same names to visit, and keeps what it measures."""
+
+    def can_visit(self, cell: Cell) -> bool: ...
+
+    def visit(self, cell: Cell) -> None: ...
+
+
+def measure(cells: Sequence[Cell], rounds: int, seed: int, visit: Visit, other: Other | None = None) -> Results:
+    """Visits every cell once a round, and the `other` one of the same name right before or after, as chance has it.
+
+    Raises BenchError for whoever does not answer.
+    """
     results = {cell: Measurement() for cell in cells}
+
+    def visit_ours(cell: Cell) -> None:
+        results[cell].add(*visit(cell))
+
+    dice = random.Random(seed)
     for number, order in enumerate(rounds_of(cells, rounds, seed), 1):
-        _say_progress(number, rounds)
+        say_progress(number, rounds)
         for cell in order:
-            with _limited(cell.contestant):
-                results[cell].add(*visit(cell))
+            sides = [visit_ours] if other is None or not other.can_visit(cell) else [visit_ours, other.visit]
+            for side in dice.sample(sides, len(sides)):
+                with _limited(cell.contestant):
+                    side(cell)
     return results
 
 
-def _say_progress(number: int, rounds: int) -> None:
+def say_progress(number: int, rounds: int) -> None:
+    """To whom looks on, at the beginning of a round."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\rround {number} of {rounds}" + "\n" * (number == rounds))
         sys.stderr.flush()

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from time import perf_counter_ns
 
 from .contestant import BenchError, Seats, Stream
-from .measure import Case, Cell, Results, cells_of, measure
+from .measure import Case, Cell, Results, cells_of
 from .peers import Entry, enter
 from .report import Bar, Report
 from .settings import Settings, command_of, pinned
@@ -54,7 +54,7 @@ def _contest(streams: dict[str, Stream], settings: Settings) -> Results:
         carried(streams[cell.contestant], count // 10)  # warm
         return [carried(streams[cell.contestant], count)], count
 
-    return measure(cells_of([_CASE], list(streams)), settings.rounds, settings.seed, visit)
+    return settings.measure(cells_of([_CASE], list(streams)), visit)
 
 
 def carried(stream: Stream, count: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from .contestant import Seats
-from .measure import Cell, cells_of, measure
+from .measure import Cell, cells_of
 from .peers import Entry, enter
 from .report import Bar, Report, size_cases
 from .settings import Settings, command_of, pinned
@@ -40,7 +40,7 @@ def measure_parked(settings: Settings) -> Report:
             return visit(contestants[cell.contestant], int(cell.case.x), trips, spinning=False)
 
         cells = cells_of(size_cases(_SIZES), list(contestants))
-        results = measure(cells, settings.rounds, settings.seed, visit_cell)
+        results = settings.measure(cells, visit_cell)
     titles = {name: each.title for name, each in contestants.items()}
     report = Report("parked", "a round trip", results, titles, ("eventfd", "bell"), left_out=left_out)
     (case,) = size_cases(_SIZES)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import click
 
 from .contestant import PingPong, Seats
-from .measure import Cell, Results, cells_of, measure
+from .measure import Cell, Results, cells_of
 from .peers import Entry, enter
 from .report import Bar, Report, flatness, size_cases
 from .settings import Settings, command_of, pinned
@@ -66,7 +66,7 @@ def _contest(contestants: dict[str, PingPong], settings: Settings) -> Results:
         trips = settings.few(trips_for(nbytes, _TRIPS), _QUICK_TRIPS)
         return visit(contestants[cell.contestant], nbytes, trips, spinning=True)
 
-    return measure(cells_of(size_cases(settings.sizes), list(contestants)), settings.rounds, settings.seed, visit_cell)
+    return settings.measure(cells_of(size_cases(settings.sizes), list(contestants)), visit_cell)
 
 
 def _costs(results: Results, titles: dict[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..runtime.topology import Topology
 from .contestant import BenchError
-from .measure import Case, Cell, Results, cells_of, measure
+from .measure import Case, Cell, Results, cells_of
 from .report import Report
 from .settings import Settings, command_of
 from .ways.pools import ONE_ACTOR, TWO_ACTORS, write_model
@@ -87,7 +87,7 @@ def _contest(
             whole, each = crowds[cell.contestant].carry(count, number)
             return ([whole / count] if figure == "throughput" else each), count
 
-        return measure(cells_of(list(cases), list(crowds)), settings.rounds, settings.seed, visit)
+        return settings.measure(cells_of(list(cases), list(crowds)), visit)
 
 
 command = command_of(measure_placement, rounds=15)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .comparison import Comparison, compared
 from .measure import NOISY_FROM, Case, Cell, Measurement, Results
 
 
@@ -59,6 +60,11 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
+
+    def beside(self, name: str, theirs: Results) -> None:
+        """Compares with what another checkout, called so, has measured in the same rounds."""
+        self.comparison = Comparison(name, list(compared(self.results, theirs)))
 
     def document(self) -> dict[str, Any]:
         """Everything, with the median of each round; times are in microseconds."""
@@ -72,6 +78,7 @@ class Report:
             "figures": self.figures,
             "bars": [each.plain() for each in self.bars],
             "left_out": self.left_out,
+            "against": None if self.comparison is None else self.comparison.plain(),
             "warnings": self.warnings(),
         }
 
@@ -141,6 +148,8 @@ class Report:
         if self.results:
             print_table(self.heads(), self.rows(), title=f"{self.topology}, µs {self.unit}")
             click.echo("\n" + self._how_much())
+        if self.comparison is not None:
+            self.comparison.show(self.title_of)
         said = [*self.notes, *(each.text() for each in self.bars)]
         left_out = [f"left out: {name} ({why})" for name, why in self.left_out.items()]
         for line in [*said, *left_out, *machine_lines, *(f"warning: {each}" for each in self.warnings())]:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from time import perf_counter_ns
 
 from .contestant import BenchError, Seats, Stream
-from .measure import Case, Cell, Results, measure
+from .measure import Case, Cell, Results
 from .one_to_one import carried
 from .report import Bar, Report, flatness
 from .settings import Settings, command_of, pinned
@@ -52,7 +52,7 @@ def measure_scaling(settings: Settings) -> Report:
             repeats = max(1, _LEAST_NUMBERS // count)
             return [carried(streams[cell.contestant], count) for _ in range(repeats)], count * repeats
 
-        results = measure(_cells(records, messages), settings.rounds, settings.seed, visit)
+        results = settings.measure(_cells(records, messages), visit)
     titles = {"bare_lane": "bare lane", "actors": "actor to actor", "edges": "actors, many edges"}
     report = Report("scaling", "a number", results, titles)
     report.bars = _bars(results, records, messages)

@@ -17,7 +17,10 @@ import click
 from ..runtime.cli.presentation import format_option, print_json
 from .contestant import Seats
 from .machine import describe, lines
+from .measure import Cell, Results, Visit, measure
 from .report import Report
+from .rival import Rival, Visited
+from .rival_options import BenchCommand, rival_of, rival_options
 
 SIZES = (64, 4 << 10, 64 << 10, 1 << 20, 16 << 20)
 _SIZES_TEXT = "64,4KiB,64KiB,1MiB,16MiB"
@@ -28,19 +31,35 @@ _QUICK_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What the options say. `quick` shows whether it works, not how fast it is."""
+    """What the options say. `quick` shows whether it works, not how fast it is.
+
+    `rival` is another checkout to measure beside; `visited` is there where this one is that other checkout.
+    """
 
     rounds: int
     seed: int = 1
     quick: bool = False
     sizes: tuple[int, ...] = SIZES
+    rival: Rival | None = None
+    visited: Visited | None = None
+
+    def measure(self, cells: Sequence[Cell], visit: Visit) -> Results:
+        """Visits every cell once a round, also another checkout's; in that one's process, as it is ordered."""
+        if self.visited is not None:
+            return self.visited.serve(cells, visit)
+        if self.rival is None:
+            return measure(cells, self.rounds, self.seed, visit)
+        self.rival.begin()
+        results = measure(cells, self.rounds, self.seed, visit, self.rival)
+        self.rival.end()
+        return results
 
     def few(self, usual: int, quick: int) -> int:
         """A number of repetitions."""
         return quick if self.quick else usual
 
 
-Measure = Callable[[Settings], Report]
+Topology = Callable[[Settings], Report]
 
 
 def sizes_of(text: str) -> tuple[int, ...]:
@@ -56,11 +75,17 @@ def _nbytes(text: str) -> int:
 
 
 def command_of(
-    measure: Measure, *, rounds: int, sized: bool = False, extra: Sequence[click.Option] = ()
+    topology: Topology,
+    *,
+    rounds: int,
+    sized: bool = False,
+    visits: bool = True,
+    extra: Sequence[click.Option] = (),
 ) -> click.Command:
     """The command of a topology: its docstring is the help, its options are the same everywhere.
 
-    `extra` options are passed on to `measure` by keyword.
+    `visits` says whether it measures by `Settings.measure`, and so beside another checkout too. `extra` options are
+    passed on to `topology` by keyword.
     """
 
     @format_option
@@ -71,11 +96,15 @@ def command_of(
         output: Path | None,
         plot: Path | None,
         form: str,
+        against: Path | None = None,
+        visited_by: int | None = None,
         sizes: tuple[int, ...] = SIZES,
         **others: object,
     ) -> None:
-        settings = Settings(_QUICK_ROUNDS if quick else rounds, seed, quick, sizes)
-        report = run(measure, settings, **others)
+        visited = None if visited_by is None else Visited(visited_by)
+        with rival_of(against) as rival:
+            settings = Settings(_QUICK_ROUNDS if quick else rounds, seed, quick, sizes, rival, visited)
+            report = run(topology, settings, **others)
         publish(report, form=form, output=output, plot=plot)
 
     options = [
@@ -93,7 +122,7 @@ def command_of(
         click.Option(["--output"], type=_FILE, help="Write the document there, too."),
         click.Option(["--plot"], type=_FILE, help="Draw the result there: .svg or .png."),
     ]
-    result = click.command(help=measure.__doc__)(call)
+    result = click.command(cls=BenchCommand, help=topology.__doc__)(rival_options(call) if visits else call)
     result.params = [*options, *result.params]
     return result
 
@@ -111,11 +140,13 @@ def _sizes_option() -> click.Option:
     )
 
 
-def run(measure: Measure, settings: Settings, **others: object) -> Report:
+def run(topology: Topology, settings: Settings, **others: object) -> Report:
     """Measures, and notes on what and how."""
     machine = describe(Seats.choose())
     with _ends_cleanly():
-        report = measure(settings, **others)
+        report = topology(settings, **others)
+    if settings.rival is not None:
+        report.beside(settings.rival.describe(), settings.rival.results)
     report.machine = machine
     report.about = {"rounds": settings.rounds, "seed": settings.seed, "quick": settings.quick}
     return report

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from .contestant import BenchError
-from .measure import Case, Cell, measure
+from .measure import Case, Cell
 from .report import Bar, Report
 from .settings import Settings, command_of
 
@@ -59,7 +59,7 @@ def measure_start(settings: Settings) -> Report:
 
         for cell in cells:  # the first start finds nothing in the machine's caches
             visit(cell)
-        results = measure(cells, settings.rounds, settings.seed, visit)
+        results = settings.measure(cells, visit)
     titles = {**_IMPORTS, "run": "slabwire run"}
     report = Report("start", "to the end of the import, or until the graph is ready", results, titles, ("libraries",))
     report.bars.append(Bar("slabwire run until ready, s", results[cells[-1]].median / 1e6, most=_READY_WITHIN_S))
