@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..shm.bell import now_ns
+from .attempt import attempt
 from .caller import Pending, deadline_of, result_of
 from .calls import message_for
 from .control import ANSWER_WITHIN_S
@@ -167,9 +168,10 @@ class Client:
         shared = self._shared
         if shared.is_there() and not self._closed:
             return shared
-        if not self._renewing.acquire(timeout=max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1):
-            raise late_answer(self.name)
+        got: list[bool] = []
         try:
+            if not attempt(self._renewing, got, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1):
+                raise late_answer(self.name)
             if self._closed:
                 raise self._closed_error()
             if self._shared is shared:
@@ -177,7 +179,8 @@ class Client:
                 shared.close()
             return self._shared
         finally:
-            self._renewing.release()
+            if True in got:
+                self._renewing.release()
 
     def _closed_error(self) -> ClientClosed:
         return ClientClosed(f"this client of graph {self.name!r} is closed")

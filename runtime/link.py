@@ -10,7 +10,7 @@ from typing import Any
 
 from ..shm.bell import now_ns
 from .channel import Channel, close_all
-from .errors import DeadlineExceeded, Disconnected, error_from_wire
+from .errors import DeadlineExceeded, Disconnected, SlabwireError, error_from_wire
 
 # The supervisor answers in well under a millisecond; on a machine that is swapping or stopped it may take long.
 ANSWER_WITHIN_S = 20.0
@@ -37,6 +37,14 @@ class Link:
         self._lock = threading.RLock()
         self._last_token = FIRST_TOKEN - 1
         self._answers: dict[int, dict[str, Any]] = {}
+        self._hearing = 0
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether news were lost, to be asked where nobody is hearing any: an exception that a signal's handler raised,
+        KeyboardInterrupt for one, came after they had been received and before they were taken in.
+        """
+        return self._hearing > 0
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """Asks and waits. Raises what the supervisor refuses with, Disconnected when it is gone."""
@@ -57,9 +65,15 @@ class Link:
         """Hears all that has come; True if there was something. Raises Disconnected when the supervisor is gone."""
         with self._lock:
             heard = False
-            while (received := self.channel.receive()) is not None:
-                self._take(*received)
-                heard = True
+            self._hearing += 1
+            try:
+                while (received := self.channel.receive()) is not None:
+                    self._take(*received)
+                    heard = True
+            except SlabwireError:
+                self._hearing -= 1
+                raise
+            self._hearing -= 1
             return heard
 
     def _await(self, token: int) -> dict[str, Any]:

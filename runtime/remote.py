@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..shm.bell import now_ns
+from .attempt import attempt
 from .caller import deadline_of
 from .calls import timed_out
 from .client import CALL_TIMEOUT_S, again
@@ -45,21 +46,27 @@ class RemoteClient:
     ) -> None:
         self.address = address
         self._retry = retry_of(retries)
-        self._dealer = Dealer(address, Path(keys) if keys is not None else None)
-        self._session = self._dealer.session
+        self._keys = Path(keys) if keys is not None else None
+        self._dealer = Dealer(address, self._keys)
         self._lock = threading.Lock()  # guards the socket and the session
         self._receiving = threading.Lock()  # held by the one thread that waits for the socket
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._followers: set[threading.Event] = set()
-        self._poll = select.poll()
-        for each in (*self._dealer.descriptors, self._wake):
-            self._poll.register(each, select.POLLIN)
         self._closed = False
+        self._hearing = False
+        self._listen()
         try:
             self._await_welcome(0, HELLO_WITHIN_S if wait_s is None else wait_s)
         except BaseException:
             self.close()
             raise
+
+    def _listen(self) -> None:
+        """To a dealer that is new."""
+        self._session = self._dealer.session
+        self._poll = select.poll()
+        for each in (*self._dealer.descriptors, self._wake):
+            self._poll.register(each, select.POLLIN)
 
     @property
     def name(self) -> str:
@@ -215,18 +222,25 @@ class RemoteClient:
 
     def _receive_for(self, done: Callable[[], bool], deadline_ns: int, came: threading.Event) -> None:
         """Receives for all threads until `done`, or waits for a while if another thread does."""
-        if self._receiving.acquire(blocking=False):
-            try:
+        got: list[bool] = []
+        try:
+            if attempt(self._receiving, got):
                 while not done() and not self._closed and not (deadline_ns and now_ns() > deadline_ns):
                     if not self._pump():
                         self._park(done, deadline_ns)
-            finally:
+            else:
+                self._follow(deadline_ns, came)
+        finally:
+            if True in got:
                 self._receiving.release()
                 for follower in list(self._followers)[:1]:
                     follower.set()  # it receives from now on
-        else:
+
+    def _follow(self, deadline_ns: int, came: threading.Event) -> None:
+        try:
             self._followers.add(came)
             came.wait(_FOLLOW_S if not deadline_ns else max(0.0, min(_FOLLOW_S, (deadline_ns - now_ns()) / 1e9)))
+        finally:
             self._followers.discard(came)
             came.clear()
 
@@ -243,15 +257,34 @@ class RemoteClient:
         May be called by the garbage collector inside itself: then the call that is under way does the work.
         """
         came, waiting = False, -1
-        while len(self._session.outbox) != waiting and self._lock.acquire(blocking=False):
+        while len(self._session.outbox) != waiting:
+            got: list[bool] = []
             try:
-                came |= not self._closed and self._dealer.pump()
+                if not attempt(self._lock, got):
+                    break
+                came |= not self._closed and self._hear()
                 waiting = len(self._session.outbox)  # what cannot leave now goes when the socket says so
             finally:
-                self._lock.release()
+                if True in got:
+                    self._lock.release()
         if came:
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._wake, 1)  # what came may be for the thread that sleeps
+        return came
+
+    def _hear(self) -> bool:
+        """Sends and receives, over another socket where an interrupt has torn a message on its way through this one."""
+        if self._hearing:
+            torn = self._dealer
+            torn.session.lost(Disconnected("an interrupt has torn this client's connection; call again"))
+            self._dealer = Dealer(self.address, self._keys)
+            self._dealer.session.ports = torn.session.ports
+            self._listen()
+            torn.close()
+            os.eventfd_write(self._wake, 1)  # whoever waits for the old one
+        self._hearing = True
+        came = self._dealer.pump()
+        self._hearing = False
         return came
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from . import here
 from .actor import Actor
+from .attempt import attempt
 from .channel import Channel, close_all
 from .code import made
 from .errors import Disconnected, ProtocolError, SlabwireError
@@ -199,25 +200,30 @@ class Room:
             if self._thread is not None:
                 rung.poll(1000 * min(_LOOK_EVERY_S, _LOOK_EVERY_S if left_s is None else left_s))
                 continue
-            if not self._working.acquire(timeout=_LOOK_EVERY_S):
-                continue  # another thread drives
+            got: list[bool] = []
             try:
-                self._worker_thread = threading.get_ident()
-                self._turn(left_s, bell)
+                if attempt(self._working, got, _LOOK_EVERY_S):  # else another thread drives
+                    self._worker_thread = threading.get_ident()
+                    self._turn(left_s, bell)
             finally:
-                self._worker_thread = 0
-                self._working.release()
+                if True in got:
+                    self._worker_thread = 0
+                    self._working.release()
 
     def settle(self) -> None:
         """Lets a driven graph do what it can at once, unless somebody drives it already."""
-        if self._thread is None and self.worker is not None and self._working.acquire(blocking=False):
-            try:
+        if self._thread is not None or self.worker is None:
+            return
+        got: list[bool] = []
+        try:
+            if attempt(self._working, got):
                 self._worker_thread = threading.get_ident()
                 self._live.obey()
                 for _ in range(_MOST_AT_ONCE):
                     if not self._turn(0.0):
                         break
-            finally:
+        finally:
+            if True in got:
                 self._worker_thread = 0
                 self._working.release()
 

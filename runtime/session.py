@@ -114,7 +114,8 @@ class Session:
 
     def cancel(self, pending: Pending) -> None:
         """The caller has lost interest: tells the graph, if the call has not ended. Any thread, at any time."""
-        if self._pending.pop(pending.id, None) is not None:
+        if self._pending.get(pending.id) is pending:  # not a call of that number of another connection
+            del self._pending[pending.id]
             self.outbox.append([pack_head(Head(Kind.CANCEL, pending.id)), *pack_value(None)])
 
     def take(self, pending: Pending) -> tuple[str, Any]:

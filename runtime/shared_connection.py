@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from ..shm.bell import now_ns
+from .attempt import attempt
 from .caller import Pending
 from .calls import timed_out
 from .errors import ClientClosed, Disconnected, untouched
@@ -20,6 +21,7 @@ _FOLLOW_S = 0.05
 _LONGEST_POLL_S = 86_400.0
 # Between calls nobody listens. A look costs a system call, so that not each of many calls can afford one.
 _LOOK_EVERY_NS = 1_000_000
+_TORN = "an interrupt has torn this client's connection; call again"
 
 
 class SharedConnection:
@@ -45,17 +47,29 @@ class SharedConnection:
         self._closed = False
 
     def is_there(self) -> bool:
-        """Whether the graph has not ended, as far as is known: also between calls, when nobody listens."""
+        """Whether the graph has not ended, as far as is known, and no interrupt has torn the connection: also between
+        calls, when nobody listens.
+        """
+        if self.local.link.is_torn and not self.is_gone:
+            self._give_up()
         now = now_ns()
-        if now - self._looked_ns > _LOOK_EVERY_NS:
+        if not self.is_gone and now - self._looked_ns > _LOOK_EVERY_NS:
             self._looked_ns = now
-            if self._receiving.acquire(blocking=False):  # whoever has it listens, and would know
-                try:
-                    if self._end.poll(0):
-                        self._take_in()
-                finally:
+            got: list[bool] = []
+            try:
+                if attempt(self._receiving, got) and self._end.poll(0):  # whoever has it listens, and would know
+                    self._take_in()
+            finally:
+                if True in got:
                     self._receiving.release()
         return not self.is_gone
+
+    def _give_up(self) -> None:
+        """Ends a torn connection; whoever calls next connects anew."""
+        with self._lock:
+            if self.local.link.is_torn and not self.is_gone:  # nobody hears news without the lock
+                self.is_gone = True
+                self.local.caller.fail_all(Disconnected(_TORN))
 
     def begin(self, target: str, message: dict[str, Any], deadline_ns: int, key: str = "") -> Pending:
         """Sends a request. Raises what `Caller.begin` does."""
@@ -64,6 +78,8 @@ class SharedConnection:
         with self._lock:
             if self._closed or self.is_gone:
                 raise untouched(Disconnected(f"graph {self._name!r} has ended"))
+            if self.local.link.is_torn:
+                raise untouched(Disconnected(_TORN))
             self._tell_given_up()
             caller = self.local.caller
             return caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers, key=key)
@@ -73,10 +89,12 @@ class SharedConnection:
         does it later.
         """
         self._given_up.append(pending)
-        if self._lock.acquire(blocking=False):
-            try:
+        got: list[bool] = []
+        try:
+            if attempt(self._lock, got):
                 self._tell_given_up()
-            finally:
+        finally:
+            if True in got:
                 self._lock.release()
 
     def _tell_given_up(self) -> None:
@@ -86,31 +104,41 @@ class SharedConnection:
     def wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
         """Returns when something has arrived for `pending`: this thread receives, unless another one does already."""
         while not pending.arrived:
-            if self._receiving.acquire(blocking=False):
-                try:
+            got: list[bool] = []
+            try:
+                if attempt(self._receiving, got):
                     self._receive(pending, deadline_ns)
-                finally:
+                else:
+                    self._follow(pending, deadline_ns)
+            finally:
+                if True in got:
                     self._receiving.release()
                     self._tell_followers()
-            else:
-                self._follow(pending, deadline_ns)
             if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
-                if self._receiving.acquire(blocking=False):  # so that what nobody waited for does not pile up
-                    try:
-                        with self._lock:
-                            self.local.caller.pump()
-                    finally:
-                        self._receiving.release()
+                self._look()  # so that what nobody waited for does not pile up
                 if not pending.arrived:
                     raise timed_out(target)
+
+    def _look(self) -> None:
+        """Takes in the answers that have come, unless another thread receives."""
+        got: list[bool] = []
+        try:
+            if attempt(self._receiving, got):
+                with self._lock:
+                    self.local.caller.pump()
+        finally:
+            if True in got:
+                self._receiving.release()
 
     def _follow(self, pending: Pending, deadline_ns: int) -> None:
         left_s = (deadline_ns - now_ns()) / 1e9 if deadline_ns else _FOLLOW_S
         with self._news:
             self._followers += 1
-            if not pending.arrived:
-                self._news.wait(max(0.0, min(_FOLLOW_S, left_s)))
-            self._followers -= 1
+            try:
+                if not pending.arrived:
+                    self._news.wait(max(0.0, min(_FOLLOW_S, left_s)))
+            finally:
+                self._followers -= 1
 
     def _tell_followers(self) -> None:
         if self._followers:
@@ -142,7 +170,7 @@ class SharedConnection:
     def _take_in(self) -> None:
         """By the one thread that receives. When the graph has ended all calls have the error."""
         with self._lock:
-            if self._closed or self.is_gone:
+            if self._closed or self.is_gone or self.local.link.is_torn:
                 return
             try:
                 self.local.take_in()
