@@ -88,7 +88,7 @@ def ask(ways: list[Callable[[int], bool]]) -> tuple[int, int]:
 
 def main(form: str) -> None:
     with definition(f"interrupts-{form}").run(listen="tcp://127.0.0.1:0") as running:
-        client = running.client
+        client: Any = running.client
         if form == "remote":
             client = slabwire.connect(running.status()["gateway"]["listen"][0])
 
