@@ -86,6 +86,8 @@ class AsyncClient:
     async def _live(self, deadline_ns: int) -> AsyncCalls:
         """The calls of the connection, made anew if the graph has ended since. Raises Disconnected."""
         connection = self._open
+        if asyncio.get_running_loop() is not self._loop:
+            raise another_loop(f"graph {self.name!r}")
         now = now_ns()
         if now - self._looked_ns > _LOOK_EVERY_NS:
             self._looked_ns = now
@@ -198,6 +200,8 @@ class AsyncClient:
         return self._open.caller.has_news()
 
     def _listen_no_more(self, connection: LocalConnection) -> None:
+        if self._loop.is_closed():
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -223,6 +227,14 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def another_loop(whose: str) -> ClientClosed:
+    """The error of a call in a loop that hears nothing of its client's answers."""
+    return ClientClosed(
+        f"this client of {whose} was opened in another event loop, and works there alone; open one in each loop "
+        "(each asyncio.run makes a loop)"
+    )
 
 
 async def again(start: Callable[[], Awaitable[T]], attempts: Attempts) -> T:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..shm.bell import now_ns
-from .async_client import again
+from .async_client import again, another_loop
 from .caller import deadline_of
 from .calls import timed_out
 from .client import CALL_TIMEOUT_S
@@ -128,6 +128,8 @@ class AsyncRemoteClient:
         """A request of which something has come back, which is no error after which it is made again."""
 
         async def start() -> tuple[Pending, asyncio.Event]:
+            if asyncio.get_running_loop() is not self._loop:
+                raise another_loop(self.address)
             pending, came = await self._begin(target, args, fields, deadline_ns, key, stream=stream)
             try:
                 await self._arrival(pending, came, deadline_ns, target)
@@ -197,7 +199,8 @@ class AsyncRemoteClient:
         if dealer is None:
             return
         for each in dealer.descriptors:
-            self._loop.remove_reader(each)
+            if not self._loop.is_closed():
+                self._loop.remove_reader(each)
         if dealer.session.is_ready:
             dealer.session.outbox.append([pack_head(Head(Kind.BYE)), b"\xc0"])
             dealer.pump()
