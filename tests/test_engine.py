@@ -257,3 +257,14 @@ def test_a_slot_takes_memory_as_it_grows() -> None:
         engine.admit(sequence_of([1, 2], 1))
         engine.step()
         assert engine.slots.nbytes_held == min(STEP_TOKENS, CONTEXT) * 2 * 16 * 4
+
+
+def test_a_page_that_is_not_full_holds_nothing_of_what_was_in_its_block() -> None:
+    slots = Slots(SMALL, 1, CONTEXT)
+    slots.hold(0, 8)
+    slots.array[:, 0, :, :8] = 1
+    page = np.full((*slots.array.shape[:1], slots.array.shape[2], 8, slots.array.shape[4]), 77, np.float32)
+    slots.save(0, 2, 5, page)
+    assert np.all(page[:, :, :5] == 1)
+    assert np.all(page[:, :, 5:] == 0)
+    slots.close()

@@ -58,7 +58,7 @@ class Model(Actor):
         """What the model takes and gives: {"path", "inputs", "outputs", "metadata", "threads"}.
 
         Inputs and outputs are lists of {"name", "dtype", "shape"}; an axis is an int where it is fixed, a str where the
-        model names it, None where it is open.
+        model names it, None where it is open. The shape itself is None where the model says none: any will do.
         """
         session = self._loaded()
         return {
@@ -76,4 +76,5 @@ class Model(Actor):
 
 
 def _plain(port: Port) -> dict[str, Any]:
-    return {"name": port.name, "dtype": str(port.dtype), "shape": list(port.shape)}
+    shape = None if port.shape is None else list(port.shape)
+    return {"name": port.name, "dtype": str(port.dtype), "shape": shape}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..onnx_runtime import import_onnx_runtime
-from .signature import ModelError, feeds_of, port_of
+from .shapeless import shapeless
+from .signature import ModelError, Port, feeds_of, port_of
 
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 Shapes = tuple[tuple[int, ...], ...]
@@ -50,11 +52,19 @@ class Session:
         self.copied_outputs = 0
         self._runtime = _import_runtime()
         self._session = _load(self._runtime, self.path, _options(self._runtime, threads, spin, seats), providers)
-        self.inputs = tuple(port_of(node, self.name) for node in self._session.get_inputs())
-        self.outputs = tuple(port_of(node, self.name) for node in self._session.get_outputs())
+        self.inputs, self.outputs = self._ports(self._session.get_inputs()), self._ports(self._session.get_outputs())
         self._binding = self._session.io_binding()
-        self._shapes: dict[Shapes, dict[str, tuple[int, ...]]] = {}
+        self._shapes: dict[Shapes, dict[str, tuple[int, ...] | None]] = {}
         self._varying: set[str] = set()  # outputs whose shape depends on what the inputs hold
+
+    def _ports(self, nodes: Sequence[Any]) -> tuple[Port, ...]:
+        """By name, for a model may list the same output twice."""
+        without = shapeless(self.path) if any(not node.shape for node in nodes) else frozenset()
+        named = {node.name: node for node in nodes}
+        return tuple(
+            port_of(node, self.name, has_shape=without is not None and name not in without)
+            for name, node in named.items()
+        )
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -62,7 +72,7 @@ class Session:
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
     def stats(self) -> dict[str, int]:
-        """Runs so far, and outputs that were copied because their shape was not known before the run."""
+        """Runs so far, and outputs that were copied: their shape was not known before, or they are somebody else's."""
         return {"runs": self.runs, "copied_outputs": self.copied_outputs, "threads": self.threads}
 
     def run(self, inputs: Any, allocate: Allocate = np.empty) -> dict[str, NDArray[Any]]:
@@ -100,14 +110,15 @@ class Session:
     ) -> dict[str, NDArray[Any]]:
         binding = self._binding
         try:
-            for name, tensor in feeds.items():
-                binding.bind_input(name, "cpu", 0, tensor.dtype.type, tensor.shape, tensor.ctypes.data)
+            for port in self.inputs:
+                tensor = feeds[port.name]
+                binding.bind_input(port.name, "cpu", 0, port.element, tensor.shape, tensor.ctypes.data)
             for port in self.outputs:
                 place = places.get(port.name)
                 if place is None:
                     binding.bind_output(port.name, "cpu")
                 else:
-                    binding.bind_output(port.name, "cpu", 0, port.dtype.type, place.shape, place.ctypes.data)
+                    binding.bind_output(port.name, "cpu", 0, port.element, place.shape, place.ctypes.data)
             self._session.run_with_iobinding(binding)
             return self._results(places, binding.get_outputs(), allocate)
         finally:
@@ -118,13 +129,18 @@ class Session:
     def _results(
         self, places: Mapping[str, NDArray[Any]], values: Sequence[Any], allocate: Allocate
     ) -> dict[str, NDArray[Any]]:
+        """What came out, each in its place. ONNX Runtime does not always write there: an output that is an input, say,
+        it hands back where that lies, and one element it takes for another's shape.
+        """
         results = {}
         for port, value in zip(self.outputs, values, strict=True):
-            place = places.get(port.name)
-            if place is None:
-                computed = value.numpy()
-                place = allocate(computed.shape, port.dtype)
-                np.copyto(place, computed)
+            place, shape = places.get(port.name), tuple(value.shape())
+            if place is not None and place.shape != shape:
+                self._varying.add(port.name)
+                place = None
+            if place is None or value.data_ptr() != place.ctypes.data:
+                place = allocate(shape, port.dtype) if place is None else place
+                _copy(value, place)
                 self.copied_outputs += 1
             results[port.name] = place
         return results
@@ -133,10 +149,9 @@ class Session:
         """The shapes of outputs as far as they are known: from the last run with such inputs, else from the model."""
         named: dict[str, int] = {}
         for port in self.inputs:
-            axes = zip(port.shape, feeds[port.name].shape, strict=True)
+            axes = zip(port.shape or (), feeds[port.name].shape, strict=False)
             named.update((axis, size) for axis, size in axes if isinstance(axis, str))
-        remembered = self._shapes.get(shapes, {})
-        expected = {port.name: remembered.get(port.name) or port.resolve(named) for port in self.outputs}
+        expected = self._shapes.get(shapes) or {port.name: port.resolve(named) for port in self.outputs}
         return {name: shape for name, shape in expected.items() if shape is not None and name not in self._varying}
 
     def _remember(self, shapes: Shapes, results: Mapping[str, NDArray[Any]]) -> None:
@@ -151,6 +166,12 @@ class Session:
     def _failure(self, error: Exception) -> ModelError:
         first = str(error).strip().partition("\n")[0]
         return ModelError(f"model {self.name} failed while it ran: {first}")
+
+
+def _copy(value: Any, place: NDArray[Any]) -> None:
+    """Copies a value of ONNX Runtime, which may be of a type that numpy has from another package, to its place."""
+    if place.nbytes:
+        ctypes.memmove(place.ctypes.data, value.data_ptr(), place.nbytes)
 
 
 def _import_runtime() -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import MessageError, SlabwireError
+from ...shm.tensor import dtype_named
 
 # ONNX's names of the element types that numpy has too (onnx.proto3, TensorProto.DataType, as ONNX Runtime spells them).
 ELEMENT_TYPES: Mapping[str, type[np.generic]] = {
@@ -26,6 +27,15 @@ ELEMENT_TYPES: Mapping[str, type[np.generic]] = {
     "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
 }
+# Those that the package ml_dtypes adds to numpy: its name, and TensorProto.DataType's number, by which ONNX Runtime
+# knows them where it knows no such numpy type. Of 4 bits there are none: ONNX packs two to a byte, ml_dtypes one.
+EXTENSION_TYPES: Mapping[str, tuple[str, int]] = {
+    "tensor(bfloat16)": ("bfloat16", 16),
+    "tensor(float8e4m3fn)": ("float8_e4m3fn", 17),
+    "tensor(float8e4m3fnuz)": ("float8_e4m3fnuz", 18),
+    "tensor(float8e5m2)": ("float8_e5m2", 19),
+    "tensor(float8e5m2fnuz)": ("float8_e5m2fnuz", 20),
+}
 
 
 class ModelError(SlabwireError):
@@ -36,36 +46,59 @@ class ModelError(SlabwireError):
 
 @dataclass(frozen=True)
 class Port:
-    """An input or an output of a model. An axis is an int where it is fixed, a str where it is named, else None."""
+    """An input or an output of a model. An axis is an int where it is fixed, a str where it is named, else None. Where
+    the model says not even how many there are `shape` is None. `element` is its type as ONNX Runtime takes it.
+    """
 
     name: str
     dtype: np.dtype[Any]
-    shape: tuple[int | str | None, ...]
+    shape: tuple[int | str | None, ...] | None
+    element: type[np.generic] | int
 
     def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype}[...]"
         axes = ", ".join("?" if axis is None else str(axis) for axis in self.shape)
         return f"{self.dtype}[{axes}]"
 
     def fits(self, shape: tuple[int, ...]) -> bool:
+        if self.shape is None:
+            return True
         if len(shape) != len(self.shape):
             return False
         return all(not isinstance(axis, int) or axis == size for axis, size in zip(self.shape, shape, strict=True))
 
     def resolve(self, named: Mapping[str, int]) -> tuple[int, ...] | None:
         """The whole shape, given the sizes of named axes; None where one is still open."""
+        if self.shape is None:
+            return None
         sizes = [named.get(axis) if isinstance(axis, str) else axis for axis in self.shape]
         return tuple(size for size in sizes if size is not None) if None not in sizes else None
 
 
-def port_of(node: Any, model: str) -> Port:
-    """From ONNX Runtime's description of one input or output; `ModelError` for what cannot lie in shared memory."""
+def port_of(node: Any, model: str, *, has_shape: bool) -> Port:
+    """From ONNX Runtime's description of one input or output, which shows no axes for a scalar, nor where the model
+    says no shape (not `has_shape`). `ModelError` for what no array of this actor can hold.
+    """
+    shape = tuple(_axis(axis) for axis in node.shape) if node.shape or has_shape else None
+    if node.type in EXTENSION_TYPES:
+        name, number = EXTENSION_TYPES[node.type]
+        return Port(node.name, _extension(name, node.name, model), shape, number)
     element = ELEMENT_TYPES.get(node.type)
     if element is None:
+        taken = ", ".join(sorted((*ELEMENT_TYPES, *EXTENSION_TYPES)))
         raise ModelError(
-            f"model {model}: {node.name!r} is a {node.type}, which a message cannot carry; "
-            f"export the model with plain tensors there ({', '.join(sorted(ELEMENT_TYPES))})"
+            f"model {model}: {node.name!r} is a {node.type}, which this actor neither takes nor gives; "
+            f"export the model with one of these there: {taken}"
         )
-    return Port(node.name, np.dtype(element), tuple(_axis(axis) for axis in node.shape))
+    return Port(node.name, np.dtype(element), shape, element)
+
+
+def _extension(name: str, port: str, model: str) -> np.dtype[Any]:
+    try:
+        return dtype_named(name.encode())
+    except MessageError as error:
+        raise ModelError(f"model {model}: {port!r} is {name}: {error}") from None
 
 
 def _axis(axis: Any) -> int | str | None:
@@ -107,10 +140,11 @@ def _checked(value: Any, port: Port, model: str) -> NDArray[Any]:
         raise MessageError(f"{where}: expected {port}, got a {type(value).__name__}; send a numpy array")
     tensor = np.asarray(value)
     if tensor.dtype != port.dtype:
+        package = "np" if isinstance(port.element, type) else "ml_dtypes"
         raise MessageError(
-            f"{where}: expected {port}, got dtype {tensor.dtype}; convert it with .astype(np.{port.dtype})"
+            f"{where}: expected {port}, got dtype {tensor.dtype}; convert it with .astype({package}.{port.dtype})"
         )
-    if tensor.ndim != len(port.shape):
+    if port.shape is not None and tensor.ndim != len(port.shape):
         raise MessageError(f"{where}: expected {port}, got {tensor.ndim} axes: {list(tensor.shape)}")
     if not port.fits(tensor.shape):
         raise MessageError(f"{where}: expected {port}, got shape {list(tensor.shape)}")
