@@ -89,8 +89,8 @@ class Slots:
         self.array[:, slot, :, first : first + tokens] = page[:, :, :tokens]
 
     def save(self, slot: int, first: int, tokens: int, page: NDArray[np.float32]) -> None:
-        """Copies the rows of `tokens` positions from `first` on to the beginning of a page. Its rest becomes zeros: it is
-        not what its block held for somebody else.
+        """Copies the rows of `tokens` positions from `first` on to the beginning of a page. Its rest becomes zeros: it
+        is not what its block held for somebody else.
         """
         page[:, :, :tokens] = self.array[:, slot, :, first : first + tokens]
         page[:, :, tokens:] = 0
