@@ -82,13 +82,18 @@ class Dealer:
         """Sends what waits and takes in what has come, until there is neither; True if anything came."""
         came = False
         while True:
-            while can_read(self._socket):
-                self.session.receive([frame.buffer for frame in self._socket.recv_multipart(zmq.DONTWAIT, copy=False)])
-                came = True
+            came |= self._take_in()
             came |= self._hear_monitor()
             self._send()
             if not can_read(self._socket):  # libzmq tells of each change only once
                 return came
+
+    def _take_in(self) -> bool:
+        came = False
+        while can_read(self._socket):
+            self.session.receive([frame.buffer for frame in self._socket.recv_multipart(zmq.DONTWAIT, copy=False)])
+            came = True
+        return came
 
     def _send(self) -> None:
         outbox = self.session.outbox
@@ -109,6 +114,7 @@ class Dealer:
             if event == _CONNECTED:
                 self.session.connected()
             elif event == _LOST:
+                self._take_in()  # what came before the end still counts
                 self.session.lost()
             elif event in _REFUSED:
                 self.session.refused = ProtocolError(
