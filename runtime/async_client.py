@@ -42,6 +42,8 @@ class AsyncClient:
         self._renewing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None  # looks again, though nobody has rung
         self._looked_ns = 0
+        # Those that are open, with the task of each.
+        self._streams: dict[AsyncGenerator[Any, None], asyncio.Task[Any] | None] = {}
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected if no such graph runs."""
@@ -163,14 +165,26 @@ class AsyncClient:
             return await calls.started(target, args, fields, deadline_ns, key=key)
 
         items = await again(start, Attempts(retry, key, deadline_ns)) if retry is not None else await start()
+        self._streams[items] = asyncio.current_task()
         try:
             while True:
                 try:
                     yield await anext(items)  # no name here keeps the item
                 except StopAsyncIteration:
-                    return
+                    if items in self._streams:
+                        return
+                    text = f"graph {self.name!r} was stopped by whoever was to read this stream"
+                    raise ClientClosed(text) from None
         finally:
+            self._streams.pop(items, None)
             await items.aclose()
+
+    async def withdraw(self) -> None:
+        """Ends the streams that this task has begun, as `Client.withdraw` those of a thread."""
+        for items, task in list(self._streams.items()):
+            if task is asyncio.current_task():
+                del self._streams[items]
+                await items.aclose()
 
     def _take_in(self) -> None:
         connection = self._connection

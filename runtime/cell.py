@@ -14,7 +14,7 @@ from .actor import Actor
 from .answers import Answers
 from .cancels import Cancels
 from .endpoint import Endpoint
-from .errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, Interrupted, SlabwireError
+from .errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, SlabwireError, cut_off_error
 from .handler import Handler
 from .inlets import Inlets
 from .keyed import KEYED, take_key
@@ -23,7 +23,7 @@ from .outlets import Outlets
 from .parcel import open_parcel
 from .plain_runs import PlainRuns
 from .recorder import Recorder, outcome_of
-from .recovery import unfinished_works
+from .recovery import given_up, resumed, unfinished_works
 from .runs import Runs
 from .spec import ActorSpec
 from .stats import CellStats
@@ -64,7 +64,7 @@ class Cell:
         self.actor = actor
         self.outlets = outlets
         self.inlets = Inlets(outlets.routes)
-        self.draining = False
+        self.draining = self._is_cut = False
         self.is_async = any(each.spec.kind in ("coroutine", "async_generator") for each in ports.values())
         self._ports = ports
         self._table = table
@@ -227,7 +227,7 @@ class Cell:
         handler = work.handler
         at_once = handler is None or handler.is_at_once
         # Nothing to ask of what nobody waits for, without a deadline, at the first attempt.
-        asks = header.reply_to or header.deadline_ns or work.attempt > 1
+        asks = header.reply_to or header.deadline_ns or work.attempt > 1 or self._is_cut
         refusal = self._refusal(work) if asks else None
         if refusal is None and not at_once and not self._runs.has_place():
             return False
@@ -276,9 +276,10 @@ class Cell:
             return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
         if self.draining and work.attempt == 1 and self.inlets.is_clients(work.lane):
             return Draining("the graph is stopping and takes no new work")
+        if self._is_cut:
+            return cut_off_error(self.instance)
         if (attempts := work.attempt - work.pardons) > self.spec.max_attempts:
-            often = "once" if attempts == 2 else f"{attempts - 1} times"
-            return DeadLetter(f"{self.instance} died {often} while handling it; it is not tried again")
+            return given_up(self.instance, attempts)
         return None
 
     def _refuse(self, work: Work, error: SlabwireError | None) -> None:
@@ -333,6 +334,17 @@ class Cell:
             self._blocked = None
         self._runs.forget_caller(endpoint)
 
+    def cut_off(self) -> None:
+        """The time to drain is over: what is in flight ends with an error, and so does what comes from now on."""
+        self.draining = self._is_cut = True
+        self._runs.cut_off(cut_off_error(self.instance))
+
+    def leave(self) -> None:
+        """The process goes: what it has begun and not finished is its successor's."""
+        self._runs.leave()
+        for work in (*self._redelivered, *((self._blocked[0],) if self._blocked is not None else ())):
+            work.leave()
+
     # -- recovery ----------------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
@@ -367,7 +379,7 @@ class Cell:
     def _begin_again(self, work: Work, lane: Consumer) -> None:
         """Starts an input that has its row from a predecessor."""
         self._table.restart(work.row, work.attempt)
-        refusal = self._refusal(work) or self._resume(work)
+        refusal = self._refusal(work) or resumed(work, self.outlets, self.instance)
         broken = self._open(work, lane)
         refusal = refusal or broken
         if work.last is not None:
@@ -386,15 +398,3 @@ class Cell:
         if kind == Kind.END and work.handler is not None:
             self.outlets.end_stream(work, [work.handler.spec.port])
         self._runs.end(work)
-
-    def _resume(self, work: Work) -> SlabwireError | None:
-        """A partly sent stream goes on behind what was sent, if its handler can; else it ends with an error."""
-        handler = work.handler
-        if handler is None or not handler.spec.streams or not (work.floor or work.ways or work.sent):
-            return None
-        if handler.spec.resumable:
-            ways = self.outlets.ways(handler.spec.port, work.header)
-            work.ordinal = min((work.sent_by(edge, way) for way, edge in enumerate(ways)), default=work.floor)
-            return None
-        work.ordinal = max(work.floor + bool(work.ways), *work.sent.values(), 0)
-        return Interrupted(f"{self.instance} died in the middle of this stream")

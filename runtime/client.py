@@ -45,6 +45,7 @@ class Client:
         self._shared = _awaited(name, deadline_of(wait_s))
         self._renewing = threading.Lock()  # held by the one thread that connects anew
         self._closed = False
+        self._streams: dict[Pending, tuple[SharedConnection, int]] = {}  # that are open, with the thread of each
 
     @property
     def ports(self) -> list[str]:
@@ -117,6 +118,7 @@ class Client:
     ) -> Generator[Any, None, None]:
         # The work begins with the first `next`: an iterator that nobody starts is never told that it ends.
         shared, pending = self._started(target, args, fields, deadline_ns, retry, key, stream=True)
+        self._streams[pending] = shared, threading.get_ident()
         try:
             while True:
                 shared.wait(pending, deadline_ns, target)
@@ -127,6 +129,7 @@ class Client:
                 if kind == Kind.REPLY:
                     return
         finally:
+            self._streams.pop(pending, None)
             shared.cancel(pending)
 
     def _started(
@@ -184,6 +187,16 @@ class Client:
 
     def _closed_error(self) -> ClientClosed:
         return ClientClosed(f"this client of graph {self.name!r} is closed")
+
+    def withdraw(self) -> None:
+        """Ends the streams that this thread has begun: it is about to wait for something else, and reads none of them.
+        What other threads wait for goes on.
+        """
+        for pending, (shared, thread) in list(self._streams.items()):
+            if thread == threading.get_ident():
+                shared.fail(
+                    pending, ClientClosed(f"graph {self.name!r} was stopped by whoever was to read this stream")
+                )
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""

@@ -38,12 +38,14 @@ class Control:
         self._socket.connect(f"ipc://{directory / 'control'}")
         self._last_token = 0
 
-    def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to one request. Raises what the supervisor refuses with."""
+    def request(self, verb: str, *, within_s: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """The answer to one request, which may take `within_s` where it is no matter of a moment. Raises what the
+        supervisor refuses with.
+        """
         self._last_token += 1
         self._socket.send(msgpack.packb({"verb": verb, "token": self._last_token, **arguments}))
         while True:
-            self._await_word(verb)
+            self._await_word(verb, self._timeout_s if within_s is None else within_s)
             answer = msgpack.unpackb(self._socket.recv())
             if answer.get("token") == self._last_token:
                 break
@@ -54,15 +56,15 @@ class Control:
             raise ProtocolError(f"the supervisor of {self.name!r} gave no answer to {verb!r}")
         return result
 
-    def _await_word(self, verb: str) -> None:
+    def _await_word(self, verb: str, within_s: float) -> None:
         """Returns when something has come. One that has died is not waited for."""
-        until = monotonic() + self._timeout_s
-        while not self._socket.poll(int(min(self._timeout_s, _LOOK_EVERY_S) * 1000)):
+        until = monotonic() + within_s
+        while not self._socket.poll(int(min(within_s, _LOOK_EVERY_S) * 1000)):
             if not is_running(graph_directory(self.name)):
                 raise Disconnected(f"graph {self.name!r} has ended")
             if monotonic() >= until:
                 raise Disconnected(
-                    f"the supervisor of graph {self.name!r} did not answer {verb!r} within {self._timeout_s:g} s"
+                    f"the supervisor of graph {self.name!r} did not answer {verb!r} within {within_s:g} s"
                 )
 
     def close(self) -> None:

@@ -355,3 +355,8 @@ def _rows_waiting(consumer: Consumer) -> list[int]:
             if header.flags & Flag.BLOCK:
                 rows.append(header.row)
     return rows
+
+
+def is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
+    """Whether the near end of a call's or a reply's lane is an actor; else it is this process as caller."""
+    return bool((label["purpose"] == "call") == isinstance(end, Consumer))

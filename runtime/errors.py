@@ -26,6 +26,7 @@ __all__ = [
     "StaleReference",
     "StartError",
     "UnknownPort",
+    "cut_off_error",
     "error_from_wire",
 ]
 
@@ -80,7 +81,9 @@ class Cancelled(SlabwireError):
 
 
 class Interrupted(SlabwireError):
-    """A partly sent stream whose actor died; its handler is not resumable."""
+    """Work that was cut off: a partly sent stream whose actor died and is not resumable, or what was in flight when
+    its graph stopped.
+    """
 
     code = "interrupted"
     http_status = 503
@@ -134,6 +137,11 @@ class ProtocolError(SlabwireError):
 
 def _classes(root: type[SlabwireError]) -> list[type[SlabwireError]]:
     return [root, *(each for child in root.__subclasses__() for each in _classes(child))]
+
+
+def cut_off_error(actor: str) -> Interrupted:
+    """What callers get whose work a stopping graph does not wait for any longer."""
+    return Interrupted(f"the graph stopped before {actor} was done with this: its time to drain was over")
 
 
 def untouched(error: SlabwireError) -> SlabwireError:

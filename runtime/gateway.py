@@ -23,7 +23,7 @@ from .address import check_address, demand_keys, is_private
 from .budget import Budget
 from .crate import pack_value
 from .dealer import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
-from .errors import Disconnected, Overloaded, SlabwireError, StartError
+from .errors import Disconnected, Overloaded, SlabwireError, StartError, cut_off_error
 from .exposed import described_ports
 from .frames import write_frame
 from .keyed_calls import KeyedCalls
@@ -124,11 +124,11 @@ class Gateway:
         )
         door.send(identity, [pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
 
-    def forget(self, door: Door, identity: bytes) -> None:
-        """The client is gone, or may not stay: its calls are cancelled."""
+    def forget(self, door: Door, identity: bytes, error: SlabwireError | None = None) -> None:
+        """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
         visitor = self._visitors.pop((door, identity), None)
         if visitor is not None:
-            task = asyncio.get_running_loop().create_task(visitor.leave())
+            task = asyncio.get_running_loop().create_task(visitor.leave(error))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
@@ -152,9 +152,9 @@ class Gateway:
                 self.probe()
 
     async def close(self) -> None:
-        """Cancels what is in flight and closes the doors; answers that were given are still sent."""
+        """Ends what is in flight with an error and closes the doors; what was answered is still sent."""
         for door, identity in list(self._visitors):
-            self.forget(door, identity)
+            self.forget(door, identity, cut_off_error(self.name))
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._keyed.close()
         for each in self.doors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from .handler import place_of
 from .message import Header, Kind
 from .routing import Routing
 from .work import current
+
+logger = logging.getLogger("slabwire")
 
 # Of what one worker names, the largest first: a table that somebody reads, not a dump.
 MOST_BLOCKS = 1000
@@ -105,6 +108,14 @@ def _told(entry: Entry | None, now_ns: int) -> dict[str, Any]:
     if entry is None:
         return {}
     return {**entry.origin._asdict(), "line": entry.line, "age_s": (now_ns - entry.since_ns) / 1e9}
+
+
+def tell_what_is_out(endpoint: Endpoint) -> None:
+    """Debug mode, at a clean stop: says so in the log."""
+    if endpoint.pool.ledger is not None:
+        endpoint.reap()
+        for line in last_words(endpoint.pool.ledger):
+            logger.warning("%s", line)
 
 
 def last_words(ledger: Ledger) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,9 @@ from .errors import HandlerError, LoadError, SlabwireError, StartError
 from .room import WORKER, Codes, Room
 from .spec import GraphSpec
 from .status import actors_of, edges_of
+from .stopped import Stopped
+
+logger = logging.getLogger("slabwire")
 
 
 class UnhurriedClient(Client):
@@ -74,6 +78,11 @@ class RunningInProcess:
         """The instances by name (`scale`, or `scale[0]` of several), as they are."""
         return self._room.actors
 
+    @property
+    def stopped(self) -> Stopped:
+        """Once it has: what was cut off."""
+        return self._room.stopped
+
     def status(self) -> dict[str, Any]:
         """Of what `slabwire ps` and `top` show what there is here, as a dict."""
         self._room.settle()
@@ -102,8 +111,14 @@ class RunningInProcess:
         if os.getpid() != self.pid:
             return
         if self._client is not None:
-            self._client.close()
-        self._room.stop(self._drain_timeout_s)
+            self._client.withdraw()
+        try:
+            self._room.stop(self._drain_timeout_s)
+        finally:
+            if self._client is not None:
+                self._client.close()
+        if not self.stopped.is_clean:
+            logger.warning("graph %s was stopped: %s", self.name, self.stopped.text(self.name))
 
     def kill(self) -> None:
         """Stops without draining."""
@@ -130,8 +145,11 @@ class AsyncRunningInProcess:
 
     async def stop(self) -> None:
         """Drains and stops."""
-        await self.client.close()
-        await asyncio.to_thread(self.running.stop)
+        await self.client.withdraw()
+        try:
+            await asyncio.to_thread(self.running.stop)
+        finally:
+            await self.client.close()
 
 
 class LaunchInProcess:

@@ -56,7 +56,7 @@ class WorkerProcess:
         self.party = party
         self.restarts = 0
         self.is_ready = self.was_ready = False
-        self.told_to_stop = False
+        self.told_to_stop = self.was_killed = False
         self.error: str | None = None
         self.detail = ""
         self.last_end: Ending | None = None
@@ -98,7 +98,7 @@ class WorkerProcess:
         """Starts the process; returns this end of its descriptor channel."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         words = ["--name", self.name, "--control", control, "--parent", str(os.getpid())]
-        self.is_ready = self.was_ready = False
+        self.is_ready = self.was_ready = self.was_killed = False
         self._overdue = None
         self._leaving_ns = 0
         self.spawned_by = self.plan
@@ -227,6 +227,7 @@ class WorkerProcess:
         self._left.set()
 
     def kill(self) -> None:
+        self.was_killed = True
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:

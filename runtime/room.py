@@ -7,7 +7,6 @@ which all of its actors' code runs.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -33,7 +32,9 @@ from .party import FIRST_CLIENT, Party
 from .placement import Plan, WorkerPlan, instances_of
 from .routing import Routing
 from .spec import ActorSpec, GraphSpec
+from .stopped import CUT_WITHIN_S, Stopped
 from .switchboard import Switchboard
+from .unfinished import unfinished
 from .worker import Worker
 
 logger = logging.getLogger("slabwire")
@@ -73,6 +74,7 @@ class Room:
         self.routing = Routing(spec)
         self.dead: list[dict[str, Any]] = []
         self.failures = Failures()
+        self.stopped = Stopped()
         self._codes = codes
         self.serving = threading.RLock()  # guards the switchboard
         self._working = threading.Lock()  # held by the thread that takes turns
@@ -137,15 +139,22 @@ class Room:
 
     def _stop(self, drain_timeout_s: float) -> None:
         worker = self._live
-        until = time.monotonic() + drain_timeout_s
-        if drain_timeout_s:
-            self.orders.tell({"verb": "drain"})
-            idle = 0
-            while idle < 3 and time.monotonic() < until:
-                self._turn(_DRAIN_STEP_S)
-                idle = idle + 1 if self.board.is_idle() else 0
+        if not drain_timeout_s:
+            self.stopped = Stopped(unfinished(self.board))
+        elif not self._done("drain", drain_timeout_s):
+            self.stopped = Stopped(unfinished(self.board))
+            self._done("cut", CUT_WITHIN_S)
         worker.stop()
         worker.run()
+
+    def _done(self, order: str, within_s: float) -> bool:
+        """Lets the worker do as it is told until nothing is in flight; False if that took too long."""
+        self.orders.tell({"verb": order})
+        until, idle = time.monotonic() + within_s, 0
+        while idle < 3 and time.monotonic() < until:
+            self._turn(_DRAIN_STEP_S)
+            idle = idle + 1 if self.board.is_idle() else 0
+        return idle == 3
 
     def _close(self) -> None:
         self.do(self._dismantle)
@@ -162,8 +171,8 @@ class Room:
         self._is_up, self._ended = False, True
         worker, self.worker = self.worker, None
         if worker is not None:
-            worker.let_go()
-            worker.finish(_end_tasks())
+            worker.unwind()
+            worker.finish(worker.loop.shutdown_default_executor())
             worker.close()
 
     @property
@@ -348,14 +357,3 @@ def _execute(action: Callable[[], Any], future: Future[Any]) -> None:
         future.set_result(action())
     except BaseException as error:
         future.set_exception(error)
-
-
-async def _end_tasks() -> None:
-    """Tasks that actors began for themselves end with the graph, as they would with a process."""
-    loop = asyncio.get_running_loop()
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()

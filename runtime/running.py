@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -22,6 +23,9 @@ from .frames import FrameReader, write_frame
 from .node import NAME, NAME_RULE
 from .rundir import graph_directory
 from .spec import GraphSpec
+from .stopped import Stopped
+
+logger = logging.getLogger("slabwire")
 
 # Over and above the time to drain: for on_stop hooks and the supervisor's own end.
 _STOP_MARGIN_S = 15.0
@@ -41,6 +45,7 @@ class Running:
         self._client: Client | None = None
         self._client_lock = threading.Lock()
         self.failure: str | None = None  # why the graph gave up, if it did
+        self.stopped = Stopped()  # once it has: what was cut off, and what did not end as it should
         self._owner = os.getpid()
         self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         keep_from_children(self._tie)
@@ -103,8 +108,12 @@ class Running:
         """What the supervisor, which has ended, had to say since it was ready."""
         with contextlib.suppress(Disconnected, OSError):
             self._tie.settimeout(1.0)  # it is at its end, unless somebody else has inherited the other one
-            while self.failure is None:
-                self.failure = FrameReader(self._tie).read().get("error")
+            while True:
+                event = FrameReader(self._tie).read()
+                self.failure = self.failure or event.get("error")
+                if event["event"] == "stopped":
+                    self.stopped = Stopped.from_plain(event)
+                    return
 
     def stop(self) -> int:
         """Drains and stops; returns the supervisor's exit status. Stops at once what does not end in time.
@@ -113,9 +122,11 @@ class Running:
         """
         if os.getpid() != self._owner:
             return 0
-        self._close_client()
+        if self._client is not None:
+            self._client.withdraw()
         self._say(b"s")
         status = self.wait(self._drain_timeout_s + _STOP_MARGIN_S)
+        self._close_client()  # not before: what other threads wait for is drained
         return self.kill() if status is None else self._ended(status)
 
     def kill(self) -> int:
@@ -132,6 +143,12 @@ class Running:
         self._tie.close()
         return status
 
+    def leave(self) -> None:
+        """Stops, and warns in the log of this process (`slabwire`) of what was cut off."""
+        self.stop()
+        if not self.stopped.is_clean:
+            logger.warning("graph %s was stopped: %s", self.name, self.stopped.text(self.name))
+
     def _say(self, order: bytes) -> None:
         with contextlib.suppress(OSError):
             self._tie.sendall(order)
@@ -147,7 +164,7 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.leave()
 
 
 class AsyncRunning:
@@ -165,8 +182,11 @@ class AsyncRunning:
 
     async def stop(self) -> int:
         """Drains and stops; returns the supervisor's exit status."""
-        await self.client.close()
-        return await asyncio.to_thread(self.running.stop)
+        await self.client.withdraw()
+        try:
+            return await asyncio.to_thread(self.running.stop)
+        finally:
+            await self.client.close()
 
 
 class Launch:
@@ -183,7 +203,7 @@ class Launch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._running.stop()
+        self._running.leave()
 
     async def __aenter__(self) -> AsyncRunning:
         running = await asyncio.to_thread(start, self._spec, **self._options)

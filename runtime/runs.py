@@ -11,7 +11,7 @@ from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
 from .answers import Answers
 from .batcher import Batcher
-from .errors import Cancelled, DeadlineExceeded, HandlerError
+from .errors import Cancelled, DeadlineExceeded, HandlerError, SlabwireError
 from .handler import Handler
 from .message import Flag, Header
 from .outlets import Outlets
@@ -147,8 +147,7 @@ class Runs:
         """The caller's time is over in the middle of a stream."""
         work.outcome = EXPIRED
         self._outlets.abandon(work)
-        with contextlib.suppress(Exception):
-            work.items.close()  # type: ignore[union-attr]
+        self._close(work)
         self._outlets.fail(work, DeadlineExceeded("the stream did not end within the caller's time"))
         self._leave(work)
 
@@ -184,14 +183,23 @@ class Runs:
 
     async def _run_coroutine(self, work: Work, handler: Handler) -> None:
         try:
-            self._answers.give(work, handler, await handler.function(**self._arguments(work, handler)))
+            result = await handler.function(**self._arguments(work, handler))
+            if not work.left:
+                self._answers.give(work, handler, result)
         except asyncio.CancelledError as error:
-            if not work.cancelled:  # the handler awaited something that was cancelled: nobody cancelled the handler
-                self._answers.fail(work, Cancelled(f"{handler.owner}.{handler.spec.port}: {error or 'was cancelled'}"))
+            self._was_cancelled(work, handler, error)
         except Exception as error:
-            self._answers.fail(work, error)
+            self._failed(work, error)
         self._stats.end(work.started_ns, now_ns(), waited=True)
         self._leave(work)
+
+    def _was_cancelled(self, work: Work, handler: Handler, error: asyncio.CancelledError) -> None:
+        if not work.cancelled:  # the handler awaited something that was cancelled: nobody cancelled the handler
+            self._failed(work, Cancelled(f"{handler.owner}.{handler.spec.port}: {error or 'was cancelled'}"))
+
+    def _failed(self, work: Work, error: Exception) -> None:
+        if not work.left:
+            self._answers.fail(work, error)
 
     async def _run_async_generator(self, work: Work, handler: Handler) -> None:
         try:
@@ -200,12 +208,12 @@ class Runs:
                     self._outlets.send(work, handler.spec.port, item, item=True)
                     if work.outbox:
                         await self._room(work)
-            self._end_stream(work, handler)
+            if not work.left:
+                self._end_stream(work, handler)
         except asyncio.CancelledError as error:
-            if not work.cancelled:  # the handler awaited something that was cancelled: nobody cancelled the handler
-                self._answers.fail(work, Cancelled(f"{handler.owner}.{handler.spec.port}: {error or 'was cancelled'}"))
+            self._was_cancelled(work, handler, error)
         except Exception as error:
-            self._answers.fail(work, error)
+            self._failed(work, error)
         self._stats.end(work.started_ns, now_ns(), waited=True)
         self._leave(work)
 
@@ -263,6 +271,8 @@ class Runs:
 
     def _leave(self, work: Work) -> None:
         """The handler is done; the input is finished when its outputs have left."""
+        if work.left:
+            return
         work.items = work.task = None
         self._record_end(work)
         if work.outbox and not work.cancelled and not self._outlets.flush(work):
@@ -272,7 +282,7 @@ class Runs:
             self._finish(work)
 
     def _finish(self, work: Work) -> None:
-        if not work.finished:
+        if not (work.finished or work.left):
             work.finished = True
             self._record_end(work)
             self._outlets.abandon(work)
@@ -314,13 +324,29 @@ class Runs:
         for work in [each for each in self._works.values() if each.header.reply_to == endpoint]:
             self._stop(work)
 
+    def cut_off(self, error: SlabwireError) -> None:
+        """Ends all inputs with an error to their callers: their time is over."""
+        for work in list(self._works.values()):
+            self._outlets.abandon(work)
+            self._outlets.fail(work, error)
+            self._stop(work)
+
+    def leave(self) -> None:
+        """The process goes: generators are closed, and a successor begins all inputs again. Tasks are the loop's."""
+        for work in self._works.values():
+            work.leave()
+            self._close(work)
+
     def _stop(self, work: Work) -> None:
         work.cancelled = True
         if work.task is not None:
             work.task.cancel()
             return
+        self._close(work)
+        self._batcher.remove(work)
+        self._finish(work)
+
+    def _close(self, work: Work) -> None:
         if work.items is not None:
             with contextlib.suppress(Exception):
                 work.items.close()  # type: ignore[union-attr]
-        self._batcher.remove(work)
-        self._finish(work)

@@ -17,6 +17,7 @@ logger = logging.getLogger("slabwire")
 VERSION = 1
 # Of one control message; a graph's spec with pickled closures is by far the largest.
 LARGEST_NBYTES = 64 << 20
+_LAST_ANSWERS_S = 0.5
 
 
 class ControlServer:
@@ -90,6 +91,11 @@ class ControlServer:
             logger.exception("a control request failed")
             answer = {"ok": False, "code": "internal", "error": f"{type(error).__name__}: {error}"}
         self._send(identity, {"token": request.get("token"), **answer})
+
+    async def answered(self) -> None:
+        """Waits until what was asked was answered, which takes no time once the graph has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_ANSWERS_S)
 
     def close(self) -> None:
         if self._loop is not None:

@@ -12,8 +12,9 @@ from ..shm.bell import now_ns
 from .attempt import attempt
 from .caller import Pending
 from .calls import timed_out
-from .errors import ClientClosed, Disconnected, untouched
+from .errors import ClientClosed, Disconnected, SlabwireError, untouched
 from .local import LocalConnection
+from .message import Kind
 
 # A thread that waits while another one receives looks up this often, should the other have died.
 _FOLLOW_S = 0.05
@@ -96,6 +97,12 @@ class SharedConnection:
         finally:
             if True in got:
                 self._lock.release()
+
+    def fail(self, pending: Pending, error: SlabwireError) -> None:
+        """Cancels a call whose own thread this is; what it hears from then on is the error."""
+        self.cancel(pending)
+        pending.arrived.clear()
+        pending.arrived.append((Kind.ERROR, error))
 
     def _tell_given_up(self) -> None:
         while self._given_up and not self._closed:

@@ -30,8 +30,10 @@ from .rundir import RunDirectory
 from .server import ControlServer
 from .spawner import Spawner
 from .spec import GraphSpec
+from .stopped import CUT_WITHIN_S, UNCLEAN, Stopped
 from .switchboard import Switchboard
 from .topology import Topology
+from .unfinished import unfinished
 from .verbs import serve
 from .workforce import Workforce
 
@@ -80,6 +82,7 @@ class Supervisor:
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._cut: dict[str, int] = {}
         listen = options.get("listen")
         self.doorkeeper = Doorkeeper(self.name, self.directory, [listen] if listen else [])
 
@@ -90,7 +93,9 @@ class Supervisor:
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Runs the graph to its end; returns the exit status: 0 after a stop, 1 when it could not start or gave up."""
+        """Runs the graph to its end; returns the exit status: 0 after a stop, UNCLEAN after one that cut work off, 1
+        when it could not start or gave up.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -104,8 +109,9 @@ class Supervisor:
         await self._stopped.wait()
         for watch in watches:
             watch.cancel()
+        await self._server.answered()
         self._close()
-        return 1 if self.failure else 0
+        return 1 if self.failure else 0 if self.outcome.is_clean else UNCLEAN
 
     def _give_up(self, reason: str, detail: str = "") -> None:
         logger.error("the graph gives up: %s", reason)
@@ -128,22 +134,39 @@ class Supervisor:
         was_ready, is_idle = self.state == "ready", False
         self.state = "draining"
         if drain_timeout_s and was_ready:
-            is_idle = await self._drain(drain_timeout_s)
+            is_idle = await self._drain(drain_timeout_s) or await self._cut_off(drain_timeout_s)
+        elif not self._cut:
+            self._cut = unfinished(self.switchboard, self.workforce.gone())
         await self.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_idle=is_idle)
         self.state = "stopped"
-        self._tell_owner({"event": "stopped"})
+        self._tell_owner({"event": "stopped", **self.outcome.to_plain()})
         self._stopped.set()
+
+    @property
+    def outcome(self) -> Stopped:
+        """How it has stopped, once it has."""
+        return Stopped(self._cut, self.workforce.failed_to_stop)
+
+    async def stopped(self) -> Stopped:
+        """Waits until it has, and says how."""
+        await self._stopped.wait()
+        return self.outcome
 
     async def _drain(self, timeout_s: float) -> bool:
         """Takes no new requests and lets those in flight end; whether they did."""
         logger.info("draining, for at most %.1f s", timeout_s)
         for worker in self.workers.values():
             self._server.tell(worker.name, {"verb": "drain"})
-        is_idle = await self._wait_idle(time.monotonic() + timeout_s, looks=3)
-        if not is_idle:
-            logger.warning("work was still in flight after %.1f s; it is cut off", timeout_s)
-        return is_idle
+        return await self._wait_idle(time.monotonic() + timeout_s, looks=3)
+
+    async def _cut_off(self, timeout_s: float) -> bool:
+        """Ends what is in flight with errors to its callers; whether all workers have."""
+        self._cut = unfinished(self.switchboard, self.workforce.gone())
+        logger.warning("after %g s %s", timeout_s, Stopped(self._cut).text(self.name) or "work was still in flight")
+        for worker in self.workers.values():
+            self._server.tell(worker.name, {"verb": "cut"})
+        return await self._wait_idle(time.monotonic() + CUT_WITHIN_S, looks=3)
 
     async def _wait_idle(self, until_s: float, *, looks: int) -> bool:
         """Until nothing was in flight at so many looks, one after the other; False if that took too long."""

@@ -32,7 +32,8 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
         return _events(supervisor, request.get("worker"))
     if verb == "stop":
         supervisor.stop(drain_timeout_s=_seconds(request.get("drain_timeout_s")))
-        return {"stopping": supervisor.name}
+        outcome = (await supervisor.stopped()).to_plain() if request.get("wait") else {}
+        return {"stopping": supervisor.name, **outcome}
     if verb == "restart":
         return _restart(supervisor, str(request.get("actor")))
     if verb == "move":

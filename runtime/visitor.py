@@ -168,8 +168,11 @@ class Visitor:
     def _fail(self, number: int, error: SlabwireError) -> None:
         self._send(error_frames(error, number))
 
-    async def leave(self) -> None:
-        """The client is gone: all its calls are cancelled."""
+    async def leave(self, error: SlabwireError | None = None) -> None:
+        """All its calls are cancelled: the client is gone, or is told this error of each."""
+        if error is not None:
+            for number in self._calls:
+                self._fail(number, error)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -44,6 +44,7 @@ class Work:
     of ordinals below `floor` are not sent again, nor that one by its first `ways`; `last` is the kind and ordinal of
     the one that ended the stream. `lease` is that of its own record's block, until it is finished.
     `pardons` of the attempts at it ended because the process was told to leave.
+    `left`: the process goes, and a successor will begin it again.
     `recorded` is its event of the flight recorder while that runs, `outcome` what becomes of it if it is not answered.
 
     Made for every message: what most of them never set are attributes of the class.
@@ -67,6 +68,7 @@ class Work:
     pardons = 0
     finished = False
     cancelled = False
+    left = False
 
     def __init__(self, header: Header, lane: int, sequence: int, attempt: int, handler: Handler | None = None) -> None:
         self.header = header
@@ -75,6 +77,12 @@ class Work:
         self.attempt = attempt
         self.handler = handler
         self.outbox: deque[Dispatch] = deque()
+
+    def leave(self) -> None:
+        """From now on nothing that becomes of it counts: it is its successor's."""
+        self.left = True
+        if self.lease is not None:
+            self.lease.abandon()
 
     def sent_by(self, edge: int, way: int) -> int:
         """How many outputs a predecessor published by this way, the `way`-th of the output."""

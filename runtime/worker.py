@@ -23,10 +23,11 @@ from .caller import Caller
 from .calls import AsyncCalls
 from .cell import Cell
 from .code import construct
-from .endpoint import Endpoint
+from .endpoint import Endpoint, is_callee
 from .errors import CorruptLane, Disconnected
-from .holdings import holdings, last_words, origin_of_work, receiver
+from .holdings import holdings, origin_of_work, receiver, tell_what_is_out
 from .link import Link
+from .loop_end import end_tasks
 from .message import read_header
 from .orders import Orders
 from .outlets import Outlets
@@ -163,7 +164,7 @@ class Worker:
     def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
         """Puts a lane where it belongs: to an actor here, or to this process as a caller."""
         ours = label["source"] if isinstance(end, Producer) else label["target"]
-        if label["purpose"] != "edge" and not _is_callee(label, end):
+        if label["purpose"] != "edge" and not is_callee(label, end):
             self.caller.lane_opened(label, end)
         elif ours not in self.cells:
             self._early.append((label, end))
@@ -220,14 +221,7 @@ class Worker:
             self.finish(cell.actor.on_stop())
         for table in self._tables.values():
             table.pardon()
-        self._tell_what_is_out()
-
-    def _tell_what_is_out(self) -> None:
-        """Debug mode, at a clean stop."""
-        if self.endpoint.pool.ledger is not None:
-            self.endpoint.reap()
-            for line in last_words(self.endpoint.pool.ledger):
-                logger.warning("%s", line)
+        tell_what_is_out(self.endpoint)
 
     def turn(self, longest_s: float | None = None) -> bool:
         """Works off what there is, or waits for more, so long at most; True if there was any. Parts with clients that
@@ -346,6 +340,9 @@ class Worker:
             order = msgpack.unpackb(self.control.recv())
             if order["verb"] == "drain":
                 self._drain()
+            elif order["verb"] == "cut":
+                for cell in self.cells.values():
+                    cell.cut_off()
             elif order["verb"] == "stop":
                 self.stop()
             elif order["verb"] == "seat":
@@ -381,18 +378,21 @@ class Worker:
         self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
         self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
 
-    def let_go(self) -> None:
-        """Of all actors: what is in flight ends."""
+    def unwind(self) -> bool:
+        """Lets go of all actors, and ends every task and generator while what they use is there; whether all have.
+
+        What was in flight is taken up by a successor, if there is one.
+        """
+        for cell in self.cells.values():
+            cell.leave()
+        ending = asyncio.ensure_future(end_tasks(), loop=self.loop)
+        self.finish(ending)
         self.cells.clear()
         self._turns.awake = None
+        return ending.result()
 
     def close(self) -> None:
-        self.let_go()
+        """Gives back what it holds of the graph. Arrays that somebody keeps stay valid."""
         self.endpoint.close()
         self.link.close()
         self.loop.close()
-
-
-def _is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
-    """Whether the near end of a call's or a reply's lane is an actor; else it is this process as caller."""
-    return bool((label["purpose"] == "call") == isinstance(end, Consumer))

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -87,6 +88,21 @@ def main(words: Sequence[str] | None = None) -> int:
     control.setsockopt(zmq.LINGER, 1000)
     control.setsockopt(zmq.IDENTITY, f"w:{options.name}".encode())
     control.connect(options.control)
+    status, is_over = _work(options, control)
+    with contextlib.suppress(Exception):
+        control.close()
+        context.term()
+    gc.collect()  # what user code has left goes while Python is whole
+    if not is_over:  # then it would be closed in the middle of Python's own end, and crash
+        logging.shutdown()
+        os._exit(status)
+    return status
+
+
+def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int, bool]:
+    """All that the process does: its status, and whether everything that it had begun has ended."""
+    worker: Worker | None = None
+    status, says_goodbye = 0, False
     try:
         control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
         link = Link(Channel(socket.socket(fileno=options.fd)))
@@ -99,17 +115,24 @@ def main(words: Sequence[str] | None = None) -> int:
         worker.build()
         worker.start_actors()
         worker.run()
-        worker.report("stopped")
-        return 0
+        says_goodbye = True
     except Disconnected:
-        return 0  # the supervisor is gone, and so is the graph
+        pass  # the supervisor is gone, and so is the graph
     except BaseException as error:
         control.send(msgpack.packb(_failure(options.name, error)))
-        return _status_of(error)
-    finally:
-        with contextlib.suppress(Exception):
-            control.close()
-            context.term()
+        status = _status_of(error)
+    is_over = worker is None or _unwound(worker)
+    if worker is not None and says_goodbye:
+        worker.report("stopped")
+    return status, is_over
+
+
+def _unwound(worker: Worker) -> bool:
+    try:
+        return worker.unwind()
+    except BaseException as error:  # what ended the worker may come again, or a task may raise what ends a program
+        logger.error("%s could not end its tasks: %s: %s", worker.name, type(error).__name__, error)
+        return False
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ class Workforce:
         self._order = order
         self._graph = directory.path.name
         self._coroner = Coroner(self._graph, switchboard, self.tree)
+        self.failed_to_stop: dict[str, str] = {}  # how they ended, by worker
 
     # -- the beginning -----------------------------------------------------------------------------------------------
 
@@ -122,13 +123,24 @@ class Workforce:
         self._reception.detach(worker.party)
         self._switchboard.wake_neighbours(worker.party)
         end = worker.last_end
-        if end is None or (self._state() in ("draining", "stopped") and worker.told_to_stop):
+        if end is None:
+            return
+        if self._state() in ("draining", "stopped") and worker.told_to_stop:
+            self._stopped(worker, end)
             return
         if self._state() == "starting" and (worker.error is not None or end.kind == "start_timeout"):
             self._give_up_on(worker, f"{worker.name} could not start: {worker.error or end}")
             return
         outcome = self.tree.exited(worker.name, failed=end.failed, now_s=time.monotonic(), draw=random.random())
         self._act(worker, end, outcome)
+
+    def _stopped(self, worker: WorkerProcess, end: Ending) -> None:
+        """One that was told to stop has ended. It is not started again, however that went."""
+        if not end.failed or (worker.was_killed and end.kind == "signal"):
+            return
+        logger.error("%s: %s while it stopped", worker.name, end)
+        self.failed_to_stop[worker.name] = f"{end} while it stopped"
+        self._coroner.keep(self._coroner.compose(worker, "the graph is stopping: it is not started again"))
 
     def _act(self, worker: WorkerProcess, end: Ending, outcome: Outcome) -> None:
         next_step = what_next(worker.name, worker.restart, outcome)
@@ -204,6 +216,9 @@ class Workforce:
         for worker in self.workers.values():
             await worker.wait_ended(max(0.0, until_s - time.monotonic()))
         for worker in self.workers.values():
+            if worker.is_alive and not worker.was_killed:
+                logger.error("%s did not stop in time; it is killed", worker.name)
+                self.failed_to_stop[worker.name] = "did not stop in time and was killed"
             worker.kill()
             await worker.wait_ended(None)
 

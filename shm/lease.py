@@ -46,6 +46,10 @@ class Lease:
     def address(self) -> int:
         return self.slab.segment.address + self.offset
 
+    def abandon(self) -> None:
+        """The process goes, and not the loan: its successor has it, and reads the block again."""
+        self.source = None  # type: ignore[assignment]
+
     def returned(self) -> None:
         """A forwarded block was released by its next reader: dropping this object ends the lease."""
 

@@ -17,6 +17,7 @@ from fake_graphs import Graphs, fake_graphs, fake_targets, invoke
 from slabwire.runtime import running as running_module
 from slabwire.runtime.cli.exits import Exit
 from slabwire.runtime.spec import GraphSpec
+from slabwire.runtime.stopped import Stopped
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ class FakeRunning:
 
     name = "vision"
     last_status = 0
+    stopped = Stopped()
     failure: str | None = None
     directory = Path("/nowhere/vision")
 
@@ -112,6 +114,19 @@ class TestRun:
         assert result.exit_code == Exit.OK
         assert result.stdout.endswith("vision was stopped\n")
         assert "CPUs" not in result.stdout
+
+    @pytest.mark.parametrize("drained", [True, False])
+    def test_what_was_cut_off_is_said(self, monkeypatch: pytest.MonkeyPatch, drained: bool) -> None:
+        running = FakeRunning(sends(signal.SIGINT) if drained else lambda: 6)
+        running.last_status, running.stopped = 6, Stopped({"llm": 2}, {"cache": "did not stop in time and was killed"})
+        result = run(monkeypatch, running, "--no-plan")
+        assert result.exit_code == Exit.UNCLEAN
+        words = (
+            "2 messages were cut off (llm 2); cache did not stop in time and was killed; `slabwire logs vision --crash`"
+        )
+        assert f"vision was stopped: {words} tells more" in result.stdout
+        said = run(monkeypatch, running, "--no-plan", "--format", "json").stdout.splitlines()[-1]
+        assert json.loads(said)["cut_off"] == {"llm": 2}
 
     def test_a_dead_supervisor(self, monkeypatch: pytest.MonkeyPatch) -> None:
         result = run(monkeypatch, FakeRunning(lambda: -9))

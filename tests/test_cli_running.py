@@ -157,7 +157,27 @@ def test_stop_asks_and_waits(graphs: Graphs) -> None:
     result = invoke("stop", "--drain-timeout", "2.5")
     assert result.exit_code == Exit.OK
     assert re.fullmatch(rf"vision \(pid {child.pid}\) stopped in \d+\.\d s\n", result.stdout)
-    assert graphs.asked[-1] == ("vision", "stop", {"drain_timeout_s": 2.5})
+    assert graphs.asked[-1] == ("vision", "stop", {"drain_timeout_s": 2.5, "wait": True, "within_s": 12.5})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ({"cut_off": {"llm": 2, "cache": 1}}, "3 messages were cut off (llm 2, cache 1)"),
+        ({"cut_off": {"llm": 1}}, "1 message was cut off (llm 1)"),
+        (
+            {"failed": {"llm": "killed by SIGSEGV while it stopped"}},
+            "llm killed by SIGSEGV while it stopped; `slabwire logs vision --crash` tells more",
+        ),
+    ],
+)
+def test_stop_says_what_was_cut_off(graphs: Graphs, outcome: dict[str, Any], words: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    graphs.start(pid=child.pid)
+    graphs.answers["stop"] = lambda: child.communicate(b"\n") and outcome
+    result = invoke("stop")
+    assert result.exit_code == Exit.UNCLEAN
+    assert re.fullmatch(rf"vision \(pid \d+\) stopped in \d+\.\d s: {re.escape(words)}\n", result.stdout)
 
 
 def test_stop_without_waiting(graphs: Graphs) -> None:

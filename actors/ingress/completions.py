@@ -90,7 +90,7 @@ class ChatCompletions:
             tally.note(item)
             whole.add(choice, item)
 
-        async with beside(_leaving(receive)), self._choices(actor, asked) as choices:
+        async with beside(_leaving(receive), self._state.until_over()), self._choices(actor, asked) as choices:
             await choices.accepted()
             endings = await choices.follow(take)
         tally.usage = usage_of(endings)
@@ -101,7 +101,8 @@ class ChatCompletions:
     ) -> int:
         events = EventStream(send, self._limits.ping_every_s)
         try:
-            async with beside(_leaving(receive), events.keep_awake()), self._choices(actor, asked) as choices:
+            around = beside(_leaving(receive), self._state.until_over(), events.keep_awake())
+            async with around, self._choices(actor, asked) as choices:
                 last = await _relay(asked, choices, events, tally)
         except ClientLeft:
             raise

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("slabwire")
 
-# Of the 5 s that a worker gets to leave; requests in flight have had the graph's draining before.
-STOP_WITHIN_S = 3.0
+# Of the 5 s that a worker gets to leave: requests in flight have had the graph's draining before, and what is cut off
+# takes two seconds more at most.
+STOP_WITHIN_S = 2.0
 
 
 class Ingress(Actor):
@@ -95,7 +96,11 @@ class Ingress(Actor):
 
     async def on_stop(self) -> None:
         if self.server is not None:
-            await self.server.stop(STOP_WITHIN_S)
+            await self.server.stop(STOP_WITHIN_S, tell=self._tell)
+
+    def _tell(self) -> None:
+        if self.state is not None:
+            self.state.is_over.set()
 
     def describe(self) -> dict[str, Any]:
         """Where it listens, and how it fares.

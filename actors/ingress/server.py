@@ -67,15 +67,25 @@ class HttpServer:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def stop(self, grace_s: float) -> None:
-        """Takes no more connections, lets requests in flight end within `grace_s`, then cuts what is left."""
+    async def stop(self, grace_s: float, tell: Callable[[], None] | None = None) -> None:
+        """Takes no more connections, lets requests in flight end within `grace_s`, then cuts what is left: first those
+        end that `tell` reaches, then their connections.
+        """
         await self._entrance.close()
         for connection in list(self.state.connections):
             connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self._emptied()
+        if not await self._empties(grace_s) and tell is not None:
+            tell()
+            await self._empties(CUT_WITHIN_S)
         await self._cut()
+
+    async def _empties(self, within_s: float) -> bool:
+        """Waits until nothing is in flight, so long at most; whether nothing is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._emptied()
+                return True
+        return False
 
     async def _emptied(self) -> None:
         while self.state.connections or self.state.tasks:
@@ -88,9 +98,7 @@ class HttpServer:
         """First the connections, which tells the requests; then the tasks that do not heed it."""
         for connection in list(self.state.connections):
             connection.transport.abort()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CUT_WITHIN_S):
-                await self._emptied()
+        await self._empties(CUT_WITHIN_S)
         tasks = list(self.state.tasks)
         if tasks:
             logger.warning("%d requests were cut off", len(tasks))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from ...runtime.errors import Interrupted
 
 
 class Ask(Protocol):
@@ -19,6 +22,14 @@ class Ask(Protocol):
 
 @dataclass(slots=True)
 class ServingState:
-    """While `draining`, what is in flight goes on, readiness is refused, and so is new work."""
+    """While `draining`, what is in flight goes on, readiness is refused, and so is new work. Once `is_over` is set what
+    is still in flight ends with an error.
+    """
 
     draining: bool = False
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until_over(self) -> None:
+        """Raises Interrupted when the time is over."""
+        await self.is_over.wait()
+        raise Interrupted("This server stopped before the answer was complete; ask again.")

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Self
 
 from ..errors import Disconnected, SlabwireError, StartError
+from ..stopped import UNCLEAN
 
 
 class Exit(IntEnum):
@@ -26,6 +27,7 @@ class Exit(IntEnum):
     NOT_RUNNING = 3, "no such graph is running, or it does not answer"
     NOT_STARTED = 4, "a graph that did not become ready"
     LOST = 5, "a graph that ended unasked: its supervisor died or gave up"
+    UNCLEAN = UNCLEAN, "a graph that was stopped, but work was cut off, or a worker crashed while it stopped"
     INTERNAL = 70, "a bug of slabwire: an exception that nobody foresaw"  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130, "Ctrl-C where nothing was drained: twice in `run`, once elsewhere"  # 128 + SIGINT
     TERMINATED = 143, "SIGTERM where nothing was drained"  # 128 + SIGTERM

@@ -107,6 +107,8 @@ def _run(
     except BaseException:
         running.kill()
         raise
+    if status == Exit.UNCLEAN:
+        return _say_unclean(running, voice)
     if status and running.failure:
         raise GraphLost(f"graph {running.name!r} gave up: {running.failure}")
     if status:
@@ -116,6 +118,14 @@ def _run(
         )
     voice.say(f"{running.name} was stopped", event="stopped", graph=running.name)
     return Exit.OK
+
+
+def _say_unclean(running: Running, voice: Voice) -> Exit:
+    """Says what was cut off, or did not end as it should."""
+    outcome = running.stopped
+    text = f"{running.name} was stopped: {outcome.text(running.name)}"
+    voice.say(text, event="stopped", graph=running.name, **outcome.to_plain())
+    return Exit.UNCLEAN
 
 
 @contextmanager
@@ -145,6 +155,8 @@ def _drain(running: Running, drain_timeout: float, voice: Voice) -> int:
         running.kill()
         voice.say(f"{running.name} was stopped before it was drained", event="killed", graph=running.name)
         return request.status
+    if status == Exit.UNCLEAN:
+        return _say_unclean(running, voice)
     if status:
         raise GraphLost(f"the supervisor of graph {running.name!r} ended with status {status} while it was drained")
     voice.say(f"{running.name} was drained and stopped", event="stopped", graph=running.name)
