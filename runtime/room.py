@@ -80,6 +80,7 @@ class Room:
         self._working = threading.Lock()  # held by the thread that takes turns
         self._worker_thread = 0
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._job_bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_up = self._ended = False
         instances = tuple(each for actor in spec.actors for each in instances_of(actor))
         cores = tuple(sorted(os.sched_getaffinity(0)))
@@ -113,6 +114,7 @@ class Room:
         self.worker = Worker(WORKER, link, self.orders, self.routing.spec, settings, self._made)
         self.worker.caller.explain = self.failures.explain
         self.worker.build()
+        self.worker.loop.add_reader(self._job_bell, self.worker.loop.stop)
         for cell in self.worker.cells.values():
             for handler in filter(None, map(cell.handler, self.routing.number.values())):
                 self.failures.guard(cell.instance, handler)
@@ -160,6 +162,7 @@ class Room:
         self.do(self._dismantle)
         if self._thread is not None:
             self._thread.join()
+        os.close(self._job_bell)
         with self.serving:
             self.board.close()
             for held in (self.board.parties, self.board.lines, self.board.slabs):
@@ -283,12 +286,14 @@ class Room:
                     self._is_up = False
                     self._part_with_clients()
             else:
-                _execute(*self._jobs.get())
+                job = self._jobs.get()
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._job_bell)
+                _execute(*job)
 
     def _wake(self) -> None:
-        worker = self.worker
-        if worker is not None and (ringer := worker.endpoint.ringers.get(worker.endpoint.identifier)) is not None:
-            ringer.ring_always()
+        """Rings for a job, until it is taken: the worker's own bell may be silenced by a sleep that ends just then."""
+        os.eventfd_write(self._job_bell, 1)
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
