@@ -18,7 +18,7 @@ from ..shm.lease import Lease, LeasedArray
 from ..shm.loan import LoanBase
 from ..shm.pool import Pool
 from ..shm.slab import Block
-from ..shm.tensor import Description, describe, description_of, inline_array
+from ..shm.tensor import Description, Token, describe, description_of, inline_array, token_of
 from .message import INLINE_NBYTES, Flag, Header, write_record
 
 # A tensor up to this size travels in the metadata; with its description it just fits a record.
@@ -47,9 +47,8 @@ class Short(NamedTuple):
 
 
 def pack_short(value: Any, is_fields: bool) -> Short | None:
-    """Packs a value, or a dict of fields, if it is short and finds room in a record; None if it is not.
-
-    Raises MessageError for an array that cannot be sent.
+    """Packs a value, or a dict of fields, if it is short and finds room in a record. None if it is not, or cannot be
+    sent: whoever packs anything says why.
     """
     flags, name, sole = 0, None, value
     if is_fields:
@@ -61,13 +60,16 @@ def pack_short(value: Any, is_fields: bool) -> Short | None:
         else:
             return None
     if type(sole) is np.ndarray:
-        return _pack_array(flags, name, sole)
+        try:
+            return _pack_array(flags, name, sole)
+        except (MessageError, UnicodeEncodeError):
+            return None
     if type(sole) not in _SCALARS or _is_long(sole) or (flags and name is None and any(map(_is_long, value.values()))):
         return None
     try:
         metadata = _pack(value)
     except (OverflowError, ValueError, TypeError):
-        return None  # an int of over 64 bits, say: whoever packs anything says so
+        return None  # an int of over 64 bits, say
     return _as_short(Short, (flags | _PLAIN, metadata, 0, None, None)) if _fits(metadata) else None
 
 
@@ -78,16 +80,17 @@ def _is_long(value: Any) -> bool:
 
 def _pack_array(flags: int, name: str | None, array: NDArray[Any]) -> Short | None:
     dtype, shape, nbytes = array.dtype, array.shape, array.nbytes
+    token = dtype if dtype.isbuiltin else token_of(dtype)  # the first half of `token_of`, without the price of a call
     if nbytes <= INLINE_TENSOR_NBYTES:
-        head = _describe(name, dtype, shape, None, 0, nbytes)
+        head = _describe(name, token, shape, None, 0, nbytes)
         metadata = head + array.tobytes()
         return _as_short(Short, (flags | _ARRAY, metadata, len(head), None, None)) if _fits(metadata) else None
     holder = holder_of(array)
     if holder is None:
-        metadata = _describe(name, dtype, shape, None, 0, None)
+        metadata = _describe(name, token, shape, None, 0, None)
     else:
         strides = None if array.flags.c_contiguous else array.strides
-        metadata = _describe(name, dtype, shape, strides, offset_in(array, holder), None)
+        metadata = _describe(name, token, shape, strides, offset_in(array, holder), None)
     packed = flags | _ARRAY_IN_BLOCK, metadata, len(metadata), array, holder
     return _as_short(Short, packed) if _fits(metadata) else None
 
@@ -160,9 +163,9 @@ def lend_lease(producer: Producer, lease: Lease) -> tuple[int, int, int, int]:
     return producer.lend(slab, block, lease, lease.source), slab, block, lease.generation
 
 
-def copy_in(array: NDArray[Any], block: Block) -> None:
-    """Copies an array to the beginning of a block, contiguous."""
-    np.ndarray(array.shape, array.dtype, block.slab.mapping, block.start)[...] = array
+def copy_in(array: NDArray[Any], block: Block, at: int = 0) -> None:
+    """Copies an array into a block, contiguous, `at` bytes behind its beginning."""
+    np.ndarray(array.shape, array.dtype, block.slab.mapping, block.start + at)[...] = array
 
 
 def freeze(array: NDArray[Any], block: Block) -> None:
@@ -237,7 +240,7 @@ _as_short = tuple.__new__
 @lru_cache(maxsize=1024)
 def _describe(
     name: str | None,
-    dtype: np.dtype[Any],
+    token: Token,
     shape: tuple[int, ...],
     strides: tuple[int, ...] | None,
     at: int,
@@ -250,7 +253,7 @@ def _describe(
     length = 0 if name is None else len(field) + 1
     if length > _LONGEST_NAME:
         return bytes(INLINE_NBYTES + 1)  # such a name does not fit a record: it goes the common way
-    return bytes((length,)) + field + describe(dtype, shape, strides, at, inline_nbytes)
+    return bytes((length,)) + field + describe(token, shape, strides, at, inline_nbytes)
 
 
 @lru_cache(maxsize=1024)

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from .errors import MessageError
 
-# What `dtype_name` makes. numpy itself dies of a division by zero in <M8[ns/0].
-_NAME = re.compile(rb"[a-z][a-z0-9_]{1,23}|[<>|=]?[biufcSUVmM][0-9]{0,8}(\[[0-9]{0,6}[a-zA-Z]{1,2}\])?")
+# What `dtype_name` makes. numpy itself dies of a division by zero: in <M8[ns/0], and where it compares <m8[0s].
+_NAME = re.compile(rb"[a-z][a-z0-9_]{1,23}|[<>|=]?[biufcSUVmM][0-9]{0,10}(\[([1-9][0-9]{0,9})?[a-zA-Z]{1,2}\])?")
 _FIXED = struct.Struct("<BBBxI")  # length of the dtype's name, dimensions, flags, bytes that lie inline
 _INLINE, _STRIDED = 1, 2
+_LONGEST_TEXT = 100  # of a dtype in the text of an error
 MOST_DIMENSIONS = 32  # numpy 1's limit; numpy 2 allows 64, which no tensor needs
+# What stands for a dtype where something is looked up: see `token_of`.
+Token = np.dtype[Any] | str
 
 
 class Description:
@@ -45,13 +48,14 @@ class Description:
 
 @lru_cache(maxsize=1024)
 def describe(
-    dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...] | None, at: int, inline_nbytes: int | None
+    token: Token, shape: tuple[int, ...], strides: tuple[int, ...] | None, at: int, inline_nbytes: int | None
 ) -> bytes:
     """The description, as bytes, of a tensor that lies `at` bytes into its block, or (`inline_nbytes`) right behind.
 
-    `strides` are None for one that is contiguous. Raises MessageError for what cannot be sent.
+    `token` stands for its dtype; `strides` are None for one that is contiguous. Raises MessageError for what cannot be
+    sent.
     """
-    name, dimensions = dtype_name(dtype), len(shape)
+    name, dimensions = _name(token), len(shape)
     if dimensions > MOST_DIMENSIONS:
         raise MessageError(f"an array has {dimensions} dimensions; at most {MOST_DIMENSIONS} are sent")
     flags = _INLINE * (inline_nbytes is not None) | _STRIDED * (strides is not None)
@@ -87,10 +91,11 @@ def description_of(packed: bytes) -> Description:
 
 def pack_tensor(array: NDArray[Any], at: int, *, inline: bool = False) -> bytes:
     """The description of an array that lies `at` bytes into its block, or (`inline`) with its bytes behind it."""
+    token = token_of(array.dtype)
     if inline:
         data = array.tobytes()
-        return describe(array.dtype, array.shape, None, 0, len(data)) + data
-    return describe(array.dtype, array.shape, None if array.flags.c_contiguous else array.strides, at, None)
+        return describe(token, array.shape, None, 0, len(data)) + data
+    return describe(token, array.shape, None if array.flags.c_contiguous else array.strides, at, None)
 
 
 def unpack_tensor(packed: bytes) -> tuple[Description, bytes]:
@@ -126,24 +131,65 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: in
     return sum(each for each in reach if each < 0), sum(each for each in reach if each > 0) + itemsize
 
 
+def check_array(array: NDArray[Any]) -> None:
+    """Raises MessageError for an array that cannot be sent, whatever the way."""
+    describe(token_of(array.dtype), array.shape, None, 0, None)
+
+
 def readable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype itself, if an array of it can be sent. Raises MessageError for objects and structures."""
+    """The dtype itself, if an array of it can be sent. Raises MessageError for objects, structures and the like."""
+    if dtype.num < 0:
+        raise MessageError(
+            f"dtype {_cut(dtype)} is that of another package and is not sent; convert it, .astype(float)"
+        )
     if dtype.hasobject:
         raise MessageError(
             f"an array of dtype {dtype} holds Python objects, which are never sent; "
             "convert it, e.g. .astype(str) or .astype(float)"
         )
     if dtype.names is not None or dtype.subdtype is not None:
-        raise MessageError(f"structured dtype {dtype} is not sent; send one array a field")
+        raise MessageError(f"structured dtype {_cut(dtype)} is not sent; send one array a field")
+    if not dtype.itemsize:
+        raise MessageError(f"dtype {dtype.str} has elements of no bytes, which are not sent; give it a length")
+    if dtype.kind in "mM" and np.datetime_data(dtype)[1] < 1:
+        raise MessageError(f"dtype {dtype.name} counts in steps of 0, of which numpy itself dies; give it another unit")
+    if is_extension(dtype) and not dtype.isnative and dtype.itemsize > 1:
+        raise MessageError(
+            f"dtype {dtype.name} in foreign byte order is not sent; convert it, .astype(dtype.newbyteorder('='))"
+        )
     return dtype
 
 
-@lru_cache(maxsize=256)
+def _cut(dtype: np.dtype[Any]) -> str:
+    text = str(dtype)
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
+
+
+def token_of(dtype: np.dtype[Any]) -> Token:
+    """What stands for a dtype as a key of a cache: itself, if it is one of numpy's or of an extension, else its text.
+
+    All dtypes of time hash alike, and numpy, which then compares them, dies of some and takes others for equal. Raises
+    MessageError for those of which several have one text.
+    """
+    if dtype.isbuiltin:
+        return dtype
+    if dtype.hasobject or dtype.names is not None or dtype.num < 0:
+        readable_dtype(dtype)
+    return dtype.str
+
+
 def dtype_name(dtype: np.dtype[Any]) -> bytes:
     """A dtype's name in a description: `float32`, `bfloat16`, `<M8[ns]`. Raises MessageError for what has none."""
-    readable_dtype(dtype)
+    return _name(token_of(dtype))
+
+
+@lru_cache(maxsize=256)
+def _name(token: Token) -> bytes:
+    dtype = readable_dtype(np.dtype(token))
     named = is_extension(dtype) or (dtype.isnative and dtype.kind in "biufc")
-    return (dtype.name if named else dtype.str).encode()
+    name = (dtype.name if named else dtype.str).encode()
+    dtype_named(name)  # the receiver, too, must know it
+    return name
 
 
 @lru_cache(maxsize=256)
@@ -153,7 +199,7 @@ def dtype_named(name: bytes) -> np.dtype[Any]:
     Raises MessageError for every other text, above all for one that would make pointers out of the bytes of a peer.
     """
     if not _NAME.fullmatch(name):
-        raise MessageError(f"a tensor has the dtype {name[:64]!r}, which is none")
+        raise MessageError(f"a tensor has the dtype {name[:64].decode(errors='replace')!r}, which is none")
     text = name.decode()
     try:
         dtype = np.dtype(text)
