@@ -38,7 +38,7 @@ _KINDS: tuple[tuple[type, TypeKind], ...] = (
     (dict, "dict"),
 )
 _CLASSES: dict[TypeKind, tuple[type, ...]] = {
-    "bool": (bool,),
+    "bool": (bool, np.bool_),
     "int": (int, np.integer),
     "float": (float, int, np.floating, np.integer),
     "str": (str,),
@@ -241,8 +241,7 @@ def _tensor_check(spec: TypeSpec) -> Check:
     def check(value: Any, axes: dict[str, int]) -> str | None:
         known = len(axes)
         if isinstance(value, array):
-            # The name is what counts (either byte order), but it takes numpy a microsecond to make.
-            if (not names or value.dtype in dtypes or value.dtype.name in names) and fits(value.shape, axes):
+            if (not names or value.dtype in dtypes or _is_named(value.dtype, names)) and fits(value.shape, axes):
                 return None
         elif value is None and spec.optional:
             return None
@@ -250,6 +249,13 @@ def _tensor_check(spec: TypeSpec) -> Check:
         return f"expected {spec.text}{' with ' + given if given else ''}, got {_described(value)}"
 
     return check
+
+
+def _is_named(dtype: np.dtype[Any], names: frozenset[str]) -> bool:
+    """The name is what counts, in either byte order, but it takes numpy a microsecond to make; that of the kind stands
+    for every length and unit.
+    """
+    return dtype.name in names or np.dtype(dtype.type).name in names
 
 
 def _dtypes(names: tuple[str, ...]) -> frozenset[np.dtype[Any]]:

@@ -202,3 +202,23 @@ def test_named_axes_agree_within_a_message() -> None:
 def test_mismatch_by_kind(annotation: Any, good: Any, bad: Any) -> None:
     assert mismatch(good, type_of(annotation), {}) is None
     assert mismatch(bad, type_of(annotation), {}) is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "array"),
+    [
+        (np.datetime64, np.zeros(2, "M8[s]")),
+        (np.timedelta64, np.zeros(2, "m8[2D]")),
+        (np.str_, np.array(["abc"])),
+        (np.bytes_, np.array([b"abc"])),
+        (np.void, np.zeros(2, "V4")),
+        (np.floating, np.zeros(2, ">f8")),
+    ],
+)
+def test_an_annotation_with_a_kind_takes_every_length_and_unit_of_it(kind: Any, array: Any) -> None:
+    assert mismatch(array, type_of(np.ndarray[Any, np.dtype[kind]]), {}) is None
+    assert mismatch(np.zeros(2, complex), type_of(np.ndarray[Any, np.dtype[kind]]), {}) is not None
+
+
+def test_a_bool_of_numpy_stands_for_a_bool() -> None:
+    assert mismatch(np.bool_(True), type_of(bool), {}) is None
