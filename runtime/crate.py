@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,9 +10,9 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shm.tensor import dtype_name, dtype_named
+from ..shm.tensor import MOST_DIMENSIONS, check_array, dtype_name, dtype_named
 from .errors import MessageError
-from .parcel import check_keys, complaint, plain
+from .values import packed, plain, plain_fields
 from .wire import LARGEST_HEAD_NBYTES, LARGEST_MESSAGE_NBYTES, LARGEST_PAYLOAD_NBYTES, MOST_TENSORS, Frame
 
 # The code of msgpack's extension type for a tensor. Its data is an array: [frame, dtype, shape], or
@@ -21,33 +20,30 @@ from .wire import LARGEST_HEAD_NBYTES, LARGEST_MESSAGE_NBYTES, LARGEST_PAYLOAD_N
 TENSOR_CODE = 1
 # A frame costs about 2 µs at each end; copying this much costs less.
 INLINE_NBYTES = 512
-MOST_DIMENSIONS = 32
-# Spelled as numpy does it. Nothing else reaches numpy's parser of dtypes.
-_DTYPE = re.compile(r"[a-z][a-z0-9_]{1,23}|[<>|][biufcSUVmM][0-9]{0,8}(\[[0-9]{0,6}[a-zA-Z]{1,2}\])?")
 _NIL = b"\xc0"
 # Where a payload could make msgpack reserve much more than it holds: each of its levels may announce so many elements.
 _SKIP_FROM_NBYTES = 1024
 
 
-def pack_value(value: object) -> list[Frame]:
-    """The frames of a value. Tensors that are contiguous are not copied: they must not change until they are sent.
+def pack_value(value: Any, *, is_fields: bool = False) -> list[Frame]:
+    """The frames of a value, or of the fields of a call by name. Tensors that are contiguous are not copied: they must
+    not change until they are sent.
 
     Raises MessageError for what a message cannot carry, naming the path to it, and for what is too large.
     """
     if value is None:
         return [_NIL]
     tensors: list[Frame] = []
+    total = 0
 
-    def place(obj: Any) -> Any:
-        return msgpack.ExtType(TENSOR_CODE, _pack_tensor(obj, tensors)) if isinstance(obj, np.ndarray) else plain(obj)
+    def place(array: NDArray[Any]) -> msgpack.ExtType:
+        nonlocal total
+        check_array(array)
+        total += array.nbytes
+        _check_size(0, total)  # before anything is copied: what is broadcast may have any size
+        return msgpack.ExtType(TENSOR_CODE, _pack_tensor(array, tensors))
 
-    try:
-        check_keys(value, "message", 0)
-        payload: bytes = msgpack.packb(value, default=place)
-    except MessageError:
-        raise
-    except (TypeError, ValueError, OverflowError) as error:
-        raise MessageError(complaint(value) or f"the message cannot be packed: {error}") from None
+    payload = packed(plain_fields(value) if is_fields else plain(value), place)
     _check_size(len(payload), sum(each.nbytes for each in tensors if isinstance(each, memoryview)))
     return [payload, *tensors]
 
@@ -64,13 +60,11 @@ def _check_size(payload_nbytes: int, tensors_nbytes: int) -> None:
 
 
 def _pack_tensor(array: NDArray[Any], tensors: list[Frame]) -> bytes:
-    if array.ndim > MOST_DIMENSIONS:
-        raise MessageError(f"an array has {array.ndim} dimensions; {MOST_DIMENSIONS} are allowed")
     name, shape = dtype_name(array.dtype).decode(), list(array.shape)
     flat = np.ascontiguousarray(array).reshape(-1)
     if array.nbytes <= INLINE_NBYTES or len(tensors) == MOST_TENSORS:
-        packed: bytes = msgpack.packb([None, name, shape, flat.tobytes()])
-        return packed
+        inline: bytes = msgpack.packb([None, name, shape, flat.tobytes()])
+        return inline
     tensors.append(flat.view(np.uint8).data)
     described: bytes = msgpack.packb([len(tensors) - 1, name, shape])
     return described
@@ -85,10 +79,10 @@ def unpack_value(frames: Sequence[Frame]) -> Any:
     if len(payload) > LARGEST_PAYLOAD_NBYTES:
         raise MessageError(f"a payload has {len(payload)} bytes; at most {LARGEST_PAYLOAD_NBYTES} are read")
 
-    def place(code: int, packed: bytes) -> Any:
+    def place(code: int, described: bytes) -> Any:
         if code != TENSOR_CODE:
             raise MessageError(f"a message holds an extension of unknown code {code}")
-        return _unpack_tensor(packed, tensors)
+        return _unpack_tensor(described, tensors)
 
     try:
         if len(payload) > _SKIP_FROM_NBYTES:
@@ -107,8 +101,8 @@ def _check_announced(payload: Frame) -> None:
     unpacker.skip()
 
 
-def _unpack_tensor(packed: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
-    match msgpack.unpackb(packed, max_map_len=0, max_ext_len=0):
+def _unpack_tensor(described: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
+    match msgpack.unpackb(described, max_array_len=MOST_DIMENSIONS, max_map_len=0, max_ext_len=0):
         case [None, str(name), list(shape), bytes(data)]:
             source: Frame = data
         case [int(frame), str(name), list(shape)] if 0 <= frame < len(tensors):
@@ -119,9 +113,7 @@ def _unpack_tensor(packed: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
             )
     dtype = _dtype(name)
     _check_shape(shape, dtype, len(source))
-    if not len(source):
-        return _read_only(np.empty(shape, dtype))
-    array = np.frombuffer(source, np.uint8).view(dtype).reshape(shape)
+    array: NDArray[Any] = np.ndarray(shape, dtype, source)
     # What the network library received may lie anywhere; native code behind numpy often cannot read that.
     return _read_only(array if array.flags.aligned else array.copy())
 
@@ -132,21 +124,21 @@ def _check_shape(shape: list[Any], dtype: np.dtype[Any], nbytes: int) -> None:
     needed = dtype.itemsize
     for each in shape:
         needed *= each
-    if needed != nbytes or not dtype.itemsize:
+    if needed != nbytes:
         raise MessageError(f"a tensor of shape {shape} and dtype {dtype.name} has {needed} bytes, but {nbytes} came")
 
 
 @lru_cache(maxsize=256)
 def _dtype(name: str) -> np.dtype[Any]:
-    if not _DTYPE.fullmatch(name):
-        raise MessageError(f"a tensor has the dtype {name[:64]!r}, which is none")
     try:
         dtype = dtype_named(name.encode())
-        if not dtype.hasobject and dtype_name(dtype) == name.encode():
+        if dtype_name(dtype) == name.encode():
             return dtype
+    except MessageError:
+        raise
     except (TypeError, ValueError, SyntaxError) as error:
-        raise MessageError(f"a tensor has the dtype {name!r}: {error}") from None
-    raise MessageError(f"a tensor has the dtype {name!r}, which is not the name of one whose values are plain bytes")
+        raise MessageError(f"a tensor has the dtype {name[:64]!r}: {error}") from None
+    raise MessageError(f"a tensor has the dtype {name!r}, which numpy calls {dtype_name(dtype).decode()!r}")
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from .endpoint import Endpoint
 from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from .failure import failure
 from .message import Flag, Header, Kind
-from .parcel import Parcel
+from .parcel import Parcel, parcel_from
 from .routing import Routing
 from .short import post
 from .spec import EdgeSpec, PortRef
@@ -79,7 +79,8 @@ class Outlets:
         item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
         if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
-            self._dispatch(work, port, Parcel(value, self._endpoint.pool), Kind.DATA, value, item=item)
+            parcel = parcel_from(self._actor, port, value, self._endpoint.pool)
+            self._dispatch(work, port, parcel, Kind.DATA, value, item=item)
             work.ordinal += 1
             self.flush(work)
 

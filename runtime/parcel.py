@@ -7,11 +7,9 @@ beside a reference.
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import msgpack
-import numpy as np
 from numpy.typing import NDArray
 
 from ..shm.errors import MessageError
@@ -20,7 +18,7 @@ from ..shm.layout import LINE_NBYTES, round_up
 from ..shm.lease import Lease
 from ..shm.pool import Pool
 from ..shm.slab import METADATA_NBYTES, Block
-from ..shm.tensor import inline_array, pack_tensor, unpack_tensor
+from ..shm.tensor import describe, inline_array, pack_tensor, token_of, unpack_tensor
 from .message import INLINE_NBYTES, Flag, Header, write_record
 from .short import (
     INLINE_TENSOR_NBYTES,
@@ -35,9 +33,9 @@ from .short import (
     open_short,
     pack_short,
 )
+from .values import packed, plain, plain_fields
 
 TENSOR_CODE = 1
-_DEEPEST = 64
 _IN_BLOCK = Flag.IN_BLOCK
 _as_tuple = tuple.__new__
 
@@ -76,7 +74,7 @@ class Parcel:
 
     metadata: bytes
 
-    def __init__(self, value: object, pool: Pool, *, is_fields: bool = False) -> None:
+    def __init__(self, value: Any, pool: Pool, *, is_fields: bool = False) -> None:
         self.flags = Flag.FIELDS if is_fields else 0
         self.holder: Block | Lease | None = None
         self.at = 0
@@ -84,7 +82,7 @@ class Parcel:
         self._held: _Hold | None = None
         short = pack_short(value, is_fields)
         if short is None:
-            self._pack_any(value, pool)
+            self._pack_any(plain_fields(value) if is_fields else plain(value), pool)
         else:
             self._take_short(short, pool)
 
@@ -101,7 +99,7 @@ class Parcel:
             if isinstance(self.holder, Block):
                 freeze(array, self.holder)
 
-    def _pack_any(self, value: object, pool: Pool) -> None:
+    def _pack_any(self, value: Any, pool: Pool) -> None:
         try:
             self.metadata, copies = self._pack(value, by_reference=True)
             self._check_metadata_room()
@@ -110,41 +108,30 @@ class Parcel:
             self.metadata, copies = self._pack(value, by_reference=False)
         self._settle(pool, copies)
 
-    def _pack(self, value: object, *, by_reference: bool) -> tuple[bytes, list[tuple[NDArray[Any], int]]]:
+    def _pack(self, value: Any, *, by_reference: bool) -> tuple[bytes, list[tuple[NDArray[Any], int]]]:
         copies: list[tuple[NDArray[Any], int]] = []
         referred: list[NDArray[Any]] = []
         end = 0
 
-        def place(obj: Any) -> Any:
+        def place(array: NDArray[Any]) -> msgpack.ExtType:
             nonlocal end
-            if not isinstance(obj, np.ndarray):
-                return plain(obj)
-            if isinstance(obj, np.ma.MaskedArray):
-                raise MessageError("a masked array would lose its mask; send .filled(), or data and mask")
-            holder = holder_of(obj) if by_reference else None
+            holder = holder_of(array) if by_reference else None
             if holder is not None:
                 if (self.holder is not None and self.holder is not holder) or copies:
                     raise _OutsideBlock
                 self.holder, self._array = holder, referred
-                referred.append(obj)
-                return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, offset_in(obj, holder)))
-            if obj.nbytes <= INLINE_TENSOR_NBYTES:
-                return msgpack.ExtType(TENSOR_CODE, pack_tensor(obj, 0, inline=True))
+                referred.append(array)
+                return msgpack.ExtType(TENSOR_CODE, pack_tensor(array, offset_in(array, holder)))
+            if array.nbytes <= INLINE_TENSOR_NBYTES:
+                return msgpack.ExtType(TENSOR_CODE, pack_tensor(array, 0, inline=True))
             if self.holder is not None:
                 raise _OutsideBlock
-            contiguous = np.ascontiguousarray(obj) if obj.ndim else obj
-            copies.append((contiguous, end))
-            packed = pack_tensor(contiguous, end)
-            end = round_up(end + obj.nbytes, LINE_NBYTES)
-            return msgpack.ExtType(TENSOR_CODE, packed)
+            copies.append((array, end))
+            described = describe(token_of(array.dtype), array.shape, None, end, None)
+            end = round_up(end + array.nbytes, LINE_NBYTES)
+            return msgpack.ExtType(TENSOR_CODE, described)
 
-        try:
-            check_keys(value, "message", 0)
-            return msgpack.packb(value, default=place), copies
-        except (TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, MessageError):
-                raise
-            raise MessageError(complaint(value) or f"the message cannot be packed: {error}") from None
+        return packed(value, place), copies
 
     def _check_metadata_room(self) -> None:
         """Metadata that a record cannot hold goes behind a loan, once; a received block has no such room."""
@@ -175,9 +162,8 @@ class Parcel:
 
     def _fill(self, block: Block, copies: list[tuple[NDArray[Any], int]], end: int, *, outside: bool) -> None:
         self.holder, self._held = block, _Hold(block)
-        room = block.bytes()
         for array, at in copies:
-            np.frombuffer(room, np.uint8, array.nbytes, at)[:] = array.reshape(-1).view(np.uint8)
+            copy_in(array, block, at)
         if outside:
             self._append(block, end)
 
@@ -214,6 +200,14 @@ class Parcel:
         producer.publish()
 
 
+def parcel_from(actor: str, port: str, value: Any, pool: Pool) -> Parcel:
+    """A parcel of what an actor sends by a port, which errors name: whoever gets them sent something else."""
+    try:
+        return Parcel(value, pool)
+    except MessageError as error:
+        raise MessageError(f"{actor}.{port} cannot send this: {error}") from None
+
+
 def open_parcel(header: Header, lease: Lease | None) -> Any:
     """The value of a record: tensors are read-only arrays under the lease.
 
@@ -222,74 +216,26 @@ def open_parcel(header: Header, lease: Lease | None) -> Any:
     if header.flags & SHORT:
         return open_short(header, lease)
 
-    def place(code: int, packed: bytes) -> Any:
+    def place(code: int, data: bytes) -> Any:
         if code != TENSOR_CODE:
             raise MessageError(f"a message holds an extension of unknown code {code}")
-        tensor, data = unpack_tensor(packed)
-        return array_of(tensor, lease) if tensor.inline_nbytes is None else inline_array(tensor, data)
+        tensor, inline = unpack_tensor(data)
+        return array_of(tensor, lease) if tensor.inline_nbytes is None else inline_array(tensor, inline)
 
     if header.flags & Flag.IN_BLOCK:
         if lease is None or header.at + header.nbytes > lease.slab.block_nbytes:
             raise MessageError("a message's metadata does not lie in its block")
-        packed: bytes | memoryview = lease.bytes()[header.at : header.at + header.nbytes]
+        metadata: bytes | memoryview = lease.bytes()[header.at : header.at + header.nbytes]
     else:
-        packed = header.inline[: header.nbytes]
+        metadata = header.inline[: header.nbytes]
     try:
-        return msgpack.unpackb(packed, ext_hook=place)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        if isinstance(error, MessageError):
-            raise
+        return msgpack.unpackb(metadata, ext_hook=place)
+    except MessageError:
+        raise
+    except Exception as error:  # msgpack's own errors have no common base
         raise MessageError(f"a message cannot be unpacked: {error}") from None
 
 
 def source_of(header: Header, lane: int, sequence: int) -> Source:
     """The lease that a record gives its reader."""
     return _as_tuple(Source, (lane, header.row, sequence + 1)) if header.flags & Flag.BLOCK else OWN
-
-
-def plain(obj: Any) -> Any:
-    """A dataclass as a dict, a scalar of numpy as Python's. Raises TypeError for what a message cannot carry."""
-    if is_dataclass(obj) and not isinstance(obj, type):
-        return {each.name: getattr(obj, each.name) for each in fields(obj)}
-    if isinstance(obj, np.generic):
-        return obj.item() if not isinstance(obj, np.void) else np.asarray(obj)
-    raise TypeError(f"a {type(obj).__name__} cannot be sent")
-
-
-def check_keys(value: object, path: str, depth: int) -> None:
-    """Raises MessageError for a key that is not a str: the receiver would refuse it."""
-    if depth > _DEEPEST:
-        raise MessageError(f"{path} is nested deeper than {_DEEPEST} levels")
-    if type(value) is dict:
-        for key, inner in value.items():
-            if type(key) is not str:
-                raise MessageError(f"{path} has the key {key!r} of type {type(key).__name__}; keys must be str")
-            if type(inner) in _CONTAINERS:
-                check_keys(inner, f"{path}[{key!r}]", depth + 1)
-    elif type(value) in (list, tuple):
-        for index, inner in enumerate(value):  # type: ignore[arg-type]
-            if type(inner) in _CONTAINERS:
-                check_keys(inner, f"{path}[{index}]", depth + 1)
-
-
-_CONTAINERS: frozenset[type] = frozenset((dict, list, tuple))
-_SENDABLE = "None, bool, int (64 bits), float, str, bytes, lists, dicts with str keys, dataclasses and ndarrays"
-
-
-def complaint(value: object, path: str = "message") -> str | None:
-    """Names the first thing in a value that cannot be sent, by the path to it."""
-    if isinstance(value, dict):
-        inner = ((f"{path}[{key!r}]", each) for key, each in value.items())
-    elif isinstance(value, (list, tuple)):
-        inner = ((f"{path}[{index}]", each) for index, each in enumerate(value))
-    elif is_dataclass(value) and not isinstance(value, type):
-        inner = ((f"{path}.{each.name}", getattr(value, each.name)) for each in fields(value))
-    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        return f"{path} is an int of {value.bit_length()} bits; 64 fit"
-    elif value is None or isinstance(
-        value, (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, np.generic)
-    ):
-        return None
-    else:
-        return f"{path} is a {type(value).__name__}; a message carries {_SENDABLE}"
-    return next((found for where, each in inner if (found := complaint(each, where))), None)

@@ -75,14 +75,17 @@ def _instance(cls: type, value: Any) -> Any:
     if unknown is not None:
         raise MessageError(f"{cls.__name__} has no field '{unknown}'; it has {', '.join(members)}")
     axes: dict[str, int] = {}
-    arguments = {}
+    taken = {}
     for name, member in members.items():
         if name in value:
-            if member.init:
-                arguments[name] = _taken(f"{cls.__name__}.{name}", member, value[name], axes)
+            taken[name] = _taken(f"{cls.__name__}.{name}", member, value[name], axes)
         elif member.required:
             raise MessageError(f"{cls.__name__}: field '{name}' is missing")
-    return cls(**arguments)
+    instance = cls(**{name: each for name, each in taken.items() if members[name].init})
+    for name, each in taken.items():
+        if not members[name].init:
+            object.__setattr__(instance, name, each)  # what the sender had, though the class be frozen
+    return instance
 
 
 def _taken(name: str, member: _Member, value: Any, axes: dict[str, int]) -> Any:

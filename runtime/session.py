@@ -88,7 +88,7 @@ class Session:
         """The payload of a call, checked. Raises UnknownPort or MessageError."""
         if self.ports is None:
             raise Disconnected(f"nothing has answered at {self.address} yet")
-        return pack_value(self.ports.fields(target, args, named, stream=stream))
+        return pack_value(self.ports.fields(target, args, named, stream=stream), is_fields=True)
 
     def begin(
         self,
