@@ -100,6 +100,7 @@ class Visitor:
                 text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
                 raise untouched(Overloaded(text))
             key_of(head.key or None)
+            self._graph.routing.route(head.port, inside=False)  # a payload is read only where there is a port for it
             fields = unpack_value(frames)
             if not isinstance(fields, dict):
                 raise MessageError(
