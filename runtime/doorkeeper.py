@@ -15,12 +15,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import zmq
+
 from .ending import Ending, ending, late
 from .errors import Disconnected, StartError
 from .frames import FrameReader
-from .pulse import BEAT_EVERY_S, Pulse, hears, is_stopped
+from .keys import Pair
+from .knock import Knocker
+from .pulse import LOOK_EVERY_S, is_stopped
 from .restart import LONGEST_DELAY_S, Allowance, delay_s
 from .rundir import RunDirectory
+from .watch import Watch
 
 logger = logging.getLogger("slabwire")
 
@@ -30,6 +35,8 @@ START_WITHIN_S = 30.0
 STOP_WITHIN_S = 5.0
 # As an actor's hang_after_s is by default.
 HANG_AFTER_S = 30.0
+# One that has not answered for so long is not called ready.
+SILENT_AFTER_S = 5.0
 
 
 class Doorkeeper:
@@ -52,9 +59,14 @@ class Doorkeeper:
         self._ended = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._stopping = self._restarting = False
-        # Where it says that it lives; None until it listens.
+        # Clients that it had to part with, since too much waited for them.
+        self.turned_out = 0
+        # Where it tells of each; None until it listens.
         self._near: socket.socket | None = None
-        self._pulse = Pulse(0.0)
+        self._keys = os.environ.get("SLABWIRE_KEYS")
+        self._pair = Pair(*zmq.curve_keypair()) if self._keys and zmq.has("curve") else None
+        self._knocker: Knocker | None = None
+        self._watch: Watch | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._overdue: Ending | None = None
 
@@ -70,11 +82,18 @@ class Doorkeeper:
             return None
         return {
             "pid": self.pid,
-            "state": "ready" if self._near is not None else "restarting" if self._restarting else "starting",
+            "state": self._state(),
+            "silent_s": self._silence()[0],
             "restarts": self.restarts,
+            "turned_out": self.turned_out,
             "last_exit": None if self.last_end is None else self.last_end.text,
             "listen": list(self.listen),
         }
+
+    def _state(self) -> str:
+        if self._near is None:
+            return "restarting" if self._restarting else "starting"
+        return "ready" if self._why_it_hangs(SILENT_AFTER_S) is None else "silent"
 
     async def open(self) -> None:
         """Returns when the gateway listens, which it may do already. Raises StartError with the cause."""
@@ -117,15 +136,16 @@ class Doorkeeper:
             self.listen = [str(each) for each in said["addresses"] if each != self.address]
             if self._process is not None:  # else it has died since
                 unless_it_listens.pop_all()
-                self._listen_to(near)
+                self._listen_to(near, str(said.get("key", "")))
 
     def _command(self, far: socket.socket) -> list[str]:
         command = [sys.executable, "-m", "slabwire.runtime.gateway", "--graph", self.graph]
         for each in (self.address, *self.listen):
             command += ["--listen", each]
-        keys = os.environ.get("SLABWIRE_KEYS")
-        if keys:
-            command += ["--keys", keys]
+        if self._keys:
+            command += ["--keys", self._keys]
+        if self._pair is not None:
+            command += [f"--parent-key={self._pair.public.decode()}"]  # it may begin as an option does
         return [*command, "--parent", str(os.getpid()), "--fd", str(far.fileno())]
 
     def _spawn(self, far: socket.socket) -> None:
@@ -146,15 +166,28 @@ class Doorkeeper:
 
     # -- while it lives ----------------------------------------------------------------------------------------------
 
-    def _listen_to(self, near: socket.socket) -> None:
+    def _listen_to(self, near: socket.socket, server_key: str) -> None:
         near.setblocking(False)
         self._near = near
         self._restarting = False
-        self._pulse = Pulse(time.monotonic())
+        asyncio.get_running_loop().add_reader(near, self._count_turned_out)
+        self._knocker = self._knocker or Knocker(self._pair)
+        self._watch = Watch(self._knocker, [self.address, *self.listen], server_key)
         self._look_later()
 
+    def _count_turned_out(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._near is not None and (told := self._near.recv(4096)):
+                self.turned_out += len(told)
+                return
+        if self._near is not None:  # it ends
+            asyncio.get_running_loop().remove_reader(self._near)
+
+    def _silence(self) -> tuple[float, str]:
+        return self._watch.silence() if self._watch is not None else (0.0, "")
+
     def _look_later(self) -> None:
-        every_s = min(BEAT_EVERY_S, self._hang_after_s / 2)
+        every_s = min(LOOK_EVERY_S, self._hang_after_s / 2)
         self._looking = asyncio.get_running_loop().call_later(every_s, self._look)
 
     def _look(self) -> None:
@@ -168,13 +201,11 @@ class Doorkeeper:
         self._signal(signal.SIGKILL)
 
     def _why_it_hangs(self, limit_s: float) -> str | None:
-        """In words; None for one that gets on, or has not said anything yet."""
+        """In words; None for one that gets on, or does not listen yet."""
         if self._process is not None and is_stopped(self._process.pid):
             return "was stopped by a signal"
-        if self._near is None:
-            return None
-        silent_s = self._pulse.look(time.monotonic(), heard=hears(self._near))
-        return f"gave no sign of life for {silent_s:.1f} s" if silent_s > limit_s else None
+        silent_s, address = self._silence()
+        return f"did not answer at {address} for {silent_s:.1f} s" if silent_s > limit_s else None
 
     def _reap(self) -> None:
         process = self._process
@@ -199,9 +230,13 @@ class Doorkeeper:
     def _hear_no_more(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
+        if self._watch is not None:
+            self._watch.end()
         if self._near is not None:
+            self._count_turned_out()  # what it told last
+            asyncio.get_running_loop().remove_reader(self._near)
             self._near.close()
-        self._near = self._looking = None
+        self._near = self._looking = self._watch = None
 
     def _restart_in(self, wait_s: float) -> None:
         self._restarting = True
@@ -240,6 +275,8 @@ class Doorkeeper:
             await self._ended.wait()
         if self._opening is not None:
             await asyncio.wait([self._opening])
+        if self._knocker is not None:
+            await self._knocker.close()
 
     def _signal(self, number: int) -> None:
         if self._pidfd >= 0:

@@ -1,19 +1,19 @@
 """The process that lets remote clients in: a client of the graph on one side, a ROUTER socket on the other.
 
 Started as `python -m slabwire.runtime.gateway` by the supervisor, and tied to it. It says over `--fd` where it
-listens, or why it cannot, and from then on that it lives.
+listens, or why it cannot, and from then on whenever it turns out a client.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
+import contextlib
 import logging
-import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ import zmq
 from .address import check_address, demand_keys, is_private
 from .budget import Budget
 from .crate import pack_value
-from .dealer import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
-from .errors import Disconnected, Overloaded, SlabwireError, StartError, cut_off_error
+from .door import DOMAIN, Door
+from .errors import Disconnected, Overloaded, SlabwireError, cut_off_error
 from .exposed import described_ports
 from .frames import write_frame
+from .heap import give_heap_back
 from .keyed_calls import KeyedCalls
 from .keys import Admission, ServerKeys
 from .lifeline import die_with_parent
 from .logs import configure_logging
-from .pulse import Heart
-from .readiness import can_read, descriptor_of
+from .peer import Peer, Peers
 from .tap import Taps
 from .visitor import MOST_CALLS, GraphClient, Visitor, error_frames
 from .wire import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, unpack_head
@@ -39,20 +39,21 @@ from .wire import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_h
 logger = logging.getLogger("slabwire")
 
 MOST_CLIENTS = 256
-# Messages taken in before others get their turn on the loop.
-_BATCH = 64
-_LINGER_MS = 500
-# A peer that is gone is forgotten at the event that says so; some time may pass until libzmq refuses to send to it.
-_PROBE_AGAIN_S = 0.05
-_PROBE_EVERY_S = 10.0
-_WAITING_MESSAGES = 64
-_DOMAIN = "slabwire"  # of ZAP: whose keys are asked for
+# libzmq lets go of what waited for a client that was turned out, in its own thread.
+_HEAP_BACK_AFTER_S = 1.0
+_LOOK_EVERY_S = 1.0
 
 
 class Gateway:
-    """One ROUTER socket for hosts like this one, and one with CURVE where there are keys. Everything on one loop."""
+    """One ROUTER socket for hosts like this one, and one with CURVE where there are keys. Everything on one loop.
 
-    def __init__(self, name: str, graph: GraphClient, keys: Path | None) -> None:
+    `turned_out()` is called for each client that has to go. `parent` is the public key of whoever started this process:
+    it comes in beside the clients.
+    """
+
+    def __init__(
+        self, name: str, graph: GraphClient, keys: ServerKeys | None, parent: str, turned_out: Callable[[], None]
+    ) -> None:
         self.name = name
         self.doors: list[Door] = []
         self.context = zmq.Context()
@@ -60,9 +61,12 @@ class Gateway:
         self._taps = Taps(name)
         self._budget = Budget()
         self._keyed = KeyedCalls(self._budget)
-        self._visitors: dict[tuple[Door, bytes], Visitor] = {}
+        self._peers = Peers(self.forget, self._turned_out)
+        self._tell_turned_out = turned_out
+        self._visitors: dict[Peer, Visitor] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._keys = ServerKeys(keys) if keys is not None else None
+        self._keys = keys
+        self._parent = parent
         self._authenticator: Any = None
 
     def listen(self, address: str) -> str:
@@ -75,7 +79,7 @@ class Gateway:
             self._authenticate()
         door = next((each for each in self.doors if each.private == private), None)
         if door is None:
-            door = Door(self, None if private else self._keys)
+            door = Door(self.context, self._peers, None if private else self._keys)
             self.doors.append(door)
         return door.bind(address)
 
@@ -86,77 +90,82 @@ class Gateway:
             logging.getLogger("zmq.auth").setLevel(logging.WARNING)
             self._authenticator = ThreadAuthenticator(self.context)
             self._authenticator.start()
-            self._authenticator.configure_curve_callback(_DOMAIN, Admission(self._keys.clients))
+            admission = Admission(self._keys.clients, self._parent.encode())
+            self._authenticator.configure_curve_callback(DOMAIN, admission)
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
-    def receive(self, door: Door, identity: bytes, frames: list[Frame], who: str = "") -> None:
-        """One message of whoever has that identity, and came with the public key `who`."""
-        client = door, identity
+    def receive(self, peer: Peer, frames: list[Frame], who: str) -> None:
+        """One message of whoever is at the other end, and came with the public key `who`."""
         try:
             head = unpack_head(frames)
-            if head.kind == Kind.HELLO:
-                self._welcome(door, identity, who)
+            if head.kind == Kind.PING:
+                peer.send([pack_head(Head(Kind.PONG, head.id)), *pack_value(None)])
+            elif head.kind == Kind.HELLO:
+                self._welcome(peer, who)
             elif head.kind == Kind.BYE:
-                self.forget(door, identity)
-            elif client in self._visitors:
-                self._visitors[client].receive(head, frames[1:])
+                self.forget(peer)
+            elif peer in self._visitors:
+                self._visitors[peer].receive(head, frames[1:])
             elif head.kind == Kind.CALL:
                 raise Disconnected("this gateway does not know the client; say hello first")
         except SlabwireError as error:
-            self._turn_away(door, identity, error)
+            self._turn_away(peer, error)
         except Exception as error:  # a fault of ours must not stop the door for everybody
             logger.exception("a message of a remote client could not be handled")
-            self._turn_away(door, identity, SlabwireError(f"the gateway failed: {type(error).__name__}"))
+            self._turn_away(peer, SlabwireError(f"the gateway failed: {type(error).__name__}"))
 
-    def _turn_away(self, door: Door, identity: bytes, error: SlabwireError) -> None:
-        self.forget(door, identity)
-        door.send(identity, error_frames(error))
+    def _turn_away(self, peer: Peer, error: SlabwireError) -> None:
+        self.forget(peer)
+        peer.send(error_frames(error))
 
-    def _welcome(self, door: Door, identity: bytes, who: str) -> None:
-        self.forget(door, identity)  # one that says hello again has lost its calls
+    def _turned_out(self, peer: Peer, why: str) -> None:
+        logger.warning(
+            "the client at %s is turned out: %s; it has to read its answers, or to have fewer large ones on the way",
+            peer.address,
+            why,
+        )
+        self._tell_turned_out()
+        asyncio.get_running_loop().call_later(_HEAP_BACK_AFTER_S, give_heap_back)
+
+    def _welcome(self, peer: Peer, who: str) -> None:
+        self.forget(peer)  # one that says hello again has lost its calls
+        if len(self._visitors) >= MOST_CLIENTS:
+            self._peers.look()
         if len(self._visitors) >= MOST_CLIENTS:
             raise Overloaded(f"{MOST_CLIENTS} clients are connected to this gateway; try again when some have left")
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
         welcome = {"graph": self.name, "ports": described_ports(self._graph.routing), "limits": limits}
-        self._visitors[door, identity] = Visitor(
-            lambda frames: door.send(identity, frames), self._graph, self._taps, self._budget, self._keyed, who
-        )
-        door.send(identity, [pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
+        self._visitors[peer] = Visitor(peer, self._graph, self._taps, self._budget, self._keyed, who)
+        peer.send([pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
 
-    def forget(self, door: Door, identity: bytes, error: SlabwireError | None = None) -> None:
+    def forget(self, peer: Peer, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
-        visitor = self._visitors.pop((door, identity), None)
+        visitor = self._visitors.pop(peer, None)
         if visitor is not None:
             task = asyncio.get_running_loop().create_task(visitor.leave(error))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
-    def probe(self) -> None:
-        """Forgets the clients that nothing can be sent to any more."""
-        ping: list[Frame] = [pack_head(Head(Kind.PING)), *pack_value(None)]
-        for door, identity in list(self._visitors):
-            door.send(identity, ping)
-
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serves until told to stop."""
+        """Serves until told to stop. Raises Disconnected where the graph does not serve us any more."""
         for door in self.doors:
-            door.open()
+            door.open(self.receive)
         while not stop.is_set():
-            try:
-                async with asyncio.timeout(_PROBE_EVERY_S):
+            self._graph.demand_connection()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
                     await stop.wait()
-            except TimeoutError:
-                self.probe()
 
     async def close(self) -> None:
         """Ends what is in flight with an error and closes the doors; what was answered is still sent."""
-        for door, identity in list(self._visitors):
-            self.forget(door, identity, cut_off_error(self.name))
+        for peer in list(self._visitors):
+            self.forget(peer, cut_off_error(self.name))
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._keyed.close()
+        self._peers.close()
         for each in self.doors:
             each.close()
         if self._authenticator is not None:
@@ -166,93 +175,20 @@ class Gateway:
         self.context.term()
 
 
-class Door:
-    """One ROUTER socket, bound to any number of addresses of one kind: with keys, or for this host only."""
+class Owner:
+    """The parent's end: it is told first where the gateway listens, or why it cannot; then with a byte of each client
+    that was turned out.
+    """
 
-    def __init__(self, gateway: Gateway, keys: ServerKeys | None) -> None:
-        self.private = keys is None
-        self._gateway = gateway
-        self._socket = gateway.context.socket(zmq.ROUTER)
-        options = {
-            zmq.LINGER: _LINGER_MS,
-            zmq.MAXMSGSIZE: LARGEST_MESSAGE_NBYTES,
-            zmq.RCVHWM: _WAITING_MESSAGES,
-            # What may wait for one client is bounded by its calls and its credit.
-            zmq.SNDHWM: 0,
-            zmq.ROUTER_MANDATORY: 1,  # sending to one that is gone is an error, by which it is noticed
-            zmq.HEARTBEAT_IVL: HEARTBEAT_MS,
-            zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
-        }
-        for option, value in options.items():
-            self._socket.setsockopt(option, value)
-        if keys is not None:
-            self._socket.curve_publickey, self._socket.curve_secretkey = keys.pair
-            self._socket.curve_server = True
-            self._socket.zap_domain = _DOMAIN.encode()
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
 
-    def bind(self, address: str) -> str:
-        """Listens. Raises StartError with the cause."""
-        before = os.umask(0o077)  # the socket file of an ipc address is for this user
-        self._socket.setsockopt(zmq.IPV6, "[" in address)
-        try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            raise StartError(f"cannot listen at {address}: {_cause(error)}") from None
-        finally:
-            os.umask(before)
-        return self._socket.get_string(zmq.LAST_ENDPOINT)
+    def tell(self, **document: Any) -> None:
+        write_frame(self._connection, document)
 
-    def open(self) -> None:
-        """From now on messages are taken in."""
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(descriptor_of(self._socket), self._drain)
-        self._loop.add_reader(descriptor_of(self._monitor), self._hear_monitor)
-        self._loop.call_soon(self._drain)
-
-    def _drain(self) -> None:
-        for _ in range(_BATCH):
-            if self._socket.closed or not can_read(self._socket):
-                return
-            identity, *frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            who = "" if self.private else str(identity.get("User-Id"))
-            self._gateway.receive(self, identity.bytes, [each.buffer for each in frames], who)
-        self._loop.call_soon(self._drain)
-
-    def send(self, identity: bytes, frames: list[Frame]) -> None:
-        """Sends, or forgets a client that is gone."""
-        if self._socket.closed:
-            return
-        try:
-            self._socket.send_multipart([identity, *frames], zmq.DONTWAIT, copy=False)
-        except zmq.ZMQError as error:
-            logger.debug("a client is gone: %s", error)
-            self._gateway.forget(self, identity)
-        self._loop.call_soon(
-            self._drain
-        )  # libzmq tells of each change only once: what came while we sent goes unnoticed
-
-    def _hear_monitor(self) -> None:
-        while can_read(self._monitor):
-            self._monitor.recv_multipart(zmq.DONTWAIT)
-        self._gateway.probe()
-        self._loop.call_later(_PROBE_AGAIN_S, self._gateway.probe)
-
-    def close(self) -> None:
-        if hasattr(self, "_loop"):
-            self._loop.remove_reader(descriptor_of(self._socket))
-            self._loop.remove_reader(descriptor_of(self._monitor))
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close()
-
-
-def _cause(error: zmq.ZMQError) -> str:
-    if error.errno == zmq.EADDRINUSE:
-        return "the address is in use; choose another port, or end what listens there"
-    if error.errno == errno.ENODEV:
-        return "no interface of this host has that address"
-    return str(error.strerror)
+    def count_turned_out(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone, and we are about to be
+            self._connection.send(b"\0", socket.MSG_DONTWAIT)
 
 
 def main() -> int:
@@ -261,33 +197,39 @@ def main() -> int:
     parser.add_argument("--graph", required=True)
     parser.add_argument("--listen", action="append", default=[])
     parser.add_argument("--keys", type=Path)
+    parser.add_argument("--parent-key", default="")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     configure_logging()
-    with socket.socket(fileno=arguments.fd) as owner:
-        return asyncio.run(_run(arguments, owner))
+    with socket.socket(fileno=arguments.fd) as connection:
+        return asyncio.run(_run(arguments, Owner(connection)))
 
 
-async def _run(arguments: argparse.Namespace, owner: socket.socket) -> int:
+async def _run(arguments: argparse.Namespace, owner: Owner) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     graph = GraphClient(arguments.graph)
     try:
         await graph.open()
-        gateway = Gateway(arguments.graph, graph, arguments.keys)
+        keys = ServerKeys(arguments.keys) if arguments.keys is not None else None
+        gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, owner.count_turned_out)
     except SlabwireError as error:
-        write_frame(owner, {"error": str(error)})
+        owner.tell(error=str(error))
         return 1
     try:
         addresses = [gateway.listen(each) for each in arguments.listen]
-        write_frame(owner, {"addresses": addresses})
-        Heart(owner).beat()
-        logger.info("listening at %s", ", ".join(addresses))
-        await gateway.run(stop)
     except SlabwireError as error:
-        write_frame(owner, {"error": str(error)})
+        owner.tell(error=str(error))
+        await gateway.close()
+        return 1
+    owner.tell(addresses=addresses, key=keys.pair.public.decode() if keys is not None else "")
+    logger.info("listening at %s", ", ".join(addresses))
+    try:
+        await gateway.run(stop)
+    except Disconnected as error:
+        logger.error("%s; the gateway ends, and is started again if the graph goes on", error)
         return 1
     finally:
         await gateway.close()

@@ -96,7 +96,7 @@ def families_of(status: Mapping[str, Any], durations: Mapping[str, Sequence[int]
 def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
     supervisor, gateway = status["supervisor"], status["gateway"]
     is_up = gateway is not None and gateway["state"] == "ready"
-    restarts = 0 if gateway is None else gateway["restarts"]
+    restarts, turned_out = (0, 0) if gateway is None else (gateway["restarts"], gateway["turned_out"])
     return [
         _gauge("ready", "1 while the graph is ready.", float(status["state"] == "ready"), graph),
         _gauge("start_time_seconds", "When it was started, in Unix time.", status["started_unix_s"], graph),
@@ -106,6 +106,7 @@ def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
         _gauge("supervisor_cpu_seconds_total", "User and system time of it.", supervisor["cpu_s"], graph),
         _gauge("gateway_up", "1 while the gateway takes remote clients.", float(is_up), graph),
         _gauge("gateway_restarts_total", "Times it was started again.", restarts, graph),
+        _gauge("gateway_turned_out_total", "Remote clients for whom too much waited.", turned_out, graph),
     ]
 
 

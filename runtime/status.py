@@ -76,7 +76,8 @@ def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
     if gateway is None or not gateway["listen"] or gateway["state"] == "ready":
         return []
     last = f" (last: {gateway['last_exit']})" if gateway["last_exit"] else ""
-    return [{"actor": "the gateway", "reason": f"{gateway['state']}{last}"}]
+    silent = f" for {gateway['silent_s']:.0f} s" if gateway["state"] == "silent" else ""
+    return [{"actor": "the gateway", "reason": f"{gateway['state']}{silent}{last}"}]
 
 
 def _worker(supervisor: Supervisor, worker: WorkerProcess, memory: Mapping[int, int]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..shm.bell import now_ns
@@ -13,20 +13,23 @@ from .budget import Budget
 from .caller import deadline_of
 from .calls import timed_out
 from .crate import pack_value, unpack_value
-from .errors import MessageError, Overloaded, ProtocolError, SlabwireError, untouched
+from .errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, untouched
 from .keyed_calls import KeyedCalls
 from .message import Kind as RecordKind
+from .peer import Peer
 from .retry import key_of
 from .routing import Routing
 from .tap import Taps
-from .wire import MOST_CREDIT, Frame, Head, Kind, pack_head, trace_of
+from .wire import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, trace_of
 
 logger = logging.getLogger("slabwire")
 
-# Calls and streams together. Their answers may pile up in the socket when the client does not read.
+# Calls and streams together.
 MOST_CALLS = 64
-
-Send = Callable[[list[Frame]], None]
+# Of one client's: as much as one message may have.
+MOST_REQUESTS_OF_ONE_NBYTES = LARGEST_MESSAGE_NBYTES
+# A stream whose client is behind looks so often whether it has caught up: nobody tells.
+_LOOK_EVERY_S = 0.02
 
 
 class GraphClient(AsyncClient):
@@ -35,6 +38,11 @@ class GraphClient(AsyncClient):
     @property
     def routing(self) -> Routing:
         return self._open.routing
+
+    def demand_connection(self) -> None:
+        """Raises Disconnected where the graph has ended, or has turned us out."""
+        if self._is_gone:
+            raise Disconnected(f"graph {self.name!r} serves this client no more")
 
     async def request(self, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
         return await self.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
@@ -67,17 +75,17 @@ class Credit:
 
 
 class Visitor:
-    """Takes one client's messages and answers by `send`, which must not block. One loop."""
+    """Takes one client's messages and answers them. One loop."""
 
     def __init__(
-        self, send: Send, graph: GraphClient, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
+        self, peer: Peer, graph: GraphClient, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
     ) -> None:
-        self._send = send
+        self._peer = peer
         self._keyed = keyed
         self._who = who  # the public key that it came with, where that is asked for
         self._graph = graph
         self._taps = taps
-        self._budget = budget
+        self._budget = Budget(MOST_REQUESTS_OF_ONE_NBYTES, whose=" of this client", within=budget)
         self._calls: dict[int, tuple[asyncio.Task[None], Credit]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -149,7 +157,7 @@ class Visitor:
             return pack_value(await graph.request(head, fields, deadline_ns))
 
         frames = await self._keyed.answer((self._who, head.port, head.key), payload, ask)
-        self._send([pack_head(Head(Kind.REPLY, head.id)), *frames])
+        self._peer.send([pack_head(Head(Kind.REPLY, head.id)), *frames])
 
     async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
         tap = await self._taps.take()
@@ -158,16 +166,24 @@ class Visitor:
             async for kind, value in answers:
                 if kind == RecordKind.ITEM:
                     await credit.take(deadline_ns, head.port)
+                    await self._catch_up(deadline_ns, head.port)
                 self._answer(head.id, _KINDS[kind], value)
         finally:
             await answers.aclose()  # type: ignore[attr-defined]
             self._taps.give_back(tap)
 
+    async def _catch_up(self, deadline_ns: int, target: str) -> None:
+        """Waits until the client is not behind any more. Raises DeadlineExceeded."""
+        while self._peer.is_behind:
+            if deadline_ns and now_ns() > deadline_ns:
+                raise timed_out(target)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
     def _answer(self, number: int, kind: Kind, value: Any) -> None:
-        self._send([pack_head(Head(kind, number)), *pack_value(value)])
+        self._peer.send([pack_head(Head(kind, number)), *pack_value(value)])
 
     def _fail(self, number: int, error: SlabwireError) -> None:
-        self._send(error_frames(error, number))
+        self._peer.send(error_frames(error, number))
 
     async def leave(self, error: SlabwireError | None = None) -> None:
         """All its calls are cancelled: the client is gone, or is told this error of each."""

@@ -47,7 +47,8 @@ class Kind(StrEnum):
     ITEM = "item"  # gateway: one item of a stream
     END = "end"  # gateway: the stream is over; nil
     ERROR = "error"  # gateway: the call failed (id 0: the whole conversation); text
-    PING = "ping"  # gateway: are you there; to be ignored, as is every kind that one does not know
+    PING = "ping"  # client, also before its hello: are you there; nil
+    PONG = "pong"  # gateway, in answer; nil
 
 
 class Head(NamedTuple):

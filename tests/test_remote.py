@@ -392,7 +392,7 @@ def test_a_stopped_gateway_is_replaced(served: Served) -> None:
         return found
 
     first = wait_until(lambda: gateway() if gateway()["state"] == "ready" else None)
-    assert first == {"pid": first["pid"], "state": "ready", "restarts": 0, "last_exit": None, "listen": [served.tcp]}
+    assert (first["restarts"], first["last_exit"], first["listen"]) == (0, None, [served.tcp])
     with slabwire.connect(served.tcp) as client:
         os.kill(first["pid"], signal.SIGSTOP)
         wait_until(lambda: gateway()["pid"] not in (first["pid"], 0))

@@ -326,6 +326,14 @@ def test_who_was_never_greeted_is_told_to_say_hello(stranger: Stranger) -> None:
     assert stranger.receive()[0]["code"] == "disconnected"
 
 
+def test_who_asks_whether_it_is_there_is_answered_unknown_or_known(stranger: Stranger) -> None:
+    stranger.send(None, kind="ping", id=3)
+    assert stranger.receive() == ({"version": 1, "kind": "pong", "id": 3}, None, [])
+    stranger.hello()
+    stranger.send(None, kind="ping")
+    assert stranger.receive() == ({"version": 1, "kind": "pong"}, None, [])
+
+
 def test_what_is_new_is_ignored(stranger: Stranger) -> None:
     stranger.hello()
     stranger.send(None, kind="dance", tempo=3)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime.heap import give_heap_back
 from ..onnx_runtime import import_onnx_runtime
 from .architecture import Architecture
 from .cache_folder import CacheFolder, Progress
 from .gguf import Gguf, ModelFileError
-from .heap import give_heap_back
 
 # Of graph.py and quantisation.py together: to be raised when they write something else.
 FORMAT = 1

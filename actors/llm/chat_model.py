@@ -8,13 +8,13 @@ from hashlib import blake2b
 from time import perf_counter
 from typing import Any
 
+from ...runtime.heap import give_heap_back
 from ..completion import MOST_LOGPROBS, MOST_STOPS, BadMessages, PromptTooLong
 from .architecture import Architecture
 from .artifacts import prepare
 from .checkpoint import locate
 from .engine import SMALLEST_CHUNK, Engine
 from .gguf import Gguf
-from .heap import give_heap_back
 from .network import Network
 from .sampler import Sampler, check_sampling
 from .sequence import Sequence

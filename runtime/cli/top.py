@@ -135,7 +135,8 @@ def _gateway(gateway: dict[str, Any] | None) -> str:
         return ""
     state = "" if gateway["state"] == "ready" else f", {gateway['state']}"
     restarts = f", ↻ {gateway['restarts']}" if gateway["restarts"] else ""
-    return f"; gateway: pid {gateway['pid'] or '-'}{state}{restarts}"
+    turned_out = f", {gateway['turned_out']} turned out" if gateway["turned_out"] else ""
+    return f"; gateway: pid {gateway['pid'] or '-'}{state}{restarts}{turned_out}"
 
 
 def _picture(sample: Sample, view: View, room: int) -> Any:

@@ -6,7 +6,7 @@ import ctypes
 
 
 def give_heap_back() -> None:
-    """Returns freed memory to the system, as there is much of it after a conversion. glibc alone can do it."""
+    """Returns freed memory to the system; for when there is much of it. glibc alone can do it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
