@@ -96,7 +96,7 @@ def families_of(status: Mapping[str, Any], durations: Mapping[str, Sequence[int]
 def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
     supervisor, gateway = status["supervisor"], status["gateway"]
     is_up = gateway is not None and gateway["state"] == "ready"
-    restarts, turned_out = (0, 0) if gateway is None else (gateway["restarts"], gateway["turned_out"])
+    restarts, turned_out = (0, 0) if gateway is None else (gateway["restarts"], gateway.get("turned_out", 0))
     return [
         _gauge("ready", "1 while the graph is ready.", float(status["state"] == "ready"), graph),
         _gauge("start_time_seconds", "When it was started, in Unix time.", status["started_unix_s"], graph),

@@ -82,6 +82,9 @@ def test_top_once(graphs: Graphs) -> None:
     gateway = {"pid": 0, "state": "restarting", "restarts": 2, "last_exit": "hung and was killed", "listen": []}
     graphs.start("remote", gateway=gateway)
     assert invoke("top", "remote", "--once").stdout.splitlines()[-1].endswith("; gateway: pid -, restarting, ↻ 2")
+    graphs.start("crowded", gateway={**gateway, "pid": 7, "state": "silent", "restarts": 0, "turned_out": 3})
+    last = invoke("top", "crowded", "--once").stdout.splitlines()[-1]
+    assert last.endswith("; gateway: pid 7, silent, 3 turned out")
 
 
 def an_edge(source: str, **changes: Any) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def _gateway(gateway: dict[str, Any] | None) -> str:
         return ""
     state = "" if gateway["state"] == "ready" else f", {gateway['state']}"
     restarts = f", ↻ {gateway['restarts']}" if gateway["restarts"] else ""
-    turned_out = f", {gateway['turned_out']} turned out" if gateway["turned_out"] else ""
+    many = gateway.get("turned_out", 0)  # not told by graphs that an older version runs
+    turned_out = f", {many} turned out" if many else ""
     return f"; gateway: pid {gateway['pid'] or '-'}{state}{restarts}{turned_out}"
 
 
