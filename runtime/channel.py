@@ -7,6 +7,7 @@ supervisor *answers* (`answer` = token), or tells on its own (`offer`, `gone`).
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 from collections import deque
@@ -22,11 +23,15 @@ _MESSAGE_NBYTES = 128 * 1024
 
 
 class Channel:
-    """One end of the pair, non-blocking. One thread at a time."""
+    """One end of the pair, non-blocking. One thread at a time.
 
-    def __init__(self, connection: socket.socket) -> None:
+    Where more than `most_unsent` messages, and their descriptors, would wait for the peer to read, it is parted with.
+    """
+
+    def __init__(self, connection: socket.socket, most_unsent: int | None = None) -> None:
         connection.setblocking(False)
         self._socket = connection
+        self._most_unsent = most_unsent
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
 
     def fileno(self) -> int:
@@ -39,11 +44,13 @@ class Channel:
     def send(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         """Sends, or queues what the kernel has no room for: then call `flush` when the socket is writable.
 
-        Queued descriptors are duplicated, so the caller may close its own. Raises Disconnected when the peer is gone,
-        OSError when there is no descriptor for a duplicate.
+        Queued descriptors are duplicated, so the caller may close its own. Raises Disconnected when the peer is gone or
+        was parted with, OSError when there is no descriptor for a duplicate.
         """
         packed, own = msgpack.packb(message), descriptors or []
         if self._unsent or not self._try_send(packed, own):
+            if self._most_unsent is not None and len(self._unsent) >= self._most_unsent:
+                self._part()
             self._unsent.append((packed, _duplicates(own)))
             self.flush()
 
@@ -56,6 +63,14 @@ class Channel:
             self._unsent.popleft()
             close_all(descriptors)
         return True
+
+    def _part(self) -> None:
+        """Both ends see the end of the file."""
+        many = len(self._unsent)
+        self._discard_unsent()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        raise Disconnected(f"the peer of a descriptor channel asks and does not read: {many} answers wait for it")
 
     def _try_send(self, packed: bytes, descriptors: list[int]) -> bool:
         """False where the kernel has no room."""

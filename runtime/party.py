@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,7 @@ class Party:
     limit_nbytes: int = CLIENT_SLABS_NBYTES
     channel: Channel | None = None
     given: set[int] = field(default_factory=set)
+    viewed: set[int] = field(default_factory=set)  # the slabs of others that it has
     stats: Segment | None = None
     recorder: Segment | None = None
     tables: dict[str, Segment] = field(default_factory=dict)
@@ -42,6 +43,17 @@ class Party:
 
     def descriptors(self) -> list[int]:
         return [self.bell.fd, self.doorbell]
+
+    def begin(self) -> None:
+        """A process is there that asks for everything, and has nothing yet."""
+        self.given.clear()
+        self.viewed.clear()
+        self.is_told = True
+
+    def forget(self, other: int, slabs: Sequence[SlabLine]) -> None:
+        """Another party is gone, and its slabs with it."""
+        self.given.discard(other)
+        self.viewed.difference_update(each.number for each in slabs)
 
 
 @dataclass

@@ -20,6 +20,11 @@ from .switchboard import Switchboard
 
 logger = logging.getLogger("slabwire")
 
+# Answers that may wait for one client that asks and does not read. Nothing is told to it that it has not asked for.
+MOST_UNSENT = 256
+# Questions of one party that are answered before others get their turn.
+_BATCH = 64
+
 
 class Reception:
     """Serves channels on the running loop. `is_open()` says whether new clients are let in."""
@@ -74,7 +79,7 @@ class Reception:
         if _peer_uid(connection) not in (os.getuid(), 0) or not self._is_open():
             connection.close()
             return
-        channel = Channel(connection)
+        channel = Channel(connection, MOST_UNSENT)
         try:
             party = self._switchboard.add_client(channel)
         except (OSError, SlabwireError) as error:
@@ -95,7 +100,9 @@ class Reception:
 
     def _serve(self, party: Party, channel: Channel) -> None:
         try:
-            while party.channel is channel and (received := channel.receive()) is not None:
+            for _ in range(_BATCH):
+                if party.channel is not channel or (received := channel.receive()) is None:
+                    break
                 message, descriptors = received
                 close_all(descriptors)  # nobody has any to give us
                 self._switchboard.answer(party, message)

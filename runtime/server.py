@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgpack
 import zmq
 
-from .errors import ProtocolError, SlabwireError
+from .errors import Overloaded, ProtocolError, SlabwireError
+from .readiness import can_read, descriptor_of
 
 logger = logging.getLogger("slabwire")
 
@@ -18,6 +20,12 @@ VERSION = 1
 # Of one control message; a graph's spec with pickled closures is by far the largest.
 LARGEST_NBYTES = 64 << 20
 _LAST_ANSWERS_S = 0.5
+# Messages that wait for one peer, in either direction: to one that does not read more is not sent.
+_WAITING = 64
+# Requests of one peer that are being answered.
+_MOST_REQUESTS = 16
+# Messages taken in before others get their turn on the loop.
+_BATCH = 64
 
 
 class ControlServer:
@@ -36,17 +44,23 @@ class ControlServer:
         self._report = report
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_NBYTES)
-        # A successor registers under its predecessor's name.
-        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        options = {
+            zmq.LINGER: 500,
+            zmq.MAXMSGSIZE: LARGEST_NBYTES,
+            zmq.RCVHWM: _WAITING,
+            zmq.SNDHWM: _WAITING,
+            zmq.ROUTER_HANDOVER: 1,  # a successor registers under its predecessor's name
+        }
+        for option, value in options.items():
+            self._socket.setsockopt(option, value)
         self._socket.bind(address)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: Counter[bytes] = Counter()  # those being answered, by who asked
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        loop.add_reader(int(self._socket.get(zmq.FD)), self._drain)
+        loop.add_reader(descriptor_of(self._socket), self._drain)
         self._drain()
 
     def tell(self, worker: str, message: dict[str, Any]) -> None:
@@ -63,9 +77,13 @@ class ControlServer:
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        while not self._socket.closed and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        for _ in range(_BATCH):
+            if self._socket.closed or not can_read(self._socket):
+                return
             identity, *frames = self._socket.recv_multipart()
             self._take(identity, frames)
+        if self._loop is not None:
+            self._loop.call_soon(self._drain)
 
     def _take(self, identity: bytes, frames: list[bytes]) -> None:
         try:
@@ -73,14 +91,27 @@ class ControlServer:
             if not isinstance(message, dict) or "verb" not in message:
                 raise ProtocolError("a control message is a dict with a verb")
         except (ValueError, SlabwireError) as error:
-            self._send(identity, {"ok": False, "code": ProtocolError.code, "error": str(error)})
+            self._refuse(identity, ProtocolError(str(error)))
             return
         if identity.startswith(b"w:"):
             self._report(identity[2:].decode(errors="replace"), message)
+        elif self._requests[identity] >= _MOST_REQUESTS:
+            text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
+            self._refuse(identity, Overloaded(text), message.get("token"))
         elif self._loop is not None:
+            self._requests[identity] += 1
             task = self._loop.create_task(self._answer(identity, message))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda ended: self._answered(identity, ended))
+
+    def _refuse(self, identity: bytes, error: SlabwireError, token: Any = None) -> None:
+        self._send(identity, {"token": token, "ok": False, "code": error.code, "error": str(error)})
+
+    def _answered(self, identity: bytes, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._requests[identity] -= 1
+        if not self._requests[identity]:
+            del self._requests[identity]
 
     async def _answer(self, identity: bytes, request: dict[str, Any]) -> None:
         try:
@@ -99,7 +130,7 @@ class ControlServer:
 
     def close(self) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(int(self._socket.get(zmq.FD)))
+            self._loop.remove_reader(descriptor_of(self._socket))
             self._loop = None
         self._socket.close()
         self._context.term()

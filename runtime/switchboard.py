@@ -132,7 +132,7 @@ class Switchboard:
         _close_party(party)
         news = {"gone": party.number, "lanes": [e.number for e in lanes], "slabs": [e.number for e in slabs]}
         for other in self._workers():
-            other.given.discard(party.number)
+            other.forget(party.number, slabs)
             if other.channel is not None:
                 _tell(other, news, [])
 
@@ -176,6 +176,7 @@ class Switchboard:
         elif what == "view":
             slab = self.slabs.get(message["slab"])
             if slab is not None:
+                party.viewed.add(slab.number)
                 self._offer(party, [self._slab_offer(slab)])
         elif what == "route":
             self._open_route(party, message["route"])
@@ -185,8 +186,7 @@ class Switchboard:
 
     def _offer_all(self, party: Party) -> None:
         """Everything that is a party's: at the start of a worker and of each successor, and of a client."""
-        party.given.clear()
-        party.is_told = True
+        party.begin()
         offers = [self._bell_offer(party, party)]
         for instance, table in party.tables.items():
             offers.append(({"what": "inflight", "instance": instance}, [table.fd]))
@@ -209,10 +209,7 @@ class Switchboard:
             label = {"what": "lane", "lane": line.number, "role": role, "peer": far.number, "purpose": line.purpose}
             yield (
                 {**label, "source": line.source, "target": line.target, "edge": line.edge},
-                [
-                    line.segment.fd,
-                    line.returns.fd,
-                ],
+                [line.segment.fd, line.returns.fd],
             )
 
     def _bell_offer(self, party: Party, other: Party) -> tuple[dict[str, Any], list[int]]:
@@ -264,7 +261,8 @@ class Switchboard:
         del self.slabs[number]
         slab.segment.close()
         for other in self.parties.values():
-            if other is not party:
+            if number in other.viewed:
+                other.viewed.discard(number)
                 _tell(other, {"shrunk": [number]}, [])
 
     def _open_route(self, party: Party, route: int) -> None:

@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from slabwire.runtime.channel import Channel, close_all
+from slabwire.runtime.errors import Disconnected
 
 
 def refuse_from(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +54,27 @@ def test_duplicates_that_do_not_suffice_are_closed(monkeypatch: pytest.MonkeyPat
     assert len(os.listdir("/proc/self/fd")) == before
     near.close()
     far.close()
+
+
+def fill(channel: Channel) -> None:
+    for _ in range(100_000):
+        channel.send({"offer": b" " * 1000}, [0])
+
+
+def drain(channel: Channel) -> None:
+    while (received := channel.receive()) is not None:
+        close_all(received[1])
+
+
+def test_a_peer_that_asks_and_does_not_read_is_parted_with() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel, peer = Channel(near, most_unsent=5), Channel(far)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(Disconnected, match="asks and does not read: 5 answers wait for it"):
+        fill(channel)
+    assert not channel.has_unsent
+    assert len(os.listdir("/proc/self/fd")) == before
+    for each in (channel, peer):
+        with pytest.raises(Disconnected):
+            drain(each)
+        each.close()
