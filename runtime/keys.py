@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,7 @@ class Admission:
     def __init__(self, folder: Path, always: bytes = b"") -> None:
         self._folder = folder
         self._always = always
-        self._changed_ns = -1
+        self._seen: tuple[int, int, int] | None = None
         self._keys: frozenset[bytes] = frozenset()
 
     def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - there is one
@@ -67,13 +68,14 @@ class Admission:
 
     def _look(self) -> None:
         try:
-            changed_ns = self._folder.stat().st_mtime_ns
-            if changed_ns != self._changed_ns or time.time_ns() - changed_ns < _SETTLES_AFTER_NS:
-                self._changed_ns = changed_ns
+            status = self._folder.stat()  # a link to it may have come to mean another one
+            seen = status.st_dev, status.st_ino, status.st_mtime_ns
+            if seen != self._seen or time.time_ns() - status.st_mtime_ns < _SETTLES_AFTER_NS:
+                self._seen = seen
                 self._keys = frozenset(self._read())
         except OSError as error:
             logger.error("%s cannot be read, so no client may come in: %s", self._folder, error.strerror)
-            self._changed_ns, self._keys = -1, frozenset()
+            self._seen, self._keys = None, frozenset()
 
     def _read(self) -> Iterator[bytes]:
         for path in self._folder.glob("*.key"):
@@ -100,9 +102,25 @@ def _pair(path: Path) -> Pair:
     public, secret = _load(path)
     if secret is None:
         raise StartError(f"{path} holds no secret key; {_HOW}")
-    if path.stat().st_mode & 0o077:
-        raise StartError(f"{path} holds a secret that others on this host may read; chmod 600 {path}")
+    why = _why_open(path.stat())
+    if why:
+        raise StartError(f"{path} holds a secret, and {why}; chmod 600 {path}, as its owner")
     return Pair(public, secret)
+
+
+def _why_open(status: os.stat_result) -> str:
+    """Why a secret is not for us alone; empty if it is. Kubernetes mounts it as root's, to be read by a group of ours
+    (`fsGroup`).
+    """
+    if status.st_mode & 0o007:
+        return "others on this host may read it or change it"
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"it belongs to user {status.st_uid}, who is neither root nor user {os.geteuid()} that wants to read it"
+    if status.st_mode & 0o030:
+        return f"group {status.st_gid} may change it"
+    if status.st_mode & 0o040 and status.st_gid not in (os.getegid(), *os.getgroups()):
+        return f"group {status.st_gid}, which is none of ours, may read it"
+    return ""
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

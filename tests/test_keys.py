@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import zmq.auth
 from click.testing import CliRunner, Result
 
 from slabwire.runtime import keyring
+from slabwire.runtime import keys as keys_of
 from slabwire.runtime.cli.root import root
-from slabwire.runtime.keys import ClientKeys, ServerKeys
+from slabwire.runtime.errors import StartError
+from slabwire.runtime.keys import Admission, ClientKeys, ServerKeys
 
 Keys = Callable[..., Result]
 
@@ -112,3 +115,88 @@ def test_words_that_are_none(keys: Keys) -> None:
     result = keys("ad", "server", "someone")
     assert result.exit_code == 2
     assert "did you mean" in result.output
+
+
+def mounted(keys: Path, folder: Path, version: str = "..2026_01_01") -> Path:
+    """A folder of keys as Kubernetes mounts a secret: files are links into the folder that `..data` is a link to."""
+    (folder / version).mkdir(parents=True)
+    for path in keys.rglob("*"):
+        if path.is_file():
+            copy = folder / version / path.relative_to(keys)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+            copy.chmod(0o440)
+    (folder / "..fresh").symlink_to(version)
+    (folder / "..fresh").rename(folder / "..data")
+    for path in keys.iterdir():
+        if not (folder / path.name).is_symlink():
+            (folder / path.name).symlink_to(f"..data/{path.name}")
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    keyring.new_server(tmp_path / "server")
+    keyring.add_client(tmp_path / "server", "someone", tmp_path / "someone")
+    return tmp_path
+
+
+def test_secrets_as_kubernetes_mounts_them_are_read(made: Path) -> None:
+    server, client = mounted(made / "server", made / "mounted"), mounted(made / "someone", made / "theirs")
+    found = ServerKeys(server)
+    assert ClientKeys(client).server == found.pair.public
+    admission = Admission(found.clients)
+    someone = ClientKeys(client).pair.public
+    assert admission.callback("", someone)
+    keyring.add_client(made / "server", "other", made / "other")
+    (made / "server" / "clients" / "someone.key").unlink()
+    mounted(made / "server", server, "..2026_01_02")
+    assert not admission.callback("", someone)
+    assert admission.callback("", ClientKeys(made / "other").pair.public)
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "group", "why"),
+    [
+        (0o400, 0, 9000, ""),
+        (0o440, 0, 9000, ""),
+        (0o440, 1000, 9000, ""),
+        (0o640, 1000, 9000, ""),
+        (0o440, 0, 1000, ""),
+        (0o600, 1000, 4000, ""),
+        (0o444, 0, 9000, "others on this host"),
+        (0o604, 1000, 1000, "others on this host"),
+        (0o602, 1000, 1000, "others on this host"),
+        (0o440, 0, 4000, "group 4000, which is none of ours, may read it"),
+        (0o440, 1000, 0, "group 0, which is none of ours, may read it"),
+        (0o460, 0, 9000, "group 9000 may change it"),
+        (0o440, 2000, 9000, "it belongs to user 2000"),
+        (0o400, 2000, 9000, "it belongs to user 2000"),
+    ],
+)
+def test_a_group_of_ours_may_read_a_secret(
+    made: Path, monkeypatch: pytest.MonkeyPatch, mode: int, user: int, group: int, why: str
+) -> None:
+    """User 1000, of group 1000 and of 9000 besides."""
+    path = made / "someone" / "client.key_secret"
+    path.chmod(mode)
+    fields = list(path.stat())
+    fields[4:6] = user, group
+    status = os.stat_result(fields)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
+    monkeypatch.setattr(os, "getgroups", lambda: [9000])
+    assert why in (found := keys_of._why_open(status))
+    assert bool(why) == bool(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to another user is root's")
+def test_what_another_user_or_group_may_read_is_refused(made: Path) -> None:
+    secret = made / "someone" / "client.key_secret"
+    for user, group, why in ((12345, os.getegid(), "it belongs to user 12345"), (0, 54321, "group 54321")):
+        os.chown(secret, user, group)
+        secret.chmod(0o440)
+        with pytest.raises(StartError, match=f"{secret} holds a secret, and .*{why}.*; chmod 600"):
+            ClientKeys(made / "someone")
+    os.chown(secret, 0, os.getegid())
+    ClientKeys(made / "someone")
