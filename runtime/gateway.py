@@ -32,6 +32,7 @@ from .keys import Admission, ServerKeys
 from .lifeline import die_with_parent
 from .logs import configure_logging
 from .peer import Peer, Peers
+from .strangers import Strangers
 from .tap import Taps
 from .visitor import MOST_CALLS, GraphClient, Visitor, error_frames
 from .wire import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, unpack_head
@@ -41,7 +42,7 @@ logger = logging.getLogger("slabwire")
 MOST_CLIENTS = 256
 # libzmq lets go of what waited for a client that was turned out, in its own thread.
 _HEAP_BACK_AFTER_S = 1.0
-_LOOK_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.5
 
 
 class Gateway:
@@ -153,8 +154,10 @@ class Gateway:
         """Serves until told to stop. Raises Disconnected where the graph does not serve us any more."""
         for door in self.doors:
             door.open(self.receive)
+        strangers = Strangers()
         while not stop.is_set():
             self._graph.demand_connection()
+            strangers.look({each.inode for each in self._visitors})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await stop.wait()

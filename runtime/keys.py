@@ -128,5 +128,9 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
     try:
         return zmq.auth.load_certificate(path)
+    except PermissionError:
+        raise StartError(
+            f"{path} may not be read by user {os.geteuid()} or its groups; see its mode and owner"
+        ) from None
     except (OSError, ValueError):  # its text could hold a line of the file
         raise StartError(f"{path} is missing, or is no CURVE certificate; {_HOW}") from None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import zmq
 
 from .backlog import Backlog
+from .strangers import inode_of, shut_down
 from .wire import Frame
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ class Peer:
         self._door = door
         self._name = name  # the door's name for it
         self._descriptor = descriptor
-        self._inode = _inode(descriptor)  # the number may be another connection's soon
+        self.inode = inode_of(descriptor)  # the number may be another connection's soon
         self._backlog = Backlog()
         self._has_left = False
 
@@ -50,7 +48,7 @@ class Peer:
         return self.waiting_nbytes > BEHIND_FROM_NBYTES
 
     def is_there(self) -> bool:
-        return not self._has_left and _inode(self._descriptor) == self._inode != 0
+        return not self._has_left and inode_of(self._descriptor) == self.inode != 0
 
     def send(self, frames: list[Frame]) -> None:
         """Sends without waiting. One that is gone is parted with, and so is one for whom too much waits."""
@@ -71,12 +69,8 @@ class Peer:
         self._door.forget(self._name)
 
     def cut(self) -> None:
-        """Ends the connection; libzmq then frees what waits for it."""
-        with contextlib.suppress(OSError):  # it has just ended by itself
-            own = socket.socket(fileno=os.dup(self._descriptor))  # from here on the number means this one
-            with own:
-                if _inode(own.fileno()) == self._inode:
-                    own.shutdown(socket.SHUT_RDWR)
+        """Ends the connection."""
+        shut_down(self._descriptor, self.inode)
 
 
 class Peers:
@@ -139,11 +133,3 @@ class Peers:
     def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
-
-
-def _inode(descriptor: int) -> int:
-    """Names what is open behind a descriptor: 0 where nothing is."""
-    try:
-        return os.fstat(descriptor).st_ino
-    except OSError:
-        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +250,23 @@ def test_half_open_connections_hold_up_nobody(served: Served) -> None:
                 client.socket.sendall(GREETING[: each % 64])
         served.answers()
     served.answers()
+
+
+@pytest.mark.parametrize("phase", ["connected", "greeted", "shaken hands"])
+def test_strangers_leave_descriptors_for_clients(served: Served, phase: str) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.ExitStack() as stack, slabwire.connect(served.tcp) as client:
+        before = resource.prlimit(served.gateway["pid"], resource.RLIMIT_NOFILE, (400, hard))
+        stack.callback(resource.prlimit, served.gateway["pid"], resource.RLIMIT_NOFILE, before)
+        for _ in range(4):
+            for _ in range(90):
+                bare = stack.enter_context(Bare(served.tcp))
+                if phase != "connected":
+                    bare.greet() if phase == "greeted" else bare.shake_hands()
+            assert client.call("echo.it", 1) == 1
+            wait_until(lambda: served.descriptors() <= 200)
+        served.answers()
+        assert client.call("echo.it", 2) == 2
 
 
 @pytest.mark.long
