@@ -21,9 +21,12 @@ class Budget:
         self._whose = whose
         self._within = within
 
+    def has_room(self, nbytes: int) -> bool:
+        return self.used_nbytes + nbytes <= self.limit_nbytes
+
     def take(self, nbytes: int) -> None:
         """Raises Overloaded where it is exhausted."""
-        if self.used_nbytes + nbytes > self.limit_nbytes:
+        if not self.has_room(nbytes):
             text = f"requests{self._whose} of {self.used_nbytes} bytes wait at this gateway already; try again later"
             raise untouched(Overloaded(text))
         if self._within is not None:

@@ -48,6 +48,16 @@ class _Running:
         self.is_given_up = True
         self._task.cancel()
 
+    @property
+    def is_orphaned(self) -> bool:
+        return self._end is not None and not self.is_given_up
+
+    def abandon(self) -> None:
+        """Ends it now: nobody waits, and others need the room."""
+        if self._end is not None:
+            self._end.cancel()
+        self._give_up()
+
     async def gone(self) -> None:
         """Waits until what was given up has ended."""
         await asyncio.wait([self._task])
@@ -75,6 +85,9 @@ class KeyedCalls:
         Raises MessageError for a key that was given to another payload, Overloaded, and what the work ended with.
         """
         fingerprint = _fingerprint(payload)
+        nbytes = sum(map(len, payload))
+        if name not in self._running and self._remembered.find(name, fingerprint, now_ns()) is None:
+            await self._make_room(nbytes)
         while (running := self._running.get(name)) is not None and running.is_given_up:
             await running.gone()
         known = self._remembered.find(name, fingerprint, now_ns())
@@ -83,13 +96,21 @@ class KeyedCalls:
         if running is None:
             if len(self._running) >= MOST_RUNNING:
                 raise untouched(Overloaded(f"{MOST_RUNNING} calls with keys are at work here already; try again later"))
-            nbytes = sum(map(len, payload))
             self._budget.take(nbytes)  # of its own: the client may go, and what it took with it
             task = asyncio.get_running_loop().create_task(self._carry(name, fingerprint, ask))
             running = self._running[name] = _Running(fingerprint, task)
             task.add_done_callback(lambda ended: self._ended(name, ended, nbytes))
         check_same(running.fingerprint, fingerprint)
         return await running.answer()
+
+    async def _make_room(self, nbytes: int) -> None:
+        """Gives up work whose client went, the oldest first, where it stands in the way of work that is waited for."""
+        while len(self._running) >= MOST_RUNNING or not self._budget.has_room(nbytes):
+            orphan = next((each for each in self._running.values() if each.is_orphaned), None)
+            if orphan is None:
+                return
+            orphan.abandon()
+            await orphan.gone()
 
     async def _carry(
         self, name: Name, fingerprint: bytes, ask: Callable[[], Coroutine[Any, Any, list[Frame]]]

@@ -42,3 +42,38 @@ def test_who_asks_while_abandoned_work_is_ending_gets_an_answer(monkeypatch: pyt
         return await second
 
     assert asyncio.run(scene()) == [b"answer"]
+
+
+def test_abandoned_work_makes_room_for_work_that_is_waited_for() -> None:
+    """The oldest goes first, and no more of it than has to."""
+
+    async def scene() -> tuple[list[bytes], list[int]]:
+        budget = Budget(1000)
+        calls, ended = KeyedCalls(budget), []
+
+        async def forever(number: int) -> list[Frame]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(number)
+            raise AssertionError
+
+        async def at_once() -> list[Frame]:
+            return [b"answer"]
+
+        waiting = []
+        for each in range(3):
+            asking = asyncio.ensure_future(calls.answer(("", "", str(each)), [bytes(300)], lambda n=each: forever(n)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            waiting.append(asking)
+        for each in waiting[:2]:
+            each.cancel()
+        await asyncio.wait(waiting[:2])
+        answer = await calls.answer(("", "", "new"), [bytes(300)], at_once)
+        waiting[2].cancel()
+        were_ended = [*ended]
+        await calls.close()
+        return answer, were_ended
+
+    assert asyncio.run(scene()) == ([b"answer"], [0])
