@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -313,6 +314,19 @@ def test_with_keys_known_clients_come_in_from_anywhere(run_directory: Path, monk
             for each, name in ((server, "server.key_secret"), (known, "client.key_secret"))
         ]
         assert not any(secret is not None and secret.decode() in logs for secret in secrets)
+
+
+@pytest.mark.long
+def test_a_gateway_with_keys_is_asked_with_keys(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than one may be silent."""
+    server, _, _ = make_keys(run_directory)
+    monkeypatch.setenv("SLABWIRE_KEYS", str(server))
+    with graph_of("echoes").run(listen="tcp://lo:*") as running:
+        until = time.monotonic() + 40.0
+        while time.monotonic() < until:
+            time.sleep(1.0)
+            gateway = running.status()["gateway"]
+            assert (gateway["state"], gateway["restarts"], gateway["silent_s"]) == ("ready", 0, 0.0)
 
 
 def test_keys_that_others_may_read_are_refused(run_directory: Path) -> None:
