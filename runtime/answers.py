@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
-from .code import where
-from .errors import HandlerError, SlabwireError
+from .error_text import described, forget_frames, place_of, text_of, traceback_of
+from .errors import Cancelled, HandlerError, SlabwireError
 from .handler import Handler
 from .outlets import Outlets
 from .recorder import FAILED
@@ -14,6 +15,10 @@ from .stats import CellStats
 from .work import Work
 
 logger = logging.getLogger("slabwire")
+
+# What ends the process that it is raised in, as everywhere in Python. All else that a handler raises is an answer:
+# other libraries have exceptions of their own that are no Exception, GeneratorExit and CancelledError among them.
+ENDS_PROCESS = (SystemExit, KeyboardInterrupt)
 
 
 class Answers:
@@ -37,17 +42,31 @@ class Answers:
         """Sends an error to whoever waits, and logs what is not ours with its traceback."""
         self._stats.count("failed")
         work.outcome = FAILED
-        if isinstance(error, SlabwireError):
-            reported: SlabwireError = error
+        # By its type: the class that an exception says it has may be a lie, or raise.
+        if issubclass(type(error), SlabwireError):
+            reported: SlabwireError = error  # type: ignore[assignment]
+        elif issubclass(type(error), asyncio.CancelledError):
+            # It was of something that the handler awaited: whoever is cancelled by its caller gets no answer.
+            reported = Cancelled(f"{_port_of(work, self._instance)}: {text_of(error) or 'was cancelled'}")
         else:
             reported = handler_error(self._instance, error)
-            logger.error("%s: a handler raised", self._instance, exc_info=error)
-        error.__traceback__ = None  # its frames would keep leases alive
+            logger.error("%s: a handler raised\n%s", self._instance, traceback_of(error))
+        forget_frames(error)
         self._outlets.fail(work, reported)
+
+    def note(self, error: BaseException, what: str) -> None:
+        """Counts and logs an error that is no answer, since nobody waits for one any more."""
+        self._stats.count("failed")
+        logger.error("%s: %s\n%s", self._instance, what, traceback_of(error))
+        forget_frames(error)
+
+
+def _port_of(work: Work, instance: str) -> str:
+    return f"{work.handler.owner}.{work.handler.spec.port}" if work.handler is not None else instance
 
 
 def handler_error(instance: str, error: BaseException) -> HandlerError:
     """What a caller gets for an exception that is none of ours."""
-    place = where(error)
-    text = f"{instance}: {type(error).__name__}: {error}"
+    place = place_of(error)
+    text = f"{instance}: {described(error)}"
     return HandlerError(f"{text} ({place})" if place else text)

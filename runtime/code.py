@@ -8,8 +8,6 @@ import inspect
 import io
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from .actor import RESERVED, Actor, FunctionActor
+from .error_text import described, is_installed, name_of, place_of, sendable, traceback_of
 from .errors import GraphError, LoadError
 from .spec import ActorSpec, CodeSpec
 
@@ -76,7 +75,7 @@ def _module_origin(module: ModuleType) -> tuple[Any, str, tuple[str, ...]]:
     root = Path(path).parents[min(depth, len(Path(path).parents) - 1)]
     known = {os.path.abspath(each) for each in sys.path}
     if str(root) in known:
-        return "module", module.__name__, () if _is_installed(path) else (str(root),)
+        return "module", module.__name__, () if is_installed(path) else (str(root),)
     if _is_found(module.__name__.partition(".")[0], path):  # an editable install, a builtin
         return "module", module.__name__, ()
     return ("file", path, (os.path.dirname(path),)) if os.path.isfile(path) else ("dill", module.__name__, ())
@@ -93,11 +92,6 @@ def _is_found(top: str, path: str) -> bool:
         return bool(spec.origin == "built-in")
     folders = spec.submodule_search_locations
     return bool(spec.origin == path if folders is None else any(path.startswith(f"{each}{os.sep}") for each in folders))
-
-
-def _is_installed(path: str) -> bool:
-    folders = {sysconfig.get_path(each) for each in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(path.startswith(f"{each}{os.sep}") for each in folders)
 
 
 def _attribute(holder: Any, qualname: str) -> Any:
@@ -125,7 +119,7 @@ def _dilled(value: Any, owner: str, *, byref: bool = False) -> bytes:
     except Exception as error:  # what cannot be pickled raises whatever it likes
         what = _offender(value)
         raise GraphError(
-            f"actor '{owner}': {what} cannot travel to a worker ({type(error).__name__}: {error}); "
+            f"actor '{owner}': {what} cannot travel to a worker ({described(error)}); "
             "make it in on_start or in the constructor instead, or move the actor to a module that can be imported"
         ) from error
     return pickled
@@ -286,26 +280,15 @@ def _guarded(what: str, action: Callable[[], Any]) -> Any:
 
 
 def _fail(what: str, error: BaseException) -> NoReturn:
-    text = f"{what}: {type(error).__name__}: {error}".rstrip(": ")
-    if isinstance(error, SyntaxError):
-        text = f"{what}: {type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    elif place := where(error):
+    text = f"{what}: {described(error)}"
+    if type(error) in (SyntaxError, IndentationError, TabError):
+        said = sendable(f"{error.msg} ({error.filename}:{error.lineno})")  # type: ignore[attr-defined]
+        text = f"{what}: {name_of(error)}: {said}"
+    elif place := place_of(error):
         text = f"{text} ({place})"
-    raise _with_detail(LoadError(text), "".join(traceback.format_exception(error))) from error
+    raise _with_detail(LoadError(text), traceback_of(error)) from error
 
 
 def _with_detail(error: LoadError, detail: str) -> LoadError:
     error.detail = detail
     return error
-
-
-def where(error: BaseException) -> str:
-    """`file:line` of the innermost frame of the user's own code; "" where none is."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
-    theirs = [
-        each
-        for each in frames
-        if not each.filename.startswith(("<frozen", ours)) and not _is_installed(os.path.abspath(each.filename))
-    ]
-    return f"{theirs[-1].filename}:{theirs[-1].lineno}" if theirs else ""

@@ -154,5 +154,15 @@ def error_from_wire(code: str, text: str) -> SlabwireError:
     """The error that a peer reported by its code; an unknown code becomes a plain `SlabwireError`."""
     for each in _classes(SlabwireError):
         if each.code == code:
-            return each(text)
+            return _made(each, text)
     return SlabwireError(f"{code}: {text}")
+
+
+def _made(kind: type[SlabwireError], text: str) -> SlabwireError:
+    """An error of a class that may be the user's: where its constructor wants more than a text, it is not called."""
+    try:
+        return kind(text)
+    except Exception:
+        error = kind.__new__(kind, text)
+        error.args = (text,)
+        return error

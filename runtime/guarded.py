@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import wraps
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from .answers import handler_error
+from .error_text import exit_code, frames_of, name_of, shown, traceback_of
 from .errors import Cancelled, HandlerError, SlabwireError
 from .handler import Handler
 from .work import current
@@ -50,31 +50,33 @@ class Failures:
         cause, trace = self._kept.pop(key, (None, None))
         if cause is None:
             return
-        if isinstance(cause, HandlerError) and cause.__cause__ is not None:
+        if issubclass(type(cause), HandlerError) and cause.__cause__ is not None:
             error.__cause__ = cause.__cause__  # it was raised by another handler, which this one had called
         else:
-            error.__cause__ = cause.with_traceback(trace)
+            error.__cause__ = BaseException.with_traceback(cause, trace)
 
     def _noted(self, error: BaseException, instance: str) -> SlabwireError:
         """What the graph is to see of it."""
         work = current.get()
-        if isinstance(error, SlabwireError):
-            seen: SlabwireError = error
-        elif isinstance(error, SystemExit):
+        kind = type(error)  # the class that it says it has may be a lie, or raise
+        if issubclass(kind, SlabwireError):
+            seen: SlabwireError = error  # type: ignore[assignment]
+        elif issubclass(kind, SystemExit):
+            code = shown(exit_code(error))
             seen = HandlerError(
-                f"{instance}: sys.exit({error.code!r}) was called; in a process of its own this ends the worker"
+                f"{instance}: sys.exit({code}) was called; in a process of its own this ends the worker"
             )
-        elif isinstance(error, Exception):
+        elif not issubclass(kind, KeyboardInterrupt):
             # As text: a record of the log that held the exception would hold the frames, and arrays in them. Whoever
             # waits gets the exception itself.
             level = logging.DEBUG if work is not None and work.header.reply_to else logging.ERROR
-            logger.log(level, "%s: a handler raised\n%s", instance, "".join(traceback.format_exception(error)))
+            logger.log(level, "%s: a handler raised\n%s", instance, traceback_of(error))
             seen = handler_error(instance, error)
         else:
             self.interrupt = error
-            seen = Cancelled(f"{instance}: {type(error).__name__} in a handler")
+            seen = Cancelled(f"{instance}: {name_of(error)} in a handler")
         if work is not None and self.interrupt is None:
-            self._kept[work.header.key] = (error, error.__traceback__)
+            self._kept[work.header.key] = (error, frames_of(error))
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
         return seen
@@ -127,7 +129,7 @@ class _Noting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, _PASS):
+        if error is None or issubclass(type(error), _PASS):
             return
         seen = self._noted(error, self._instance)
         if seen is not error:

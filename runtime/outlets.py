@@ -12,7 +12,7 @@ from ..shm.lane import Producer
 from .cancels import MOST_REMEMBERED
 from .endpoint import Endpoint
 from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
-from .failure import failure
+from .failure import failure, wire_form
 from .message import Flag, Header, Kind
 from .parcel import Parcel, parcel_from
 from .routing import Routing
@@ -345,7 +345,7 @@ class Outlets:
         """Counts a message that goes no further. Its caller is told, unless a stream may miss it."""
         self._stats.count("dropped")
         if work.header.reply_to and is_missed:
-            parcel = Parcel([error.code, str(error)], self._endpoint.pool)
+            parcel = Parcel(wire_form(error), self._endpoint.pool)
             # Answered at once, past the outbox, at whose front the dropped message still stands.
             self._reply(work, Dispatch(parcel, Kind.ERROR, 0, 0, REPLY_KEY, work.ordinal))
 

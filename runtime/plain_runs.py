@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..shm.bell import now_ns
-from .answers import Answers
+from .answers import ENDS_PROCESS, Answers
 from .handler import Handler
 from .message import Flag
 from .outlets import Outlets
@@ -35,11 +35,11 @@ class PlainRuns:
                 self._answers.give(work, handler, result)
             elif work.header.reply_to and handler.spec.replies:
                 self._outlets.answer_none(work, handler.spec.port)
-        except Exception as error:
-            self._answers.fail(work, error)
-        except BaseException:
+        except ENDS_PROCESS:
             self._recorder.record(stats.row, work, started, now_ns(), FAILED)
             raise
+        except BaseException as error:
+            self._answers.fail(work, error)
         finally:
             work.finished = True
             current.reset(token)

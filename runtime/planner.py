@@ -18,7 +18,8 @@ from typing import Any
 
 import msgpack
 
-from .code import load_file, load_module, where
+from .code import load_file, load_module
+from .error_text import place_of
 from .errors import GraphError, LoadError
 from .fields import did_you_mean
 from .graph import Graph
@@ -151,7 +152,7 @@ def answer_for(target: str) -> dict[str, Any]:
 
 
 def _placed(problem: str, error: GraphError) -> str:
-    place = where(error)
+    place = place_of(error)
     return f"{place}: {problem}" if place else problem
 
 
@@ -167,7 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     os.set_inheritable(options.fd, False)
     os.dup2(2, 1)
-    packed = msgpack.packb(answer_for(options.target))
+    packed = msgpack.packb(answer_for(options.target), unicode_errors="backslashreplace")
     with open(options.fd, "wb") as out:
         out.write(packed)
     sys.stdout.flush()

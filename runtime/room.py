@@ -24,6 +24,7 @@ from .actor import Actor
 from .attempt import attempt
 from .channel import Channel, close_all
 from .code import made
+from .error_text import traceback_of
 from .errors import Disconnected, ProtocolError, SlabwireError
 from .guarded import Failures
 from .link import Heard, Link
@@ -281,8 +282,8 @@ class Room:
             if self._is_up and self._jobs.empty():
                 try:
                     self._turn(None)
-                except Exception:
-                    logger.exception("graph %s cannot go on", self.name)
+                except BaseException as error:
+                    logger.error("graph %s cannot go on\n%s", self.name, traceback_of(error))
                     self._is_up = False
                     self._part_with_clients()
             else:

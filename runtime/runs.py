@@ -9,15 +9,17 @@ from typing import Any
 
 from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
-from .answers import Answers
+from .answers import ENDS_PROCESS, Answers
 from .batcher import Batcher
-from .errors import Cancelled, DeadlineExceeded, HandlerError, SlabwireError
+from .errors import DeadlineExceeded, HandlerError, SlabwireError
 from .handler import Handler
 from .message import Flag, Header
 from .outlets import Outlets
 from .recorder import CANCELLED, EXPIRED, Recorder
 from .stats import CellStats
 from .work import Work, current
+
+_NO_MORE = object()
 
 
 class Runs:
@@ -93,8 +95,7 @@ class Runs:
             run = self._run_coroutine if handler.spec.kind == "coroutine" else self._run_async_generator
             token = current.set(work)
             work.task = self._loop.create_task(run(work, handler))
-            # One that is cancelled before its first step never comes to its end.
-            work.task.add_done_callback(lambda task: self._finish(work) if task.cancelled() else None)
+            work.task.add_done_callback(lambda task: self._ended(work, task))
             current.reset(token)
 
     def end(self, work: Work) -> None:
@@ -114,7 +115,9 @@ class Runs:
     def _start_generator(self, work: Work, handler: Handler) -> None:
         try:
             work.items = handler.function(**self._arguments(work, handler))
-        except Exception as error:
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
             self._answers.fail(work, error)
             self._leave(work)
         else:
@@ -160,19 +163,34 @@ class Runs:
         self._stats.begin(started)
         token = current.set(work)
         try:
-            self._outlets.send(work, handler.spec.port, next(work.items), item=True)  # type: ignore[arg-type]
-        except StopIteration:
-            self._end_stream(work, handler)
-            self._leave(work)
-            return False
-        except Exception as error:
+            item = next(work.items, _NO_MORE)  # type: ignore[arg-type]
+            if item is _NO_MORE:
+                self._end_stream(work, handler)
+            else:
+                self._outlets.send(work, handler.spec.port, item, item=True)
+                return True
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
             self._answers.fail(work, error)
-            self._leave(work)
-            return False
+            self._close_items(work)
         finally:
             current.reset(token)
             self._stats.end(started, now_ns())
-        return True
+        self._leave(work)
+        return False
+
+    def _close_items(self, work: Work) -> None:
+        """Ends a generator that is not at its end. What its `finally` raises answers nobody."""
+        token = current.set(work)
+        try:
+            work.items.close()  # type: ignore[union-attr]
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
+            self._answers.note(error, "a generator raised when it was closed")
+        finally:
+            current.reset(token)
 
     def _end_stream(self, work: Work, handler: Handler) -> None:
         """A stream that answers one item of another does not end the whole: that end comes along the edge."""
@@ -186,20 +204,9 @@ class Runs:
             result = await handler.function(**self._arguments(work, handler))
             if not work.left:
                 self._answers.give(work, handler, result)
-        except asyncio.CancelledError as error:
-            self._was_cancelled(work, handler, error)
-        except Exception as error:
-            self._failed(work, error)
-        self._stats.end(work.started_ns, now_ns(), waited=True)
-        self._leave(work)
-
-    def _was_cancelled(self, work: Work, handler: Handler, error: asyncio.CancelledError) -> None:
-        if not work.cancelled:  # the handler awaited something that was cancelled: nobody cancelled the handler
-            self._failed(work, Cancelled(f"{handler.owner}.{handler.spec.port}: {error or 'was cancelled'}"))
-
-    def _failed(self, work: Work, error: Exception) -> None:
-        if not work.left:
-            self._answers.fail(work, error)
+        except (Exception, asyncio.CancelledError) as error:
+            self._fail_task(work, error)
+        self._end_task(work)
 
     async def _run_async_generator(self, work: Work, handler: Handler) -> None:
         try:
@@ -210,12 +217,27 @@ class Runs:
                         await self._room(work)
             if not work.left:
                 self._end_stream(work, handler)
-        except asyncio.CancelledError as error:
-            self._was_cancelled(work, handler, error)
-        except Exception as error:
-            self._failed(work, error)
+        except (Exception, asyncio.CancelledError) as error:
+            self._fail_task(work, error)
+        self._end_task(work)
+
+    def _fail_task(self, work: Work, error: BaseException) -> None:
+        if not work.left and not (work.cancelled and isinstance(error, asyncio.CancelledError)):
+            self._answers.fail(work, error)
+
+    def _end_task(self, work: Work) -> None:
         self._stats.end(work.started_ns, now_ns(), waited=True)
         self._leave(work)
+
+    def _ended(self, work: Work, task: asyncio.Task[None]) -> None:
+        """Sees off a task that did not come to its own end: one that was cancelled before its first step, and one whose
+        handler raised what is no Exception. (Inside the task a GeneratorExit may also mean that it is thrown away.)
+        """
+        if task.cancelled():
+            self._finish(work)
+        elif (error := task.exception()) is not None and not work.left:
+            self._answers.fail(work, error)
+            self._end_task(work)
 
     async def _room(self, work: Work) -> None:
         """Pauses a stream until what it has sent is on its way."""
@@ -246,7 +268,9 @@ class Runs:
         """What a message brings to its batch, in a tuple; None, with an error to its caller, if it does not fit."""
         try:
             return (self._arguments(work, handler)[str(handler.field)],)
-        except Exception as error:
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
             self._answers.fail(work, error)
             return None
 
@@ -257,14 +281,18 @@ class Runs:
                 raise HandlerError(
                     f"{handler.owner}.{handler.spec.port} answered {len(results)} of {len(works)} inputs"
                 )
-        except Exception as error:
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
             for work in works:
                 self._answers.fail(work, error)
             return
         for work, result in zip(works, results, strict=True):
             try:
                 self._answers.give(work, handler, result)
-            except Exception as error:
+            except ENDS_PROCESS:
+                raise
+            except BaseException as error:
                 self._answers.fail(work, error)
 
     # -- ends --------------------------------------------------------------------------------------------------------
@@ -348,5 +376,4 @@ class Runs:
 
     def _close(self, work: Work) -> None:
         if work.items is not None:
-            with contextlib.suppress(Exception):
-                work.items.close()  # type: ignore[union-attr]
+            self._close_items(work)

@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 import zmq
 
+from .error_text import described, text_of
 from .errors import Overloaded, ProtocolError, SlabwireError
 from .readiness import can_read, descriptor_of
 
@@ -117,10 +118,10 @@ class ControlServer:
         try:
             answer = {"ok": True, "version": VERSION, "result": await self._serve(request)}
         except SlabwireError as error:
-            answer = {"ok": False, "code": error.code, "error": str(error)}
+            answer = {"ok": False, "code": error.code, "error": text_of(error)}
         except Exception as error:
             logger.exception("a control request failed")
-            answer = {"ok": False, "code": "internal", "error": f"{type(error).__name__}: {error}"}
+            answer = {"ok": False, "code": "internal", "error": described(error)}
         self._send(identity, {"token": request.get("token"), **answer})
 
     async def answered(self) -> None:

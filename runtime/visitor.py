@@ -14,6 +14,7 @@ from .caller import deadline_of
 from .calls import timed_out
 from .crate import pack_value, unpack_value
 from .errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, untouched
+from .failure import wire_form
 from .keyed_calls import KeyedCalls
 from .message import Kind as RecordKind
 from .peer import Peer
@@ -196,10 +197,10 @@ class Visitor:
 
 
 _KINDS = {RecordKind.ITEM: Kind.ITEM, RecordKind.END: Kind.END, RecordKind.REPLY: Kind.REPLY}
-_LONGEST_ERROR = 8192
 
 
 def error_frames(error: SlabwireError, number: int = 0) -> list[Frame]:
     """The message that tells a client of an error: of one call, or (0) of its whole conversation."""
-    head = Head(Kind.ERROR, number, code=error.code, not_begun=error.not_begun)
-    return [pack_head(head), *pack_value(str(error)[:_LONGEST_ERROR])]
+    code, text = wire_form(error)
+    head = Head(Kind.ERROR, number, code=code, not_begun=error.not_begun)
+    return [pack_head(head), *pack_value(text)]

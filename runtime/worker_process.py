@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import zmq
 
 from .affinity import repin
 from .channel import Channel
-from .code import where
+from .error_text import described, exit_code, place_of, shown, text_of, traceback_of
 from .errors import Disconnected, SlabwireError
 from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
 from .link import Link
@@ -49,21 +48,26 @@ def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
 
 def _failure(name: str, error: BaseException) -> dict[str, Any]:
     """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
-    place = where(error)
-    text = str(error) if isinstance(error, SlabwireError) else f"{type(error).__name__}: {error}".removesuffix(": ")
-    text = f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else text
-    text += f" ({place})" if place and not isinstance(error, SlabwireError) else ""
+    text = _said_by(error)
     logger.error("%s could not go on: %s", name, text)
-    detail = "".join(traceback.format_exception(error))
-    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail}
+    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": traceback_of(error)}
+
+
+def _said_by(error: BaseException) -> str:
+    kind = type(error)  # the class that it says it has may be a lie, or raise
+    if issubclass(kind, SlabwireError):
+        return text_of(error)
+    text = f"sys.exit({shown(exit_code(error))}) was called" if issubclass(kind, SystemExit) else described(error)
+    place = place_of(error)
+    return f"{text} ({place})" if place else text
 
 
 def _status_of(error: BaseException) -> int:
     """What the process ends with: what user code called sys.exit with, 3 after any other error."""
-    if not isinstance(error, SystemExit):
+    if not issubclass(type(error), SystemExit):
         return 3
-    code = error.code
-    return int(code is not None) if not isinstance(code, int) else (code & 0xFF or int(code != 0))
+    code = exit_code(error)
+    return int(code is not None) if type(code) not in (int, bool) else (code & 0xFF or int(code != 0))
 
 
 def main(words: Sequence[str] | None = None) -> int:

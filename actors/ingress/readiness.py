@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...runtime.error_text import described
 from ...runtime.errors import SlabwireError
 from .serving import Ask, ServingState
 from .together import all_of
@@ -78,11 +79,11 @@ class Readiness:
     async def _describe(self, actor: str) -> Mapping[str, Any]:
         # The call has more time than we do: then an error of it is one that the actor tells, perhaps of another actor.
         async with asyncio.timeout(_ANSWER_S):
-            described: Mapping[str, Any] = await self._ask.call(f"{actor}.describe", timeout_s=2 * _ANSWER_S)
-        return described
+            answer: Mapping[str, Any] = await self._ask.call(f"{actor}.describe", timeout_s=2 * _ANSWER_S)
+        return answer
 
 
 def _failure(error: Exception) -> str:
     if isinstance(error, TimeoutError) and not isinstance(error, SlabwireError):
         return f"did not answer within {_ANSWER_S:g} s; see `slabwire top`"
-    return f"failed: {type(error).__name__}: {error}"
+    return f"failed: {described(error)}"
