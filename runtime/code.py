@@ -14,9 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-import msgpack
-
 from .actor import RESERVED, Actor, FunctionActor
+from .document import pack_document, unpack_document
 from .error_text import described, is_installed, name_of, place_of, sendable, traceback_of
 from .errors import GraphError, LoadError
 from .spec import ActorSpec, CodeSpec
@@ -49,7 +48,7 @@ def code_spec(code: Callable[..., Any], arguments: dict[str, Any], owner: str = 
     kind, origin, search_path = _origin(code)
     pickled = b"" if kind != "dill" else _dilled(code, owner)
     is_plain = _is_plain(arguments)
-    packed = msgpack.packb(arguments) if is_plain else _dilled(arguments, owner, byref=kind != "dill")
+    packed = pack_document(arguments) if is_plain else _dilled(arguments, owner, byref=kind != "dill")
     return CodeSpec(kind, origin, code.__qualname__, search_path, pickled, packed, not is_plain)
 
 
@@ -174,7 +173,7 @@ def load(spec: CodeSpec) -> Any:
 def load_arguments(spec: CodeSpec) -> dict[str, Any]:
     """The keyword arguments of the constructor; `load` comes first. Raises LoadError."""
     if not spec.arguments_dilled:
-        plain: dict[str, Any] = msgpack.unpackb(spec.arguments)
+        plain: dict[str, Any] = unpack_document(spec.arguments)
         return plain
     main = sys.modules.get(module_name(spec.origin)) if spec.kind == "file" else sys.modules.get(spec.origin)
     what = f"the arguments of {spec.qualname} could not be unpacked"

@@ -6,9 +6,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-import msgpack
 import zmq
 
+from .document import pack_document, unpack_document
 from .errors import Disconnected, ProtocolError, error_from_wire
 from .fields import did_you_mean
 from .rundir import graph_directory, is_running, list_graphs
@@ -43,10 +43,10 @@ class Control:
         supervisor refuses with.
         """
         self._last_token += 1
-        self._socket.send(msgpack.packb({"verb": verb, "token": self._last_token, **arguments}))
+        self._socket.send(pack_document({"verb": verb, "token": self._last_token, **arguments}))
         while True:
             self._await_word(verb, self._timeout_s if within_s is None else within_s)
-            answer = msgpack.unpackb(self._socket.recv())
+            answer = unpack_document(self._socket.recv())
             if answer.get("token") == self._last_token:
                 break
         if not answer.get("ok"):

@@ -6,8 +6,7 @@ import socket
 import struct
 from typing import Any
 
-import msgpack
-
+from .document import pack_document, unpack_document
 from .errors import Disconnected, ProtocolError
 
 _LENGTH = struct.Struct("<I")
@@ -17,7 +16,8 @@ LARGEST_NBYTES = 256 << 20
 
 def write_frame(connection: socket.socket, document: dict[str, Any]) -> None:
     """Sends one document. Raises OSError when the peer is gone."""
-    packed = msgpack.packb(document)
+    # Paths are text, and need not be UTF-8.
+    packed = pack_document(document)
     connection.sendall(_LENGTH.pack(len(packed)) + packed)
 
 
@@ -32,7 +32,7 @@ class FrameReader:
         (nbytes,) = _LENGTH.unpack(self._exactly(_LENGTH.size))
         if nbytes > LARGEST_NBYTES:
             raise ProtocolError(f"a document of {nbytes} bytes was announced; at most {LARGEST_NBYTES} are read")
-        document = msgpack.unpackb(self._exactly(nbytes), strict_map_key=True)
+        document = unpack_document(self._exactly(nbytes), strict_map_key=True)
         if not isinstance(document, dict):
             raise ProtocolError("a document that is no dict was sent")
         return document

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar, get_origin, overload
 
+from .error_text import sendable
 from .errors import GraphError, MessageError
 from .fields import check_names, takes
 from .rebuild import rebuild_of
@@ -110,7 +111,7 @@ def specify(function: Callable[..., Any], *, port: str, method: bool, declares_o
 def summary_of(documented: Any) -> str:
     """The first line of a docstring of its own; "" without one."""
     lines = (inspect.cleandoc(getattr(documented, "__doc__", None) or "")).splitlines()
-    return lines[0] if lines else ""
+    return sendable(lines[0]) if lines else ""
 
 
 def _field(parameter: inspect.Parameter, hints: dict[str, Any], is_batch: bool) -> FieldSpec:

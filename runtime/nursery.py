@@ -16,8 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-import msgpack
-
+from .document import pack_document
 from .errors import Disconnected
 
 # It imports before its first answer, which a cold disk may draw out. Later ones take milliseconds, and the supervisor
@@ -58,7 +57,7 @@ class Nursery:
         Raises OSError where the kernel has no process for it, Disconnected where the nursery is of no more use.
         """
         changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
-        order = msgpack.packb({"words": list(words), "environment": changed})
+        order = pack_document({"words": list(words), "environment": changed})
         _take_in_orphans(True)
         try:
             socket.send_fds(self._socket, [order], [log, channel])

@@ -14,9 +14,8 @@ import socket
 import sys
 from dataclasses import dataclass
 
-import msgpack
-
 from . import worker_process
+from .document import unpack_document
 from .lifeline import die_with_parent
 
 _LARGEST_ORDER_NBYTES = 128 * 1024
@@ -61,7 +60,7 @@ def _serve(orders: socket.socket) -> _Order | None:
         packed, descriptors, _, _ = socket.recv_fds(orders, _LARGEST_ORDER_NBYTES, 2, socket.MSG_CMSG_CLOEXEC)
         if not packed:
             return None
-        order = _Order(**msgpack.unpackb(packed), log=descriptors[0], channel=descriptors[1])
+        order = _Order(**unpack_document(packed), log=descriptors[0], channel=descriptors[1])
         adopted, tell_adopted = os.pipe()
         pid = _fork_twice(adopted, tell_adopted)
         if not pid:

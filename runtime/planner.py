@@ -16,10 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import msgpack
-
 from .code import load_file, load_module
-from .error_text import place_of
+from .document import pack_document, unpack_document
+from .error_text import LONGEST_TRACEBACK, place_of, sendable
 from .errors import GraphError, LoadError
 from .fields import did_you_mean
 from .graph import Graph
@@ -49,7 +48,7 @@ def plan_target(target: str) -> GraphSpec:
 def _parsed(target: str, answer: bytes, status: int) -> GraphSpec:
     if not answer:
         raise LoadError(f"{target}: the process that imported it ended with status {status} before it had a graph")
-    plain = msgpack.unpackb(answer)
+    plain = unpack_document(answer)
     if plain["ok"]:
         return graph_from_plain(plain["spec"])
     error = GraphError(*plain["problems"]) if plain["problems"] else LoadError(plain["error"])
@@ -157,7 +156,8 @@ def _placed(problem: str, error: GraphError) -> str:
 
 
 def _refusal(text: str, detail: str, problems: list[str]) -> dict[str, Any]:
-    return {"ok": False, "error": text, "detail": detail, "problems": problems}
+    said = [sendable(each, LONGEST_TRACEBACK) for each in (text, detail, *problems)]
+    return {"ok": False, "error": said[0], "detail": said[1], "problems": said[2:]}
 
 
 def main() -> None:
@@ -168,7 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     os.set_inheritable(options.fd, False)
     os.dup2(2, 1)
-    packed = msgpack.packb(answer_for(options.target), unicode_errors="backslashreplace")
+    packed = pack_document(answer_for(options.target))
     with open(options.fd, "wb") as out:
         out.write(packed)
     sys.stdout.flush()

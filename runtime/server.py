@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgpack
 import zmq
 
+from .document import pack_document, unpack_document
 from .error_text import described, text_of
 from .errors import Overloaded, ProtocolError, SlabwireError
 from .readiness import can_read, descriptor_of
@@ -70,7 +70,7 @@ class ControlServer:
 
     def _send(self, identity: bytes, message: dict[str, Any]) -> None:
         try:
-            self._socket.send_multipart([identity, msgpack.packb(message)], zmq.DONTWAIT)
+            self._socket.send_multipart([identity, pack_document(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             logger.debug("a control message was not sent: %s", error)
         if self._loop is not None:
@@ -88,7 +88,7 @@ class ControlServer:
 
     def _take(self, identity: bytes, frames: list[bytes]) -> None:
         try:
-            message = msgpack.unpackb(frames[-1]) if frames else None
+            message = unpack_document(frames[-1]) if frames else None
             if not isinstance(message, dict) or "verb" not in message:
                 raise ProtocolError("a control message is a dict with a verb")
         except (ValueError, SlabwireError) as error:

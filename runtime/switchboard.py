@@ -9,8 +9,6 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import msgpack
-
 from ..shm.bell import BELL, new_doorbell
 from ..shm.errors import OutOfMemory, SlabwireError
 from ..shm.inflight import INFLIGHT
@@ -21,7 +19,7 @@ from ..shm.segment import Segment
 from ..shm.slab import SLAB
 from .caller import CALL_CAPACITY, REPLY_CAPACITY
 from .channel import MOST_DESCRIPTORS, Channel
-from .document import sealed_document
+from .document import pack_document, sealed_document
 from .errors import Overloaded, ProtocolError, UnknownPort
 from .party import FIRST_CLIENT, Line, Party, SlabLine
 from .placement import Plan
@@ -45,7 +43,7 @@ class Switchboard:
         self.parties: dict[int, Party] = {}
         self.lines: dict[int, Line] = {}
         self.slabs: dict[int, SlabLine] = {}
-        self._document = sealed_document(msgpack.packb(routing.spec.to_plain()))
+        self._document = sealed_document(pack_document(routing.spec.to_plain()))
         self._last_number = 0
         self._next_client = FIRST_CLIENT
         self._last_slab = 0

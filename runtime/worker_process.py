@@ -24,6 +24,7 @@ import zmq
 
 from .affinity import repin
 from .channel import Channel
+from .document import unpack_document
 from .error_text import described, exit_code, place_of, shown, text_of, traceback_of
 from .errors import Disconnected, SlabwireError
 from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
@@ -43,7 +44,7 @@ def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
     plan = link.ask("start")
     packed = os.pread(documents[0], os.fstat(documents[0]).st_size, 0)
     os.close(documents[0])
-    return graph_from_plain(msgpack.unpackb(packed)), plan
+    return graph_from_plain(unpack_document(packed)), plan
 
 
 def _failure(name: str, error: BaseException) -> dict[str, Any]:

@@ -221,3 +221,29 @@ def test_file_named_like_a_module_takes_another_name(tmp_path: Path) -> None:
         assert module_name(str(tmp_path / "other" / "queue.py")) == "slabwire_file_queue_2"
     finally:
         del sys.modules[module.__name__]
+
+
+def test_names_of_files_arguments_and_the_environment_need_not_be_utf8(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    Path(os.fsdecode(folder), "odd.py").write_text(
+        "import os\n"
+        "from slabwire import Actor, Graph\n"
+        "class Odd(Actor):\n"
+        "    def __init__(self, path: str) -> None:\n"
+        "        self.path = path\n"
+        "    def get(self) -> list:\n"
+        "        return [os.environb[b'ODD'], os.fsencode(self.path), os.path.dirname(os.fsencode(__file__))]\n"
+        "Odd.get.__doc__ = 'about caf\\udce9'\n"
+        "graph = Graph('odd-names')\n"
+        "odd = graph.add(Odd, path='caf\\udce9')\n"
+        "graph.expose(odd.get)\n"
+        "if __name__ == '__main__':\n"
+        "    with graph.run() as running:\n"
+        "        assert running.status()['state'] == 'ready'\n"
+        "        print(running.client.call('odd.get'))\n"
+    )
+    environment = {**os.environb, b"ODD": b"x\xe9"}
+    command = [os.fsencode(sys.executable), os.path.join(folder, b"odd.py")]
+    printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    assert printed.decode().strip() == str([b"x\xe9", b"caf\xe9", folder])
