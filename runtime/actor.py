@@ -56,6 +56,8 @@ class Binding(Protocol):
 
     def emit(self, port: str, value: Any) -> None: ...
 
+    async def send(self, port: str, value: Any) -> None: ...
+
     async def call(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
     ) -> Any: ...
@@ -161,14 +163,25 @@ class Actor:
         return self._bound("loan_many").loan_many(tensors)
 
     def emit(self, port: str, value: Any) -> None:
-        """Sends `value` by the declared output `port`. Raises UnknownPort for any other name."""
+        """Sends `value` by the declared output `port`, and never waits: what finds no room lies in the outbox. Raises
+        UnknownPort for any other name; outside of any input EdgeFull where the outbox holds as much as the edges do.
+        """
         binding = self._binding
         if binding is None or port not in binding.outputs:
-            raise self._cannot_emit(port)
+            raise self._cannot_send(port, "emit")
         binding.emit(port, value)
 
-    def _cannot_emit(self, port: str) -> SlabwireError:
-        self._bound("emit")
+    async def send(self, port: str, value: Any) -> None:
+        """As `emit`, but waits until there is room in all edges that `block`, and memory for arrays that are no loan.
+        Cancelled while it waits, it has sent nothing.
+        """
+        binding = self._binding
+        if binding is None or port not in binding.outputs:
+            raise self._cannot_send(port, "send")
+        await binding.send(port, value)
+
+    def _cannot_send(self, port: str, verb: str) -> SlabwireError:
+        self._bound(verb)
         outputs: Mapping[str, OutputSpec] = type(self).__outputs__
         listed = ", ".join(outputs) or "none"
         hint = did_you_mean(port, outputs)

@@ -54,11 +54,12 @@ class Answers:
         forget_frames(error)
         self._outlets.fail(work, reported)
 
-    def note(self, error: BaseException, what: str) -> None:
-        """Counts and logs an error that is no answer, since nobody waits for one any more."""
+    def note(self, error: BaseException, what: str, *, keep_frames: bool = False) -> None:
+        """Counts and logs an error that is no answer, since nobody waits for one."""
         self._stats.count("failed")
         logger.error("%s: %s\n%s", self._instance, what, traceback_of(error))
-        forget_frames(error)
+        if not keep_frames:
+            forget_frames(error)
 
 
 def _port_of(work: Work, instance: str) -> str:

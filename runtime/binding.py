@@ -1,4 +1,4 @@
-"""What an actor's verbs do inside a worker: loan, loan_many, emit, call, stream, context."""
+"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, context."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .caller import deadline_of
 from .calls import AsyncCalls
 from .endpoint import Endpoint
 from .outlets import Outlets
+from .own_tasks import OwnTasks
 from .work import Work, current
 
 
@@ -30,6 +31,7 @@ class CellBinding:
         endpoint: Endpoint,
         outlets: Outlets,
         calls: AsyncCalls,
+        own: OwnTasks,
         outputs: Iterable[str],
         graph: str = "",
     ) -> None:
@@ -41,6 +43,7 @@ class CellBinding:
         self._endpoint = endpoint
         self._outlets = outlets
         self._calls = calls
+        self._own = own
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
         loan = self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
@@ -64,14 +67,32 @@ class CellBinding:
 
     def emit(self, port: str, value: Any) -> None:
         work = current.get()
-        self._outlets.send(self._outlets.own_account if work is None or work.finished else work, port, value)
+        self._outlets.send(self._own_account("emit") if work is None or work.finished else work, port, value)
+
+    async def send(self, port: str, value: Any) -> None:
+        work = current.get()
+        work = self._own_account("send") if work is None or work.finished else work
+        await self._outlets.sends.send(work, port, value)
+
+    def _own_account(self, verb: str) -> Work:
+        """Where what happens now has no input to cause it."""
+        self._own.check_thread(self._instance, verb)
+        return self._outlets.own_account
+
+    def _note_call(self, verb: str) -> None:
+        work = current.get()
+        if work is None or work.finished:
+            self._own_account(verb)
+            self._outlets.sends.note_begun()
 
     async def call(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None) -> Any:
+        self._note_call("call")
         return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())
 
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
+        self._note_call("stream")
         return self._calls.stream(target, args, fields, self._deadline(timeout_s), self._trace())
 
     @property

@@ -72,9 +72,9 @@ class Cell:
         self._stats = stats
         self._recorder = recorder
         self._buried = buried
-        self._answers = Answers(instance, outlets, stats)
-        self._plain = PlainRuns(outlets, self._answers, stats, recorder)
-        self._runs = Runs(ports, table, outlets, self._answers, stats, recorder, loop, spec.concurrency)
+        self.answers = Answers(instance, outlets, stats)
+        self._plain = PlainRuns(outlets, self.answers, stats, recorder)
+        self._runs = Runs(ports, table, outlets, self.answers, stats, recorder, loop, spec.concurrency)
         self._blocked: tuple[Work, Consumer] | None = None
         self._redelivered: deque[Work] = deque()
         self._cancels = Cancels()

@@ -41,6 +41,10 @@ class Failures:
         }
         handler.function = around[handler.spec.kind](handler.function, _Noting(self._noted, instance))
 
+    def end_program(self, error: BaseException) -> None:
+        """Whoever drives the graph gets it."""
+        self.interrupt = error
+
     def forget(self) -> None:
         """Nobody will ask any more."""
         self._kept.clear()

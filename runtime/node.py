@@ -164,7 +164,7 @@ def plan_of(graph: Graph, code: Code, name: str | None, settings: Settings, argu
     name = _checked_name(code, name)
     check_arguments(name, code, arguments, tuple(vars(settings)))
     handlers, outputs = ports_of(code)
-    if not handlers:
+    if not handlers and not outputs:  # a source has outputs alone
         raise GraphError(f"actor '{name}': {code.__name__} has no handler; give it a public method")
     return Plan(graph, name, code, arguments, settings, handlers, outputs)
 

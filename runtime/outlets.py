@@ -16,6 +16,7 @@ from .failure import failure, wire_form
 from .message import Flag, Header, Kind
 from .parcel import Parcel, parcel_from
 from .routing import Routing
+from .sends import Sends
 from .short import post
 from .spec import EdgeSpec, PortRef
 from .spread import Spread
@@ -24,10 +25,7 @@ from .work import REPLY_KEY, Dispatch, Work
 
 # Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
 STREAM_WINDOW = 64
-# What an actor may have emitted outside of any input, to edges that are full.
-MOST_ON_OWN_ACCOUNT = 1024
 # Members of an enumeration are looked up by attribute, at every message.
-_LAST_ORDINAL = (1 << 32) - 1
 _DATA, _REPLY, _ITEM = int(Kind.DATA), int(Kind.REPLY), Flag.ITEM
 
 
@@ -68,6 +66,7 @@ class Outlets:
         # Cancels on their way along full edges. What a reader has left may hold the place that others wait for there.
         self._cancels: deque[tuple[Producer, Work, int]] = deque(maxlen=MOST_REMEMBERED)
         self.own_account = Work(Header(Kind.DATA), 0, 0, 1)  # what it emits outside of any input
+        self.sends = Sends(self, self.own_account, endpoint.pool, stats)
 
     def send(self, work: Work, port: str, value: Any, *, item: bool = False) -> None:
         """One output by a port: to the caller if this port answers the request, and along all its edges.
@@ -75,7 +74,7 @@ class Outlets:
         Raises MessageError or OutOfMemory for a value that cannot be sent.
         """
         if work is self.own_account:
-            self._check_own_account(work)
+            self.sends.check(work, [edge for _, edge, _ in self._leaving[port][1]])
         item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
         if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
@@ -84,11 +83,9 @@ class Outlets:
             work.ordinal += 1
             self.flush(work)
 
-    def _check_own_account(self, work: Work) -> None:
-        """What is emitted outside of any input has no end: its ordinals begin anew, and only so much of it may wait."""
-        work.ordinal &= _LAST_ORDINAL
-        if len(work.outbox) >= MOST_ON_OWN_ACCOUNT:
-            raise EdgeFull(f"{MOST_ON_OWN_ACCOUNT} messages emitted outside of any input wait for room already")
+    def full_lane(self, port: str) -> Producer | None:
+        """A lane that lets no output of this port leave now, of those that wait for room."""
+        return self._spread.full_lane(self._leaving[port][1])
 
     def _went_straight(self, work: Work, port: str, value: Any, *, item: bool) -> bool:
         """Sends an output that leaves by one way, if that is open; what is not is for `_dispatch`."""
@@ -308,16 +305,17 @@ class Outlets:
     @property
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
-        return bool(self.own_account.outbox or self._cancels or any(self.overflow.values()))
+        return bool(self.own_account.outbox or self.sends or self._cancels or any(self.overflow.values()))
 
     def stats(self) -> dict[str, int]:
         """What waits here for room, and the streams that are open."""
-        waiting = {"own_account": len(self.own_account.outbox), "overflow": sum(map(len, self.overflow.values()))}
+        own = len(self.own_account.outbox) + len(self.sends)
+        waiting = {"own_account": own, "overflow": sum(map(len, self.overflow.values()))}
         return {**waiting, "cancels": len(self._cancels), "streams": len(self._items)}
 
     def can_shed(self) -> bool:
         """Whether one of them could go now."""
-        if self.own_account.outbox and self.could_go(self.own_account):
+        if (self.own_account.outbox and self.could_go(self.own_account)) or self.sends.can_go():
             return True
         if any(producer.room() for producer, _, _ in self._cancels):
             return True
@@ -330,6 +328,7 @@ class Outlets:
         """Lets messages go that hold up no input, while there is room."""
         self._send_cancels()
         self.flush(self.own_account)
+        self.sends.admit()
         for edge, waiting in self.overflow.items():
             target = self._routing.number[self._routing.spec.edges[edge].target]
             while waiting:

@@ -7,6 +7,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
+from ..shm.bell import now_ns
 from ..shm.wait import AdaptiveWait
 
 
@@ -23,6 +24,8 @@ class PausingSelector(selectors.EpollSelector):
         self._wait: AdaptiveWait | None = None
         self.ticks = False  # the loop stops after this round in any case
         self.was_called = True  # a sleep was ended by something else than the bell; whoever heeds it takes it back
+        self.ran_ns = 0  # how long the loop has run what was due; whoever accounts for it takes it away
+        self._runs_since_ns = 0
 
     def watch(
         self,
@@ -38,7 +41,22 @@ class PausingSelector(selectors.EpollSelector):
         self._asleep = asleep
         self._between_rounds = between_rounds
 
+    def ran(self) -> None:
+        """The loop pauses: the time until now was that of what it has run."""
+        self.ran_ns += now_ns() - self._runs_since_ns
+
+    def runs(self) -> None:
+        """The loop runs what is due."""
+        self._runs_since_ns = now_ns()
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.ran()
+        try:
+            return self._select(timeout)
+        finally:
+            self.runs()
+
+    def _select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         wait = self._wait
         if wait is None or self.ticks:
             return super().select(timeout)
@@ -66,16 +84,22 @@ def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:
 def tick(loop: asyncio.AbstractEventLoop, selector: PausingSelector) -> None:
     """Lets asyncio do what is due, without sleeping."""
     selector.ticks = True
+    selector.runs()
     try:
         loop.call_soon(loop.stop)
         loop.run_forever()
     finally:
+        selector.ran()
         selector.ticks = False  # else no sleep were a park after Ctrl-C
 
 
-def sleep(loop: asyncio.AbstractEventLoop, timeout_s: float | None) -> None:
+def sleep(loop: asyncio.AbstractEventLoop, selector: PausingSelector, timeout_s: float | None) -> None:
     """Sleeps in the selector until something calls `loop.stop()`, or the time is over."""
     timer: Any = None if timeout_s is None else loop.call_later(timeout_s, loop.stop)
-    loop.run_forever()
+    selector.runs()
+    try:
+        loop.run_forever()
+    finally:
+        selector.ran()
     if timer is not None:
         timer.cancel()

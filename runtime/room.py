@@ -114,6 +114,7 @@ class Room:
         settings = {**plan, "threads": planned.threads, "spin": False, "graph": ""}  # no supervisor can be asked
         self.worker = Worker(WORKER, link, self.orders, self.routing.spec, settings, self._made)
         self.worker.caller.explain = self.failures.explain
+        self.worker.own.died = self.failures.end_program
         self.worker.build()
         self.worker.loop.add_reader(self._job_bell, self.worker.loop.stop)
         for cell in self.worker.cells.values():
@@ -147,6 +148,7 @@ class Room:
         elif not self._done("drain", drain_timeout_s):
             self.stopped = Stopped(unfinished(self.board))
             self._done("cut", CUT_WITHIN_S)
+        worker.own.thread = threading.get_ident()
         worker.stop()
         worker.run()
 
@@ -261,6 +263,7 @@ class Room:
     def _turn(self, longest_s: float | None, bell: int = -1) -> bool:
         """One turn of the worker, which sleeps for so long at most; True if it worked."""
         worker = self._live
+        worker.own.thread = threading.get_ident()
         self.serve()
         loop = worker.loop
         if bell >= 0:

@@ -33,6 +33,7 @@ _CELL_WORDS = (
     "busy_since_ns",
     "awaited_ns",
     "starved",
+    "begun",
     "longest_wait_ns",
 )
 # What a successor begins anew; all else goes on.

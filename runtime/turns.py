@@ -58,6 +58,12 @@ class Turns:
         self._queue.rest()
         return False
 
+    def credit(self, ran_ns: int, with_tasks: Collection[str]) -> None:
+        """Adds the time that asyncio ran tasks to the actor that has some; of several nobody knows whose they were."""
+        at_loop = [name for name, cell in self.cells.items() if cell.is_async or name in with_tasks]
+        if len(at_loop) == 1:
+            self._stats[at_loop[0]].count("busy_ns", ran_ns)
+
 
 def look_into(lanes: Sequence[Consumer]) -> Callable[[], Any]:
     """What tells, at the least price, whether there is news in any of these lanes."""

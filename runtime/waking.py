@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from .cell import Cell
+from .own_tasks import OwnTasks
 
 
 class Waking:
     """Begins every `on_start` in order. `awake` grows as they end: those may serve calls of the ones that have not."""
 
-    def __init__(self, cells: Mapping[str, Cell], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, cells: Mapping[str, Cell], loop: asyncio.AbstractEventLoop, own: OwnTasks) -> None:
         self.awake: set[str] = set()
         self._loop = loop
         self._tasks: list[asyncio.Future[Any]] = []
         for name, cell in cells.items():
-            self._begin(name, cell.actor.on_start())
+            self._begin(name, own.start(name, cell.actor.on_start))
 
-    def _begin(self, name: str, result: Any) -> None:
-        if not inspect.isawaitable(result):
+    def _begin(self, name: str, task: asyncio.Future[Any] | None) -> None:
+        if task is None:
             self.awake.add(name)
             return
-        task = asyncio.ensure_future(result, loop=self._loop)
         task.add_done_callback(lambda _: self._ended(name))
         self._tasks.append(task)
 

@@ -31,6 +31,7 @@ from .loop_end import end_tasks
 from .message import read_header
 from .orders import Orders
 from .outlets import Outlets
+from .own_tasks import OwnTasks
 from .party import FIRST_CLIENT
 from .recorder import RECORDER, Happening, Recorder
 from .routing import Routing
@@ -90,6 +91,7 @@ class Worker:
         self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
         self._stopping = False
         self._last_tick_ns = 0
+        self.own = OwnTasks(self.loop, self.cells)
 
     def _spec_of(self, instance: str) -> Any:
         return self.routing.spec.actor(self.routing.actor_of[instance])
@@ -132,6 +134,7 @@ class Worker:
             self.endpoint,
             outlets,
             self._calls,
+            self.own,
             type(actor).__outputs__,
             self.plan.get("graph", ""),
         )
@@ -197,7 +200,7 @@ class Worker:
 
     def start_actors(self) -> None:
         """Runs the actors' `on_start`. Whoever is through with it serves the others that still are at it."""
-        waking = Waking(self.cells, self.loop)
+        waking = Waking(self.cells, self.loop, self.own)
         self._turns.awake = waking.awake
         waking.finish(self.turn)
         self._turns.awake = None
@@ -219,9 +222,12 @@ class Worker:
             self.turn()
         for cell in self.cells.values():
             self.finish(cell.actor.on_stop())
+        self._pardon()
+        tell_what_is_out(self.endpoint)
+
+    def _pardon(self) -> None:
         for table in self._tables.values():
             table.pardon()
-        tell_what_is_out(self.endpoint)
 
     def turn(self, longest_s: float | None = None) -> bool:
         """Works off what there is, or waits for more, so long at most; True if there was any. Parts with clients that
@@ -255,11 +261,9 @@ class Worker:
         # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
         is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
         if wait is not None and (is_held_up or not wait.spin(self._look())):
-            due_s = self._sleep_s()
-            pause.sleep(
-                self.loop, due_s if longest_s is None else min(longest_s, longest_s if due_s is None else due_s)
-            )
-            if self._selector.was_called:  # else nobody but the bell has: looking costs as much as a message
+            pause.sleep(self.loop, self._selector, self._sleep_s(longest_s))
+            # Else nobody but the bell has called: looking costs as much as a message.
+            if self._selector.was_called or self.own.fatal:
                 self.obey()
 
     def _look(self) -> Callable[[], Any]:
@@ -304,11 +308,12 @@ class Worker:
         room = any(cell.waits_for_room() for cell in self.cells.values())
         return self.endpoint.reasons() | (ROOM | BLOCKS if room else 0)
 
-    def _sleep_s(self) -> float | None:
+    def _sleep_s(self, longest_s: float | None) -> float | None:
         due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
         if look_at := self.endpoint.trim(now_ns()):
             due.append(look_at)
-        return max(0.0, (min(due) - now_ns()) / 1e9) if due else None
+        left_s = [max(0.0, (min(due) - now_ns()) / 1e9)] if due else []
+        return min(left_s if longest_s is None else [*left_s, longest_s], default=None)
 
     def _asleep(self, asleep: bool) -> None:
         if not asleep and self._stats is not None:
@@ -321,6 +326,8 @@ class Worker:
         stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
         for cell in self.cells.values():
             cell.show_outbox()
+        ran_ns, self._selector.ran_ns = self._selector.ran_ns, 0
+        self._turns.credit(ran_ns, self.own.busy)
         if stats is not None and wait is not None:
             stats.show(
                 **wait.stats(),
@@ -335,6 +342,9 @@ class Worker:
     def obey(self) -> None:
         """Hears the supervisor, on both lines."""
         self._selector.was_called = False
+        if self.own.fatal is not None:
+            self._pardon()  # no input is to blame
+            raise self.own.fatal
         self.link.pump()
         while int(self.control.get(zmq.EVENTS)) & zmq.POLLIN:
             order = msgpack.unpackb(self.control.recv())
@@ -363,14 +373,12 @@ class Worker:
 
     def _drain(self) -> None:
         self._note(Happening.DRAINING)
-        for cell in self.cells.values():
-            cell.draining = True
-            cell.actor.on_drain()
+        self.own.drain()
 
     def stop(self) -> None:
         """Leaves after the work at hand; what is in flight is taken up by a successor, if there is one."""
         self._note(Happening.STOPPING)
-        self._stopping = True
+        self._stopping = self.own.are_over = True
         self.loop.stop()
 
     def report(self, verb: str, **details: Any) -> None:

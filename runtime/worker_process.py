@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int,
         repin(os.getpid(), plan["cores"])  # ZeroMQ's threads too, which are there already
         worker = Worker(options.name, link, control, spec, plan)
         asyncio.set_event_loop(worker.loop)
+        threading.excepthook = worker.own.thread_died
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
         worker.build()
         worker.start_actors()

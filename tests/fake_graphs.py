@@ -51,7 +51,7 @@ def fake_targets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def an_actor(name: str, **changes: Any) -> dict[str, Any]:
-    keys = "handled failed redelivered dead sent dropped in_flight waiting p50_us p99_us busy_s busy_for_s outbox"
+    keys = "handled failed redelivered dead sent dropped in_flight waiting p50_us p99_us busy_s busy_for_s outbox begun"
     return {"name": name, **dict.fromkeys(keys.split(), 0), **changes}
 
 

@@ -44,7 +44,7 @@ class Several(Actor):
 class Scribbles(Actor):
     """Writes to what it has sent, by a view from before."""
 
-    def send(self, n: int) -> np.ndarray:
+    def sends(self, n: int) -> np.ndarray:
         loan = self.loan(n, np.int32)
         self.view = loan[:10]
         loan[:] = 7

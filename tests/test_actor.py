@@ -175,7 +175,7 @@ def test_bases_count_and_subclasses_override() -> None:
     assert Derived.__handlers__["one"].result.kind == "str"
 
 
-@pytest.mark.parametrize("name", ["loan", "loan_many", "emit", "call", "stream", "context", "_binding"])
+@pytest.mark.parametrize("name", ["loan", "loan_many", "emit", "send", "call", "stream", "context", "_binding"])
 def test_name_that_actor_uses_is_refused_when_the_class_is_made(name: str) -> None:
     with pytest.raises(GraphError, match=f"Bad.{name}: Actor itself uses the name '{name}'"):
         type("Bad", (Actor,), {name: lambda self: None})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import slabwire
-from bad_errors import OWN_RAISERS, PORTS, RAISERS, STREAMS, graph
+from bad_errors import EVERY, OWN_RAISERS, PORTS, RAISERS, STREAMS, graph
 from slabwire.runtime import error_text
 from slabwire.runtime.errors import error_from_wire
 from waiting import wait_until
@@ -96,3 +99,83 @@ def test_a_traceback_that_cannot_be_formatted_still_has_its_frames() -> None:
         text = error_text.traceback_of(error)
     assert "test_error_answers.py" in text
     assert text.endswith("Lies: lied")
+
+
+class Hooks(slabwire.Actor):
+    """Raises in one of its hooks, or where a caller leaves it."""
+
+    def __init__(self, where: str, what: str) -> None:
+        self.where, self.what = where, what
+        self._go("init")
+
+    def _go(self, where: str) -> None:
+        if where == self.where:
+            EVERY[self.what]()
+
+    def on_start(self) -> None:
+        self._go("on_start")
+
+    def on_drain(self) -> None:
+        self._go("on_drain")
+
+    def on_stop(self) -> None:
+        self._go("on_stop")
+
+    def items(self) -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            self._go("close")
+
+    async def waits(self) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            self._go("cancel")
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+BAD = ("surrogate", "no text", "lies", "nameless", "abort")
+
+
+@pytest.mark.parametrize("where", ["init", "on_start"])
+def test_a_start_that_fails_says_why(where: str) -> None:
+    for what in ("surrogate", "lies"):
+        graph = slabwire.Graph("hooks")
+        graph.expose(graph.add(Hooks, where=where, what=what).pid)
+        with pytest.raises(slabwire.StartError) as caught:
+            graph.run().__enter__()
+        assert re.search(RAISERS[what][1], str(caught.value))
+        str(caught.value).encode()
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_is_raised_where_nobody_listens_is_counted_and_ends_nothing(here: bool) -> None:
+    graph = slabwire.Graph("hooks")
+    actors = [
+        graph.add(Hooks, name=f"{where}-{what.replace(' ', '-')}", where=where, what=what)
+        for where in ("close", "cancel", "on_drain")
+        for what in BAD
+    ]
+    graph.expose(*(port for each in actors for port in (each.items, each.waits, each.pid)))
+    with graph.run(in_process=True) if here else graph.run() as running:
+        for where in ("close", "cancel"):
+            for what in BAD:
+                name = f"{where}-{what.replace(' ', '-')}"
+                pid = running.client.call(f"{name}.pid", timeout_s=30)
+                if where == "close":
+                    for _ in running.client.stream(f"{name}.items", timeout_s=30):
+                        break
+                else:
+                    with pytest.raises(slabwire.DeadlineExceeded):
+                        running.client.call(f"{name}.waits", timeout_s=0.05)
+                assert running.client.call(f"{name}.pid", timeout_s=30) == pid
+                wait_until(lambda: failed_of(running, name) == 1)  # noqa: B023
+        assert not in_flight(running)
+
+
+def failed_of(running: Any, name: str) -> int:
+    actors = [actor for each in running.status()["workers"] for actor in each["actors"]]
+    return next(int(each["failed"]) for each in actors if each["name"] == name)

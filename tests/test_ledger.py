@@ -224,17 +224,17 @@ def test_who_keeps_whose_memory(logs: Path) -> None:
 def test_an_actor_that_writes_to_what_it_has_sent_is_named(logs: Path) -> None:
     graph = Graph("memory")
     scribbles = graph.add(Scribbles)
-    graph.expose(scribbles.send, scribbles.scribble, scribbles.behave, scribbles.out)
+    graph.expose(scribbles.sends, scribbles.scribble, scribbles.behave, scribbles.out)
     with graph.run() as running:
         client, log = running.client, logs / "scribbles.log"
-        assert set(client.call("scribbles.send", 5000).tolist()) == {7}
+        assert set(client.call("scribbles.sends", 5000).tolist()) == {7}
         client.call("scribbles.behave")
         wait_until(lambda: client.call("scribbles.out") == 0)
         assert "written to" not in log.read_text()
-        array = client.call("scribbles.send", 5000)
+        array = client.call("scribbles.sends", 5000)
         client.call("scribbles.scribble")
         assert array[3] == 8, "the reader sees it, for it is the same memory"
         del array
         wait_until(lambda: client.call("scribbles.out") == 0)
         line = line_of("loan = self.loan(n, np.int32)", memory_stage)
-        assert re.search(rf"taken by scribbles\.send \(request \d+\) at {re.escape(line)}\n", log.read_text())
+        assert re.search(rf"taken by scribbles\.sends \(request \d+\) at {re.escape(line)}\n", log.read_text())

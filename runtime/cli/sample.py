@@ -51,7 +51,8 @@ class Sample:
         return float(now - before if now >= before else now)
 
     def rate(self, actor: str) -> float:
-        return self.change(actor, "handled") / self.elapsed_s
+        """Runs of its handlers, and messages and calls of its own tasks, in a second."""
+        return (self.change(actor, "handled") + self.change(actor, "begun")) / self.elapsed_s
 
     def busy(self, actor: str) -> float:
         """The part of the time in which the actor was at work, from 0 to 1."""
