@@ -47,24 +47,14 @@ class OddlyPut(Exception):
         return OddText("odd\udcff")
 
 
+def _raises(_: object) -> None:
+    raise ZeroDivisionError
+
+
 class Lies(Exception):
     """Every property that whoever reports an exception looks at raises."""
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[override]
-        raise ZeroDivisionError
-
-    @property
-    def __cause__(self) -> Any:  # type: ignore[override]
-        raise ZeroDivisionError
-
-    @property
-    def __notes__(self) -> Any:
-        raise ZeroDivisionError
-
-    @property
-    def __traceback__(self) -> Any:  # type: ignore[override]
-        raise ZeroDivisionError
+    __class__ = __cause__ = __notes__ = __traceback__ = property(_raises)
 
     def __repr__(self) -> str:
         raise ZeroDivisionError
@@ -83,9 +73,7 @@ class GivesItselfOut(Exception):
 
 
 class NamelessKind(type):
-    @property
-    def __name__(cls) -> str:  # type: ignore[override]
-        raise ZeroDivisionError
+    __name__ = property(_raises)
 
 
 class Nameless(Exception, metaclass=NamelessKind):
@@ -100,9 +88,7 @@ class OddCode(slabwire.SlabwireError):
 
 
 class CodeRaises(slabwire.SlabwireError):
-    @property
-    def code(self) -> str:  # type: ignore[override]
-        raise ZeroDivisionError
+    code = property(_raises)
 
 
 class OddlyCancelled(asyncio.CancelledError):

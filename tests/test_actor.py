@@ -308,6 +308,9 @@ class _Binding:
     def emit(self, port: str, value: Any) -> None:
         self.done.append((port, value))
 
+    async def send(self, port: str, value: Any) -> None:
+        self.done.append((port, value, "in time"))
+
     async def call(self, target: str, args: Any, fields: Any, timeout_s: float | None) -> Any:
         return target, args, fields, timeout_s
 
@@ -324,6 +327,7 @@ class Split(Actor):
 
     async def both(self, n: int) -> Any:
         self.emit("page", n)
+        await self.send("page", n + 1)
         return [await self.call("a.b", n, timeout_s=1, x=2), [each async for each in self.stream("c.d", y=3)]]
 
 
@@ -331,7 +335,7 @@ def test_verbs_go_to_the_binding() -> None:
     actor, binding = Split(), _Binding()
     actor._binding = binding
     answer = asyncio.run(actor.both(5))
-    assert binding.done == [("page", 5)]
+    assert binding.done == [("page", 5), ("page", 6, "in time")]
     assert answer == [("a.b", (5,), {"x": 2}, 1), [("c.d", (), {"y": 3}, None)]]
     assert actor.loan((2,), np.int8).shape == (2,)
     assert [each.shape for each in actor.loan_many(((2,), np.int8), (3, np.int8))] == [(2,), (3,)]

@@ -112,7 +112,7 @@ def test_in_one_process_a_dead_source_is_told_to_whoever_drives_the_graph() -> N
 @pytest.mark.parametrize("here", [False, True])
 @pytest.mark.parametrize("verb", ["send", "emit"])
 def test_a_source_goes_as_slowly_as_its_edge(verb: str, here: bool) -> None:
-    settings = {"verb": verb, "nbytes": 1 << 20, "seconds": 0.002, "memory_bytes": 16 << 20}
+    settings: dict[str, Any] = {"verb": verb, "nbytes": 1 << 20, "seconds": 0.002, "memory_bytes": 16 << 20}
     with rows_to_takes(here=here, count=300, **settings) as running:
         most = 0
         while running.client.call("takes.result", timeout_s=30)[0] < 300:
@@ -130,7 +130,7 @@ def test_a_source_goes_as_slowly_as_its_edge(verb: str, here: bool) -> None:
 
 def test_copies_wait_for_memory_and_what_never_fits_is_an_error() -> None:
     # What the reader keeps leaves room for less than the edge would take.
-    settings = {"verb": "send", "copies": True, "nbytes": 1 << 20, "memory_bytes": 8 << 20}
+    settings: dict[str, Any] = {"verb": "send", "copies": True, "nbytes": 1 << 20, "memory_bytes": 8 << 20}
     with rows_to_takes(count=100, capacity=64, keep=3, **settings) as running:
         wait_until(lambda: running.client.call("takes.result", timeout_s=30)[0] == 100)
         assert running.client.call("takes.result", timeout_s=30)[1] == 0
