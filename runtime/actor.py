@@ -143,8 +143,10 @@ class Actor:
     def on_start(self) -> Any:
         """Runs in the worker before the first message, and again after each restart; may be a coroutine."""
 
-    def on_drain(self) -> None:
-        """Runs in the worker when the graph begins to drain: an actor that takes work from elsewhere takes no more."""
+    def on_drain(self) -> Any:
+        """Runs in the worker when the graph begins to drain: an actor that takes work from elsewhere, or sends on its
+        own, takes and sends no more; may be a coroutine.
+        """
 
     def on_stop(self) -> Any:
         """Runs in the worker after the last message of a graph that drains; may be a coroutine."""

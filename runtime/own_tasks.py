@@ -156,7 +156,9 @@ class OwnTasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         begun = self._alive.pop(task)
-        if getattr(task, _UNTAKEN):
+        if not getattr(task, _UNTAKEN):
+            begun.parent = None  # else a task that begins the next, and so on, would keep all before it
+        else:
             self._loop.call_later(TAKEN_WITHIN_S, self._judge, task, begun)
 
     def _judge(self, task: asyncio.Task[Any], begun: Begun) -> None:

@@ -94,7 +94,8 @@ class Runs:
         else:
             run = self._run_coroutine if handler.spec.kind == "coroutine" else self._run_async_generator
             token = current.set(work)
-            work.task = self._loop.create_task(run(work, handler))
+            # Not by the loop, whose way is that of tasks which actors begin for themselves.
+            work.task = asyncio.Task(run(work, handler), loop=self._loop)
             work.task.add_done_callback(lambda task: self._ended(work, task))
             current.reset(token)
 

@@ -122,6 +122,8 @@ class Sends:
 
     def _goes(self, turn: _Turn, value: Any) -> bool:
         turn.used_nbytes = 0
+        if turn.work.finished:  # it is a task that has outlived its handler meanwhile
+            turn.work = self._own_account
         lane = self._outlets.full_lane(turn.port)
         if lane is not None or turn.work.outbox:
             self._show_begin(turn, lane)
@@ -161,7 +163,8 @@ class Sends:
             if not paused.done():
                 paused.set_result(None)
         for turn in self._turns:
-            self._outlets.flush(turn.work)
+            if turn.work.outbox:
+                self._outlets.flush(turn.work)
             if self._may_go(turn) and turn.admitted is not None:
                 turn.admitted.set_result(None)
 

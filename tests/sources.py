@@ -201,6 +201,11 @@ class Asked(Actor):
         for each in range(n):
             await self.send("rows", each)
 
+    async def begin(self, n: int) -> None:
+        """The task that sends outlives this handler, and does so in the middle of a send that waits."""
+        self.task = asyncio.create_task(self.many(n))
+        await asyncio.sleep(0.005)
+
 
 def number(n: int) -> int:
     time.sleep(0.001)

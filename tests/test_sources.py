@@ -168,10 +168,13 @@ def test_a_handler_may_send_too(here: bool) -> None:
     graph = Graph("asked")
     asked, numbers = graph.add(Asked), graph.add(number)
     graph.connect(asked.rows, numbers, capacity=2)
-    graph.expose(asked.many)
+    graph.expose(asked.many, asked.begin)
     with graph.run(in_process=here) as running:
         assert running.client.call("asked.many", 100, timeout_s=30) == 0
         wait_until(lambda: actor_of(running, "number")["handled"] == 100)
+        running.client.call("asked.begin", 100, timeout_s=30)
+        wait_until(lambda: actor_of(running, "number")["handled"] == 200)
+        assert actor_of(running, "asked")["begun"] > 0
 
 
 def test_threads_use_the_loop_and_are_told_so() -> None:
