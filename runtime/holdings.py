@@ -130,11 +130,3 @@ def last_words(ledger: Ledger) -> list[str]:
     ]
     more = len(lines) - MOST_LINES
     return [*lines[:MOST_LINES], *([f"and {more} more are still out or kept"] if more > 0 else [])]
-
-
-def tell_what_is_out(endpoint: Endpoint) -> None:
-    """Debug mode: writes these lines into the log."""
-    if endpoint.pool.ledger is not None:
-        endpoint.reap()
-        for line in last_words(endpoint.pool.ledger):
-            logger.warning("%s", line)
