@@ -11,7 +11,7 @@ import zmq
 from .document import pack_document, unpack_document
 from .errors import Disconnected, ProtocolError, error_from_wire
 from .fields import did_you_mean
-from .rundir import graph_directory, is_running, list_graphs
+from .rundir import graph_directory, is_running, list_graphs, own_socket
 
 # A supervisor answers in well under a millisecond, one that is swapping or has just been locked in may take seconds.
 ANSWER_WITHIN_S = 5.0
@@ -23,19 +23,20 @@ _LOOK_EVERY_S = 0.25
 class Control:
     """A connection to the graph `name` of this user on this host. One thread.
 
-    Raises Disconnected, saying what does run, when there is no such graph or it does not answer.
+    Raises Disconnected, saying what does run, when there is no such graph or it does not answer; UnusableDirectory
+    where the run directory is not this user's alone.
     """
 
     def __init__(self, name: str, timeout_s: float = ANSWER_WITHIN_S) -> None:
         self.name = name
         self._timeout_s = timeout_s
-        directory = graph_directory(name)
-        if not is_running(directory):
+        if not is_running(graph_directory(name)):
             raise not_running(name)
+        address = f"ipc://{own_socket(name, 'control')}"
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(f"ipc://{directory / 'control'}")
+        self._socket.connect(address)
         self._last_token = 0
 
     def request(self, verb: str, *, within_s: float | None = None, **arguments: Any) -> dict[str, Any]:

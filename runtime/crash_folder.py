@@ -12,6 +12,7 @@ from typing import Any
 
 from . import rundir
 from .errors import ProtocolError
+from .ownership import open_own
 
 # Of each graph, and of how many graphs.
 MOST_REPORTS = 20
@@ -63,19 +64,26 @@ def _touched_s(folder: Path) -> float:
 
 
 def graphs_with_reports() -> list[str]:
-    """By when they had the last one."""
+    """By when they had the last one. Raises UnusableDirectory."""
     folder = crash_directory("x").parent
-    found = [each for each in folder.iterdir() if any(each.glob("*.json"))] if folder.is_dir() else []
+    is_there = rundir.is_private(folder.parent) and rundir.is_private(folder)
+    found = [each for each in folder.iterdir() if any(each.glob("*.json"))] if is_there else []
     return [each.name for each in sorted(found, key=_touched_s)]
 
 
 def reports(graph: str) -> Iterator[dict[str, Any]]:
-    """The newest first. Raises ProtocolError for a file that is none of ours."""
-    for path in sorted(crash_directory(graph).glob("*.json"), reverse=True):
+    """The newest first. Raises ProtocolError for a file that is none of ours; UnusableDirectory."""
+    folder = crash_directory(graph)
+    if not all(map(rundir.is_private, (folder.parent.parent, folder.parent, folder))):
+        return
+    for path in sorted(folder.glob("*.json"), reverse=True):
         try:
             if path.stat().st_size > LARGEST_NBYTES:
                 raise ValueError(f"it has over {LARGEST_NBYTES} bytes")
-            document = json.loads(path.read_text("utf-8"))
+            with open(open_own(path, os.O_RDONLY), encoding="utf-8") as file:
+                document = json.load(file)
+        except PermissionError as error:
+            raise ProtocolError(f"{path} is no crash report: {error.strerror}; remove it") from None
         except FileNotFoundError:  # it was the oldest, and a newer one has come
             continue
         except ValueError as error:

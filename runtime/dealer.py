@@ -10,6 +10,7 @@ from zmq.utils.monitor import recv_monitor_message
 from .address import check_address, is_private
 from .errors import Disconnected, ProtocolError, SlabwireError, StartError
 from .keys import ClientKeys
+from .ownership import require_own_socket
 from .readiness import can_read, can_write, descriptor_of
 from .session import Session
 from .wire import LARGEST_MESSAGE_NBYTES
@@ -33,7 +34,8 @@ _LOST = zmq.EVENT_DISCONNECTED
 class Dealer:
     """One DEALER socket with its monitor. One thread at a time; `descriptors` are what to wait on between the calls.
 
-    Raises Disconnected for an address that is none, or that needs keys; StartError for keys that cannot be read.
+    Raises Disconnected for an address that is none, is another user's socket, or needs keys; StartError for keys that
+    cannot be read.
     """
 
     def __init__(self, address: str, keys: Path | None) -> None:
@@ -140,3 +142,5 @@ def _check(address: str, keys: Path | None) -> None:
             f"{address} is another host's, so it needs CURVE keys: connect(..., keys=folder), a folder that "
             "`slabwire keys add` makes where the graph runs; see docs/wire.md"
         )
+    if address.startswith("ipc://"):
+        require_own_socket(Path(address.removeprefix("ipc://")))

@@ -50,6 +50,8 @@ class Door:
         }
         for option, value in options.items():
             self._socket.setsockopt(option, value)
+        for uid in {os.geteuid(), 0}:  # over ipc no other user is heard
+            self._socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         if keys is not None:
             self._socket.curve_publickey, self._socket.curve_secretkey = keys.pair
             self._socket.curve_server = True

@@ -16,8 +16,10 @@ from .endpoint import Endpoint
 from .errors import Disconnected, SlabwireError
 from .forks import keep_from_children
 from .link import Link
+from .ownership import require_own_peer
 from .party import CLIENT_SLABS_NBYTES
 from .routing import Routing
+from .rundir import own_socket
 from .spec import graph_from_plain
 
 
@@ -78,10 +80,14 @@ class LocalConnection:
             hello = control.request("hello")
         connection = keep_from_children(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
-            connection.connect(hello["local"])
+            connection.connect(str(own_socket(name, "local")))
+            require_own_peer(connection, f"graph {name!r}")
         except OSError as error:
             connection.close()
             raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
+        except SlabwireError:
+            connection.close()
+            raise
         return Routing(graph_from_plain(hello["spec"])), Link(Channel(connection), self._heard)
 
     @property

@@ -123,7 +123,7 @@ class WorkerProcess:
         return {**os.environ, "PYTHONUNBUFFERED": "1", **pools}
 
     def _log(self) -> BinaryIO:
-        return open(self._directory.log(self.name), "ab")
+        return open(self._directory.open_log(self.name), "ab")
 
     def log_tail(self) -> list[str]:
         """The last lines that the process, the present one or the last, has written."""

@@ -8,13 +8,13 @@ import errno
 import logging
 import os
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from .channel import Channel, close_all
 from .errors import Disconnected, Overloaded, ProtocolError, SlabwireError
 from .link import FIRST_TOKEN
+from .ownership import is_own, peer_uid
 from .party import Party
 from .switchboard import Switchboard
 
@@ -76,7 +76,7 @@ class Reception:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away(error)
             return
-        if _peer_uid(connection) not in (os.getuid(), 0) or not self._is_open():
+        if not is_own(peer_uid(connection)) or not self._is_open():
             connection.close()
             return
         channel = Channel(connection, MOST_UNSENT)
@@ -146,8 +146,3 @@ def _refuse(channel: Channel, error: Exception) -> None:
     with contextlib.suppress(Disconnected):
         channel.send({"answer": FIRST_TOKEN, "error": [code, text]})
     channel.close()
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -54,6 +55,8 @@ class ControlServer:
         }
         for option, value in options.items():
             self._socket.setsockopt(option, value)
+        for uid in {os.geteuid(), 0}:  # no other user is heard, whoever may come to open the socket
+            self._socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self._socket.bind(address)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()

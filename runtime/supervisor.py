@@ -283,7 +283,7 @@ async def run(spec: GraphSpec, options: dict[str, Any], owner: socket.socket, sp
 
 def _log_to(directory: RunDirectory) -> None:
     """From here on everything that is printed goes to the supervisor's log."""
-    log = os.open(directory.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = directory.open_log("supervisor")
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import ipaddress
 import logging
 import os
@@ -23,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ...runtime.errors import SlabwireError
+from ...runtime.ownership import link_maker, locked
 
 logger = logging.getLogger("slabwire")
 
@@ -33,6 +32,8 @@ BACKDATED = timedelta(days=1)
 RENEWED_BEFORE = timedelta(days=30)
 # Of the user's certificates: as long before their end as there is still time to get a new one.
 WARNED_BEFORE = timedelta(days=14)
+# It is held for as long as it takes to make a key.
+LOCK_WITHIN_S = 10.0
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_:](?:[A-Za-z0-9_.:-]{0,252}[A-Za-z0-9_:])?")
 
@@ -129,7 +130,7 @@ def development_certificate(
     pair, public = directory / f"{names[-1]}.key.pem", directory / f"{names[-1]}.pem"
     try:
         _make_private(directory)
-        with _exclusively(directory):
+        with locked(directory / ".lock", LOCK_WITHIN_S):
             reason = _why_not(pair, now)
             if reason:
                 _replace(pair, _made(names, now), 0o600)
@@ -231,22 +232,18 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stranger = link_maker((directory.parent, directory))
+    if stranger:
+        raise CertificateError(
+            f"{directory} is to hold a private key, and lies where a link of {stranger} leads: "
+            "set SLABWIRE_STATE_DIR to another"
+        )
     status = directory.stat()
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise CertificateError(
             f"{directory} must be a directory of yours that nobody else may enter, since it holds a private key: "
             f"chmod 700 {directory}, or set SLABWIRE_STATE_DIR to another"
         )
-
-
-@contextlib.contextmanager
-def _exclusively(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ...runtime.ownership import is_own, link_maker, open_own
 from .gguf import ModelFileError
 
 Progress = Callable[[str], None]
@@ -50,7 +51,7 @@ class CacheFolder:
         """
         with self._errors():
             self._make_private()
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_own(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         try:
             with self._errors():
                 _lock(descriptor, f"waiting for {wanted}: another process makes it", progress)
@@ -84,7 +85,11 @@ class CacheFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = self.path.stat()
         # A model is loaded from here: nobody else may put one there.
-        if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o022:
+        if (
+            link_maker((self.path.parent, self.path))
+            or not is_own(status.st_uid)
+            or stat.S_IMODE(status.st_mode) & 0o022
+        ):
             raise ModelFileError(
                 f"others may write into the cache folder {self.path}: chmod 700 {self.path}, "
                 f"or set {VARIABLE} to a folder of yours"

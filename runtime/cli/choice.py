@@ -19,13 +19,21 @@ class UnknownActor(SlabwireError):
 
 
 def _complete_graph(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in rundir.list_graphs() if name.startswith(incomplete)]
+    return [name for name in graphs_for_completion() if name.startswith(incomplete)]
+
+
+def graphs_for_completion() -> list[str]:
+    """For whoever presses Tab: what is wrong with the run directory is said by the command itself."""
+    try:
+        return list(rundir.list_graphs())
+    except SlabwireError:
+        return []
 
 
 def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """Graphs and the actors of the one that is meant, for a command that takes `[NAME] ACTOR`."""
     words = [*(ctx.params.get("words") or ()), *filter(None, [ctx.params.get("name")])]
-    graphs = rundir.list_graphs()
+    graphs = graphs_for_completion()
     meant = words[0] if words and words[0] in graphs else graphs[0] if len(graphs) == 1 else None
     possible = [*([] if words else graphs), *_actors_of(meant)]
     return [each for each in dict.fromkeys(possible) if each.startswith(incomplete)]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..ownership import name_of
 from ..topology import Topology
 from .finding import Finding, State
 from .settings import BadSettings
@@ -109,14 +110,16 @@ def judge_run_directory(base: Path) -> Finding:
     """The directory may not exist yet; then the nearest one that does must let us make it."""
     name = "run directory"
     remedy = "set SLABWIRE_RUN_DIR to a directory of your own"
-    nearest = next(each for each in (base, *base.parents) if each.exists())
+    nearest = next(each for each in (base, *base.parents) if os.path.lexists(each))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return Finding(name, "broken", f"{base}: {nearest} is not a directory that you may write to", remedy)
     if nearest != base:
         return Finding(name, "ok", f"{base} (made by the first graph)")
-    status = base.stat()
-    if status.st_uid != os.getuid():
-        return Finding(name, "broken", f"{base} belongs to user {status.st_uid}", remedy)
+    status = base.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return Finding(name, "broken", f"{base} is a link, which may lead anywhere", remedy)
+    if status.st_uid != os.geteuid():
+        return Finding(name, "broken", f"{base} belongs to {name_of(status.st_uid)}", remedy)
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         return Finding(name, "broken", f"{base} has mode {mode:04o}: others may enter it", f"chmod 700 {base}")

@@ -10,6 +10,7 @@ import click
 
 from .. import rundir
 from ..errors import Disconnected
+from .choice import graphs_for_completion
 from .nearest import did_you_mean
 from .presentation import format_option, print_json
 
@@ -45,7 +46,7 @@ def command(name: str | None, kind: str | None, form: str) -> None:
 
 
 def _complete(begun: str) -> list[str]:
-    return [each for each in (*rundir.list_graphs(), *_kinds()) if each.startswith(begun)]
+    return [each for each in (*graphs_for_completion(), *_kinds()) if each.startswith(begun)]
 
 
 def _kinds() -> dict[str, Layout]:

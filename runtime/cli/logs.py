@@ -103,7 +103,7 @@ def _folder(name: str | None) -> tuple[str, Path]:
     if name is None:
         name = running_graph(None)
     folder = rundir.graph_directory(name) / "logs"
-    if not folder.is_dir():
+    if not rundir.is_private(rundir.base_directory()) or not folder.is_dir():
         graphs = rundir.list_graphs()
         there = did_you_mean(name, graphs) if graphs else "; no graph is running"
         raise Disconnected(f"there are no logs of a graph {name!r}{there}")
