@@ -46,7 +46,7 @@ class Cancels:
 
     def found_in(self, inlets: Inlets) -> Iterator[Header]:
         """Word of cancels that are not known yet; their records stay where they are. Raises CorruptLane."""
-        for lane in inlets:
+        for lane in inlets.held or inlets.lanes:
             if lane.cursor == lane.head:
                 continue
             end = lane.look()

@@ -114,7 +114,7 @@ class Cell:
             return self._can_redeliver()
         return any(lane.available() and not self._holds_up(lane) for lane in self.inlets)
 
-    def _heed_cancels(self) -> bool:
+    def heed_cancels(self) -> bool:
         """Ends what callers have lost interest in, though their word lies behind inputs that must wait."""
         for header in (found := list(self._cancels.found_in(self.inlets))):
             self._cancel(header)
@@ -158,11 +158,11 @@ class Cell:
         while self._blocked is None:
             advanced = self._runs.are_any and self._runs.advance()
             if not self._begin_next():
-                return self._heed_cancels() or progressed or advanced
+                return self.heed_cancels() or progressed or advanced
             progressed = True
             if now_ns() >= until_ns:
                 return True
-        return self._heed_cancels() or progressed
+        return self.heed_cancels() or progressed
 
     def _begin_next(self) -> bool:
         """Begins one input; False if there is none, or it must wait for those in flight."""

@@ -18,6 +18,7 @@ from .actor import RESERVED, Actor, FunctionActor
 from .document import pack_document, unpack_document
 from .error_text import described, is_installed, name_of, place_of, sendable, traceback_of
 from .errors import GraphError, LoadError
+from .fit import require_fit
 from .spec import ActorSpec, CodeSpec
 
 _files: dict[str, str] = {}  # modules that `load_file` made: name to absolute path
@@ -164,10 +165,15 @@ def load(spec: CodeSpec) -> Any:
     found = _attribute(module, spec.qualname)
     if found is None:
         raise LoadError(
-            f"{spec.origin} has no '{spec.qualname}' when it is imported; "
+            f"{_file_of(module, spec.origin)} has no '{spec.qualname}' when it is imported; "
             'if it is defined under `if __name__ == "__main__":`, move it out'
         )
     return found
+
+
+def _file_of(module: ModuleType, origin: str) -> str:
+    path = getattr(module, "__file__", None)
+    return origin if path is None or path == origin else f"{origin} ({path})"
 
 
 def load_arguments(spec: CodeSpec) -> dict[str, Any]:
@@ -200,8 +206,10 @@ def construct(spec: ActorSpec) -> Actor:
     try:
         code = load(spec.code)
         arguments = load_arguments(spec.code)
+        _guarded("its ports cannot be read", lambda: require_fit(spec, code))
     except LoadError as error:
-        raise _with_detail(LoadError(f"actor '{spec.name}': {error}"), error.detail) from error
+        text = str(error) if str(error).startswith(f"actor '{spec.name}'") else f"actor '{spec.name}': {error}"
+        raise _with_detail(LoadError(text), error.detail) from error
     return made(spec.name, code, arguments)
 
 
@@ -274,6 +282,8 @@ def _imported(what: str, importer: Callable[[], ModuleType]) -> ModuleType:
 def _guarded(what: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
+    except LoadError:
+        raise
     except (Exception, SystemExit) as error:  # user code raises what it likes, and an import may call sys.exit
         _fail(what, error)
 

@@ -18,6 +18,8 @@ class Inlets:
     def __init__(self, routes: int) -> None:
         self._routes = routes
         self.lanes: list[Consumer] = []
+        self.held: list[Consumer] = []  # from which nothing is taken any more
+        self._is_shut = False
         self._clients: dict[int, int] = {}  # by lane
         self.place = 0
         self._left = _RECORDS_A_TURN
@@ -27,7 +29,7 @@ class Inlets:
 
     def add(self, lane: Consumer, *, client: int = 0) -> None:
         """One more lane. By that of a `client` come its calls."""
-        self.lanes.append(lane)
+        (self.held if self._is_shut else self.lanes).append(lane)
         if client:
             self._clients[lane.lane] = client
 
@@ -35,6 +37,7 @@ class Inlets:
         for each in lanes:
             self._clients.pop(each, None)
         self.lanes = [lane for lane in self.lanes if lane.lane not in lanes]
+        self.held = [lane for lane in self.held if lane.lane not in lanes]
         self.place = 0
 
     def find(self, lane: int) -> Consumer | None:
@@ -42,6 +45,17 @@ class Inlets:
 
     def __len__(self) -> int:
         return len(self.lanes)
+
+    def shut(self) -> None:
+        """Nothing is taken any more: what waits, and what comes, is for a successor."""
+        self._is_shut = True
+        self.held += self.lanes
+        self.lanes, self.place = [], 0
+
+    def look_into_held(self) -> None:
+        """Takes note of what has come: there may be word of cancels in it."""
+        for lane in self.held:
+            lane.available()
 
     def took(self) -> None:
         """One record of that lane was taken: it keeps its turn for some more."""

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ..shm.bell import now_ns
 from .channel import Channel
 from .ending import Ending, Kind, ending, late
+from .errors import LoadError
 from .lifeline import HUNG_SIGNAL
 from .nursery import POOLS
 from .out_of_memory import KillCounts, kills_in_machine
@@ -59,6 +60,8 @@ class WorkerProcess:
         self.told_to_stop = self.was_killed = False
         self.error: str | None = None
         self.detail = ""
+        self.could_load = True
+        self.failed_starts = 0  # since one became ready
         self.last_end: Ending | None = None
         self.restart: Restart = min((each.restart for each in actors), key=_RANKS.index)
         self._hang_after_ns = int(min(each.hang_after_s for each in actors) * 1e9)
@@ -102,7 +105,7 @@ class WorkerProcess:
         self._overdue = None
         self._leaving_ns = 0
         self.spawned_by = self.plan
-        self.error, self.detail = None, ""
+        self.error, self.detail, self.could_load = None, "", True
         self._ignoring_since_ns = 0
         with self._log() as log, far:
             self._log_from = log.tell()
@@ -160,9 +163,9 @@ class WorkerProcess:
         else:
             self._concluding = loop.call_later(_LAST_WORD_WITHIN_S, self._conclude, status), status
 
-    def has_failed(self, error: str, detail: str) -> None:
+    def has_failed(self, error: str, detail: str, code: str = "") -> None:
         """It says why it ends, or has ended."""
-        self.error, self.detail = error, detail
+        self.error, self.detail, self.could_load = error, detail, code != LoadError.code
         if self._concluding is not None:
             waiting, status = self._concluding
             waiting.cancel()
@@ -171,6 +174,7 @@ class WorkerProcess:
     def _conclude(self, status: int) -> None:
         self._concluding = None
         self.last_end = ending(status, overdue=self._overdue, killer=self._kills.rose(), error=self.error)
+        self.failed_starts += not self.was_ready
         self._ended.set()
         self._left.set()
         self._exited(self)
@@ -215,6 +219,7 @@ class WorkerProcess:
     def became_ready(self) -> None:
         """Its actors have started."""
         self.is_ready = self.was_ready = True
+        self.failed_starts = 0
         self._ready_ns = now_ns()
 
     def retire(self) -> None:

@@ -12,6 +12,8 @@ INTENSITY = 10
 WITHIN_S = 30.0
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 1.0
+# Of a worker whose code cannot be imported: an import may take a second of a core's time, and the others go on serving.
+LONGEST_LOAD_DELAY_S = 5.0
 
 
 def is_wanted(restart: Restart, *, failed: bool) -> bool:
@@ -19,13 +21,13 @@ def is_wanted(restart: Restart, *, failed: bool) -> bool:
     return restart == "permanent" or (restart == "transient" and failed)
 
 
-def delay_s(earlier: int, draw: float) -> float:
+def delay_s(earlier: int, draw: float, at_most_s: float = LONGEST_DELAY_S) -> float:
     """How soon after its end something is started that was started `earlier` times already: at once, then after
     twice as long each time. `draw`, from 0 to 1, takes up to half of it away: what died together comes back apart.
     """
     if earlier == 0:
         return 0.0
-    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(earlier - 1, 16))
+    longest = min(at_most_s, FIRST_DELAY_S * 2.0 ** min(earlier - 1, 16))
     return longest * (1 - draw / 2)
 
 

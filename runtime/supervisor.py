@@ -25,6 +25,7 @@ from .mover import Mover
 from .placement import Plan, plan
 from .process import WorkerProcess
 from .reception import Reception
+from .renewal import Renewals
 from .routing import Routing
 from .rundir import RunDirectory
 from .server import ControlServer
@@ -67,6 +68,7 @@ class Supervisor:
         self.tell = self._server.tell
         self.inquiry = Inquiry(self.tell)
         self.mover = Mover(self)
+        self.renewals = Renewals(self)
         self._reception = Reception(self.directory.local, self.switchboard, self._takes_clients)
         self.workforce = Workforce(
             spec,
@@ -237,7 +239,9 @@ class Supervisor:
         elif verb == "stopped":
             worker.has_left()
         elif verb == "failed":
-            worker.has_failed(message["error"], message.get("detail", ""))
+            worker.has_failed(message["error"], message.get("detail", ""), message.get("code", ""))
+        elif verb == "drained":
+            self.renewals.heard(worker_name, message["begun"], message["left"])
         elif verb == "dead":
             self.dead_letters.add(message)
             self.workforce.tree.forgive(worker_name)  # what it died of is out of the way

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .restart import Allowance, delay_s, is_wanted
+from .restart import LONGEST_LOAD_DELAY_S, Allowance, delay_s, is_wanted
 from .spec import GroupSpec, Restart, Strategy
 
 Verdict = Literal["restart", "expected", "ended", "give_up"]
@@ -118,6 +118,22 @@ class Tree:
         allowance = branch.allowance
         return Outcome("give_up", branch.name, restarts=allowance.count(), within_s=allowance.within_s)
 
+    def could_not_load(self, worker: str, *, failures: int, now_s: float, draw: float) -> Outcome:
+        """Its process has ended because its code cannot be imported or constructed, so many times one after the other.
+
+        It is tried again alone, and for ever: the others have not lost it, and its code may be mended any time.
+        """
+        self._up.discard(worker)
+        for each in self._rounds:
+            if worker in each.stopping:
+                each.stopping.discard(worker)
+                return Outcome("expected")
+        if not is_wanted(self._restarts[worker], failed=True):
+            return Outcome("ended", self._name_of(worker))
+        wait_s = delay_s(failures, draw, LONGEST_LOAD_DELAY_S)
+        self.postpone(worker, now_s + wait_s)
+        return Outcome("restart", self._name_of(worker), start=(worker,), delay_s=wait_s)
+
     def due(self, now_s: float) -> list[str]:
         """The workers to start now, in order; each is told once."""
         ready = [each for each in self._rounds if not each.stopping and each.not_before_s <= now_s]
@@ -128,6 +144,9 @@ class Tree:
     def renew(self, worker: str, now_s: float) -> bool:
         """Somebody wants a successor of that worker. True if it is to be told to stop for it."""
         self.forgive(worker)
+        for each in self._rounds:
+            if worker in each.start:  # whoever waits to be tried again is tried now
+                each.not_before_s = min(each.not_before_s, now_s)
         told = any(worker in each.stopping for each in self._rounds)
         self._begin(_Round({worker} & self._up, {worker}, now_s))
         return worker in self._up and not told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, An
         outcome = (await supervisor.stopped()).to_plain() if request.get("wait") else {}
         return {"stopping": supervisor.name, **outcome}
     if verb == "restart":
-        return _restart(supervisor, str(request.get("actor")))
+        return await _restart(supervisor, request)
     if verb == "move":
         return supervisor.mover.serve(str(request.get("actor")), str(request.get("cpus")))
     if verb == "leases":
@@ -84,17 +85,23 @@ def _events(supervisor: Supervisor, name: object) -> dict[str, Any]:
     return {"instances": list(worker.party.instances), "rows": rows, "running": running}
 
 
-def _restart(supervisor: Supervisor, actor: str) -> dict[str, Any]:
-    """Ends the workers of an actor, or of one of its instances; their successors take over."""
+async def _restart(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
+    """Drains and ends the workers of an actor, or of one of its instances; their successors take over.
+
+    With `wait` the answer comes when these are ready, or cannot start, and tells of each.
+    """
+    actor, drain_timeout_s = str(request.get("actor")), _seconds(request.get("drain_timeout_s"))
     routing = supervisor.switchboard.routing
     instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
     if not instances:
         hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
         raise UnknownPort(f"graph {supervisor.name!r} has no actor {actor!r}{hint}")
     names = list(dict.fromkeys(supervisor.switchboard.home_of(each).name for each in instances))
-    for name in names:
-        supervisor.workforce.renew(name)
-    return {"restarted": names}
+    timeout_s = supervisor.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+    outcomes = supervisor.renewals.begin(names, timeout_s)
+    if not request.get("wait"):
+        return {"restarted": names}
+    return {"restarted": names, "workers": await asyncio.gather(*map(asyncio.shield, outcomes))}
 
 
 def _for_clients(spec: GraphSpec) -> dict[str, Any]:

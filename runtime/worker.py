@@ -34,6 +34,7 @@ from .outlets import Outlets
 from .own_tasks import OwnTasks
 from .party import FIRST_CLIENT
 from .recorder import RECORDER, Happening, Recorder
+from .retirement import retire
 from .routing import Routing
 from .spec import ActorSpec, GraphSpec, PortRef
 from .stats import STATS, CellStats, WorkerStats
@@ -141,7 +142,8 @@ class Worker:
         actor._binding = binding
         self._bindings.append(binding)
         handlers = handlers_of(actor, spec.name)
-        ports = {self.routing.number[PortRef(spec.name, port)]: handler for port, handler in handlers.items()}
+        known = {port: self.routing.number.get(PortRef(spec.name, port)) for port in handlers}  # else it is newer code
+        ports = {number: handlers[port] for port, number in known.items() if number is not None}
         cell = Cell(
             instance, spec, actor, ports, table, outlets, self.endpoint, stats, recorder, self.loop, self._buried
         )
@@ -353,6 +355,9 @@ class Worker:
             elif order["verb"] == "cut":
                 for cell in self.cells.values():
                     cell.cut_off()
+            elif order["verb"] == "retire":
+                self._note(Happening.DRAINING)
+                self._retiring = self.loop.create_task(retire(self, order["within_s"]))
             elif order["verb"] == "stop":
                 self.stop()
             elif order["verb"] == "seat":

@@ -52,7 +52,9 @@ def _failure(name: str, error: BaseException) -> dict[str, Any]:
     """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
     text = _said_by(error)
     logger.error("%s could not go on: %s", name, text)
-    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": traceback_of(error)}
+    code = error.code if issubclass(type(error), SlabwireError) else ""  # type: ignore[attr-defined]
+    detail = traceback_of(error)
+    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail, "code": code}
 
 
 def _said_by(error: BaseException) -> str:

@@ -70,6 +70,7 @@ class Workforce:
         self.tree = Tree(order, restarts, branches(spec.groups, workers_of))
         self._order = order
         self._graph = directory.path.name
+        self._unloadable: dict[str, str] = {}  # how each worker ended last
         self._coroner = Coroner(self._graph, switchboard, self.tree)
         self.failed_to_stop: dict[str, str] = {}  # how they ended, by worker
 
@@ -131,7 +132,12 @@ class Workforce:
         if self._state() == "starting" and (worker.error is not None or end.kind == "start_timeout"):
             self._give_up_on(worker, f"{worker.name} could not start: {worker.error or end}")
             return
-        outcome = self.tree.exited(worker.name, failed=end.failed, now_s=time.monotonic(), draw=random.random())
+        now_s, draw = time.monotonic(), random.random()
+        if worker.could_load:
+            outcome = self.tree.exited(worker.name, failed=end.failed, now_s=now_s, draw=draw)
+        else:
+            failures = worker.failed_starts
+            outcome = self.tree.could_not_load(worker.name, failures=failures, now_s=now_s, draw=draw)
         self._act(worker, end, outcome)
 
     def _stopped(self, worker: WorkerProcess, end: Ending) -> None:
@@ -155,6 +161,9 @@ class Workforce:
             for name in outcome.stop:
                 self.workers[name].retire()
         crashed = {"restart": True, "ended": end.failed, "expected": not end.was_obedient}
+        if not worker.could_load and self._unloadable.get(worker.name) == end.text:
+            crashed = {}  # one report of many tries
+        self._unloadable[worker.name] = end.text
         report = None
         try:
             report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None

@@ -201,9 +201,23 @@ def test_a_graph_that_does_not_stop(graphs: Graphs, monkeypatch: pytest.MonkeyPa
 
 def test_restart(graphs: Graphs) -> None:
     graphs.start()
+    outcome = {"before": 7, "pid": 8, "drained": 1, "cut_off": 0, "seconds": 1.25, "error": ""}
+    graphs.answers["restart"] = {"restarted": ["scale"], "workers": [{"worker": "scale", **outcome}]}
+    told = "scale of vision was restarted in 1.2 s (pid 7 to 8): "
+    assert invoke("restart", "scale").stdout == f"{told}1 input in flight ended before\n"
+    assert graphs.asked[-1] == ("vision", "restart", {"actor": "scale", "wait": True})
+    outcome.update(drained=2, cut_off=3)
+    graphs.answers["restart"]["workers"] = [{"worker": "scale", **outcome}]
+    result = invoke("restart", "scale", "--drain-timeout", "4")
+    assert result.stdout == f"{told}2 inputs in flight ended before, 3 inputs in flight cut off\n"
+    assert graphs.asked[-1][2] == {"actor": "scale", "wait": True, "drain_timeout_s": 4.0}
+    graphs.answers["restart"]["workers"].append({"worker": "edges", **outcome, "error": "its successor could not"})
+    failed = invoke("restart", "scale", "--now")
+    assert (failed.exit_code, failed.stdout[:5]) == (Exit.NOT_STARTED, "scale")
+    assert failed.stderr == "error: edges of vision: its successor could not\n"
+    assert graphs.asked[-1][2]["drain_timeout_s"] == 0.0
     graphs.answers["restart"] = {"restarted": ["scale", "edges[0]"]}
-    assert invoke("restart", "scale").stdout == "restarting scale, edges[0] of vision\n"
-    assert graphs.asked[-1] == ("vision", "restart", {"actor": "scale"})
+    assert invoke("restart", "scale", "--no-wait").stdout == "restarting scale, edges[0] of vision\n"
     assert invoke("restart", "vision", "edges").exit_code == Exit.OK
     typo = invoke("restart", "scael")
     assert typo.exit_code == Exit.FAILED

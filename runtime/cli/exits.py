@@ -25,7 +25,7 @@ class Exit(IntEnum):
     FAILED = 1, "a mistake in a graph or its code, a failed check, any other error with a message"
     USAGE = 2, "a command line that cannot be understood"
     NOT_RUNNING = 3, "no such graph is running, or it does not answer"
-    NOT_STARTED = 4, "a graph that did not become ready"
+    NOT_STARTED = 4, "a graph that did not become ready, or the successor of an actor"
     LOST = 5, "a graph that ended unasked: its supervisor died or gave up"
     UNCLEAN = UNCLEAN, "a graph that was stopped, but work was cut off, or a worker crashed while it stopped"
     INTERNAL = 70, "a bug of slabwire: an exception that nobody foresaw"  # EX_SOFTWARE of sysexits.h
