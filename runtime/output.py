@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 # No room on the disk, over the quota, over `ulimit -f`; and a medium that is broken.
@@ -35,9 +36,12 @@ class Output(io.FileIO):
         return len(view) if done is None else done  # what was cut off comes again, and fails then
 
 
-def survive_full_disk() -> None:
-    """From here on what Python code of this process prints is lost where it cannot be written."""
+def survive_full_disk(make: Callable[[int], Output] = Output) -> None:
+    """From here on what Python code of this process prints is lost where it cannot be written.
+
+    `make` gives what writes to a descriptor.
+    """
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         before = getattr(sys, name)
-        stream = io.TextIOWrapper(Output(descriptor), before.encoding, "backslashreplace", write_through=True)
+        stream = io.TextIOWrapper(make(descriptor), before.encoding, "backslashreplace", write_through=True)
         setattr(sys, name, stream)

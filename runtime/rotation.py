@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from .log_times import times_aside, times_of
+
 # Two of these a worker at most.
 LOG_NBYTES = 16 << 20
 
@@ -33,6 +35,8 @@ def put_aside(path: Path) -> None:
     with contextlib.suppress(OSError), path.open("r+b", buffering=0) as log:
         with contextlib.suppress(OSError):
             _copy(log.fileno(), path.with_suffix(".part"), aside(path))
+        with contextlib.suppress(OSError):
+            times_of(path).replace(times_aside(path))
         os.ftruncate(log.fileno(), 0)
 
 

@@ -31,8 +31,8 @@ from .errors import Disconnected, SlabwireError
 from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
 from .link import Link
 from .logs import configure_logging
-from .output import survive_full_disk
 from .spec import GraphSpec, graph_from_plain
+from .stamped import stamp_output
 from .worker import Worker
 
 logger = logging.getLogger("slabwire")
@@ -89,8 +89,8 @@ def main(words: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     faulthandler.register(HUNG_SIGNAL, all_threads=True)
-    survive_full_disk()
-    configure_logging()
+    stamp_output()
+    configure_logging(is_stamped=True)
     context = zmq.Context()
     control = context.socket(zmq.DEALER)
     control.setsockopt(zmq.LINGER, 1000)

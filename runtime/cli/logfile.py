@@ -5,14 +5,18 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import repeat
 from pathlib import Path
 from typing import IO
 
+from ..log_times import Seen, read_times, seen, times_aside, times_of
 from ..rotation import aside
 
+# By as much the kernel's times of files may be behind those of processes: a tick of its clock.
+_TICK_S = 0.01
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z ")
 
 
@@ -39,16 +43,22 @@ def stamp_of(text: str) -> float | None:
         return None
 
 
-def date(lines: Iterable[Line], before: float | None, after: float) -> Iterator[Line]:
+def date(
+    lines: Iterable[Line], before: float | None, after: float, looks: Iterable[Seen] = repeat(Seen(0.0, 0.0))
+) -> Iterator[Line]:
     """Gives each line a time: its own stamp, else the one above it, else the next below, else `after`.
 
-    So what users print stays beside the line that it was printed after.
+    So what C code prints stays beside the line that it was printed after; but where a look has been between the two,
+    it takes the time by which it was seen. `looks` holds that of each line.
     """
     undated: list[Line] = []
     latest = before
-    for line in lines:
+    for line, look in zip(lines, looks, strict=False):
         stamp = stamp_of(line.text)
-        latest = latest if stamp is None else stamp
+        if stamp is not None:
+            latest = stamp
+        elif look.by_s if latest is None else look.not_before_s + _TICK_S >= latest:
+            latest = look.by_s or after
         if latest is None:
             undated.append(line)
             continue
@@ -77,15 +87,32 @@ class LogFile:
     def read(self, *, final: bool = False) -> list[Line]:
         """The whole lines that are new; with `final` also one that nobody has ended."""
         data = self._rest + self._unread()
+        ends_at = self._stream.tell()
         *whole, self._rest = data.split(b"\n")
+        ends_at -= len(self._rest)
         if final and self._rest:
             whole.append(self._rest)
+            ends_at += len(self._rest)
             self._rest = b""
         texts = (each.decode("utf-8", "replace").rstrip("\r") for each in whole)
         modified = os.fstat(self._stream.fileno()).st_mtime
-        lines = list(date((Line(self.worker, text) for text in texts), self._latest, modified))
+        lines = list(
+            date((Line(self.worker, text) for text in texts), self._latest, modified, self._looks(whole, ends_at))
+        )
         self._latest = lines[-1].unix_s if lines else self._latest
         return lines
+
+    def _looks(self, whole: Sequence[bytes], ends_at: int) -> list[Seen]:
+        """When each of the lines was seen, the last of which ends there. What was put aside lies before 0."""
+        rows = read_times(times_of(self._path))
+        if ends_at < sum(len(each) + 1 for each in whole):
+            shift = _size_of(aside(self._path))
+            rows = [*((length - shift, when) for length, when in read_times(times_aside(self._path))), *rows]
+        found = []
+        for each in reversed(whole):
+            found.append(seen(rows, ends_at))
+            ends_at -= len(each) + 1
+        return found[::-1]
 
     def close(self) -> None:
         self._stream.close()
@@ -117,6 +144,13 @@ def _number_of(path: Path) -> int:
     """The inode of a file, 0 where there is none."""
     try:
         return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
     except FileNotFoundError:
         return 0
 

@@ -81,7 +81,7 @@ def command(
 
     def wanted(line: Line) -> bool:
         recent = since is None or (line.unix_s or 0.0) >= since
-        return recent and (grep is None or grep.search(line.text) is not None)
+        return recent and (grep is None or any(map(grep.search, (line.text, line.body))))
 
     graph, folder = _folder(name)
     workers = _workers(graph, folder, actors) if actors else None

@@ -14,6 +14,7 @@ from .logfile import Line
 # Readable on black and on white; red and yellow are left to errors and warnings.
 _COLORS = ("cyan", "green", "magenta", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
 _LEVEL = re.compile(r"^(\S+Z )?(WARNING|ERROR|CRITICAL)\b")
+_LOGGED = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _LEVELS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 # Names are padded to the widest so far, up to this.
 _WIDEST = 24
@@ -27,9 +28,9 @@ class Painter:
         self._paints = self._is_terminal and not os.environ.get("NO_COLOR")
         self._width = 0
 
-    def line(self, line: Line, *, alone: bool = False) -> str:
-        """`alone`: there is but one worker, which needs no name."""
-        text = self._leveled(line.text)
+    def line(self, line: Line, *, alone: bool = False, live: bool = False) -> str:
+        """`alone`: there is but one worker, which needs no name. `live`: what is printed now needs no time."""
+        text = line.body if live and not _LOGGED.match(line.body) else self._leveled(line.text)
         if alone:
             return text
         if not self._is_terminal:

@@ -137,7 +137,7 @@ def _logs_echoed(name: str, voice: Voice) -> Iterator[None]:
     painter = Painter()
 
     def say(line: Line) -> None:
-        voice.say(painter.line(line), event="log", worker=line.worker, text=line.body)
+        voice.say(painter.line(line, live=True), event="log", worker=line.worker, text=line.body)
 
     if name in list_graphs():  # removes what a killed predecessor has left, too
         yield
