@@ -16,6 +16,7 @@ from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, late_answer, seconds_for_an_an
 from .errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
 from .local import LocalConnection
 from .retry import Attempts, Retry, key_of, retry_of
+from .variables import warn_of_unknown
 
 if TYPE_CHECKING:
     from .async_remote import AsyncRemoteClient
@@ -273,6 +274,7 @@ def connect_async(
     where: str, *, keys: Path | str | None = None, retries: int | Retry = 0, wait_s: float | None = None
 ) -> AsyncClient | AsyncRemoteClient:
     """As `connect`, for `async with`."""
+    warn_of_unknown()
     if "://" in where:
         from .async_remote import AsyncRemoteClient
 

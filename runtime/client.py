@@ -19,6 +19,7 @@ from .local import LocalConnection
 from .message import Kind
 from .retry import Attempts, Retry, key_of, retry_of
 from .shared_connection import SharedConnection
+from .variables import warn_of_unknown
 
 if TYPE_CHECKING:
     from .remote import RemoteClient
@@ -263,6 +264,7 @@ def connect(
     A graph that does not run yet is awaited for `wait_s` (on this host 0, else 5 s). Raises Disconnected if nothing
     answers there.
     """
+    warn_of_unknown()
     if "://" in where:
         from .remote import RemoteClient
 

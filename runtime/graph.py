@@ -17,6 +17,7 @@ from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
 from .replicas import routing_problems
 from .routes import Routes
 from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
+from .variables import warn_of_unknown
 
 if TYPE_CHECKING:
     from .in_process import LaunchInProcess
@@ -293,6 +294,7 @@ class Graph:
             codes = {plan.name: (plan.code, plan.arguments) for plan in self._plans.values()}
             return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
         spec = self.validate()
+        warn_of_unknown()
         from .running import Launch
 
         options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}

@@ -6,15 +6,13 @@ nobody waits for a reader, nothing is lost with a process that is killed, and an
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-LOOK_EVERY_S = 0.5
 _ROW = struct.Struct("<qq")  # a length of the log, and when it had grown to it: nanoseconds of the Unix clock
 
 
@@ -23,6 +21,11 @@ class Seen(NamedTuple):
 
     not_before_s: float
     by_s: float
+
+
+def row(length: int, when_ns: int) -> bytes:
+    """What is noted of one look."""
+    return _ROW.pack(length, when_ns)
 
 
 def times_of(log: Path) -> Path:
@@ -35,44 +38,13 @@ def times_aside(log: Path) -> Path:
     return log.with_suffix(".times.1")
 
 
-class LogTimes:
-    """The supervisor's, of all logs in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lengths: dict[str, int] = {}
-
-    async def watch(self) -> None:
-        """For ever. Rows are written in a thread: a slow disk must not hold up the loop."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            rows = self.look()
-            try:
-                if rows:
-                    await asyncio.to_thread(_write, rows)
-            except (OSError, RuntimeError):  # no room, or no thread: lines take the time of their neighbours
-                continue
-
-    def look(self) -> dict[Path, bytes]:
-        """A row for each log that has grown."""
-        rows = {}
-        try:
-            with os.scandir(self._folder) as entries:
-                for each in entries:
-                    if each.name.endswith(".log") and (status := each.stat()).st_size != self._lengths.get(each.name):
-                        self._lengths[each.name] = status.st_size
-                        rows[times_of(Path(each.path))] = _ROW.pack(status.st_size, status.st_mtime_ns)
-        except OSError:  # somebody has removed the folder of a running graph
-            return {}
-        return rows
-
-
-def _write(rows: dict[Path, bytes]) -> None:
-    for path, row in rows.items():
+def write_times(rows: Mapping[Path, bytes]) -> None:
+    """Adds a row to each file. Raises OSError."""
+    for path, packed in rows.items():
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         try:
-            os.write(descriptor, row)
+            os.write(descriptor, packed)
         finally:
             os.close(descriptor)
 

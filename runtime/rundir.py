@@ -136,10 +136,11 @@ def _is_locked(directory: Path) -> bool:
 
 
 def require_free(name: str) -> None:
-    """Raises StartError if a graph of that name runs."""
-    directory = graph_directory(name)
-    if is_running(directory):
-        pid = (directory / "pid").read_text().strip().removeprefix(_MARK)
+    """Raises StartError if a graph of that name runs. Another may take the name right after."""
+    if name in list_graphs():
+        pid = "that has just ended"
+        with contextlib.suppress(OSError):
+            pid = (graph_directory(name) / "pid").read_text().strip().removeprefix(_MARK)
         raise _taken(name, pid)
 
 

@@ -21,7 +21,7 @@ from .errors import SlabwireError
 from .frames import write_frame
 from .inquiry import Inquiry
 from .load import demand_counts
-from .log_times import LogTimes
+from .log_watch import LogWatch
 from .mover import Mover
 from .placement import Plan, plan
 from .process import WorkerProcess
@@ -107,7 +107,7 @@ class Supervisor:
         self._server.attach(loop)
         self.workforce.start()
         watches = [loop.create_task(self.workforce.watch()), loop.create_task(self.workforce.bound_logs())]
-        watches.append(loop.create_task(LogTimes(self.directory.path / "logs").watch()))
+        watches.append(loop.create_task(LogWatch(self.directory.path / "logs").watch()))
         if self.balancer is not None:
             watches.append(loop.create_task(self.balancer.watch()))
         await self._stopped.wait()

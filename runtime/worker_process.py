@@ -31,6 +31,7 @@ from .errors import Disconnected, SlabwireError
 from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
 from .link import Link
 from .logs import configure_logging
+from .no_terminal import explain_missing_terminal
 from .spec import GraphSpec, graph_from_plain
 from .stamped import stamp_output
 from .worker import Worker
@@ -90,6 +91,7 @@ def main(words: Sequence[str] | None = None) -> int:
     faulthandler.enable()
     faulthandler.register(HUNG_SIGNAL, all_threads=True)
     stamp_output()
+    explain_missing_terminal()
     configure_logging(is_stamped=True)
     context = zmq.Context()
     control = context.socket(zmq.DEALER)

@@ -15,12 +15,12 @@ from typing import Any
 import click
 import pytest
 
-from fake_graphs import Graphs, fake_graphs, fake_targets, invoke
+from fake_graphs import SPEC, Graphs, fake_graphs, fake_targets, invoke
 from slabwire.runtime import planner
 from slabwire.runtime.cli import root
 from slabwire.runtime.cli.exits import Exit
 from slabwire.runtime.cli.presentation import bytes_text, count_text, duration_text, micros_text
-from slabwire.runtime.errors import Disconnected, GraphError, StartError
+from slabwire.runtime.errors import Disconnected, GraphError, LoadError, StartError
 from slabwire.runtime.spec import GraphSpec
 
 COMMANDS = [
@@ -316,3 +316,16 @@ def test_statuses_are_documented_once_each() -> None:
     assert len({each.value for each in Exit}) == len(list(Exit))
     assert all(each.meaning for each in Exit)
     assert isinstance(root, click.Group)
+
+
+def test_the_graph_of_a_name_that_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known, graphs = fake_targets(monkeypatch), fake_graphs(monkeypatch, tmp_path)
+    known["vision"] = LoadError("there is no module 'vision' here")
+    graphs.answers["describe"] = {"spec": SPEC.to_plain()}
+    assert "there is no module" in invoke("graph", "vision").stderr
+    assert invoke("graph", "vision", "--running").exit_code == Exit.NOT_RUNNING
+    graphs.start()
+    drawn = invoke("graph", "vision.py").stdout
+    assert drawn.startswith("flowchart")
+    assert invoke("graph", "vision").stdout == invoke("graph", "vision", "--running").stdout == drawn
+    assert json.loads(invoke("graph", "vision", "--format", "json").stdout)["name"] == "vision"

@@ -160,6 +160,16 @@ class TestRun:
         graphs.log("scale", "not ours")
         assert "not ours" not in run(monkeypatch, FakeRunning(lambda: 0)).stdout
 
+    def test_a_name_that_is_taken_is_said_before_the_plan(
+        self, monkeypatch: pytest.MonkeyPatch, graphs: Graphs
+    ) -> None:
+        graphs.start()
+        for words in ((), ("--name", "vision"), ("--format", "json")):
+            result = run(monkeypatch, FakeRunning(lambda: 0), *words)
+            assert (result.exit_code, result.stdout) == (Exit.NOT_STARTED, "")
+            assert "'vision' is running already" in result.stderr
+        assert run(monkeypatch, FakeRunning(lambda: 0), "--name", "other").exit_code == Exit.OK
+
     def test_events_as_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         result = run(monkeypatch, FakeRunning(sends(signal.SIGINT)), "--format", "json")
         events = [json.loads(line) for line in result.stdout.splitlines()]

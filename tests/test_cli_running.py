@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +35,18 @@ def test_ps(graphs: Graphs) -> None:
     assert "load[0]: still in on_start" in next(line for line in lines if line.startswith("other"))
     document = json.loads(invoke("ps", "--format", "json").stdout)
     assert [each["graph"] for each in document["graphs"]] == ["other", "vision"]
+
+
+def test_ps_shows_what_is_wrong_also_on_a_narrow_screen(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "ended with status 3: actor 'scale': /home/me/vision.py could not be imported (/home/me/vision.py:3)"
+    graphs.start("a-rather-long-name-of-a-graph", not_ready=[{"actor": "scale", "reason": reason}])
+    graphs.start()
+    for width in (40, 60, 80, 120):
+        monkeypatch.setattr("slabwire.runtime.cli.ps.console", partial(SimpleNamespace, is_terminal=True, width=width))
+        *table, last = invoke("ps").stdout.splitlines()
+        assert last == f"a-rather-long-name-of-a-graph: scale: {reason}"
+        assert max(map(len, table)) <= width
+        assert {"graph", "state"} <= set(table[0].split()) or width == 40
 
 
 def test_ps_names_some_of_many_that_start(graphs: Graphs) -> None:

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
+from machines import Cpu, Machine, record
 from slabwire.runtime import errors
 from slabwire.runtime.cli.board import COLUMNS
 from slabwire.runtime.cli.exits import Exit
+from slabwire.runtime.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("actors.md", "operating.md")
@@ -94,6 +96,22 @@ def test_every_column_of_top_is_explained() -> None:
     rows = table_rows("operating.md", "| column | meaning |")
     explained = {name for cells in rows for name in cells[0].split("`, `")}
     assert {column.head for column in COLUMNS} <= explained
+
+
+def test_the_table_of_variables_is_complete() -> None:
+    rows = table_rows("operating.md", "| variable | what it says |")
+    assert [name for name, _ in rows] == sorted(VARIABLES)
+
+
+def test_the_plan_is_that_of_the_example(tmp_path: Path) -> None:
+    machine = Machine({0: Cpu("0", "0", "0-1"), 1: Cpu("1", "1", "0-1")}, {0: "0-1"}, "0-1", int(23.5 * (1 << 20)))
+    found = re.search(
+        r"^```\n\$ slabwire (plan [^\n]*)\n(.*?)^```", page_text("operating.md"), re.DOTALL | re.MULTILINE
+    )
+    assert found is not None
+    words = [*found[1].split(), "--machine", str(record(tmp_path, machine))]
+    planned = subprocess.run([sys.executable, "-m", "slabwire", *words], cwd=ROOT, capture_output=True, text=True)
+    assert (planned.stdout, planned.stderr) == (found[2], "")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -19,7 +19,8 @@ import slabwire
 from slabwire import Actor, Graph
 from slabwire.runtime.cli.logfile import Line, LogFile, date
 from slabwire.runtime.crash_folder import reports
-from slabwire.runtime.log_times import LogTimes, Seen, _write, read_times, times_aside, times_of
+from slabwire.runtime.log_times import Seen, read_times, times_aside, times_of, write_times
+from slabwire.runtime.log_watch import LogWatch
 from slabwire.runtime.rotation import put_aside
 from slabwire.runtime.running import Running
 from slabwire.runtime.stamped import Stamped, _Place
@@ -183,20 +184,20 @@ def test_what_was_seen_since_the_line_above_takes_the_time_of_the_look() -> None
 
 def test_looks_find_what_has_grown_and_go_aside_with_the_log(tmp_path: Path) -> None:
     path = tmp_path / "scale.log"
-    times = LogTimes(tmp_path)
+    times = LogWatch(tmp_path)
 
     def write(text: str, at_s: int) -> None:
         with path.open("a") as log:
             log.write(f"{text}\n")
         os.utime(path, (at_s, at_s))
-        _write(times.look())
+        write_times(times.look())
 
     write("one", 100)
     write("two\nand", 200)
     assert times.look() == {}
     with path.open("a") as log:
         log.write("three\n")
-    _write(times.look())
+    write_times(times.look())
     os.truncate(times_of(path), times_of(path).stat().st_size - 3)  # killed while it wrote
     put_aside(path)
     assert times_aside(path).exists()

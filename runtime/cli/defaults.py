@@ -28,7 +28,7 @@ def require_settings(ctx: click.Context, command: click.Command, words: Sequence
         complaint.bad_settings = BadSettings(f"{complaint.settings}: {problem}")
     ctx.default_map = {}
     if words[0] not in WITHOUT_SETTINGS:
-        _answer_help(ctx, command, words)
+        answer_help(ctx, command, words)
         raise complaint.bad_settings
 
 
@@ -95,7 +95,7 @@ def _kind(option: click.Option) -> str:
     return "true or false" if option.is_flag else "one text or number"
 
 
-def _answer_help(ctx: click.Context, command: click.Command, words: Sequence[str]) -> None:
+def answer_help(ctx: click.Context, command: click.Command, words: Sequence[str]) -> None:
     """Parses the words as far as `--help`, which ends the command; what else is wrong with them shows, too."""
     name, *rest = words
     with contextlib.suppress(click.MissingParameter):  # the file may have it
@@ -104,4 +104,4 @@ def _answer_help(ctx: click.Context, command: click.Command, words: Sequence[str
             position = next((index for index, word in enumerate(rest) if not word.startswith("-")), None)
             found = None if position is None else command.get_command(inner, rest[position])
             if found is not None:
-                _answer_help(inner, found, rest[position:])
+                answer_help(inner, found, rest[position:])

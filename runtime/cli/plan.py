@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import LoadError
 from .presentation import format_option, print_json
-from .target import TARGET_HELP, complete_target, read_target
+from .target import TARGET_HELP, complete_target, read_target, runs
 
 if TYPE_CHECKING:
     from ..placement import Plan
@@ -37,7 +38,12 @@ def command(
         return
     if running and machine is not None:
         raise click.UsageError("--running shows a graph where it runs; leave out --machine")
-    planned, topology = _running(target) if running else _planned(target, machine)
+    try:
+        planned, topology = _running(target) if running else _planned(target, machine)
+    except LoadError:
+        if machine is not None or not runs(target):
+            raise
+        planned, topology = _running(target)
     if picture is not None:
         _draw(planned, topology, picture)
     _show(planned, topology, form)

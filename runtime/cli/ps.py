@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time
 from typing import Any
 
 import click
 
 from ..errors import SlabwireError
-from .presentation import bytes_text, duration_text, format_option, print_json, print_table
+from .board import fitting
+from .presentation import bytes_text, console, duration_text, format_option, print_json, print_table
 
 # A graph that is busy starting may be slow to answer, but a list must not hang on one that is stuck.
 ANSWER_TIMEOUT_S = 2.0
 _NAMED = 3
+# With what is left out first where the screen is narrow: the highest.
+_COLUMNS = (
+    ("graph", 0),
+    (">pid", 2),
+    ("state", 1),
+    ("up", 4),
+    (">workers", 5),
+    (">restarts", 3),
+    (">clients", 7),
+    (">shared", 8),
+    (">PSS", 6),
+    ("remark", 0),
+)
 
 
 @click.command()
@@ -25,10 +40,24 @@ def command(form: str) -> None:
     if form == "json":
         print_json({"graphs": statuses})
     elif statuses:
-        heads = ("graph", ">pid", "state", "up", ">workers", ">restarts", ">clients", ">shared", ">PSS", "remark")
-        print_table(heads, [_row(status) for status in statuses])
+        _print([_row(status) for status in statuses], console())
     else:
         click.echo("no graph is running; start one with `slabwire run FILE`")
+
+
+def _print(rows: Sequence[tuple[str, ...]], screen: Any) -> None:
+    """What is wrong stands below the table where it has no room beside the rest, which is shown as far as it fits."""
+    heads = [head for head, _ in _COLUMNS]
+    # Between columns are two blanks, of which `fitting` counts one.
+    widths = [max(len(each) for each in column) + 1 for column in zip(heads, *rows, strict=True)]
+    if not screen.is_terminal or sum(widths) + len(widths) <= screen.width:
+        print_table(heads, rows)
+        return
+    kept = fitting(widths[:-1], [rank for _, rank in _COLUMNS[:-1]], screen.width - 1)
+    print_table([heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
+    for row in rows:
+        if row[-1]:
+            click.echo(f"{row[0]}: {row[-1]}")
 
 
 def _status(name: str) -> dict[str, Any]:

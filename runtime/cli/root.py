@@ -19,6 +19,7 @@ from .defaults import blame, require_settings
 from .exits import Exit, exit_for
 from .nearest import did_you_mean
 from .settings import BadSettings, read_settings
+from .variables import require_variables
 
 GROUP = "slabwire.commands"
 
@@ -77,6 +78,7 @@ class Root(click.Group):
         found = super().resolve_command(ctx, args)
         if not ctx.resilient_parsing and found[1] is not None:
             require_settings(ctx, found[1], args)
+            require_variables(ctx, found[1], args)
         return found
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -59,11 +59,14 @@ def command(
         raise click.BadParameter(f"{listen!r} does not begin with tcp://", param_hint="--listen")
     if name is not None:
         _check_name(name)
+    from ..rundir import require_free
+
     began = monotonic()
     voice = Voice(form)
     with _signals_as_exceptions():
         try:
             spec = read_target(target)
+            require_free(name or spec.name)
             if plan:
                 _print_plan(spec, voice)
             with _logs_echoed(name or spec.name, voice):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
+from .. import rundir
 from ..spec import GraphSpec
+from .choice import running_graph
 
 
 def complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -18,6 +20,20 @@ target_argument = click.argument("target", shell_complete=complete_target)
 TARGET_HELP = (
     "TARGET is a Python file (`graph.py`, or `graph.py:name` for one of several graphs) or `package.module:name`."
 )
+
+
+def read_running(name: str) -> GraphSpec:
+    """The graph that runs under that name, as it was started. Raises Disconnected."""
+    from ..control import Control
+    from ..spec import graph_from_plain
+
+    with Control(running_graph(name)) as control:
+        return graph_from_plain(control.request("describe")["spec"])
+
+
+def runs(name: str) -> bool:
+    """Whether a graph of that name runs."""
+    return name in rundir.list_graphs()
 
 
 def read_target(target: str) -> GraphSpec:
