@@ -83,10 +83,10 @@ class Renewals:
         return heard.result() if heard.done() else self._counted(worker)
 
     def _counted(self, worker: WorkerProcess) -> _Drained:
-        """What the counters tell of one that did not answer."""
+        """What the counters tell of one that did not answer. The plain handler that it is deep in will still end."""
         board = self._supervisor.switchboard
         rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
-        left = sum(row["in_flight"] + bool(row["busy_since_ns"]) for row in rows)
+        left = sum(row["in_flight"] for row in rows)
         return _Drained(left, left)
 
     async def _awaited(self, worker: WorkerProcess, before: int, failed_starts: int) -> str:
