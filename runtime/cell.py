@@ -378,7 +378,7 @@ class Cell:
     def _begin_again(self, work: Work, lane: Consumer) -> None:
         """Starts an input that has its row from a predecessor."""
         self._table.restart(work.row, work.attempt)
-        refusal = self._refusal(work) or resumed(work, self.outlets.exits, self.instance)
+        refusal = self._refusal(work) or resumed(work, self.outlets.ways_out, self.instance)
         broken = self._open(work, lane)
         refusal = refusal or broken
         if work.last is not None:

@@ -12,7 +12,6 @@ from ..shm.lane import Producer
 from .cancels import MOST_REMEMBERED, Cancels
 from .endpoint import Endpoint
 from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
-from .exits import Exits
 from .failure import failure
 from .message import Flag, Header, Kind
 from .parcel import Parcel
@@ -21,6 +20,7 @@ from .short import post
 from .spec import EdgeSpec
 from .spread import Spread
 from .stats import CellStats
+from .ways_out import WaysOut
 from .work import REPLY_KEY, Dispatch, Work
 
 # Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
@@ -56,8 +56,8 @@ class Outlets:
         self._spread = Spread(routing)
         self.edges = self._spread.lanes
         self.replies: dict[int, Producer] = {}
-        self.exits = Exits(actor, routing)
-        self._leaving, self._reply_ports = self.exits.leaving, self.exits.reply_ports
+        self.ways_out = WaysOut(actor, routing)
+        self._leaving, self._reply_ports = self.ways_out.leaving, self.ways_out.reply_ports
         self.routes = len(self._reply_ports)
         self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
@@ -103,7 +103,7 @@ class Outlets:
             if len(lanes) != 1 or self.overflow.get(edge):
                 return False
             kind, producer = _DATA, lanes[0]
-            if header.deadline_ns and not self.exits.deadline_along(edge, header):
+            if header.deadline_ns and not self.ways_out.deadline_along(edge, header):
                 header = header._replace(deadline_ns=0)
         head = number, target, work.attempt, *header[5:11], now_ns(), work.lane, work.ordinal, work.sequence
         try:
@@ -119,7 +119,7 @@ class Outlets:
 
     def answer_none(self, work: Work, port: str) -> None:
         """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch."""
-        if not work.header.reply_to or not self.exits.leads_to_reply(work.header.route, port):
+        if not work.header.reply_to or not self.ways_out.leads_to_reply(work.header.route, port):
             return
         kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
         if kind == Kind.REPLY:
@@ -158,7 +158,7 @@ class Outlets:
             outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way, deadline_ns=due_ns))
             way += 1
         for (edge, _, _), replica in zip(edges, replicas, strict=True):
-            due_ns = self.exits.deadline_along(edge, header)
+            due_ns = self.ways_out.deadline_along(edge, header)
             outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way, replica, due_ns))
             way += 1
 
@@ -360,7 +360,7 @@ class Outlets:
     def streams_to_nobody(self, work: Work) -> bool:
         """Whether it is a stream of answers alone, and its caller is gone: it might never end."""
         caller = work.header.reply_to
-        return caller not in self.replies and self.exits.streams_answers_alone(work) and not self.knows(caller)
+        return caller not in self.replies and self.ways_out.streams_answers_alone(work) and not self.knows(caller)
 
     def forward_cancel(self, header: Header) -> None:
         """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""

@@ -103,6 +103,12 @@ def _count(key: str, alarming: str = "") -> Callable[[Line], Cell]:
     return cell
 
 
+def _dropped(line: Line) -> Cell:
+    """What went no further on purpose, whatever for."""
+    count = sum(line.actor.get(key, 0) for key in ("dropped", "expired", "cancelled", "dead"))
+    return count_text(count), "yellow" if count else "dim"
+
+
 def _oldest(line: Line) -> Cell:
     age_s = line.actor.get("oldest_s", 0.0)
     return _tight(micros_text(age_s * 1e6)), "" if age_s else "dim"
@@ -127,13 +133,14 @@ COLUMNS = (
     Column("↻", 7, _of_worker(lambda line: _alarm(line.worker["restarts"]))),
     Column("leases", 10, _count("leases")),
     Column("memory", 8, _of_worker(lambda line: (_tight(bytes_text(line.worker["pss_bytes"])), ""))),
-    Column("slabs", 16, _of_worker(lambda line: (_slabs(line.worker), ""))),
+    Column("slabs", 17, _of_worker(lambda line: (_slabs(line.worker), ""))),
     Column("CPU", 11, _of_worker(lambda line: (f"{line.sample.cpu(line.worker):.0%}", ""))),
     Column("handled", 15, _count("handled")),
     Column("failed", 12, _count("failed", "red")),
-    Column("starved", 18, _count("starved", "yellow")),
-    Column("oldest", 19, _oldest),
-    Column("pid", 17, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
+    Column("dropped", 16, _dropped),
+    Column("starved", 19, _count("starved", "yellow")),
+    Column("oldest", 20, _oldest),
+    Column("pid", 18, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
 )
 SORTS: dict[str, Callable[[Line], Any]] = {
     "graph": lambda _: 0,  # as the graph has them

@@ -8,7 +8,7 @@ from .spec import EdgeSpec, PortRef
 from .work import REPLY_KEY, Work
 
 
-class Exits:
+class WaysOut:
     """Of one actor. `leaving` has, by output port, its number and the edges that leave by it, each with the number of
     the port at its end; `reply_ports`, by route, the port here that answers a call of that route.
     """
