@@ -14,7 +14,7 @@ from ..shm.returns import STREAM_SLOTS
 from .endpoint import Endpoint
 from .errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
 from .keyed import KEYED, with_key
-from .message import INCARNATIONS, Kind, read_header
+from .message import Kind, read_header
 from .parcel import Parcel
 from .replicas import HASH, Choice, Keys, policy_of
 from .routing import Routing
@@ -28,6 +28,8 @@ REPLY_CAPACITY = 256
 MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
 # Room for the request and the cancel of each, and for calls that were given up and whose actor has not read yet.
 CALL_CAPACITY = 3 * MOST_CALLS
+# The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
+_INCARNATIONS = 1 << 31
 
 
 class Pending:
@@ -94,16 +96,6 @@ class Caller:
         else:
             self.replies.append(end)
 
-    def void_predecessor(self) -> None:
-        """Tells those whom a predecessor has called that nobody waits for their answers any more.
-
-        Where there is no room the predecessor waited for nothing: it kept some for its cancels.
-        """
-        for entry in self._entries.values():
-            if entry.head and entry.room():
-                head = (0, 0, 0, self._endpoint.identifier, 0, self._last_request, 0, 0, 0, 0, 0, 0, 0)
-                Parcel(None, self._endpoint.pool).publish(entry, Kind.CANCEL, 0, head)
-
     def begin(
         self,
         target: str,
@@ -131,6 +123,7 @@ class Caller:
         # Before it is published: an exception right behind that must not give its number to the next request.
         request = self._last_request = self._next_request()
         pending = Pending(request, route, entry, trace if trace[0] or trace[1] else _new_trace(), notify)
+        self._endpoint.open_calls.begin(request)
         flags = 0
         if key:
             fields, flags = with_key(fields, key), KEYED
@@ -208,18 +201,25 @@ class Caller:
         parcel.close()
 
     def finish(self, pending: Pending) -> None:
-        """The caller has got all that it wants."""
-        self._pending.pop(pending.request, None)
+        """The caller has got all that it wants: from now on nobody can cancel what the call has set going."""
+        if self._pending.pop(pending.request, None) is not None:
+            self._endpoint.open_calls.end(pending.request)
 
     def cancel(self, pending: Pending) -> None:
         """The caller has lost interest: tells the graph, if the answer has not come. There is room: see `begin`."""
-        if self._pending.pop(pending.request, None) is not None:
+        is_open = self._pending.pop(pending.request, None) is not None
+        if is_open and pending.entry.segment.is_mapped:  # else this is a child of the process that called
             self._write(pending, Kind.CANCEL, Parcel(None, self._endpoint.pool), 0)
+            self._endpoint.open_calls.end(pending.request)
 
     def fail_all(self, error: SlabwireError) -> None:
-        """Every call in flight ends with the error: the graph is gone."""
+        """Every call in flight ends with the error, and is cancelled: the client closes, or the graph is gone."""
         for pending in list(self._pending.values()):
-            self._arrive(pending, Kind.ERROR, error)
+            self._give_up(pending, error)
+
+    def _give_up(self, pending: Pending, error: SlabwireError) -> None:
+        self.cancel(pending)
+        self._arrive(pending, Kind.ERROR, error)
 
     def pump(self) -> bool:
         """Takes in all answers that have come; True if there were any."""
@@ -244,7 +244,9 @@ class Caller:
                 self._arrive(pending, kind, self._error(pending, value) if kind == Kind.ERROR else value)
         except SlabwireError as error:
             lane.refuse()
-            if pending is not None:
+            if pending is not None and header.kind == Kind.ITEM:
+                self._give_up(pending, error)  # more would come
+            elif pending is not None:
                 self._arrive(pending, Kind.ERROR, error)
         lane.commit()
 
@@ -283,7 +285,7 @@ class Caller:
 
 def _incarnation() -> int:
     """A number, higher for every later process: in steps of 17 ms, which is less than one takes to start."""
-    return (now_ns() >> 24) % INCARNATIONS
+    return (now_ns() >> 24) % _INCARNATIONS
 
 
 def _new_trace() -> tuple[int, int]:

@@ -13,28 +13,29 @@ from .message import Header, Kind
 MOST_REMEMBERED = 1024
 
 
+Key = tuple[int, int]  # of a request: see Header.key
+# No request has this number. In its place it stands for all that a caller has made and may yet make.
+EVERY_REQUEST = 0
+
+
 class Cancels:
     """Remembers them, and finds word of more behind inputs that must wait. One thread."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[int, int], None] = OrderedDict()
-        self._voids: dict[int, Header] = {}  # by caller: only what comes after is wanted
+        self._keys: OrderedDict[Key, None] = OrderedDict()
         self._searched: dict[int, int] = {}  # lane to the record up to which it was searched
 
     def __contains__(self, header: Header) -> bool:
-        void = self._voids.get(header.reply_to)
-        return header.key in self._keys or (void is not None and void.ends(header))
+        return header.key in self._keys or (header.reply_to, EVERY_REQUEST) in self._keys
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def remember(self, header: Header) -> bool:
-        """Adds what a cancel says; False if it was known."""
-        if header.key in self._keys:
+    def remember(self, key: Key) -> bool:
+        """Adds one; False if it was known."""
+        if key in self._keys:
             return False
-        if header.voids and header not in self:  # of two, the later may come by the shorter way
-            self._voids[header.reply_to] = header
-        self._keys[header.key] = None
+        self._keys[key] = None
         if len(self._keys) > MOST_REMEMBERED:
             self._keys.popitem(last=False)
         return True

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..shm.bell import now_ns
 from ..shm.inflight import RUNNING_ROW, Inflight
 from ..shm.lane import Consumer
 from .actor import Actor
 from .answers import Answers
-from .cancels import Cancels
+from .cancels import EVERY_REQUEST, Cancels, Key
 from .endpoint import Endpoint
 from .errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, SlabwireError, cut_off_error
 from .handler import Handler
@@ -22,6 +22,7 @@ from .message import Flag, Header, Kind
 from .outlets import Outlets
 from .parcel import open_parcel
 from .plain_runs import PlainRuns
+from .quarantine import Quarantine
 from .recorder import Recorder, outcome_of
 from .recovery import given_up, resumed, unfinished_works
 from .runs import Runs
@@ -31,10 +32,6 @@ from .work import Work
 
 logger = logging.getLogger("slabwire")
 
-# All inputs in flight are counted up when a process dies, though one alone may be to blame. From the third attempt on
-# each is handled alone, so that only that one goes on counting; one that has run this long is not to blame.
-_ALONE_FROM_ATTEMPT = 3
-PROVEN_AFTER_NS = 5_000_000_000
 # Members of an enumeration are looked up by attribute, at every message.
 _DATA, _FIELDS, _BLOCK = int(Kind.DATA), Flag.FIELDS, Flag.BLOCK
 
@@ -78,7 +75,7 @@ class Cell:
         self._blocked: tuple[Work, Consumer] | None = None
         self._redelivered: deque[Work] = deque()
         self._cancels = Cancels()
-        self._alone: Work | None = None
+        self._quarantine = Quarantine()
 
     def handler(self, port: int) -> Handler | None:
         """The handler behind the number of an input port, if it is this actor's."""
@@ -108,7 +105,7 @@ class Cell:
             return self.outlets.could_go(self._blocked[0])
         if self._runs.can_progress():
             return True
-        if self._stands_alone():
+        if self._quarantine.holds():
             return False
         if self._redelivered:
             return self._can_redeliver()
@@ -148,9 +145,8 @@ class Cell:
 
     def next_wake_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
-        blocked = self._blocked[0].header.deadline_ns if self._blocked else 0
-        alone = self._alone.started_ns + PROVEN_AFTER_NS if self._alone is not None else 0
-        return min(filter(None, (blocked, alone, self._runs.next_due_ns())), default=0)
+        blocked = self._blocked[0].due_ns() if self._blocked else 0
+        return min(filter(None, (blocked, self._quarantine.until_ns(), self._runs.next_due_ns())), default=0)
 
     def step(self, until_ns: int) -> bool:
         """Does work for about as long as `until_ns` says, on CLOCK_MONOTONIC; True if it did any."""
@@ -166,18 +162,12 @@ class Cell:
 
     def _begin_next(self) -> bool:
         """Begins one input; False if there is none, or it must wait for those in flight."""
-        if self._alone is not None and self._stands_alone():
+        if self._quarantine.work is not None and self._quarantine.holds():
             return False
         return self._redeliver_next() if self._redelivered else self._take_next()
 
-    def _stands_alone(self) -> bool:
-        """Whether an input is handled with no other beside it, for it may be what this actor has died of, twice."""
-        if self._alone is not None and (self._alone.finished or now_ns() > self._alone.started_ns + PROVEN_AFTER_NS):
-            self._alone = None
-        return self._alone is not None
-
     def _can_redeliver(self) -> bool:
-        return self._redelivered[0].attempt < _ALONE_FROM_ATTEMPT or not self._runs.are_any
+        return not (self._quarantine.is_for(self._redelivered[0]) and self._runs.are_any)
 
     def _flush(self) -> bool:
         """Lets outputs go that waited for room; True if any input got on by it."""
@@ -269,8 +259,8 @@ class Cell:
         header = work.header
         if self._cancels and header.reply_to and header in self._cancels:
             return Cancelled("its caller cancelled it")
-        if header.reply_to and header.reply_to not in self.outlets.replies and not self.outlets.knows(header.reply_to):
-            return Cancelled("its caller is gone")
+        if header.reply_to not in self.outlets.replies and self.outlets.streams_to_nobody(work):
+            return Cancelled("its caller is gone, and nobody else gets this stream")
         if header.deadline_ns and now_ns() > header.deadline_ns:
             self._stats.count("expired")
             return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
@@ -288,7 +278,9 @@ class Cell:
         if isinstance(error, DeadLetter):
             self._stats.count("dead")
             self._buried(self.instance, work, str(error))
-        if error is not None and not isinstance(error, Cancelled):
+        if isinstance(error, Cancelled):
+            self._stats.count("cancelled")
+        elif error is not None:
             self.outlets.fail(work, error)
 
     def _commit(self, work: Work, lane: Consumer) -> None:
@@ -313,26 +305,45 @@ class Cell:
     # -- callers -----------------------------------------------------------------------------------------------------
 
     def _cancel(self, header: Header) -> None:
-        if not self._cancels.remember(header):
-            return
-        self._stats.count("cancelled")
-        self.outlets.forward_cancel(header)
-        self._runs.cancel(header)
-        if self._blocked is not None and header.ends(self._blocked[0].header):
-            self.outlets.abandon(self._blocked[0])
+        if self._cancels.remember(header.key):
+            self.outlets.forward_cancel(header)
+            self._give_up()
 
-    def corrupt_callers(self) -> set[int]:
-        """The clients whose lanes hold impossible words."""
-        return self.inlets.corrupt_clients() | self.outlets.corrupt_callers()
+    def cancel(self, keys: Iterable[Key]) -> None:
+        """Ends what callers that are gone still waited for. All actors hear of it, so nobody is told."""
+        for key in keys:
+            self._cancels.remember(key)
+        self._give_up()
 
-    def forget_caller(self, endpoint: int, lanes: list[int]) -> None:
-        """A client is gone: its lanes, and its work in flight."""
-        self.inlets.remove(lanes)
+    def _give_up(self) -> None:
+        """Ends what is in flight here of the requests that nobody waits for."""
+        self.outlets.forget_streams(self._cancels)
+        self._runs.cancel_those(lambda work: work.header in self._cancels)
+        if self._blocked is not None and self._blocked[0].header in self._cancels:
+            self._cut_blocked(self._blocked[0])
+
+    def _cut_blocked(self, work: Work) -> None:
+        if work.outbox:
+            self._stats.count("cancelled")
+            self.outlets.abandon(work)
+
+    def forget_caller(self, endpoint: int) -> None:
+        """A client is gone: nothing can be answered to it. What its answered calls have set going goes on."""
         self.outlets.forget_caller(endpoint)
+        self._runs.cancel_those(self.outlets.streams_to_nobody)
+
+    def remove_lanes(self, lanes: list[int]) -> None:
+        """Nothing that came by them is needed any more."""
+        self.inlets.remove(lanes)
         if self._blocked is not None and self._blocked[1].lane in lanes:
-            self.outlets.abandon(self._blocked[0])
+            self._cut_blocked(self._blocked[0])
             self._blocked = None
-        self._runs.forget_caller(endpoint)
+
+    def turn_out(self, endpoint: int) -> None:
+        """A client writes what no client writes: all that it ever asked for ends."""
+        self.cancel([(endpoint, EVERY_REQUEST)])
+        self.forget_caller(endpoint)
+        self.remove_lanes(self.inlets.lanes_of(endpoint))
 
     def cut_off(self) -> None:
         """The time to drain is over: what is in flight ends with an error, and so does what comes from now on."""
@@ -370,8 +381,8 @@ class Cell:
                 return False
         else:
             self._begin_again(work, lane)
-            if work.attempt >= _ALONE_FROM_ATTEMPT and not work.finished:
-                self._alone = work
+            if self._quarantine.is_for(work) and not work.finished:
+                self._quarantine.put(work)
         self._stats.count("redelivered")
         self._redelivered.popleft()
         return True
@@ -379,7 +390,7 @@ class Cell:
     def _begin_again(self, work: Work, lane: Consumer) -> None:
         """Starts an input that has its row from a predecessor."""
         self._table.restart(work.row, work.attempt)
-        refusal = self._refusal(work) or resumed(work, self.outlets, self.instance)
+        refusal = self._refusal(work) or resumed(work, self.outlets.ways_out, self.instance)
         broken = self._open(work, lane)
         refusal = refusal or broken
         if work.last is not None:

@@ -14,6 +14,7 @@ from ..shm.huge_pages import HugePages
 from ..shm.lane import LANE, Consumer, Producer, Source
 from ..shm.lease import Lease
 from ..shm.ledger import Origin, user_line
+from ..shm.open_calls import OpenCalls
 from ..shm.pool import Pool
 from ..shm.returns import RETURNS
 from ..shm.segment import Segment
@@ -80,6 +81,7 @@ class Endpoint:
         self._huge_pages = HugePages() if huge_pages else None
         self.bell: Bell | None = None
         self.wait: AdaptiveWait | None = None  # comes with the bell
+        self.open_calls = OpenCalls()  # where its peers see them once the bell is here
         self.ringers: dict[int, Ringer] = {}
         self.producers: dict[int, Producer] = {}
         self.consumers: dict[int, Consumer] = {}
@@ -124,6 +126,7 @@ class Endpoint:
         segment.close_descriptor()
         if own:
             self.bell = Bell(segment, descriptors[1])
+            self.open_calls = OpenCalls(segment)
             self.wait = AdaptiveWait(self.bell, may_spin=self._may_spin)
             self.ringers[self.identifier] = Ringer(segment, os.dup(descriptors[1]))
         else:
@@ -313,15 +316,19 @@ class Endpoint:
 
     def drop(self, lanes: list[int], endpoint: int, slabs: list[int]) -> None:
         """Forgets a peer that is gone for good: its lanes, its bell, its slabs. Leases of its blocks live on."""
+        self.drop_lanes(lanes)
+        self.forget_slabs(slabs)
+        ringer = self.ringers.pop(endpoint, None)
+        if ringer is not None:
+            ringer.close()
+
+    def drop_lanes(self, lanes: list[int]) -> None:
+        """Nobody is at their other ends any more."""
         for lane in lanes:
             self.consumers.pop(lane, None)
             producer = self.producers.pop(lane, None)
             if producer is not None:
                 producer.end_all()
-        self.forget_slabs(slabs)
-        ringer = self.ringers.pop(endpoint, None)
-        if ringer is not None:
-            ringer.close()
 
     def forget_slabs(self, slabs: list[int]) -> None:
         """Their owner has given them back, or is gone. Leases of their blocks live on."""
@@ -335,6 +342,7 @@ class Endpoint:
         if self.bell is not None:
             self.bell.close()
             self.bell = self.wait = None
+        self.open_calls = OpenCalls()
         self.producers.clear()
         self.consumers.clear()
         self.ringers.clear()

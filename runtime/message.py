@@ -18,12 +18,7 @@ class Kind(IntEnum):
     ITEM = 3  # one item of a stream of replies
     END = 4  # the stream is over; also travels along edges behind the stream's items
     ERROR = 5  # the call failed: payload [code, text]
-    CANCEL = 6  # the caller has lost interest; follows the request along the edges. See Header.voids
-
-
-_LOW_HALF = (1 << 32) - 1
-# The upper half of a request's number grows from each process to its successor, and begins anew behind this many.
-INCARNATIONS = 1 << 31
+    CANCEL = 6  # the caller has lost interest; follows the request along the edges
 
 
 class Flag:
@@ -74,18 +69,6 @@ class Header(NamedTuple):
     def key(self) -> tuple[int, int]:
         """Names the request among all of the graph."""
         return self.reply_to, self.request
-
-    @property
-    def voids(self) -> bool:
-        """Whether this cancel is for all requests of the processes before the one that wrote it: it counts from 1."""
-        return not self.request & _LOW_HALF
-
-    def ends(self, other: Header) -> bool:
-        """Whether this cancel is for that request."""
-        if self.key == other.key:
-            return True
-        ahead = ((self.request >> 32) - (other.request >> 32)) % INCARNATIONS
-        return self.voids and self.reply_to == other.reply_to and 0 < ahead < INCARNATIONS // 2
 
     @property
     def trace(self) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from .document import pack_document
 from .errors import Disconnected
 
-# It imports before its first answer, which a cold disk may draw out. Later ones take milliseconds, and the supervisor
-# does nothing else meanwhile: from one that is late it takes no more workers.
-_FIRST_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 1.0
+# It says when it has imported, which a cold disk may draw out. Answers take milliseconds, and the supervisor does
+# nothing else meanwhile: from one that is late it takes no more workers.
+_READY_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 1.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 # Read by numerical libraries when they are loaded. The nursery has loaded numpy's for one thread.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -43,23 +44,30 @@ class Nursery:
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **dict.fromkeys(POOLS, "1")},
                 start_new_session=True,
             )
-        near.settimeout(_FIRST_WITHIN_S)
+        near.settimeout(_READY_WITHIN_S)
         self._socket = near
+        self._has_begun = False
         self.is_open = True
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    def is_ready(self) -> bool:
+        """Whether it would answer an order now, be it by its end. Does not wait."""
+        return self._has_begun or bool(select.select([self._socket], [], [], 0)[0])
+
     def bear(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
         """The pid of a new worker, a child of this process: `words` are its arguments, `log` is its output.
 
-        Raises OSError where the kernel has no process for it, Disconnected where the nursery is of no more use.
+        Waits for a nursery that is not ready. Raises OSError where the kernel has no process for it, Disconnected where
+        the nursery is of no more use.
         """
         changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
         order = pack_document({"words": list(words), "environment": changed})
         _take_in_orphans(True)
         try:
+            self._await_ready()
             socket.send_fds(self._socket, [order], [log, channel])
             pid = int(self._socket.recv(64) or 0)
         except OSError:
@@ -74,8 +82,12 @@ class Nursery:
         if not _is_child(pid):
             self.close()
             raise Disconnected("the kernel does not hand over the nursery's orphans")
-        self._socket.settimeout(_ANSWER_WITHIN_S)
         return pid
+
+    def _await_ready(self) -> None:
+        if not self._has_begun:
+            self._has_begun = bool(self._socket.recv(64))
+            self._socket.settimeout(_ANSWER_WITHIN_S)
 
     def close(self) -> None:
         """Ends it. The workers that it bore live on."""

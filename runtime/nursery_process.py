@@ -56,6 +56,7 @@ def _require_one_thread() -> None:
 
 def _serve(orders: socket.socket) -> _Order | None:
     """Returns None at the end of the graph, and its order in every worker."""
+    orders.send(b"ready")
     while True:
         packed, descriptors, _, _ = socket.recv_fds(orders, _LARGEST_ORDER_NBYTES, 2, socket.MSG_CMSG_CLOEXEC)
         if not packed:

@@ -9,7 +9,7 @@ from typing import Any
 from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
 from ..shm.lane import Producer
-from .cancels import MOST_REMEMBERED
+from .cancels import MOST_REMEMBERED, Cancels
 from .endpoint import Endpoint
 from .errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from .failure import failure, wire_form
@@ -18,9 +18,10 @@ from .parcel import Parcel, parcel_from
 from .routing import Routing
 from .sends import Sends
 from .short import post
-from .spec import EdgeSpec, PortRef
+from .spec import EdgeSpec
 from .spread import Spread
 from .stats import CellStats
+from .ways_out import WaysOut
 from .work import REPLY_KEY, Dispatch, Work
 
 # Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
@@ -53,13 +54,9 @@ class Outlets:
         self._spread = Spread(routing)
         self.edges = self._spread.lanes
         self.replies: dict[int, Producer] = {}
-        self._leaving: dict[str, tuple[int, list[tuple[int, EdgeSpec, int]]]] = {}
-        for port in (each for each in routing.ports if each.actor == actor):
-            ways = [(edge, spec, routing.number[spec.target]) for edge, spec in routing.edges_from(port)]
-            self._leaving[port.port] = routing.number[port], ways
-        self._reply_ports = [route.reply.port if route.reply.actor == actor else None for route in routing.spec.routes]
+        self.ways_out = WaysOut(actor, routing)
+        self._leaving, self._reply_ports = self.ways_out.leaving, self.ways_out.reply_ports
         self.routes = len(self._reply_ports)
-        self._leads: dict[tuple[int, str], bool] = {}
         self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
         # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
@@ -104,6 +101,8 @@ class Outlets:
             if len(lanes) != 1 or self.overflow.get(edge):
                 return False
             kind, producer = _DATA, lanes[0]
+            if header.deadline_ns and not self.ways_out.deadline_along(edge, header):
+                header = header._replace(deadline_ns=0)
         head = number, target, work.attempt, *header[5:11], now_ns(), work.lane, work.ordinal, work.sequence
         try:
             if not post(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
@@ -118,17 +117,11 @@ class Outlets:
 
     def answer_none(self, work: Work, port: str) -> None:
         """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch."""
-        if not work.header.reply_to or not self._leads_to_reply(work.header.route, port):
+        if not work.header.reply_to or not self.ways_out.leads_to_reply(work.header.route, port):
             return
         kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
         if kind == Kind.REPLY:
             self._answer(work, kind, Parcel(None, self._endpoint.pool))
-
-    def _leads_to_reply(self, route: int, port: str) -> bool:
-        known = self._leads.get((route, port))
-        if known is None:
-            known = self._leads[route, port] = self._routing.leads_to_reply(route, PortRef(self._actor, port))
-        return known
 
     def end_stream(self, work: Work, ports: list[str]) -> None:
         """No more items: tells the caller, or whoever got the items."""
@@ -144,7 +137,8 @@ class Outlets:
 
     def _answer(self, work: Work, kind: Kind, parcel: Parcel) -> None:
         if work.header.reply_to:
-            work.outbox.append(Dispatch(parcel, kind, 0, 0, REPLY_KEY, work.ordinal))
+            due_ns = work.header.deadline_ns
+            work.outbox.append(Dispatch(parcel, kind, 0, 0, REPLY_KEY, work.ordinal, deadline_ns=due_ns))
             work.ordinal += 1
             self.flush(work)
 
@@ -158,10 +152,12 @@ class Outlets:
         way = outbox[-1].way + 1 if outbox and outbox[-1].ordinal == work.ordinal else 0
         if header.reply_to and self._reply_ports[header.route] == port:
             reply = kind if kind == Kind.END else Kind.ITEM if item else Kind.REPLY
-            outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way))
+            due_ns = header.deadline_ns
+            outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way, deadline_ns=due_ns))
             way += 1
         for (edge, _, _), replica in zip(edges, replicas, strict=True):
-            outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way, replica))
+            due_ns = self.ways_out.deadline_along(edge, header)
+            outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way, replica, due_ns))
             way += 1
 
     def flush(self, work: Work) -> bool:
@@ -184,13 +180,13 @@ class Outlets:
         """Whether the first output that waits would find room now, or its deadline has passed."""
         if not work.outbox:
             return True
-        dispatch, deadline = work.outbox[0], work.header.deadline_ns
+        dispatch = work.outbox[0]
+        if dispatch.deadline_ns and now_ns() >= dispatch.deadline_ns:
+            return True
         if dispatch.edge == REPLY_KEY:
             producer = self.replies.get(work.header.reply_to)
-            late = bool(deadline and now_ns() > deadline)
-            return producer is None or late or self._has_room(producer, work.header, dispatch)
-        producer = self._spread.lane_for(dispatch, work.header)
-        return bool(deadline and now_ns() >= deadline) or dispatch.parcel.can_go(producer)
+            return producer is None or self._has_room(producer, work.header, dispatch)
+        return dispatch.parcel.can_go(self._spread.lane_for(dispatch, work.header))
 
     def _publish(self, work: Work, dispatch: Dispatch) -> bool:
         """Sends it, or disposes of it as the edge's policy says; False if it must wait."""
@@ -216,7 +212,7 @@ class Outlets:
             return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
         if not has_room:
             # A caller that has given up, and does not even take in that it has, must hold up nobody.
-            return bool(deadline and now_ns() > deadline)
+            return bool(deadline and now_ns() >= deadline)
         self._write(producer, work, dispatch, 0)
         if dispatch.kind == Kind.ITEM:
             self._items[work.header.key] = self._items.get(work.header.key, 0) + 1
@@ -252,7 +248,9 @@ class Outlets:
             dispatch.source,
             target,
             work.attempt,
-            *header[5:11],  # reply_to to trace_low: they travel with the request
+            *header[5:8],  # reply_to, route and request
+            dispatch.deadline_ns,
+            *header[9:11],  # the trace
             now_ns(),
             work.lane,
             dispatch.ordinal,
@@ -265,7 +263,7 @@ class Outlets:
             self._unblock(dispatch)
 
     def _full(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> bool:
-        deadline = work.header.deadline_ns
+        deadline = dispatch.deadline_ns
         if edge.when_full == "block":
             dispatch.since_ns = dispatch.since_ns or now_ns()
             self.edges[dispatch.edge][0].block(dispatch.since_ns)
@@ -354,10 +352,18 @@ class Outlets:
         for key in [each for each in self._items if each[0] == endpoint]:
             del self._items[key]
 
+    def forget_streams(self, cancels: Cancels) -> None:
+        """Nobody reads them any more."""
+        for key in [each for each in self._items if Header(Kind.DATA, reply_to=each[0], request=each[1]) in cancels]:
+            del self._items[key]
+
+    def streams_to_nobody(self, work: Work) -> bool:
+        """Whether it is a stream of answers alone, and its caller is gone: it might never end."""
+        caller = work.header.reply_to
+        return caller not in self.replies and self.ways_out.streams_answers_alone(work) and not self.knows(caller)
+
     def forward_cancel(self, header: Header) -> None:
         """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""
-        for key in [each for each in self._items if header.ends(Header(Kind.DATA, reply_to=each[0], request=each[1]))]:
-            del self._items[key]
         work = Work(header, 0, 0, 0)
         for number, producers in self.edges.items():
             target = self._routing.number[self._routing.spec.edges[number].target]
@@ -376,12 +382,6 @@ class Outlets:
     def corrupt_callers(self) -> set[int]:
         """The callers whose lanes hold impossible words."""
         return {caller for caller, producer in self.replies.items() if not _is_sound(producer)}
-
-    def ways(self, port: str, header: Header) -> list[int]:
-        """By which ways an output of a port leaves, in the order of `_dispatch`."""
-        _, edges = self._leaving[port]
-        replies = header.reply_to and self._reply_ports[header.route] == port
-        return ([REPLY_KEY] if replies else []) + [number for number, _, _ in edges]
 
     def lanes(self) -> list[tuple[int, Producer]]:
         """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""

@@ -112,7 +112,8 @@ class Line:
         lent = np.frombuffer(os.pread(self.segment.fd, rows * LENT_NBYTES, place["lent"]), np.uint64)
         generations = lent[:: LENT_NBYTES // WORD_NBYTES]
         released = np.frombuffer(os.pread(self.returns.fd, rows * WORD_NBYTES, theirs["released"]), np.uint64)
-        out = generations[generations > released]
+        # Above the head: its writer died before it published the record.
+        out = generations[(generations > released) & (generations <= self.published())]
         waiting = int((out > self.returns.load("tail")).sum())  # a loan's generation is its record's number plus 1
         return waiting, len(out) - waiting
 

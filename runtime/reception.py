@@ -62,11 +62,8 @@ class Reception:
         """Ends a client's connection: it writes into its lanes what no client writes."""
         party = self._switchboard.parties.get(client)
         if party is not None and not party.instances:
-            self._remove(party)
-
-    def _remove(self, client: Party) -> None:
-        self.detach(client)
-        self._switchboard.remove_client(client)
+            self.detach(party)
+            self._switchboard.departures.turned_out(party)
 
     def _accept(self) -> None:
         """A client of the same user (or root) gets a party of its own."""
@@ -107,10 +104,9 @@ class Reception:
                 close_all(descriptors)  # nobody has any to give us
                 self._switchboard.answer(party, message)
         except (Disconnected, ProtocolError):
-            if party.instances:
-                self.detach(party)
-            else:
-                self._remove(party)
+            self.detach(party)
+            if not party.instances:
+                self._switchboard.departures.client_left(party)
         self._flush_all()
 
     def _flush_all(self) -> None:

@@ -13,7 +13,7 @@ from .errors import DeadLetter, Interrupted
 from .handler import Handler
 from .inlets import Inlets
 from .message import Header, Kind, read_header
-from .outlets import Outlets
+from .ways_out import WaysOut
 from .work import Work
 
 
@@ -88,13 +88,13 @@ def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Prod
                         work.last = sent.kind, sent.ordinal
 
 
-def resumed(work: Work, outlets: Outlets, instance: str) -> Interrupted | None:
+def resumed(work: Work, ways_out: WaysOut, instance: str) -> Interrupted | None:
     """A partly sent stream goes on behind what was sent, if its handler can; else it ends with this error."""
     handler = work.handler
     if handler is None or not handler.spec.streams or not (work.floor or work.ways or work.sent):
         return None
     if handler.spec.resumable:
-        ways = outlets.ways(handler.spec.port, work.header)
+        ways = ways_out.ways(handler.spec.port, work.header)
         work.ordinal = min((work.sent_by(edge, way) for way, edge in enumerate(ways)), default=work.floor)
         return None
     work.ordinal = max(work.floor + bool(work.ways), *work.sent.values(), 0)

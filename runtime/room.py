@@ -27,6 +27,7 @@ from .code import made
 from .error_text import traceback_of
 from .errors import Disconnected, ProtocolError, SlabwireError
 from .guarded import Failures
+from .idleness import is_idle
 from .link import Heard, Link
 from .orders import OwnOrders
 from .party import FIRST_CLIENT, Party
@@ -158,7 +159,7 @@ class Room:
         until, idle = time.monotonic() + within_s, 0
         while idle < 3 and time.monotonic() < until:
             self._turn(_DRAIN_STEP_S)
-            idle = idle + 1 if self.board.is_idle() else 0
+            idle = idle + 1 if is_idle(self.board) else 0
         return idle == 3
 
     def _close(self) -> None:
@@ -318,6 +319,8 @@ class Room:
         """A client has gone: what it had is given back, here and by the worker."""
         self.serve()
         self.settle()
+        with self.serving:
+            self.board.departures.see_off()
 
     def serve(self) -> None:
         """Answers what was asked of the switchboard, and notices who has gone."""
@@ -337,7 +340,13 @@ class Room:
                 self.board.answer(party, message)
         except (Disconnected, ProtocolError):
             if not party.instances:
-                self.board.remove_client(party)
+                self._left(party)
+
+    def _left(self, client: Party) -> None:
+        if client.channel is not None:
+            client.channel.close()
+            client.channel = None
+        self.board.departures.client_left(client)
 
     def explain(self, key: tuple[int, int], error: SlabwireError) -> None:
         self.failures.explain(key, error)
@@ -349,12 +358,12 @@ class Room:
             with self.serving:
                 party = self.board.parties.get(message["client"])
                 if party is not None and party.number >= FIRST_CLIENT:
-                    self.board.remove_client(party)
+                    self.board.departures.turned_out(party)
 
     def _part_with_clients(self) -> None:
         with self.serving:
             for party in self.board.clients():
-                self.board.remove_client(party)
+                self._left(party)
 
 
 def _close_unheard(_message: dict[str, Any], descriptors: list[int]) -> None:

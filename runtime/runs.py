@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ..shm.bell import now_ns
@@ -13,7 +14,7 @@ from .answers import ENDS_PROCESS, Answers
 from .batcher import Batcher
 from .errors import DeadlineExceeded, HandlerError, SlabwireError
 from .handler import Handler
-from .message import Flag, Header
+from .message import Flag
 from .outlets import Outlets
 from .recorder import CANCELLED, EXPIRED, Recorder
 from .stats import CellStats
@@ -77,8 +78,9 @@ class Runs:
 
     def next_due_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
-        deadlines = [work.header.deadline_ns for work in (*self._leaving, *self._generators) if work.outbox]
-        return min(filter(None, (*deadlines, self._batcher.next_due_ns())), default=0)
+        expiries = [work.header.deadline_ns for work in self._generators if work.outbox]
+        dues = [work.due_ns() for work in self._leaving]
+        return min(filter(None, (*expiries, *dues, self._batcher.next_due_ns())), default=0)
 
     def start(self, work: Work, handler: Handler) -> None:
         """Begins an input that has its row."""
@@ -150,6 +152,7 @@ class Runs:
     def _expire(self, work: Work) -> None:
         """The caller's time is over in the middle of a stream."""
         work.outcome = EXPIRED
+        self._stats.count("expired")
         self._outlets.abandon(work)
         self._close(work)
         self._outlets.fail(work, DeadlineExceeded("the stream did not end within the caller's time"))
@@ -343,14 +346,10 @@ class Runs:
                 work.room = None
         return progressed
 
-    def cancel(self, cancel: Header) -> None:
-        """Ends the inputs of what a caller has lost interest in, without an answer."""
-        for work in [each for each in self._works.values() if cancel.ends(each.header)]:
-            self._stop(work)
-
-    def forget_caller(self, endpoint: int) -> None:
-        """Ends all inputs of a caller that is gone."""
-        for work in [each for each in self._works.values() if each.header.reply_to == endpoint]:
+    def cancel_those(self, is_cancelled: Callable[[Work], bool]) -> None:
+        """Ends inputs without an answer: nobody waits for what would come of them."""
+        for work in [each for each in self._works.values() if not each.cancelled and is_cancelled(each)]:
+            self._stats.count("cancelled")
             self._stop(work)
 
     def cut_off(self, error: SlabwireError) -> None:

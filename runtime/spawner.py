@@ -19,13 +19,16 @@ class Spawner:
     def __init__(self) -> None:
         self._nursery: Nursery | None = Nursery()
         self._has_borne = False
+        self._is_first = True
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
         """The pid of a new worker; raises OSError where the kernel has no process for it.
 
-        One with several threads starts by itself: numpy's library for linear algebra makes them when it is loaded.
+        One with several threads starts by itself: numpy's library for linear algebra makes them when it is loaded. A
+        nursery that takes another's place is not waited for: the supervisor would do nothing else until it is ready.
         """
-        if self._nursery is not None and all(environment.get(name) == "1" for name in POOLS):
+        is_for_one_thread = all(environment.get(name) == "1" for name in POOLS)
+        if self._nursery is not None and is_for_one_thread and (self._is_first or self._nursery.is_ready()):
             try:
                 pid = self._nursery.bear(words, environment, log, channel)
             except Disconnected as error:
@@ -39,6 +42,7 @@ class Spawner:
         """One that never bore a worker would not do so next time."""
         logger.warning("%s; a worker is started without it", error)
         self._nursery = Nursery() if self._has_borne else None
+        self._is_first = False
         self._has_borne = False
 
     @property

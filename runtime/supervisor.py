@@ -19,6 +19,7 @@ from .deadletters import DeadLetters
 from .doorkeeper import Doorkeeper
 from .errors import SlabwireError
 from .frames import write_frame
+from .idleness import is_idle
 from .inquiry import Inquiry
 from .load import demand_counts
 from .log_watch import LogWatch
@@ -135,14 +136,14 @@ class Supervisor:
         self._stopping = asyncio.get_running_loop().create_task(self._end(timeout_s if drain else None))
 
     async def _end(self, drain_timeout_s: float | None) -> None:
-        was_ready, is_idle = self.state == "ready", False
+        was_ready, is_done = self.state == "ready", False
         self.state = "draining"
         if drain_timeout_s and was_ready:
-            is_idle = await self._drain(drain_timeout_s) or await self._cut_off(drain_timeout_s)
+            is_done = await self._drain(drain_timeout_s) or await self._cut_off(drain_timeout_s)
         elif not self._cut:
             self._cut = unfinished(self.switchboard, self.workforce.gone())
         await self.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
-        await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_idle=is_idle)
+        await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_done=is_done)
         self.state = "stopped"
         self._tell_owner({"event": "stopped", **self.outcome.to_plain()})
         self._stopped.set()
@@ -176,18 +177,18 @@ class Supervisor:
         """Until nothing was in flight at so many looks, one after the other; False if that took too long."""
         idle = 0
         while time.monotonic() < until_s:
-            idle = idle + 1 if self.switchboard.is_idle(self.workforce.gone()) else 0
+            idle = idle + 1 if is_idle(self.switchboard, self.workforce.gone()) else 0
             if idle == looks:
                 return True
             await asyncio.sleep(_POLL_DRAIN_S)
         return False
 
-    async def _stop_workers(self, within_s: float, *, is_idle: bool) -> None:
+    async def _stop_workers(self, within_s: float, *, is_done: bool) -> None:
         """Who sends stops before whoever it sends to, who still handles what an on_stop has sent."""
         until_s = time.monotonic() + within_s
         for wave in self.workforce.waves:
-            if is_idle and within_s:
-                is_idle = await self._wait_idle(until_s, looks=1)
+            if is_done and within_s:
+                is_done = await self._wait_idle(until_s, looks=1)
             self.workforce.stop(wave, self._server.tell if within_s else None)
             # Half of what is left: whoever hangs must not take the others' time to stop.
             await self.workforce.wait_left(wave, (time.monotonic() + until_s) / 2)

@@ -6,7 +6,7 @@ So no worker's death takes them. It owns the descriptors and hands out duplicate
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..shm.bell import BELL, new_doorbell
@@ -19,6 +19,7 @@ from ..shm.segment import Segment
 from ..shm.slab import SLAB
 from .caller import CALL_CAPACITY, REPLY_CAPACITY
 from .channel import MOST_DESCRIPTORS, Channel
+from .departures import Departures
 from .document import pack_document, sealed_document
 from .errors import Overloaded, ProtocolError, UnknownPort
 from .party import FIRST_CLIENT, Line, Party, SlabLine
@@ -47,6 +48,7 @@ class Switchboard:
         self._last_number = 0
         self._next_client = FIRST_CLIENT
         self._last_slab = 0
+        self.departures = Departures(self)
         for number, worker in enumerate(plan.workers, start=1):
             self._add_worker(number, worker.name, worker.instances)
         for edge, spec in enumerate(routing.spec.edges):
@@ -115,27 +117,36 @@ class Switchboard:
         party.channel = channel
         return party
 
-    def remove_client(self, party: Party) -> None:
-        """Its end: all that it had goes, and its neighbours are told."""
-        lanes = [each for each in self.lines.values() if party in (each.producer, each.consumer)]
-        slabs = [each for each in self.slabs.values() if each.owner is party]
-        for line in lanes:
+    def remove_lines(self, lines: Iterable[Line]) -> None:
+        """Lanes of which an end is gone for good."""
+        for line in lines:
             line.consumer.refused[line.target] += line.returns.load("refused")
             del self.lines[line.number]
             line.close()
+
+    def remove_party(self, party: Party, lines: list[Line]) -> None:
+        """A client's end: all that it had goes, and its neighbours are told."""
+        slabs = [each for each in self.slabs.values() if each.owner is party]
+        self.remove_lines(lines)
         for slab in slabs:
             del self.slabs[slab.number]
             slab.segment.close()
         del self.parties[party.number]
         _close_party(party)
-        news = {"gone": party.number, "lanes": [e.number for e in lanes], "slabs": [e.number for e in slabs]}
         for other in self._workers():
             other.forget(party.number, slabs)
-            if other.channel is not None:
-                _tell(other, news, [])
+        numbers = {"lanes": [each.number for each in lines], "slabs": [each.number for each in slabs]}
+        self.tell_workers({"gone": party.number, **numbers})
+
+    def tell_workers(self, message: dict[str, Any]) -> None:
+        """Those that hear now: the others ask for all that is theirs when they start."""
+        for each in self._workers():
+            if each.channel is not None:
+                _tell(each, message, [])
 
     def clients(self) -> list[Party]:
-        return [each for each in self.parties.values() if not each.instances]
+        """Those that are there; for the others see `departures`."""
+        return [each for each in self.parties.values() if not each.instances and each.channel is not None]
 
     def _workers(self) -> list[Party]:
         return [each for each in self.parties.values() if each.instances]
@@ -185,6 +196,8 @@ class Switchboard:
     def _offer_all(self, party: Party) -> None:
         """Everything that is a party's: at the start of a worker and of each successor, and of a client."""
         party.begin()
+        if party.instances and (cancelled := self.departures.cancelled()):
+            _tell(party, {"cancelled": cancelled}, [])
         offers = [self._bell_offer(party, party)]
         for instance, table in party.tables.items():
             offers.append(({"what": "inflight", "instance": instance}, [table.fd]))
@@ -339,18 +352,6 @@ class Switchboard:
             return False
         rows = (self.actor_stats(party, each) for each in party.instances)
         return any(row["waiting"] and not row["in_flight"] and not row["outbox"] for row in rows)
-
-    def is_idle(self, gone: Collection[str] = ()) -> bool:
-        """Whether nothing waits and nothing is being handled: a drained graph. What `gone` have left does not count."""
-        inputs = (line for line in self.lines.values() if line.purpose != "reply" and line.consumer.name not in gone)
-        if any(line.waiting() for line in inputs):
-            return False
-        for party in self._workers():
-            for instance in party.instances if party.name not in gone else ():
-                stats = self.actor_stats(party, instance)
-                if stats["in_flight"] or stats["busy_since_ns"]:
-                    return False
-        return True
 
     def segments(self) -> Iterator[tuple[str, Layout, Segment]]:
         """Every segment with what it is for."""

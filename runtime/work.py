@@ -26,6 +26,7 @@ REPLY_KEY = -1  # where edges are named by their number, this names the way back
 class Dispatch:
     """One output on its way: to the caller (`edge` is REPLY_KEY), or along an edge. `way` is its place among those by
     which this output leaves, `since_ns` when it first found no room, `replica` the one that it must go to (-1: any).
+    On a side branch `deadline_ns` is 0, for the call may be answered by then.
     """
 
     parcel: Parcel
@@ -36,6 +37,7 @@ class Dispatch:
     ordinal: int
     way: int = 0
     replica: int = -1
+    deadline_ns: int = 0
     since_ns: int = 0
 
 
@@ -87,6 +89,10 @@ class Work:
     def sent_by(self, edge: int, way: int) -> int:
         """How many outputs a predecessor published by this way, the `way`-th of the output."""
         return max(self.sent.get(edge, self.floor), self.floor + (way < self.ways))
+
+    def due_ns(self) -> int:
+        """Until when the first output that waits may wait, on CLOCK_MONOTONIC; 0 for as long as it must."""
+        return self.outbox[0].deadline_ns if self.outbox else 0
 
     def was_sent(self, dispatch: Dispatch) -> bool:
         """Whether a predecessor published this output."""

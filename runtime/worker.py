@@ -25,6 +25,7 @@ from .cell import Cell
 from .code import construct
 from .endpoint import Endpoint, is_callee
 from .errors import CorruptLane, Disconnected
+from .gone_callers import GoneCallers
 from .holdings import holdings, origin_of_work, receiver, tell_what_is_out
 from .link import Link
 from .loop_end import end_tasks
@@ -84,6 +85,7 @@ class Worker:
         if self.endpoint.pool.ledger is not None:
             self.endpoint.pool.ledger.origin = origin_of_work
             self.endpoint.receiver = receiver(self.routing, self.cells)
+        self._gone_callers = GoneCallers(self.cells, self.endpoint, self.caller, self.report)
         self._tables: dict[str, Inflight] = {}
         self._bindings: list[CellBinding] = []
         self._stats: WorkerStats | None = None
@@ -106,6 +108,7 @@ class Worker:
         self._note(Happening.STARTED)
         for row, instance in enumerate(self.plan["instances"]):
             self._add_cell(row, instance, actors[instance])
+        self._gone_callers.cells_made()
         for label, end in self._early:
             self._lane_opened(label, end)
         self._early.clear()
@@ -118,7 +121,6 @@ class Worker:
         self.endpoint.recover(kept)
         for cell in self.cells.values():
             cell.recover()
-        self.caller.void_predecessor()
         self._watch()
 
     def _add_cell(self, row: int, instance: str, actor: Actor) -> None:
@@ -152,8 +154,7 @@ class Worker:
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "shrunk" in message:
             self.endpoint.forget_slabs(message["shrunk"])
-        if "gone" in message:
-            self._forget(message["gone"], message["lanes"], message["slabs"])
+        self._gone_callers.hear(message)
         for label, own in self.endpoint.take_offers(message.get("offer", []), descriptors):
             if label["what"] == "inflight":
                 segment = Segment.open(own[0], INFLIGHT, writable=True)
@@ -179,12 +180,6 @@ class Worker:
             self.cells[ours].outlets.edges.setdefault(label["edge"], []).append(end)
         else:
             self.cells[ours].outlets.replies[label["peer"]] = end
-
-    def _forget(self, endpoint: int, lanes: list[int], slabs: list[int]) -> None:
-        for cell in self.cells.values():
-            cell.forget_caller(endpoint, lanes)
-        self.caller.replies = [lane for lane in self.caller.replies if lane.lane not in lanes]
-        self.endpoint.drop(lanes, endpoint, slabs)
 
     def _buried(self, instance: str, work: Work, reason: str) -> None:
         self.report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
@@ -242,20 +237,8 @@ class Worker:
                 return True
             self._wait(longest_s)
         except CorruptLane as error:
-            self._shut_out(error)
+            self._gone_callers.shut_out(error)
         return False
-
-    def _shut_out(self, error: CorruptLane) -> None:
-        """Parts with the clients whose words are impossible. Those of a worker would be a bug of ours."""
-        corrupt = self.endpoint.corrupt.union(*(cell.corrupt_callers() for cell in self.cells.values()))
-        if not corrupt:
-            raise error
-        for client in corrupt:
-            logger.error("client %d wrote what no client writes, and is not heard any more: %s", client, error)
-            for cell in self.cells.values():
-                cell.forget_caller(client, cell.inlets.lanes_of(client))
-            self.report("corrupt", client=client)
-        self.endpoint.corrupt.clear()
 
     def _wait(self, longest_s: float | None) -> None:
         """Until something comes: looking for a while if that has paid lately, then parked."""

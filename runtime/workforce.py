@@ -99,9 +99,10 @@ class Workforce:
     # -- watching ----------------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """For ever: looks for workers that hang."""
+        """For ever: looks for workers that hang, and for clients of which nothing is needed any more."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
+            self._switchboard.departures.see_off(self.gone())
             kills = kills_in_machine()
             for worker in self.workers.values():
                 stats = self._switchboard.worker_stats(worker.party)
@@ -122,6 +123,7 @@ class Workforce:
     def _exited(self, worker: WorkerProcess) -> None:
         """A worker has died, or has ended as it was told."""
         self._reception.detach(worker.party)
+        self._switchboard.departures.caller_died(worker.party)
         self._switchboard.wake_neighbours(worker.party)
         end = worker.last_end
         if end is None:

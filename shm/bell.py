@@ -7,6 +7,7 @@ import time
 
 from . import fence
 from .layout import Group, Layout, Word
+from .returns import STREAM_SLOTS
 from .segment import Segment
 
 # Why its owner waits; several may be set at once.
@@ -27,6 +28,12 @@ BELL = Layout(
                 pairs_with="head, tail and released of its lanes",
             ),
         ),
+    ),
+    Group(
+        "calls",
+        "the process that waits",
+        (Word("open", "the request in this slot that waits for its answer; 0: none", "supervisor, once it is dead"),),
+        rows=STREAM_SLOTS,
     ),
 )
 WAITING_FOR = BELL.place().word("waiting_for")

@@ -150,3 +150,11 @@ class Inflight:
                 pardons, attempt = divmod(attempt, _PARDON)
                 found.append(Input(row, lane, sequence, attempt, ordinal, ways, pardons))
         return found
+
+
+def lanes_kept(segment: Segment) -> list[int]:
+    """The lanes of the inputs that have copies of their own in a table now, one for each input. Any process."""
+    place = next(each for each in segment.placed.places if each.word.name == "live")
+    words, first, stride = segment.words, place.offset // 8, place.stride // 8
+    starts = range(first + (RUNNING_ROW + 1) * stride, first + place.rows * stride, stride)
+    return [words[at + 1] for at in starts if words[at]]

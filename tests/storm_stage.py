@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +74,33 @@ class Last(Middle):
     """The end of the chain."""
 
 
-def storm_graph() -> Graph:
+class Back(Actor):
+    """Where the answer and the side branch have parted: what comes here goes back."""
+
+    def on(self, letter: Letter) -> Letter:
+        return letter
+
+
+class Side(Actor):
+    """The first hop of the side branch: hands on what it found."""
+
+    async def note(self, letter: Letter) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"n": letter["n"], "whole": checksum(letter["n"], letter["x"]) == letter["check"]}
+
+
+class Deep(Actor):
+    """The end of the side branch: writes down number, whether it was whole, attempt."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(self, n: int, whole: bool) -> None:
+        os.write(self._file, b"%d %d %d\n" % (n, whole, self.context.attempt))
+
+
+def storm_graph(sides: Path | None = None) -> Graph:
+    """With `sides` all answers go along a side branch, too, whose end writes into that file."""
     graph = Graph("storm")
     options: dict[str, Any] = {"max_attempts": ATTEMPTS}
     plain, waits, batches, streams, make, middle, last = (
@@ -80,7 +108,22 @@ def storm_graph() -> Graph:
     )
     graph.connect(make.take, middle.on, capacity=16)
     graph.connect(middle.on, last.on, capacity=16)
-    graph.expose(plain.take, waits.take, batches.take, streams.once, streams.again, make.take)
-    nodes = (plain, waits, batches, streams, make, middle, last)
+    nodes = [plain, waits, batches, streams, make, middle, last]
+    ports = (plain.take, waits.take, batches.take, streams.once, streams.again, make.take)
+    if sides is None:
+        graph.expose(*ports)
+    else:
+        back, side, deep = (
+            graph.add(Back, **options),
+            graph.add(Side, **options),
+            graph.add(Deep, path=str(sides), **options),
+        )
+        nodes += [back, side, deep]
+        for end in (plain.take, batches.take, streams.once, streams.again, last.on):
+            graph.connect(end, back.on)
+            graph.connect(end, side.note, capacity=16)
+        graph.connect(side.note, deep.write)
+        graph.expose(waits.take)
+        graph.expose(plain.take, batches.take, streams.once, streams.again, make.take, reply=back.on)
     graph.supervise("all", nodes, intensity=DEATHS, within_s=5.0)
     return graph

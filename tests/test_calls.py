@@ -15,7 +15,6 @@ import pytest
 
 import slabwire
 from slabwire import Graph
-from slabwire.runtime.message import INCARNATIONS, Header, Kind
 from stage import Batches, Echo, Hooks, Passes, Point, Streams, Waits
 
 
@@ -312,19 +311,3 @@ def test_a_stream_that_nobody_starts_is_no_work(running: Any, client: Any) -> No
 def test_a_timeout_that_is_no_time(client: Any, timeout_s: float) -> None:
     with pytest.raises(slabwire.MessageError, match="timeout_s"):
         client.call("echo.echo", 1, timeout_s=timeout_s)
-
-
-@pytest.mark.parametrize("incarnation", [1, 5, INCARNATIONS // 2, INCARNATIONS - 1, 0])
-def test_a_cancel_of_all_before_it_ends_those_alone(incarnation: int) -> None:
-    """Also where the numbers of processes begin anew."""
-
-    def cancel(number: int, request: int = 0) -> Header:
-        return Header(Kind.CANCEL, reply_to=3, request=number % INCARNATIONS << 32 | request)
-
-    void = cancel(incarnation)
-    assert void.ends(cancel(incarnation - 1, 7))
-    assert void.ends(cancel(incarnation - 1000, 7))
-    assert not void.ends(cancel(incarnation, 7))
-    assert not void.ends(cancel(incarnation + 1, 7))
-    assert not void.ends(cancel(incarnation - 1, 7)._replace(reply_to=4))
-    assert not cancel(incarnation, 9).ends(cancel(incarnation - 1, 7))

@@ -96,3 +96,26 @@ def test_workers_outlive_the_nursery(running: Running) -> None:
         assert found["parent"] == running.pid
     assert nursery_of(running) not in (0, bearer)
     assert "a worker is started without it" in (running.directory / "logs" / "supervisor.log").read_text()
+
+
+def test_a_successor_that_stands_still_holds_up_nobody(running: Running) -> None:
+    """It may be stopped before it is ready: its graph answers, and starts workers without it."""
+    first = nursery_of(running)
+    os.kill(first, signal.SIGKILL)
+    os.kill(worker_of(running, "one")["pid"], signal.SIGKILL)
+    second = wait_until(lambda: each if (each := nursery_of(running)) not in (0, first) else 0)
+    os.kill(second, signal.SIGSTOP)
+    for actor in ("one", "two"):
+        wait_until(partial(is_ready, running, actor))
+        before = worker_of(running, actor)
+        os.kill(before["pid"], signal.SIGKILL)
+        wait_until(partial(is_successor_of, running, before))
+
+
+def is_ready(running: Running, actor: str) -> bool:
+    return bool(worker_of(running, actor)["state"] == "ready")
+
+
+def is_successor_of(running: Running, before: dict[str, Any]) -> bool:
+    now = worker_of(running, before["name"])
+    return bool(now["state"] == "ready" and now["pid"] != before["pid"])

@@ -51,7 +51,7 @@ def test_what_was_refused_stays_counted_when_its_sender_has_gone() -> None:
     line = board._connect(client, worker, "call", client.name, "one", 4)
     os.pwrite(line.returns.fd, (3).to_bytes(8, "little"), line.returns.placed["refused"])
     assert status._actor(board, worker, "one")["refused"] == 3
-    board.remove_client(client)
+    board.departures.client_left(client)
     assert status._actor(board, worker, "one")["refused"] == 3
     far.close()
     board.close()

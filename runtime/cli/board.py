@@ -103,6 +103,12 @@ def _count(key: str, alarming: str = "") -> Callable[[Line], Cell]:
     return cell
 
 
+def _dropped(line: Line) -> Cell:
+    """What went no further on purpose, whatever for."""
+    count = sum(line.actor.get(key, 0) for key in ("dropped", "expired", "cancelled", "dead"))
+    return count_text(count), "yellow" if count else "dim"
+
+
 def _oldest(line: Line) -> Cell:
     age_s = line.actor.get("oldest_s", 0.0)
     return _tight(micros_text(age_s * 1e6)), "" if age_s else "dim"
@@ -132,6 +138,7 @@ COLUMNS = (
     Column("CPU", 12, _of_worker(lambda line: (f"{line.sample.cpu(line.worker):.0%}", ""))),
     Column("handled", 16, _count("handled")),
     Column("failed", 13, _count("failed", "red")),
+    Column("dropped", 16, _dropped),
     Column("starved", 19, _count("starved", "yellow")),
     Column("oldest", 20, _oldest),
     Column("pid", 18, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
