@@ -134,7 +134,9 @@ class Room:
         return {name: cell.actor for name, cell in self.worker.cells.items()} if self.worker is not None else {}
 
     def stop(self, drain_timeout_s: float) -> None:
-        """Drains, runs `on_stop`, and gives everything back."""
+        """Drains, runs `on_stop`, and gives everything back. Nothing where that was done."""
+        if self._ended:
+            return
         try:
             if self.worker is not None:
                 self.do(lambda: self._stop(drain_timeout_s))
