@@ -71,12 +71,10 @@ class Number(int):
         return 99
 
 
-class Real(float):
-    pass
+class Real(float): ...
 
 
-class Raw(bytes):
-    pass
+class Raw(bytes): ...
 
 
 class Unreadable(list):  # type: ignore[type-arg]
@@ -171,11 +169,11 @@ def released() -> memoryview:
     return view
 
 
-def as_array(dtype: Any) -> Kind:
-    """A few elements of a dtype."""
+def as_array(dtype: Any, elements: int = 3) -> Kind:
+    """Elements of a dtype."""
 
     def make() -> Any:
-        values = np.zeros(3, dtype)
+        values = np.zeros(elements, dtype)
         values.view(np.uint8)[:] = np.arange(values.nbytes) % 2
         return values
 
@@ -189,6 +187,10 @@ _EXTENSIONS = [
 ]
 _NUMBERS = ["?", *"bBhHiIlLqQefdgFDG"]
 _TIMES = ["M8", "m8", "M8[ns]", "M8[25s]", "m8[7D]", "M8[1000us]", "m8[Y]", ">M8[ms]", "m8[2147483647as]", "M8[W]"]
+_DTYPES: dict[str, Any] = {
+    **{each: each for each in (*_NUMBERS, *_TIMES, ">f4", ">i8", ">c16", "S5", "U5", ">U5", "V7")},
+    **{each: getattr(ml_dtypes, each) for each in _EXTENSIONS},
+}
 _OBJECTS = Refused(": an array of dtype object holds Python objects, which are never sent")
 _WITHOUT_BYTES = Refused(": dtype .* has elements of no bytes")
 
@@ -198,9 +200,8 @@ def grid() -> Any:
 
 
 ARRAYS: dict[str, Kind] = {
-    **{f"array of {name}": as_array(name) for name in (*_NUMBERS, ">f4", ">i8", ">c16", "S5", "U5", ">U5", "V7")},
-    **{f"array of {name}": as_array(name) for name in _TIMES},
-    **{f"array of {name}": as_array(getattr(ml_dtypes, name)) for name in _EXTENSIONS},
+    **{f"array of {name}": as_array(dtype) for name, dtype in _DTYPES.items()},
+    **{f"array of more {name}": as_array(dtype, 600) for name, dtype in _DTYPES.items()},
     "array with NaT": Kind(lambda: np.array(["2020-01-01", "NaT"], "M8[D]")),
     "0-d": Kind(lambda: np.array(2.5)),
     "0-d time": Kind(lambda: np.array("2020-01-01", "M8[ns]")),
