@@ -20,6 +20,8 @@ _PLAIN_ARRAYS = (np.memmap, np.matrix, np.recarray)
 # Of numpy's scalars, those of these kinds are equal to what their `item` gives; so are those of extensions.
 _SCALAR_KINDS = "biufUS"
 _SENDABLE = "None, bool, int (64 bits), float, str, bytes, lists, dicts with str keys, dataclasses and ndarrays"
+# A dataclass that is one of these has more than its fields.
+_BASES = (str, int, float, bytes, bytearray, dict, list, tuple, np.ndarray, np.generic)
 _LONGEST_KEY = 64
 
 # Where a value lies: what holds it (None: it is the message itself), and its key, number or name there.
@@ -117,6 +119,8 @@ def _converted(value: Any, path: Path, depth: int) -> Any:
     if issubclass(kind, (msgpack.ExtType, msgpack.Timestamp)):
         raise _refused(value, path)
     try:
+        if is_dataclass(kind):
+            return _of_dataclass(value, path, depth)
         if issubclass(kind, np.ndarray):
             return _bare(value, path)
         if issubclass(kind, np.generic):
@@ -130,14 +134,12 @@ def _converted(value: Any, path: Path, depth: int) -> Any:
             return _dict(dict(value.items()), path, depth)
         if issubclass(kind, (list, tuple)):
             return _list(list(value), path, depth)
-        if is_dataclass(kind):
-            return _of_dataclass(value, path, depth)
+        raise _refused(value, path)
     except MessageError:
         raise
     except Exception as error:  # of code of the user's, whose text may be anything
         text = f"{_words(path)} is a {kind.__name__} that cannot be read: it raised {type(error).__name__}"
         raise MessageError(text) from error
-    raise _refused(value, path)
 
 
 def _bare(array: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -169,6 +171,10 @@ def _bytes(value: bytes | bytearray | memoryview) -> bytes | memoryview:
 def _of_dataclass(value: Any, path: Path, depth: int) -> dict[str, Any]:
     if depth >= DEEPEST:
         raise _too_deep(path)
+    base = next((each for each in _BASES if issubclass(type(value), each)), None)
+    if base is not None:
+        both = f"{_kind(value)}, a dataclass that is also a {base.__name__}"
+        raise MessageError(f"{_words(path)} is a {both}; send its fields and what it is beside them")
     made: dict[str, Any] = {}
     for each in fields(value):
         name = _Name(each.name)

@@ -45,16 +45,17 @@ class Derived:
         self.twice = 2 * self.n
 
 
-class Level(enum.IntEnum):
-    HIGH = 7
+@dataclass
+class Tagged(dict):  # type: ignore[type-arg]
+    tag: str = ""
+
+
+Level = enum.IntEnum("Level", {"HIGH": 7})
+Shade = enum.Enum("Shade", "DARK")
 
 
 class Colour(str, enum.Enum):  # noqa: UP042 - whose text is another than that which it is equal to
     RED = "red"
-
-
-class Shade(enum.Enum):
-    DARK = 1
 
 
 class Pair(NamedTuple):
@@ -62,8 +63,7 @@ class Pair(NamedTuple):
     right: Any
 
 
-class Text(str):
-    __slots__ = ()
+class Text(str): ...
 
 
 class Number(int):
@@ -345,6 +345,7 @@ OBJECTS: dict[str, Kind] = {
     "unset field": Kind(Late, Refused(r"\.late is not set")),
     "set in a dataclass": Kind(lambda: Frozen(1, [Holder({1})]), Refused(rf"\.inner\[0\]\.x is a set{_CANNOT}")),
     "key in a dataclass": Kind(lambda: Holder({1: 2}), Refused(r"\.x has the key 1 of type int; keys must be str")),
+    "dataclass and dict": Kind(Tagged, Refused(" is a Tagged, a dataclass that is also a dict")),
     "dataclass itself": Kind(lambda: Holder, Refused(f" is a type{_CANNOT}")),
     **{
         f"a {kind}": Kind(make, Refused(f" is a {kind}{_CANNOT}"))
