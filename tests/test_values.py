@@ -143,7 +143,9 @@ def check_all(ways: Ways, takes: Callable[[str, str], Callable[[str], bool]]) ->
 
 def few_ways(kind: str, place: str) -> Callable[[str], bool]:
     """Dtypes are named in one place, and what lies deeper is packed by the same hands."""
-    return is_plain_way if place == "alone" and not kind.startswith("array of ") else is_short_way
+    if kind.startswith("array of "):
+        return is_short_way if place in ("alone", "beside a large array") else lambda _: False
+    return is_plain_way if place == "alone" else is_short_way
 
 
 def test_a_value_arrives_or_is_refused_the_same_by_every_way(ways: Ways) -> None:

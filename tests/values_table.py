@@ -32,7 +32,6 @@ class Frozen:
 class Late:
     """A field that nobody has set."""
 
-    n: int = 1
     late: int = field(init=False)
 
 
