@@ -13,7 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 import slabwire
@@ -119,7 +119,8 @@ def fuzz_dtypes(dice: random.Random) -> None:
     edge = Edge()
     pool = edge.pool(edge.producer())
 
-    @settings(max_examples=1500, deadline=None, database=None)
+    @seed(dice.getrandbits(32))
+    @settings(max_examples=300, deadline=None, database=None)
     @given(st.lists(dtype_texts, min_size=1, max_size=4))
     def run(texts: list[str]) -> None:
         for text in texts:
@@ -132,6 +133,13 @@ def fuzz_dtypes(dice: random.Random) -> None:
 def test_no_text_of_a_dtype_ends_its_reader_or_its_sender() -> None:
     """Many of one process, since what one leaves in a cache is compared with the next."""
     in_a_child(fuzz_dtypes, seed=1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_no_text_of_a_dtype_ends_its_reader_or_its_sender_however_many() -> None:
+    for number in range(100, 130):
+        in_a_child(fuzz_dtypes, number)
 
 
 def steps_of_nothing(_: random.Random) -> None:
@@ -353,5 +361,5 @@ def test_damaged_payloads_are_answered(attacked: Attacked) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_damaged_payloads_are_answered_however_many(attacked: Attacked) -> None:
-    for seed in range(100, 120):
-        attack(attacked, random.Random(seed), 2000)
+    for number in range(100, 120):
+        attack(attacked, random.Random(number), 2000)
