@@ -33,6 +33,11 @@ def is_private(address: str) -> bool:
         return False
 
 
+def with_port(asked: str, found: str) -> str:
+    """The address that was asked for, with the port that was found for it where any would do."""
+    return f"{asked[:-1]}{found.rpartition(':')[2]}" if asked.startswith("tcp://") and asked.endswith(":*") else asked
+
+
 def demand_keys(address: str) -> StartError:
     """The error for an address that others can reach, without keys."""
     return StartError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import zmq
 
+from .address import is_private, with_port
 from .ending import Ending, ending, late
 from .errors import Disconnected, StartError
 from .frames import FrameReader
@@ -47,7 +48,8 @@ class Doorkeeper:
     ) -> None:
         self.graph = graph
         self.address = f"ipc://{directory.path / 'gateway'}"
-        # Where it listens beside that; once it does, with the ports that it got.
+        # Where it is to listen beside that, and where it does, with the ports and the numbers that it got.
+        self._asked = list(listen)
         self.listen = list(listen)
         self.restarts = 0
         self.last_end: Ending | None = None
@@ -134,13 +136,15 @@ class Doorkeeper:
                 await self._ended.wait()
                 raise StartError(str(said["error"]))
             self.listen = [str(each) for each in said["addresses"] if each != self.address]
+            # By its name: whether an address needs keys depends on how it was written. A successor gets the same port.
+            self._asked = [with_port(*each) for each in zip(self._asked, self.listen, strict=False)]
             if self._process is not None:  # else it has died since
                 unless_it_listens.pop_all()
                 self._listen_to(near, str(said.get("key", "")))
 
     def _command(self, far: socket.socket) -> list[str]:
         command = [sys.executable, "-m", "slabwire.runtime.gateway", "--graph", self.graph]
-        for each in (self.address, *self.listen):
+        for each in (self.address, *self._asked):
             command += ["--listen", each]
         if self._keys:
             command += ["--keys", self._keys]
@@ -172,7 +176,9 @@ class Doorkeeper:
         self._restarting = False
         asyncio.get_running_loop().add_reader(near, self._count_turned_out)
         self._knocker = self._knocker or Knocker(self._pair)
-        self._watch = Watch(self._knocker, [self.address, *self.listen], server_key)
+        pairs = zip(self._asked, self.listen, strict=False)
+        guarded = {found: "" if is_private(asked) else server_key for asked, found in pairs}
+        self._watch = Watch(self._knocker, {self.address: "", **guarded})
         self._look_later()
 
     def _count_turned_out(self) -> None:

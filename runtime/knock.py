@@ -9,7 +9,6 @@ from typing import Any
 
 import zmq
 
-from .address import is_private
 from .crate import pack_value
 from .errors import ProtocolError
 from .keys import Pair
@@ -30,7 +29,10 @@ class Knocker:
         self._knocking: set[asyncio.Task[None]] = set()
 
     def knock(self, address: str, server_key: str) -> asyncio.Task[None]:
-        """Ends when the gateway has answered. Its exception is a ZMQError where it cannot be asked."""
+        """Ends when the gateway has answered; it speaks CURVE where there is a key of its own.
+
+        Its exception is a ZMQError where it cannot be asked.
+        """
         task = asyncio.get_running_loop().create_task(self._knock(address, server_key))
         self._knocking.add(task)
         task.add_done_callback(self._knocking.discard)
@@ -56,7 +58,7 @@ class Knocker:
         try:
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.IPV6, "[" in address)
-            if self._pair is not None and not is_private(address):
+            if self._pair is not None and server_key:
                 socket.curve_publickey, socket.curve_secretkey = self._pair
                 socket.curve_serverkey = server_key.encode()
             socket.connect(reachable(address))

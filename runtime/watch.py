@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import zmq
 
@@ -19,11 +19,11 @@ ASK_EVERY_S = 2.0
 
 
 class Watch:
-    """On the running loop, from now on."""
+    """On the running loop, from now on. Each address stands with the gateway's public key there, or "" if it has none."""
 
-    def __init__(self, knocker: Knocker, addresses: Sequence[str], server_key: str) -> None:
+    def __init__(self, knocker: Knocker, addresses: Mapping[str, str]) -> None:
         self._knocker = knocker
-        self._server_key = server_key
+        self._server_keys = addresses
         self._pulses = {each: Pulse(time.monotonic()) for each in addresses}
         self._tasks = [asyncio.get_running_loop().create_task(self._ask_on(each)) for each in addresses]
 
@@ -38,7 +38,7 @@ class Watch:
 
     async def _ask(self, address: str) -> None:
         pulse = self._pulses[address]
-        asking = self._knocker.knock(address, self._server_key)
+        asking = self._knocker.knock(address, self._server_keys[address])
         try:
             while not asking.done():
                 await asyncio.wait([asking], timeout=LOOK_EVERY_S)

@@ -179,6 +179,9 @@ def crowd(clients: int, vanishing: int = 300, deaf: int = 20, deaf_mib: int = 64
 def _crowd(gateway: Gateway, honest: Honest, clients: int, vanishing: int, deaf: int, deaf_mib: int) -> None:
     pid = gateway.status["pid"]
     come_and_go(gateway.address, 50)
+    with slabwire.connect(gateway.address) as client:  # what it needs for large answers and for streams stays
+        assert client.call("crowded.zeros", 1).nbytes == MIB
+        assert list(client.stream("crowded.upto", 3)) == [0, 1, 2]
     show("before", gateway, honest)
     before, descriptors = gateway.mib()[0], gateway.descriptors()
     come_and_go(gateway.address, clients)

@@ -326,7 +326,24 @@ def test_a_gateway_with_keys_is_asked_with_keys(run_directory: Path, monkeypatch
         while time.monotonic() < until:
             time.sleep(1.0)
             gateway = running.status()["gateway"]
-            assert (gateway["state"], gateway["restarts"], gateway["silent_s"]) == ("ready", 0, 0.0)
+            assert (gateway["state"], gateway["restarts"]) == ("ready", 0)
+
+
+def test_a_successor_demands_keys_as_its_predecessor_did(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at an address that, by its number, would need none."""
+    server, known, _ = make_keys(run_directory)
+    monkeypatch.setenv("SLABWIRE_KEYS", str(server))
+    monkeypatch.setattr(remote, "HELLO_WITHIN_S", 1.0)
+    with graph_of("echoes").run(listen="tcp://lo:*") as running:
+        before = Served(running).gateway()
+        os.kill(before["pid"], signal.SIGKILL)
+        wait_until(lambda: running.status()["gateway"]["restarts"] and running.status()["gateway"]["state"] == "ready")
+        after = Served(running).gateway()
+        assert after["listen"] == before["listen"]
+        with slabwire.connect(after["listen"][0], keys=known, wait_s=30.0) as client:
+            assert client.call("echo.it", 1) == 1
+        with pytest.raises(slabwire.SlabwireError, match=r"refuses the connection|no graph answers"):
+            slabwire.connect(after["listen"][0])
 
 
 def test_keys_that_others_may_read_are_refused(run_directory: Path) -> None:
