@@ -19,7 +19,7 @@ ASK_EVERY_S = 2.0
 
 
 class Watch:
-    """On the running loop, from now on. Each address stands with the gateway's public key there, or "" if it has none."""
+    """On the running loop, from now on. Each address stands with the key of the gateway there, or "" if it has none."""
 
     def __init__(self, knocker: Knocker, addresses: Mapping[str, str]) -> None:
         self._knocker = knocker
