@@ -73,23 +73,25 @@ class Door:
         """From now on messages are taken in."""
         self._receive = receive
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(descriptor_of(self._socket), self._drain)
-        self._loop.call_soon(self._drain)
+        self._loop.add_reader(descriptor_of(self._socket), self.take_in)
+        self._loop.call_soon(self.take_in)
 
-    def _drain(self) -> None:
+    def take_in(self) -> None:
+        """Takes in what has come, or as much of it as leaves others their turn."""
         for _ in range(_BATCH):
             if self._socket.closed or not can_read(self._socket):
                 return
             identity, *frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
             peer = self._peers.get(identity.bytes) or self._enter(identity)
             if peer is not None:
+                peer.messages += 1
                 who = "" if self.private else str(identity.get("User-Id"))
                 self._receive(peer, [each.buffer for each in frames], who)
-        self._drain_soon()
+        self._take_in_soon()
 
-    def _drain_soon(self) -> None:
+    def _take_in_soon(self) -> None:
         if self._loop is not None:
-            self._loop.call_soon(self._drain)
+            self._loop.call_soon(self.take_in)
 
     def _enter(self, identity: zmq.Frame) -> Peer | None:
         descriptor = int(identity.get(zmq.SRCFD))
@@ -101,7 +103,7 @@ class Door:
     def write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None:
         """Sends without waiting. Raises ZMQError where nobody of that name is there any more."""
         if not self._socket.closed:
-            self._drain_soon()  # libzmq tells of each change only once: what comes while we send goes unnoticed
+            self._take_in_soon()  # libzmq tells of each change only once: what comes while we send goes unnoticed
             self._socket.send_multipart([name, *frames], zmq.DONTWAIT, copy=False)
 
     def forget(self, name: bytes) -> None:

@@ -23,6 +23,7 @@ from .address import check_address, demand_keys, is_private
 from .budget import Budget
 from .crate import pack_value
 from .door import DOMAIN, Door
+from .endless_messages import EndlessMessages
 from .errors import Disconnected, Overloaded, SlabwireError, cut_off_error
 from .exposed import described_ports
 from .frames import write_frame
@@ -126,6 +127,10 @@ class Gateway:
             peer.address,
             why,
         )
+        self._part_with_memory()
+
+    def _part_with_memory(self) -> None:
+        """Somebody was turned out."""
         self._tell_turned_out()
         asyncio.get_running_loop().call_later(_HEAP_BACK_AFTER_S, give_heap_back)
 
@@ -154,10 +159,14 @@ class Gateway:
         """Serves until told to stop. Raises Disconnected where the graph does not serve us any more."""
         for door in self.doors:
             door.open(self.receive)
-        strangers = Strangers()
+        strangers, unfinished = Strangers(), EndlessMessages()
         while not stop.is_set():
             self._graph.demand_connection()
             strangers.look({each.inode for each in self._visitors})
+            for door in self.doors:  # what is whole by now is not unfinished
+                door.take_in()
+            for _ in range(unfinished.look(self._peers.messages())):
+                self._part_with_memory()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await stop.wait()

@@ -35,6 +35,7 @@ class Peer:
         self._name = name  # the door's name for it
         self._descriptor = descriptor
         self.inode = inode_of(descriptor)  # the number may be another connection's soon
+        self.messages = 0  # that came from it
         self._backlog = Backlog()
         self._has_left = False
 
@@ -93,6 +94,10 @@ class Peers:
         if self._looking is None:
             self._look_later()
         return peer
+
+    def messages(self) -> dict[int, int]:
+        """How many have come from each, by the inode of its connection."""
+        return {each.inode: each.messages for each in self._all}
 
     def may_send(self, peer: Peer) -> bool:
         """Whether more may wait for a peer. If not, it is turned out."""

@@ -30,7 +30,7 @@ class Strangers:
         if len(descriptors) <= limit // 2:
             self._seen = frozenset()
             return
-        strangers = {inode: each for inode, each in _connections(descriptors) if inode not in clients}
+        strangers = {inode: each for inode, each in connections(descriptors) if inode not in clients}
         ended = [inode for inode, each in strangers.items() if inode in self._seen and shut_down(each, inode)]
         if ended:
             logger.warning(
@@ -43,7 +43,7 @@ class Strangers:
         self._seen = frozenset(strangers)
 
 
-def _connections(descriptors: list[str]) -> Iterator[tuple[int, int]]:
+def connections(descriptors: list[str]) -> Iterator[tuple[int, int]]:
     """Inode and descriptor of each that was accepted here."""
     for number in map(int, descriptors):
         inode = inode_of(number)

@@ -242,6 +242,26 @@ def test_a_frame_that_is_too_large_ends_its_connection_alone(served: Served) -> 
     served.answers()
 
 
+def send_on(client: Bare, frame: bytes) -> None:
+    for _ in range(1000):
+        client.socket.sendall(frame)
+
+
+@pytest.mark.parametrize("says_hello", [False, True])
+def test_a_message_without_an_end_is_ended(served: Served, says_hello: bool) -> None:
+    before, turned_out = served.private_mib(), served.gateway["turned_out"]
+    with Bare(served.tcp) as client, slabwire.connect(served.tcp) as other:
+        client.shake_hands()
+        if says_hello:
+            client.send(kind="hello")
+        with pytest.raises(ConnectionError):
+            send_on(client, framed(bytes(8 * MIB), more=True))
+        assert other.call("echo.it", 1) == 1
+        wait_until(lambda: served.gateway["turned_out"] == turned_out + 1)
+        wait_until(lambda: served.private_mib() < before + 64)
+    served.answers()
+
+
 def test_half_open_connections_hold_up_nobody(served: Served) -> None:
     with contextlib.ExitStack() as stack:
         for each in range(1000):
