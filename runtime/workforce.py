@@ -70,7 +70,7 @@ class Workforce:
         self.tree = Tree(order, restarts, branches(spec.groups, workers_of))
         self._order = order
         self._graph = directory.path.name
-        self._unloadable: dict[str, str] = {}  # how each worker ended last
+        self._ends: dict[str, str] = {}  # how each worker ended last
         self._coroner = Coroner(self._graph, switchboard, self.tree)
         self.failed_to_stop: dict[str, str] = {}  # how they ended, by worker
 
@@ -163,9 +163,9 @@ class Workforce:
             for name in outcome.stop:
                 self.workers[name].retire()
         crashed = {"restart": True, "ended": end.failed, "expected": not end.was_obedient}
-        if not worker.could_load and self._unloadable.get(worker.name) == end.text:
+        if not worker.could_load and self._ends.get(worker.name) == end.text:
             crashed = {}  # one report of many tries
-        self._unloadable[worker.name] = end.text
+        self._ends[worker.name] = end.text
         report = None
         try:
             report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None
