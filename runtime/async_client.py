@@ -7,13 +7,14 @@ import select
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ..shm.bell import now_ns
 from .caller import deadline_of
 from .calls import AsyncCalls
 from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, late_answer, seconds_for_an_answer
 from .errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
+from .forks import forked_error, part_in_children
 from .local import LocalConnection
 from .retry import Attempts, Retry, key_of, retry_of
 from .variables import warn_of_unknown
@@ -45,6 +46,16 @@ class AsyncClient:
         self._looked_ns = 0
         # Those that are open, with the task of each.
         self._streams: dict[AsyncGenerator[Any, None], asyncio.Task[Any] | None] = {}
+        part_in_children(self)
+
+    def part(self) -> None:
+        """In a forked child, where neither the memory is nor the loop."""
+
+        def refuse(*_: Any) -> NoReturn:
+            raise forked_error(f"graph {self.name!r}", f"slabwire.connect_async({self.name!r})")
+
+        if self._connection is not None:
+            vars(self).update(_live=refuse, _leave=lambda *_: None)
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected if no such graph runs."""

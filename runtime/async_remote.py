@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from ..shm.bell import now_ns
 from .async_client import again, another_loop
@@ -15,6 +15,7 @@ from .calls import timed_out
 from .client import CALL_TIMEOUT_S
 from .dealer import Dealer
 from .errors import ClientClosed, untouched
+from .forks import forked_error, part_in_children
 from .remote import HELLO_WITHIN_S, nothing_answers
 from .retry import Attempts, Retry, key_of, retry_of
 from .session import Pending, result_of
@@ -37,6 +38,16 @@ class AsyncRemoteClient:
         self._wait_s = wait_s
         self._keys = Path(keys) if keys is not None else None
         self._dealer: Dealer | None = None
+        part_in_children(self)
+
+    def part(self) -> None:
+        """In a forked child, where neither ZeroMQ's threads are nor the loop."""
+
+        def refuse(*_: Any, **__: Any) -> NoReturn:
+            raise forked_error(self.address, f"slabwire.connect_async({self.address!r})")
+
+        if self._dealer is not None:
+            vars(self).update(_left=self._dealer, _dealer=None, _begin=refuse, _arrival=refuse)
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected when nothing answers within `wait_s` (5)."""

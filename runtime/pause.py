@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import selectors
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,12 @@ class PausingSelector(selectors.EpollSelector):
     def runs(self) -> None:
         """The loop runs what is due."""
         self._runs_since_ns = now_ns()
+
+    def part(self, instead: Callable[[float | None], Any]) -> None:
+        """In a forked child, where `instead` is called for each sleep: what is registered stays the parent's."""
+        vars(self)["_selector"].close()
+        # A new one, else unregistering would take descriptors out of the parent's.
+        vars(self).update(_selector=select.epoll(), select=instead)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.ran()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from ..shm.bell import now_ns
 from .attempt import attempt
@@ -18,6 +18,7 @@ from .calls import timed_out
 from .client import CALL_TIMEOUT_S, again
 from .dealer import Dealer
 from .errors import ClientClosed, Disconnected, SlabwireError, untouched
+from .forks import forked_error, part_in_children
 from .retry import Attempts, Retry, key_of, retry_of
 from .session import Pending, result_of
 from .wire import Head, Kind, pack_head
@@ -55,6 +56,7 @@ class RemoteClient:
         self._closed = False
         self._hearing = False
         self._listen()
+        part_in_children(self)
         try:
             self._await_welcome(0, HELLO_WITHIN_S if wait_s is None else wait_s)
         except BaseException:
@@ -67,6 +69,15 @@ class RemoteClient:
         self._poll = select.poll()
         for each in (*self._dealer.descriptors, self._wake):
             self._poll.register(each, select.POLLIN)
+
+    def part(self) -> None:
+        """In a forked child: ZeroMQ's threads are not there, nor those that hold locks."""
+
+        def refuse(*_: Any) -> NoReturn:
+            raise forked_error(self.address, f"slabwire.connect({self.address!r})")
+
+        vars(self).update(_check_open=refuse, _wait=refuse, _left=self._dealer, _dealer=_Departed())
+        self._lock, self._receiving = threading.Lock(), threading.Lock()
 
     @property
     def name(self) -> str:
@@ -310,6 +321,17 @@ class RemoteClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Departed:
+    """In the place of a forked child's dealer."""
+
+    def pump(self) -> bool:
+        """Nothing comes."""
+        return False
+
+    def close(self) -> None:
+        """The connection is the parent's."""
 
 
 def nothing_answers(address: str, within_s: float) -> SlabwireError:

@@ -30,6 +30,7 @@ from .guarded import Failures
 from .idleness import is_idle
 from .link import Heard, Link
 from .orders import OwnOrders
+from .parted import Partition
 from .party import FIRST_CLIENT, Party
 from .placement import Plan, WorkerPlan, instances_of
 from .routing import Routing
@@ -114,6 +115,7 @@ class Room:
         link = self._link_of(party, _close_unheard)
         settings = {**plan, "threads": planned.threads, "spin": False, "graph": ""}  # no supervisor can be asked
         self.worker = Worker(WORKER, link, self.orders, self.routing.spec, settings, self._made)
+        self._partition = Partition(self.worker)
         self.worker.caller.explain = self.failures.explain
         self.worker.own.died = self.failures.end_program
         self.worker.build()

@@ -6,13 +6,14 @@ import os
 import select
 import threading
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from ..shm.bell import now_ns
 from .attempt import attempt
 from .caller import Pending
 from .calls import timed_out
 from .errors import ClientClosed, Disconnected, SlabwireError, untouched
+from .forks import forked_error, part_in_children
 from .local import LocalConnection
 from .message import Kind
 
@@ -46,6 +47,16 @@ class SharedConnection:
         self._end.register(self.local.link.channel.fileno(), select.POLLIN)
         self._looked_ns = now_ns()
         self._closed = False
+        part_in_children(self)
+
+    def part(self) -> None:
+        """In a forked child: neither the memory is there, nor the threads that hold locks."""
+
+        def refuse(*_: Any) -> NoReturn:
+            raise forked_error(f"graph {self._name!r}", f"slabwire.connect({self._name!r})")
+
+        vars(self).update(dict.fromkeys(("is_there", "begin", "wait"), refuse))
+        vars(self).update(dict.fromkeys(("cancel", "close"), lambda *_: None))
 
     def is_there(self) -> bool:
         """Whether the graph has not ended, as far as is known, and no interrupt has torn the connection: also between

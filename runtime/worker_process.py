@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgpack
@@ -28,10 +29,12 @@ from .channel import Channel
 from .document import unpack_document
 from .error_text import described, exit_code, place_of, shown, text_of, traceback_of
 from .errors import Disconnected, SlabwireError
+from .forks import keep_from_children, own_signals
 from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
 from .link import Link
 from .logs import configure_logging
 from .no_terminal import explain_missing_terminal
+from .parted import Partition, end_child
 from .spec import GraphSpec, graph_from_plain
 from .stamped import stamp_output
 from .worker import Worker
@@ -75,6 +78,10 @@ def _status_of(error: BaseException) -> int:
     return int(code is not None) if type(code) not in (int, bool) else (code & 0xFF or int(code != 0))
 
 
+def _stay(_number: int, _frame: FrameType | None) -> None:
+    """Ctrl-C is for whoever runs the graph. Were it ignored, programs that actors start would ignore it, too."""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The process, by its command line or other words: 0 after a stop, 3 if it could not go on (and said why), else
     what user code called sys.exit with.
@@ -87,7 +94,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     die_with_parent(options.parent)
     tie_forks()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _stay)
     faulthandler.enable()
     faulthandler.register(HUNG_SIGNAL, all_threads=True)
     stamp_output()
@@ -112,10 +119,10 @@ def main(words: Sequence[str] | None = None) -> int:
 def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int, bool]:
     """All that the process does: its status, and whether everything that it had begun has ended."""
     worker: Worker | None = None
-    status, says_goodbye = 0, False
+    born, status, says_goodbye = os.getpid(), 0, False
     try:
         control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
-        link = Link(Channel(socket.socket(fileno=options.fd)))
+        link = Link(Channel(keep_from_children(socket.socket(fileno=options.fd))))
         spec, plan = _start_of(link)
         plan["graph"] = Path(options.control).parent.name  # of the run directory: a graph may run under another name
         repin(os.getpid(), plan["cores"])  # ZeroMQ's threads too, which are there already
@@ -123,15 +130,18 @@ def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int,
         asyncio.set_event_loop(worker.loop)
         threading.excepthook = worker.own.thread_died
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
+        own_signals((signal.SIGTERM, signal.SIGINT))
+        partition = Partition(worker)  # noqa: F841 - as long as this process lives
         worker.build()
         worker.start_actors()
         worker.run()
         says_goodbye = True
-    except Disconnected:
-        pass  # the supervisor is gone, and so is the graph
     except BaseException as error:
-        control.send(msgpack.packb(_failure(options.name, error)))
-        status = _status_of(error)
+        if os.getpid() != born:
+            end_child(error)
+        if not isinstance(error, Disconnected):  # else the supervisor is gone, and so is the graph
+            control.send(msgpack.packb(_failure(options.name, error)))
+            status = _status_of(error)
     is_over = worker is None or _unwound(worker)
     if worker is not None and says_goodbye:
         worker.report("stopped")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
 import struct
 from typing import Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -15,8 +17,9 @@ from .errors import LayoutError, OutOfMemory
 from .layout import HEADER, MOST_PARAMETERS, WORD_NBYTES, Layout, Placed
 from .limits import memory_limits, require_memory
 
-# linux/mman.h; Python's module does not name it.
+# linux/mman.h; Python's module does not name them.
 _MADV_POPULATE_WRITE = 23
+_MAP_FIXED_NOREPLACE = 0x100000
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _NO_MEMORY = (errno.ENOSPC, errno.ENOMEM, errno.EFBIG)
 _HEADER = struct.Struct("<8Q")
@@ -25,14 +28,23 @@ _PREFAULT_FROM = 1 << 20
 
 # How many forks lie between the program's start and this process: counted, since asking the kernel costs more.
 _forks = 0
+_places: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()  # by address: every mapping of this process
+_libc = ctypes.CDLL(None)
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_HOLD = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
 
 
-def _count_fork() -> None:
+def _leave_memory() -> None:
+    """In a forked child: none of the memory is there, and nothing else may come to lie in its places, since what the
+    child has of the mappings unmaps these places when it dies.
+    """
     global _forks
     _forks += 1
+    for address, mapping in _places.items():
+        _libc.mmap(address, len(mapping), 0, _HOLD, -1, 0)
 
 
-os.register_at_fork(after_in_child=_count_fork)
+os.register_at_fork(after_in_child=_leave_memory)
 
 
 class Segment:
@@ -52,6 +64,7 @@ class Segment:
         self.words = self.bytes.cast("Q")
         self.address = int(np.frombuffer(mapping, np.uint8).ctypes.data)
         self._forks = _forks
+        _places[self.address] = mapping
 
     @classmethod
     def create(cls, layout: Layout, purpose: str, *, reserve: bool = True, **parameters: int) -> Self:
