@@ -8,9 +8,11 @@ from typing import Any, Self
 
 import zmq
 
+from .descriptors import FOR_A_CONNECTION, require_free
 from .document import pack_document, unpack_document
 from .errors import Disconnected, ProtocolError, error_from_wire
 from .fields import did_you_mean
+from .inherited import fill_standard_descriptors
 from .rundir import graph_directory, is_running, list_graphs, own_socket
 
 # A supervisor answers in well under a millisecond, one that is swapping or has just been locked in may take seconds.
@@ -28,6 +30,8 @@ class Control:
     """
 
     def __init__(self, name: str, timeout_s: float = ANSWER_WITHIN_S) -> None:
+        fill_standard_descriptors()
+        require_free(FOR_A_CONNECTION, f"connecting to graph {name!r}")
         self.name = name
         self._timeout_s = timeout_s
         if not is_running(graph_directory(name)):

@@ -8,7 +8,9 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from .address import check_address, is_private
+from .descriptors import FOR_A_CONNECTION, require_free
 from .errors import Disconnected, ProtocolError, SlabwireError, StartError
+from .inherited import fill_standard_descriptors
 from .keys import ClientKeys
 from .ownership import require_own_socket
 from .readiness import can_read, can_write, descriptor_of
@@ -40,7 +42,9 @@ class Dealer:
 
     def __init__(self, address: str, keys: Path | None) -> None:
         _check(address, keys)
+        fill_standard_descriptors()
         self.session = Session(address)
+        require_free(FOR_A_CONNECTION, f"connecting to {address}")
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         try:

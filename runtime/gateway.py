@@ -28,6 +28,7 @@ from .errors import Disconnected, Overloaded, SlabwireError, cut_off_error
 from .exposed import described_ports
 from .frames import write_frame
 from .heap import give_heap_back
+from .inherited import put_right
 from .keyed_calls import KeyedCalls
 from .keys import Admission, ServerKeys
 from .lifeline import die_with_parent
@@ -205,6 +206,7 @@ class Owner:
 
 def main() -> int:
     """The process."""
+    put_right()
     parser = argparse.ArgumentParser()
     parser.add_argument("--graph", required=True)
     parser.add_argument("--listen", action="append", default=[])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from . import worker_process
 from .document import unpack_document
+from .inherited import put_right
 from .lifeline import die_with_parent
 
 _LARGEST_ORDER_NBYTES = 128 * 1024
@@ -33,6 +34,7 @@ class _Order:
 
 def main() -> int:
     """Never returns before the supervisor has gone; but in each worker, which then is one to the end."""
+    put_right()
     parser = argparse.ArgumentParser()
     for name in ("fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .channel import Channel, close_all
+from .descriptors import REMEDY, is_scarce
 from .errors import Disconnected, Overloaded, ProtocolError, SlabwireError
 from .link import FIRST_TOKEN
 from .ownership import is_own, peer_uid
@@ -72,6 +73,9 @@ class Reception:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away(error)
+            return
+        if is_scarce(connection.fileno()):
+            _refuse(Channel(connection), OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return
         if not is_own(peer_uid(connection)) or not self._is_open():
             connection.close()
@@ -136,7 +140,7 @@ def _refuse(channel: Channel, error: Exception) -> None:
     """Answers the first question that a client will ask, and ends the connection."""
     text = str(error)
     if isinstance(error, OSError):
-        text = f"the supervisor is out of descriptors ({error}): close clients, or raise RLIMIT_NOFILE (ulimit -Hn)"
+        text = f"the supervisor is out of descriptors ({error}): close clients, or {REMEDY}"
     logger.error("a client was turned away: %s", text)
     code = error.code if isinstance(error, SlabwireError) else Overloaded.code
     with contextlib.suppress(Disconnected):

@@ -28,6 +28,7 @@ from .error_text import traceback_of
 from .errors import Disconnected, ProtocolError, SlabwireError
 from .guarded import Failures
 from .idleness import is_idle
+from .inherited import fill_standard_descriptors
 from .link import Heard, Link
 from .orders import OwnOrders
 from .parted import Partition
@@ -72,6 +73,7 @@ class Room:
     """Built, started and closed by one thread; clients may wait in any."""
 
     def __init__(self, name: str, spec: GraphSpec, codes: Codes, *, in_thread: bool) -> None:
+        fill_standard_descriptors()
         self.name = name
         self.is_driven = not in_thread
         self.routing = Routing(spec)

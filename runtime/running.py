@@ -17,9 +17,11 @@ from typing import Any, Self
 from .async_client import AsyncClient
 from .client import Client
 from .control import Control
+from .descriptors import FOR_A_CONNECTION, require_free
 from .errors import Disconnected, StartError
 from .forks import keep_from_children
 from .frames import FrameReader, write_frame
+from .inherited import fill_standard_descriptors
 from .node import NAME, NAME_RULE
 from .rundir import graph_directory
 from .spec import GraphSpec
@@ -47,6 +49,9 @@ class Running:
         self.failure: str | None = None  # why the graph gave up, if it did
         self.stopped = Stopped()  # once it has: what was cut off, and what did not end as it should
         self._owner = os.getpid()
+        self._was_stopped = False
+        fill_standard_descriptors()
+        require_free(FOR_A_CONNECTION, f"starting graph {self.name!r}", StartError)
         self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         keep_from_children(self._tie)
         with far:
@@ -102,16 +107,19 @@ class Running:
         except subprocess.TimeoutExpired:
             return None
         self._hear_last_words()
-        return status
+        # Where SIGCHLD is ignored, or others wait for all children, the status is lost: a lost one is taken for 0.
+        return status or int(not self._was_stopped or self.failure is not None)
 
     def _hear_last_words(self) -> None:
         """What the supervisor, which has ended, had to say since it was ready."""
         with contextlib.suppress(Disconnected, OSError):
             self._tie.settimeout(1.0)  # it is at its end, unless somebody else has inherited the other one
+            frames = FrameReader(self._tie)
             while True:
-                event = FrameReader(self._tie).read()
+                event = frames.read()
                 self.failure = self.failure or event.get("error")
                 if event["event"] == "stopped":
+                    self._was_stopped = True
                     self.stopped = Stopped.from_plain(event)
                     return
 

@@ -6,19 +6,21 @@ import argparse
 import asyncio
 import contextlib
 import errno
-import resource
 import socket
 import sys
 
+from .descriptors import REMEDY, raise_limit, require_for_graph
+from .inherited import put_right
 from .spawner import Spawner
 
 
 def main() -> int:
     """The process. What goes wrong before the graph is ready is told to the owner."""
+    put_right()
+    raise_limit()
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     owner = socket.socket(fileno=parser.parse_args().fd)
-    _raise_file_limit()
     try:
         spawner = Spawner()
     except OSError as error:
@@ -45,7 +47,9 @@ def _supervise(owner: socket.socket, spawner: Spawner) -> int:
     try:
         document = FrameReader(owner).read()
         owner.setblocking(False)
-        return asyncio.run(run(graph_from_plain(document["spec"]), document["options"], owner, spawner))
+        spec, options = graph_from_plain(document["spec"]), document["options"]
+        require_for_graph(spec, listens=bool(options.get("listen")))
+        return asyncio.run(run(spec, options, owner, spawner))
     except (SlabwireError, OSError, zmq.ZMQError) as error:
         return _give_up(owner, error)
 
@@ -57,18 +61,11 @@ def _give_up(owner: socket.socket, error: Exception) -> int:
 
     if not isinstance(error, SlabwireError):
         is_scarce = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
-        remedy = "; each lane takes two descriptors: raise RLIMIT_NOFILE (ulimit -Hn)" if is_scarce else ""
+        remedy = f"; {REMEDY}" if is_scarce else ""
         error = StartError(f"the supervisor cannot go on: {error}{remedy}")
     with contextlib.suppress(OSError):
         write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
     return 1
-
-
-def _raise_file_limit() -> None:
-    """Each lane costs its ends two descriptors; the soft limit is often 1024. Workers inherit it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from .document import unpack_document
 from .error_text import described, exit_code, place_of, shown, text_of, traceback_of
 from .errors import Disconnected, SlabwireError
 from .forks import keep_from_children, own_signals
+from .inherited import put_right
 from .lifeline import HUNG_SIGNAL, die_with_parent, tie_forks
 from .link import Link
 from .logs import configure_logging
@@ -86,6 +87,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """The process, by its command line or other words: 0 after a stop, 3 if it could not go on (and said why), else
     what user code called sys.exit with.
     """
+    put_right()
     parser = argparse.ArgumentParser()
     for name in ("name", "control"):
         parser.add_argument(f"--{name}", required=True)

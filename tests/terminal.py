@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -15,6 +16,14 @@ from typing import Self
 
 _READ_WITHIN_S = 60
 _NOISE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
+
+
+def _begin_session() -> None:
+    """As a window does: nothing of what the test run was started with, such as nohup, lives on in it."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Terminal:
@@ -29,7 +38,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_begin_session,
             env={**os.environ, "PS1": "$ ", "TERM": "xterm-256color", **environment},
         )
         os.close(slave)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
+from ..descriptors import raise_limit
+from ..inherited import put_right
 from .root import root
 
 
 def main() -> None:
     """Runs the command line of this process and exits with a status of `exits.Exit`."""
+    put_right([signal.SIGCHLD])  # what else is ignored is meant to be, as SIGHUP by nohup
+    raise_limit()
     root(prog_name="slabwire")
 
 

@@ -1,0 +1,58 @@
+"""What a process of ours inherits from whoever started it, put right before it does anything else.
+
+A launcher may ignore or block signals, which outlives exec, and may have closed standard descriptors, in whose places
+sockets and memory would come to lie.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import IO
+
+# Python ignores these itself, in every process.
+_PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def put_right(signals: Iterable[int] | None = None) -> None:
+    """At the very start of a process of ours. Ignored signals are heard again: these, or all."""
+    _hear(signal.valid_signals() - {*_PYTHONS} if signals is None else signals)
+    fill_standard_descriptors(for_children=True)
+    _open_streams()
+
+
+def _hear(signals: Iterable[int]) -> None:
+    for number in signals:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def fill_standard_descriptors(*, for_children: bool = False) -> None:
+    """Opens /dev/null in the place of each of the descriptors 0 to 2 that is closed, so that nothing else comes to lie
+    there: what a library writes to standard error must not get into a socket.
+
+    In somebody else's process: without `for_children` the programs that it starts find them closed, as before.
+    """
+    for number in range(3):
+        if not _is_open(number):
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), for_children)  # which gives the lowest that is closed
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _open_streams() -> None:
+    """Python has no streams for descriptors that were closed when it started."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream: IO[str] = os.fdopen(number, "w" if number else "r", errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
