@@ -19,6 +19,7 @@ from .document import pack_document, unpack_document
 from .error_text import described, is_installed, name_of, place_of, sendable, traceback_of
 from .errors import GraphError, LoadError
 from .fit import require_fit
+from .sources import is_source, source_spec
 from .spec import ActorSpec, CodeSpec
 
 _files: dict[str, str] = {}  # modules that `load_file` made: name to absolute path
@@ -63,10 +64,10 @@ def _origin(code: Any) -> tuple[Any, str, tuple[str, ...]]:
     if code.__module__ != "__main__":
         return _module_origin(module)
     spec = getattr(module, "__spec__", None)
-    if spec is not None:  # python -m package.module
+    if spec is not None and spec.name != "__main__":  # python -m package.module; else python folder/, or archive.zip
         return "module", spec.name, (os.getcwd(),)
     path = os.path.abspath(getattr(module, "__file__", None) or "")
-    return ("file", path, (os.path.dirname(path),)) if os.path.isfile(path) else ("dill", "__main__", ())
+    return ("file", path, (os.path.dirname(path),)) if is_source(path) else ("dill", "__main__", ())
 
 
 def _module_origin(module: ModuleType) -> tuple[Any, str, tuple[str, ...]]:
@@ -78,7 +79,7 @@ def _module_origin(module: ModuleType) -> tuple[Any, str, tuple[str, ...]]:
         return "module", module.__name__, () if is_installed(path) else (str(root),)
     if _is_found(module.__name__.partition(".")[0], path):  # an editable install, a builtin
         return "module", module.__name__, ()
-    return ("file", path, (os.path.dirname(path),)) if os.path.isfile(path) else ("dill", module.__name__, ())
+    return ("file", path, (os.path.dirname(path),)) if is_source(path) else ("dill", module.__name__, ())
 
 
 def _is_found(top: str, path: str) -> bool:
@@ -250,7 +251,7 @@ def module_name(path: str) -> str:
 
 
 def _execute_file(name: str, path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = source_spec(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

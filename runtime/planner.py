@@ -1,7 +1,7 @@
 """The short-lived process that imports a user's file and hands over its graph as plain data.
 
-`python -m slabwire.runtime.planner TARGET --fd N`; `plan_target` is the parent's side. The supervisor and the CLI never
-import user code: whatever it does while it is imported, it does in here.
+`python -m slabwire.runtime.planner --fd N -- TARGET`; `plan_target` is the parent's side. The supervisor and the CLI
+never import user code: whatever it does while it is imported, it does in here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from types import ModuleType
 from typing import Any
 
 from .code import load_file, load_module
+from .descriptors import FOR_A_CONNECTION, require_free
 from .document import pack_document, unpack_document
 from .error_text import LONGEST_TRACEBACK, place_of, sendable
 from .errors import GraphError, LoadError
 from .fields import did_you_mean
 from .graph import Graph
+from .inherited import put_right
+from .sources import is_source
 from .spec import GraphSpec, graph_from_plain
 
 
@@ -31,8 +34,9 @@ def plan_target(target: str) -> GraphSpec:
     Raises LoadError where there is no such graph or its code cannot be imported, GraphError where it is not valid;
     `detail` of either holds the traceback. What the user's code prints goes to stderr.
     """
+    require_free(FOR_A_CONNECTION, f"importing {target}", LoadError)
     reading, writing = os.pipe()
-    command = [sys.executable, "-m", __spec__.name, target, "--fd", str(writing)]
+    command = [sys.executable, "-m", __spec__.name, "--fd", str(writing), "--", target]
     try:
         process = subprocess.Popen(command, pass_fds=(writing,), stdin=subprocess.DEVNULL)
     except BaseException:
@@ -90,11 +94,13 @@ def _named(target: str, module: ModuleType, name: str, graphs: dict[str, Graph])
 
 def _file(place: str) -> ModuleType:
     path = Path(place).absolute()
-    if path.is_dir():
+    if path.suffix != ".py" and is_source(str(path / "__main__.py")):  # a folder or an archive, as Python runs them
+        path /= "__main__.py"
+    elif path.is_dir():
         raise LoadError(f"{place} is a folder; name a .py file in it, or a module, as in package.module:graph")
-    if not path.is_file():
+    elif not path.is_file():
         raise LoadError(f"{place}: no such file{_nearest(path)}")
-    if path.suffix != ".py":
+    elif path.suffix != ".py":
         raise LoadError(f"{place} is not a Python file; name a .py file or a module, as in package.module:graph")
     _stand_in(place, str(path.parent))
     return load_file(str(path))
@@ -162,6 +168,7 @@ def _refusal(text: str, detail: str, problems: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Plans, writes, and leaves without waiting for threads that the user's code may have started."""
+    put_right()
     parser = argparse.ArgumentParser(prog="slabwire.runtime.planner")
     parser.add_argument("target")
     parser.add_argument("--fd", type=int, required=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import zipapp
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +249,81 @@ def test_names_of_files_arguments_and_the_environment_need_not_be_utf8(tmp_path:
     command = [os.fsencode(sys.executable), os.path.join(folder, b"odd.py")]
     printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     assert printed.decode().strip() == str([b"x\xe9", b"caf\xe9", folder])
+
+
+APPLICATION = """
+from slabwire import Actor, Graph
+from parts.inner import inner
+from helper import helped
+
+def plain(n: int) -> int:
+    return n + 1
+
+class Keeps(Actor):
+    def __init__(self, function) -> None:
+        self.function = function
+    def kept(self, n: int) -> int:
+        return self.function(n) + 1
+    def raises(self) -> int:
+        raise ValueError("no luck")
+
+graph = Graph("application")
+keeps = graph.add(Keeps, function=plain)
+graph.expose(graph.add(plain), graph.add(helped), graph.add(inner), graph.add(lambda n: n + 5, name="lam"))
+graph.expose(keeps.kept, keeps.raises)
+if __name__ == "__main__":
+    with graph.run() as running:
+        answers = [running.client.call(port, 0) for port in running.client.ports[:-1]]
+        try:
+            running.client.call("keeps.raises")
+        except Exception as error:
+            print(answers, error)
+"""
+
+
+@pytest.fixture(scope="module")
+def applications(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same program as a folder, as archives, by a link, and as a package."""
+    home = tmp_path_factory.mktemp("applications")
+    app, package = home / "app", home / "package"
+    (app / "parts").mkdir(parents=True)
+    (app / "__main__.py").write_text(APPLICATION)
+    (app / "helper.py").write_text("def helped(n: int) -> int:\n    return n + 3\n")
+    (app / "parts" / "__init__.py").touch()
+    (app / "parts" / "inner.py").write_text("def inner(n: int) -> int:\n    return n + 4\n")
+    for name, compressed in (("app.pyz", False), ("small.zip", True)):
+        zipapp.create_archive(app, home / name, compressed=compressed)
+    (home / "linked").symlink_to("app.pyz")
+    shutil.copytree(app, package)
+    inside = APPLICATION.replace("from parts", "from .parts").replace("from helper", "from .helper")
+    (package / "__main__.py").write_text(inside)
+    (package / "__init__.py").touch()
+    return home
+
+
+@pytest.mark.parametrize(
+    "target", [["app"], ["app/__main__.py"], ["app.pyz"], ["small.zip"], ["linked"], ["-m", "package"], ["-P", "app"]]
+)
+def test_a_program_in_a_folder_or_an_archive(applications: Path, target: list[str]) -> None:
+    said = _run(target, applications).decode().strip()
+    place = applications / {"-m": "package", "-P": "app"}.get(target[0], target[0].removesuffix("/__main__.py"))
+    line = APPLICATION.splitlines().index('        raise ValueError("no luck")') + 1
+    assert said == f"[1, 3, 4, 5, 2] keeps: ValueError: no luck ({place}/__main__.py:{line})"
+
+
+@pytest.mark.parametrize("target", ["./app", "app.pyz", "linked", "app/__main__.py", "package.__main__"])
+def test_the_command_takes_what_python_takes(applications: Path, target: str) -> None:
+    said = _run(["-m", "slabwire", "validate", target], applications).decode()
+    assert said.startswith("application is valid: 5 actors")
+
+
+def test_a_file_whose_name_is_like_an_option(applications: Path) -> None:
+    (applications / "-x.py").write_text((applications / "app" / "helper.py").read_text() + OPTION)
+    assert b"option is valid" in _run(["-m", "slabwire", "validate", "--", "-x.py"], applications)
+
+
+OPTION = """
+from slabwire import Graph
+graph = Graph("option")
+graph.add(helped)
+"""
