@@ -143,13 +143,12 @@ class Doorkeeper:
                 self._listen_to(near, str(said.get("key", "")))
 
     def _command(self, far: socket.socket) -> list[str]:
-        command = [sys.executable, "-m", "slabwire.runtime.gateway", "--graph", self.graph]
-        for each in (self.address, *self._asked):
-            command += ["--listen", each]
+        command = [sys.executable, "-m", "slabwire.runtime.gateway", f"--graph={self.graph}"]
+        command += [f"--listen={each}" for each in (self.address, *self._asked)]
         if self._keys:
-            command += ["--keys", self._keys]
+            command.append(f"--keys={self._keys}")
         if self._pair is not None:
-            command += [f"--parent-key={self._pair.public.decode()}"]  # it may begin as an option does
+            command.append(f"--parent-key={self._pair.public.decode()}")
         return [*command, "--parent", str(os.getpid()), "--fd", str(far.fileno())]
 
     def _spawn(self, far: socket.socket) -> None:

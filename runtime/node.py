@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 Code = type[Actor] | Callable[..., Any]
 
-NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-NAME_RULE = "letters, digits, - and _, at most 40 of them"
+# One that begins with a dash would be an option to each command that it is given to.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}")
+NAME_RULE = "letters, digits, - and _, at most 40 of them, no - in front"
 RESERVED_NAMES = ("supervisor", "gateway")
 RESTARTS = ("permanent", "transient", "temporary")
 
@@ -62,6 +63,8 @@ class Settings:
             wrong.append(f"actor '{actor}': huge_pages={self.huge_pages!r} must be True or False")
         if self.worker is not None and not (isinstance(self.worker, str) and NAME.fullmatch(self.worker)):
             wrong.append(f"actor '{actor}': worker={self.worker!r} must be a name of {NAME_RULE}")
+        elif self.worker in RESERVED_NAMES:
+            wrong.append(f"actor '{actor}': worker={self.worker!r} is a process of slabwire's own; choose another")
         return wrong
 
 

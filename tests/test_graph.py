@@ -236,7 +236,8 @@ class TestAdd:
         graph = Graph("g")
         graph.add(Scale)
         assert "has an actor 'scale' already; give this one another with name=" in _refused(lambda: graph.add(Scale))
-        assert "actor name 'a.b' must consist of" in _refused(lambda: graph.add(Scale, name="a.b"))
+        for name in ("a.b", "-x", "--help", "-", "", "..", "a/b", "a%b", "a\n", "ü", "a" * 41):
+            assert f"actor name {name!r} must consist of" in _refused(partial(graph.add, Scale, name=name))
         assert "a lambda has no name" in _refused(lambda: graph.add(lambda x: x))
         assert str(graph.add(lambda x: x, name="same").apply) == "same.apply"
 
