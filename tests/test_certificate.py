@@ -24,6 +24,8 @@ from slabwire.actors.ingress.certificate import (
     given_certificate,
     state_directory,
 )
+from slabwire.actors.llm.cache_folder import cache_directory
+from slabwire.actors.llm.gguf import ModelFileError
 
 NOW = datetime.now(UTC)
 
@@ -239,6 +241,19 @@ def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state_directory() == Path("/state/slabwire")
     monkeypatch.setenv("SLABWIRE_STATE_DIR", "/mine")
     assert state_directory() == Path("/mine")
+
+
+def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(_uid: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", find)
+    for name in ("HOME", "SLABWIRE_STATE_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(CertificateError, match=r"there is no home folder .*; set SLABWIRE_STATE_DIR .*certificate="):
+        development_certificate()
+    with pytest.raises(ModelFileError, match=r"there is no home folder .*; set SLABWIRE_CACHE_DIR"):
+        cache_directory()
 
 
 # -- the user's -------------------------------------------------------------------------------------------------------

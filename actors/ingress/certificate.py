@@ -109,11 +109,23 @@ def _content(path: Path, what: str) -> bytes:
 
 
 def state_directory() -> Path:
-    """$SLABWIRE_STATE_DIR, else $XDG_STATE_HOME/slabwire, else ~/.local/state/slabwire."""
+    """$SLABWIRE_STATE_DIR, else $XDG_STATE_HOME/slabwire, else ~/.local/state/slabwire. Raises CertificateError where
+    there is none of them.
+    """
     named = os.environ.get("SLABWIRE_STATE_DIR")
     if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "slabwire"
+        return Path(named).absolute()
+    shared = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if shared.is_absolute():  # a relative one is to be ignored (XDG Base Directory Specification)
+        return shared / "slabwire"
+    try:
+        return Path.home() / ".local" / "state" / "slabwire"
+    except RuntimeError:
+        raise CertificateError(
+            "there is no home folder to keep a development certificate in (neither HOME nor an entry for user "
+            f"{os.getuid()} in the list of users); set SLABWIRE_STATE_DIR to a directory that can be written, or give "
+            "certificate= and key="
+        ) from None
 
 
 def development_certificate(
