@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from ..errors import GraphError, SlabwireError
+from ..fields import nearest
 
 
 @dataclass
@@ -64,5 +64,5 @@ def _choice_text(error: click.BadParameter) -> str:
     said = error.format_message()
     found = re.search(r": '([^']*)' is not one of ", said)
     choices = [str(each) for each in error.param.type.choices] if error.param is not None else []  # type: ignore[attr-defined]
-    near = get_close_matches(found[1], choices, 1) if found else []
+    near = nearest(found[1], choices) if found else []
     return f"{said} Did you mean '{near[0]}'?" if near else said
