@@ -89,6 +89,14 @@ class CellBinding:
         self._note_call("call")
         return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())
 
+    async def ask_aside(self, target: str, timeout_s: float | None) -> Any:
+        """The answer of a port that needs no fields, whatever all places for calls and streams are taken by."""
+        return await self._calls.aside(target, self._deadline(timeout_s))
+
+    def places_at(self, actor: str) -> int:
+        """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
+        return self._calls.places_at(actor)
+
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]:
@@ -121,7 +129,7 @@ class CellBinding:
         return (work.header.trace_high, work.header.trace_low) if work is not None else (0, 0)
 
 
-def graph_of(actor: Actor) -> str:
-    """The name of the graph that an actor runs in, by which its supervisor can be asked; "" outside of a worker."""
+def binding_of(actor: Actor) -> CellBinding | None:
+    """What a worker has lent to an actor; None outside of one."""
     binding = actor._binding
-    return binding.graph if isinstance(binding, CellBinding) else ""
+    return binding if isinstance(binding, CellBinding) else None

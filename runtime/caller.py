@@ -26,6 +26,9 @@ _DATA = int(Kind.DATA)
 REPLY_CAPACITY = 256
 # Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
 MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
+# Beside these, for short questions that must not wait until long streams have ended, such as those of probes. They have
+# no slot: only streams need one.
+MOST_ASIDE = 8
 # Room for the request and the cancel of each, and for calls that were given up and whose actor has not read yet.
 CALL_CAPACITY = 3 * MOST_CALLS
 # The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
@@ -82,6 +85,7 @@ class Caller:
         self.replies: list[Consumer] = []
         self._open_routes: set[int] = set()
         self._pending: dict[int, Pending] = {}
+        self._aside: set[int] = set()  # of these, the calls beside the others
         self._last_request = _incarnation() << 32
         # Where the graph runs in this process: gives an error the exception that it was made from.
         self.explain: Callable[[tuple[int, int], SlabwireError], None] | None = None
@@ -105,12 +109,13 @@ class Caller:
         trace: tuple[int, int] = (0, 0),
         notify: Callable[[], None],
         key: str = "",
+        aside: bool = False,
     ) -> Pending:
         """Sends a request, with the idempotency key that its handler is told, if it has one. Raises UnknownPort,
-        MessageError, Overloaded, or Disconnected.
+        MessageError, Overloaded, or Disconnected. `aside`: a call for one answer that is not among the MOST_CALLS.
         """
         route = self._routing.route(target, inside=self._inside)
-        if len(self._pending) >= MOST_CALLS:
+        if not aside and len(self._pending) - len(self._aside) >= MOST_CALLS:
             raise untouched(
                 Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
             )
@@ -121,9 +126,10 @@ class Caller:
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
-        request = self._last_request = self._next_request()
+        request = self._last_request = self._last_request + 1 if aside else self._next_request()
         pending = Pending(request, route, entry, trace if trace[0] or trace[1] else _new_trace(), notify)
-        self._endpoint.open_calls.begin(request)
+        if not aside:
+            self._endpoint.open_calls.begin(request)
         flags = 0
         if key:
             fields, flags = with_key(fields, key), KEYED
@@ -133,6 +139,8 @@ class Caller:
                 raise self._overloaded(target, entry)
             self._write(pending, Kind.DATA, parcel, deadline_ns, flags)
         self._pending[request] = pending
+        if aside:
+            self._aside.add(request)
         return pending
 
     def _overloaded(self, target: str, entry: Producer) -> SlabwireError:
@@ -152,7 +160,7 @@ class Caller:
         number = self._last_request + 1
         if not self._pending:
             return number
-        busy = {request % STREAM_SLOTS for request in self._pending}
+        busy = {request % STREAM_SLOTS for request in self._pending.keys() - self._aside}
         while number % STREAM_SLOTS in busy:
             number += 1
         return number
@@ -203,14 +211,22 @@ class Caller:
     def finish(self, pending: Pending) -> None:
         """The caller has got all that it wants: from now on nobody can cancel what the call has set going."""
         if self._pending.pop(pending.request, None) is not None:
-            self._endpoint.open_calls.end(pending.request)
+            self._end(pending.request)
+
+    def _end(self, request: int) -> None:
+        """No cancel is to come any more. A call aside has no slot in which others see it; it is short in any case."""
+        if request in self._aside:
+            self._aside.discard(request)
+        else:
+            self._endpoint.open_calls.end(request)
 
     def cancel(self, pending: Pending) -> None:
         """The caller has lost interest: tells the graph, if the answer has not come. There is room: see `begin`."""
         is_open = self._pending.pop(pending.request, None) is not None
         if is_open and pending.entry.segment.is_mapped:  # else this is a child of the process that called
             self._write(pending, Kind.CANCEL, Parcel(None, self._endpoint.pool), 0)
-            self._endpoint.open_calls.end(pending.request)
+        if is_open:
+            self._end(pending.request)
 
     def fail_all(self, error: SlabwireError) -> None:
         """Every call in flight ends with the error, and is cancelled: the client closes, or the graph is gone."""

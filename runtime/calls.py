@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from ..shm.bell import now_ns
-from .caller import MOST_CALLS, Caller, Pending, result_of
+from .caller import MOST_ASIDE, MOST_CALLS, Caller, Pending, result_of
 from .errors import DeadlineExceeded, MessageError, SlabwireError, untouched
 from .message import Kind
 from .routing import Routing
@@ -22,6 +22,7 @@ class AsyncCalls:
         self._routing = routing
         self._inside = inside
         self._places = asyncio.Semaphore(MOST_CALLS)
+        self._places_aside = asyncio.Semaphore(MOST_ASIDE)
 
     async def call(
         self,
@@ -36,17 +37,31 @@ class AsyncCalls:
         message = message_for(self._routing, target, args, fields, inside=self._inside, stream=False)
         await self._take_place(deadline_ns, target)
         try:
-            arrived = asyncio.Event()
-            pending = self._caller.begin(
-                target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key
-            )
-            try:
-                await _arrival(arrived, deadline_ns, target)
-            finally:
-                self._caller.cancel(pending)
-            return result_of(*pending.take())
+            return await self._answer(target, message, deadline_ns, trace=trace, key=key)
         finally:
             self._places.release()
+
+    async def aside(self, target: str, deadline_ns: int) -> Any:
+        """The answer of a port that needs no fields, by a place beside those of all other calls and streams.
+
+        Raises what the call ended with.
+        """
+        message = message_for(self._routing, target, (), {}, inside=self._inside, stream=False)
+        async with self._places_aside:
+            return await self._answer(target, message, deadline_ns, aside=True)
+
+    async def _answer(self, target: str, message: dict[str, Any], deadline_ns: int, **how: Any) -> Any:
+        arrived = asyncio.Event()
+        pending = self._caller.begin(target, message, deadline_ns=deadline_ns, notify=arrived.set, **how)
+        try:
+            await _arrival(arrived, deadline_ns, target)
+        finally:
+            self._caller.cancel(pending)
+        return result_of(*pending.take())
+
+    def places_at(self, actor: str) -> int:
+        """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
+        return sum(each.concurrency * each.replicas for each in self._routing.spec.actors if each.name == actor)
 
     async def stream(
         self,

@@ -192,7 +192,10 @@ def _signature(code: type) -> inspect.Signature:
 
 
 def check_arguments(name: str, code: Code, arguments: dict[str, Any], settings: tuple[str, ...]) -> None:
-    """Raises GraphError where `arguments` are not what the constructor takes."""
+    """Raises GraphError where `arguments` are not what the constructor takes.
+
+    A class that knows more of them says so by a class method `__check__`, which takes what the constructor takes.
+    """
     if not isinstance(code, type):
         if arguments:
             raise GraphError(
@@ -217,3 +220,9 @@ def check_arguments(name: str, code: Code, arguments: dict[str, Any], settings: 
         signature.bind(**arguments)
     except TypeError as error:
         raise GraphError(f"actor '{name}' ({code.__name__}): {error}; {takes}") from None
+    check = getattr(code, "__check__", None)
+    if check is not None:
+        try:
+            check(**arguments)
+        except GraphError as error:
+            raise GraphError(*(f"actor '{name}': {each}" for each in error.problems)) from None

@@ -27,7 +27,9 @@ from .parameters import named
 from .probes import Probes
 from .problems import Problem, problem_of, response_to
 from .readiness import Readiness
+from .seats import Seats
 from .serving import Ask, ServingState
+from .supervisor import Supervisor
 
 __all__ = ["Ask", "ServingState", "build_application"]
 
@@ -41,13 +43,15 @@ def build_application(
     state: ServingState,
     metrics: Metrics,
     graph: GraphMetrics | None = None,
+    seats: Seats | None = None,
+    supervisor: Supervisor | None = None,
 ) -> ASGIApp:
     """An ASGI application that answers in OpenAI's interface. `models`: the actor that serves each, by public name.
 
-    `graph`: what /metrics has beside `metrics`.
+    `graph`: what /metrics has beside `metrics`. `supervisor`: whom readiness asks beside the models.
     """
-    readiness = Readiness(ask, models, state)
-    completions = ChatCompletions(ask, models, limits, state, metrics)
+    readiness = Readiness(ask, models, state, supervisor=supervisor)
+    completions = ChatCompletions(ask, models, limits, state, metrics, seats or Seats({}))
     routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics, graph))
     handlers: dict[Any, ExceptionHandler] = {
         HTTPException: _no_such_route([route.path.replace(":path}", "}") for route in routes]),

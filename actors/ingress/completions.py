@@ -24,6 +24,7 @@ from .models import actor_of
 from .openai import ChatRequest, chat_request
 from .problems import Problem, problem_of, response_to
 from .refusals import ClientLeft, Refusal
+from .seats import Seats
 from .serving import Ask, ServingState
 from .together import beside
 
@@ -40,7 +41,13 @@ class ChatCompletions:
     """
 
     def __init__(
-        self, ask: Ask, models: Mapping[str, str], limits: Limits, state: ServingState, metrics: Metrics
+        self,
+        ask: Ask,
+        models: Mapping[str, str],
+        limits: Limits,
+        state: ServingState,
+        metrics: Metrics,
+        seats: Seats,
     ) -> None:
         self._ask = ask
         self._models = models
@@ -49,6 +56,7 @@ class ChatCompletions:
         self._metrics = metrics
         self._bodies = Bodies(limits)
         self._places = Places(limits)
+        self._seats = seats
         metrics.watch(self._places)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +130,11 @@ class ChatCompletions:
         try:
             # Also here, not only on the way to the model: a client that does not read must not keep its place.
             with self._places.take(asked.n):
-                async with asyncio.timeout(timeout_s), open_choices(self._ask, actor, asked, timeout_s) as choices:
+                async with (
+                    asyncio.timeout(timeout_s),
+                    self._seats.take(actor, asked.n),
+                    open_choices(self._ask, actor, asked, timeout_s) as choices,
+                ):
                     yield choices
         except TimeoutError:
             raise DeadlineExceeded(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.actor import Actor
-from ...runtime.binding import graph_of
+from ...runtime.binding import CellBinding, binding_of
+from ...runtime.caller import MOST_CALLS
 from ...runtime.errors import GraphError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class Ingress(Actor):
     `models`: the names that clients use, and the actors that answer for them, which have the ports `chat` and
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
     `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
-    and kept. `requests` are the answers in flight at most, `body_bytes` the largest body, `connections` those that are
-    open at most.
+    and kept. `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections`
+    those that are open at most.
 
     It answers to the names on its certificate, to `host`, to localhost and to any address, and to no other name, so
     that no web page can reach it by one of its own; the Host that a proxy sends must be one of these. A certificate
@@ -48,16 +49,43 @@ class Ingress(Actor):
         body_bytes: int = 4 << 20,
         connections: int = 256,
     ) -> None:
-        if not models:
-            raise GraphError("an Ingress needs models={public name: actor's name} with one model at least")
-        if key is not None and certificate is None:
-            raise GraphError("an Ingress was given key= without the certificate= that it fits")
+        self.__check__(
+            models, certificate=certificate, key=key, requests=requests, body_bytes=body_bytes, connections=connections
+        )
         self.models = models
         self.host, self.port = host, port
         self.certificate, self.key = certificate, key
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
         self.server: HttpServer | None = None
         self.state: ServingState | None = None
+
+    @classmethod
+    def __check__(
+        cls,
+        models: dict[str, str],
+        *,
+        certificate: str | None = None,
+        key: str | None = None,
+        requests: int = 1,
+        body_bytes: int = 1,
+        connections: int = 1,
+        **_: Any,
+    ) -> None:
+        problems = []
+        if not models:
+            problems.append("an Ingress needs models={public name: actor's name} with one model at least")
+        if key is not None and certificate is None:
+            problems.append("an Ingress was given key= without the certificate= that it fits")
+        for name, value in (("requests", requests), ("body_bytes", body_bytes), ("connections", connections)):
+            if type(value) is not int or value < 1:
+                problems.append(f"an Ingress was given {name}={value!r}; it must be a whole number above 0")
+            elif name == "requests" and value > MOST_CALLS:
+                problems.append(
+                    f"an Ingress was given requests={value}, and has {MOST_CALLS} answers in flight at most; give it "
+                    f"requests={MOST_CALLS} or fewer, and add another Ingress for more"
+                )
+        if problems:
+            raise GraphError(*problems)
 
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
@@ -67,8 +95,10 @@ class Ingress(Actor):
         from .hosts import Hosts
         from .limits import Limits
         from .metrics import Metrics
+        from .seats import Seats
         from .server import HttpServer
         from .serving import ServingState
+        from .supervisor import Supervisor
         from .tls import StdlibTerminator
 
         if self.certificate is None:
@@ -78,10 +108,20 @@ class Ingress(Actor):
         self.state = ServingState()
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
         hosts = Hosts.of(self.host, certificate.public)
-        name = graph_of(self)
-        graph = GraphMetrics(lambda: ask_supervisor(name)) if name else None
+        binding = binding_of(self)
+        if binding is None:
+            raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
+        name = binding.graph
         application = build_application(
-            self, self.models, hosts=hosts, limits=limits, state=self.state, metrics=Metrics(), graph=graph
+            _Asks(self, binding),
+            self.models,
+            hosts=hosts,
+            limits=limits,
+            state=self.state,
+            metrics=Metrics(),
+            graph=GraphMetrics(lambda: ask_supervisor(name)) if name else None,
+            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
+            supervisor=Supervisor(name) if name else None,
         )
         self.server = HttpServer(application, StdlibTerminator(certificate), connections=self.connections)
         await self.server.start(self.host, self.port)
@@ -124,3 +164,14 @@ class Ingress(Actor):
 
         host = "localhost" if self.host in ("0.0.0.0", "::") else self.host
         return f"https://{authority(host, server.port)}"
+
+
+class _Asks:
+    """The actor's verbs for the application: its calls, which are those of probes, have places of their own."""
+
+    def __init__(self, actor: Ingress, binding: CellBinding) -> None:
+        self.stream = actor.stream
+        self._binding = binding
+
+    async def call(self, target: str, /, *_: Any, timeout_s: float | None = None, **__: Any) -> Any:
+        return await self._binding.ask_aside(target, timeout_s)

@@ -21,7 +21,7 @@ class Limits:
     """Bounds of one ingress. Raises GraphError for one that is not above 0.
 
     `requests`: answers in flight, those that wait included; a request for n choices counts n times. The default leaves
-    a few of an actor's 64 places to probes and to other callers.
+    some of an actor's 64 places to other callers.
     `body_bytes`: of one body. `reading_bytes`: of all that are being read at a time, and no less than one may have.
     `request_timeout_s`: from the whole request to the end of its answer. `body_timeout_s`: for the request to arrive.
     `ping_every_s`: of silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.

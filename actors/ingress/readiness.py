@@ -1,4 +1,4 @@
-"""Whether the models answer, asked of their actors."""
+"""Whether the models answer, asked of their actors, and whether the supervisor does."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...runtime.caller import MOST_ASIDE
 from ...runtime.error_text import described
 from ...runtime.errors import SlabwireError
 from .serving import Ask, ServingState
+from .supervisor import Supervisor
 from .together import all_of
 
 # Time for an actor to describe its model. It does so between two steps, and work of a second or two may come before.
@@ -20,10 +22,18 @@ _FRESH_S = 3.0
 
 
 class Readiness:
-    """Asks each model's actor to describe it. Those who look at the same time share one look. `clock` gives seconds."""
+    """Asks each model's actor to describe it, and the supervisor whether it is there.
+
+    Those who look at the same time share one look. `clock` gives seconds.
+    """
 
     def __init__(
-        self, ask: Ask, models: Mapping[str, str], state: ServingState, clock: Callable[[], float] = time.monotonic
+        self,
+        ask: Ask,
+        models: Mapping[str, str],
+        state: ServingState,
+        clock: Callable[[], float] = time.monotonic,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.created: dict[str, int] = {}  # when a model's file was made, in seconds since 1970, once it is known
         self.described: dict[str, Mapping[str, Any]] = {}  # by model, of those that answered when last asked
@@ -31,6 +41,9 @@ class Readiness:
         self._models = models
         self._state = state
         self._clock = clock
+        self._supervisor = supervisor
+        self._supervisor_answered = -_FRESH_S  # when, if it did when last asked
+        self._places = asyncio.Semaphore(MOST_ASIDE)
         self._answered: dict[str, float] = {}  # when; of those that did when last asked
         self._looking: asyncio.Task[list[str]] | None = None
 
@@ -52,8 +65,10 @@ class Readiness:
         await asyncio.shield(self._look_on())
 
     def _all_fresh(self) -> bool:
-        now = self._clock()
-        return all(now - self._answered.get(model, -_FRESH_S) < _FRESH_S for model in self._models)
+        heard = [self._answered.get(model, -_FRESH_S) for model in self._models]
+        if self._supervisor is not None:
+            heard.append(self._supervisor_answered)
+        return self._clock() - min(heard) < _FRESH_S
 
     def _look_on(self) -> asyncio.Task[list[str]]:
         if self._looking is None or self._looking.done():
@@ -61,8 +76,15 @@ class Readiness:
         return self._looking
 
     async def _look(self) -> list[str]:
-        reasons = await all_of(self._reason(model, actor) for model, actor in self._models.items())
-        return [each for each in reasons if each]
+        asked = [self._reason(model, actor) for model, actor in self._models.items()]
+        if self._supervisor is not None:
+            asked.append(self._reason_of(self._supervisor))
+        return [each for each in await all_of(asked) if each]
+
+    async def _reason_of(self, supervisor: Supervisor) -> str:
+        reason = await supervisor.reason()
+        self._supervisor_answered = -_FRESH_S if reason else self._clock()
+        return reason
 
     async def _reason(self, model: str, actor: str) -> str:
         try:
@@ -78,7 +100,8 @@ class Readiness:
 
     async def _describe(self, actor: str) -> Mapping[str, Any]:
         # The call has more time than we do: then an error of it is one that the actor tells, perhaps of another actor.
-        async with asyncio.timeout(_ANSWER_S):
+        # Of many models some are asked when others have answered: their time begins only then.
+        async with self._places, asyncio.timeout(_ANSWER_S):
             answer: Mapping[str, Any] = await self._ask.call(f"{actor}.describe", timeout_s=2 * _ANSWER_S)
         return answer
 
