@@ -12,6 +12,13 @@ PAGE_TOKENS = 32
 # As many alternatives to a token as OpenAI's interface allows to ask for.
 MOST_LOGPROBS = 20
 MOST_STOPS = 4
+# The text held back while it may become a stop string is never longer than this.
+MOST_STOP_CHARACTERS = 1000
+# As many as OpenAI's interface takes. Each costs time, however little it says.
+MOST_MESSAGES = 2048
+# 8,192 tokens of English are about 35 kB. A text many times as long would keep a process busy with making tokens of
+# it, only to be turned away.
+MOST_CONTENT_NBYTES = 1 << 18
 
 
 class PromptTooLong(SlabwireError):
@@ -19,6 +26,17 @@ class PromptTooLong(SlabwireError):
 
     code = "context_length_exceeded"
     http_status = 400
+
+
+# LiteLLM, CrewAI and others know this error by these words of OpenAI's, and go on with fewer messages or another model.
+KNOWN_WORDS = "This model's maximum context length is"
+
+
+def prompt_too_long(what: str, context: int | None = None) -> PromptTooLong:
+    """The error for a prompt, in words that clients know. `what` is wrong; `context` in tokens, where it is known."""
+    if context is None:
+        return PromptTooLong(f"{KNOWN_WORDS} exceeded: {what}")
+    return PromptTooLong(f"{KNOWN_WORDS} {context} tokens. However, {what}")
 
 
 class BadMessages(MessageError):

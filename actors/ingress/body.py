@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -14,11 +15,14 @@ from ...runtime.errors import Overloaded
 from .limits import Limits
 from .parameters import named
 from .refusals import BodyTooLarge, BodyTooSlow, ClientLeft, Refusal, UnsupportedBody
+from .values import Values
 
 # Of each body so much is not counted: what most requests need is there, however many large ones come in.
 _SMALL_NBYTES = 64 << 10
 # JSON can name halves of surrogate pairs by themselves; they are no text, and UTF-8 has no bytes for them.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# Python takes longer than linearly for longer ones; no number that anybody means has as many.
+_MOST_DIGITS = 400
 
 
 class Bodies:
@@ -40,7 +44,7 @@ class Bodies:
             raise UnsupportedBody(f"Content-Encoding {named(encoding)} is not supported; send the body as plain JSON.")
         body = await self._read(headers, receive)
         try:
-            return parse_json(body)
+            return await _parse_in_turns(body)
         except Refusal as error:
             kind = headers.get("content-type", "application/json")
             if "json" in kind.lower():
@@ -64,6 +68,7 @@ class Bodies:
 
     async def _collect(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
+        values = Values(self._limits.body_values)
         length = counted = 0
         try:
             while True:
@@ -75,6 +80,7 @@ class Bodies:
                 if length > self._limits.body_bytes:
                     raise self._too_large()
                 counted += self._count(max(0, length - _SMALL_NBYTES) - counted)
+                values.add(parts[-1])
                 if not message.get("more_body", False):
                     return b"".join(parts)
         finally:
@@ -96,10 +102,41 @@ class Bodies:
 
 def parse_json(body: bytes) -> dict[str, Any]:
     """The JSON object (RFC 8259) in these bytes. Raises Refusal, with the place where it is none."""
+    parsing = _Parsing(body)
+    for _ in parsing:
+        pass
+    return parsing.value
+
+
+async def _parse_in_turns(body: bytes) -> dict[str, Any]:
+    """The same, and between two steps others have their turn. In a thread each would hold them up just as long."""
+    parsing = _Parsing(body)
+    for _ in parsing:
+        await asyncio.sleep(0)
+    return parsing.value
+
+
+class _Parsing:
+    """Parses step by step, while somebody iterates. At the end `value` is there."""
+
+    value: dict[str, Any]
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[None]:
+        self.value = yield from _steps(self._body)
+
+
+def _steps(body: bytes) -> Generator[None, None, dict[str, Any]]:
     try:
         text = body.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_no_number)
-        if _SURROGATE.search(text):
+        yield
+        has_surrogates = _SURROGATE.search(text)
+        yield
+        value = json.loads(text, parse_constant=_no_number, parse_int=_integer, parse_float=_decimal)
+        yield
+        if has_surrogates:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise _invalid(f"it is not UTF-8 at byte {error.start}") from None
@@ -109,11 +146,26 @@ def parse_json(body: bytes) -> dict[str, Any]:
         raise _invalid(f"{error.msg} at line {error.lineno} column {error.colno}") from None
     except RecursionError:
         raise _invalid("its arrays and objects are nested too deeply") from None
-    except ValueError as error:  # NaN, or an integer of thousands of digits
+    except ValueError as error:  # NaN, or a number of hundreds of digits
         raise _invalid(str(error)[:100]) from None
     if type(value) is not dict:
         raise Refusal('The request\'s body must be a JSON object, {"model": …, "messages": […]}.', None, "invalid_type")
     return value
+
+
+def _integer(text: str) -> int:
+    _check_digits(text)
+    return int(text)
+
+
+def _decimal(text: str) -> float:
+    _check_digits(text)
+    return float(text)
+
+
+def _check_digits(text: str) -> None:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number in it has more than {_MOST_DIGITS} digits")
 
 
 def _no_number(name: str) -> Any:

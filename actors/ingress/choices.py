@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, cast
@@ -10,7 +11,7 @@ from ...runtime.errors import Interrupted
 from ..completion import Finished, Item
 from .openai import ChatRequest
 from .serving import Ask
-from .together import all_of
+from .together import Together, all_of
 
 # Takes the number of a choice, and a piece of it (Delta) or its end (Finished).
 Take = Callable[[int, Item], Awaitable[None]]
@@ -51,7 +52,10 @@ class Choices:
 
     async def accepted(self) -> None:
         """Waits until the model has taken on all of them."""
-        await all_of(choice.accepted() for choice in self._each)
+        async with Together() as group:
+            for choice in self._each:
+                group.create_task(choice.accepted())
+                await asyncio.sleep(0)  # each packs the whole request: others have their turn in between
 
     async def follow(self, take: Take) -> list[Finished]:
         """Hands on the pieces and ends of all, as they come; gives the ends, by choice."""

@@ -77,8 +77,7 @@ class ChatCompletions:
         asked = chat_request(await self._bodies.read_json(Headers(scope=scope), receive))
         actor = actor_of(self._models, asked.model)
         tally.model, tally.choices = asked.model, asked.n
-        if asked.n > self._limits.requests:
-            raise Refusal(f"'n' is {asked.n}; this server takes up to {self._limits.requests}.", "n", "invalid_value")
+        self._check_choices(asked)
         if asked.stream:
             return await self._stream(asked, actor, tally, scope, receive, send)
         response = await self._whole(asked, actor, tally, receive)
@@ -90,6 +89,19 @@ class ChatCompletions:
         if self._state.draining:
             raise Draining("This server is about to stop and takes no new requests; ask another one, or try again.")
         self._places.check()
+
+    def _check_choices(self, asked: ChatRequest) -> None:
+        """Raises Refusal for more of them than can be in flight, or than may be sent to the model with all messages."""
+        if asked.n > self._limits.requests:
+            raise Refusal(f"'n' is {asked.n}; this server takes up to {self._limits.requests}.", "n", "invalid_value")
+        length = sum(len(each["content"]) for each in asked.messages)
+        if asked.n > 1 and asked.n * length > self._limits.body_bytes:
+            raise Refusal(
+                f"'n' is {asked.n}, and the messages of each choice have {length} characters; this server takes "
+                f"{self._limits.body_bytes} in all: ask for fewer choices, or send shorter messages.",
+                "n",
+                "invalid_value",
+            )
 
     async def _whole(self, asked: ChatRequest, actor: str, tally: Tally, receive: Receive) -> Response:
         whole = Whole(asked.model, int(time.time()), asked.n)

@@ -40,6 +40,11 @@ _HEAD_TOO_LARGE = Rejection(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"The request's head is larger than {LARGEST_HEAD_NBYTES} bytes, the most that this server takes.",
 )
+_TOO_FINE = Rejection(
+    HTTPStatus.BAD_REQUEST,
+    "The request's body comes in chunks of a few bytes, which cost more than they bring; send larger chunks, or the "
+    "whole with its length.",
+)
 _TOO_MANY_WAIT = Rejection(
     HTTPStatus.TOO_MANY_REQUESTS,
     f"Over {MOST_PIPELINED} requests wait on this connection; wait for answers, or open another one.",
@@ -82,7 +87,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, state, {}, asyncio.get_running_loop())
         self.state = state
         self._part = Part.WHOLE
-        self._head_nbytes = 0
+        self._nbytes = 0  # of the request, as it came in
+        self._body_nbytes = 0  # of its body
+        self._chunks: list[bytes] = []  # of it, from the bytes that are being parsed
         self._running: RequestResponseCycle | None = None
         self._rejection = NO_HTTP
         self._last_words = b""
@@ -173,17 +180,20 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf or self.transport.is_closing():
             return  # TLS hands on what still comes after our good-bye
-        self._head_nbytes += len(data)
+        self._nbytes += len(data)
         super().data_received(data)
-        if self._part is Part.HEAD and self._head_nbytes > LARGEST_HEAD_NBYTES:
+        self._hand_on()
+        if self._part is Part.HEAD and self._nbytes > LARGEST_HEAD_NBYTES:
             self._turn_away(_HEAD_TOO_LARGE)
+        elif self._part is Part.BODY and self._nbytes > LARGEST_HEAD_NBYTES + 2 * self._body_nbytes:
+            self._turn_away(_TOO_FINE)
         elif not self.transport.is_closing():
             self._watch_request()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._part = Part.HEAD
-        self._head_nbytes = 0
+        self._nbytes = self._body_nbytes = 0
         self._begun_at = self.loop.time()
 
     def on_headers_complete(self) -> None:
@@ -210,7 +220,23 @@ class Connection(HttpToolsProtocol):
             parser.get_method(), parser.get_http_version(), self.headers, upgrade=bool(parser.should_upgrade())
         )
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part is not Part.BODY:  # fields behind a body are for nobody, and there may be any number of them
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_nbytes += len(body)
+        self._chunks.append(body)
+
+    def _hand_on(self) -> None:
+        """Gives the application what has come of the body: all at once, however small the chunks are."""
+        if self._chunks:
+            body = b"".join(self._chunks)
+            self._chunks.clear()
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._hand_on()
         super().on_message_complete()
         self._part = Part.WHOLE
         self._stop_watching()

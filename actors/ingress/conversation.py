@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..completion import MOST_MESSAGES
 from .parameters import shown, wrong_type
 from .refusals import Refusal
 
@@ -18,7 +19,7 @@ _NOT_TEXT = ("tool_calls", "function_call", "audio")
 def conversation(value: Any) -> list[dict[str, Any]]:
     """The messages as {"role", "content": str[, "name": str]}, ready for a model; parts of a text are joined by "\\n".
 
-    Raises Refusal, which names the message and its field.
+    Raises Refusal, which names the message and its field, and for more messages than OpenAI's interface takes.
     """
     if value is None:
         raise Refusal(
@@ -30,6 +31,13 @@ def conversation(value: Any) -> list[dict[str, Any]]:
         raise wrong_type("messages", value, "an array of objects")
     if not value:
         raise Refusal("'messages' is empty; it takes at least one message.", "messages", "empty_array")
+    if len(value) > MOST_MESSAGES:
+        raise Refusal(
+            f"Invalid 'messages': array too long. Expected an array with maximum length {MOST_MESSAGES}, but got an "
+            f"array with length {len(value)} instead.",
+            "messages",
+            "array_above_max_length",
+        )
     return [_message(f"messages[{index}]", each) for index, each in enumerate(value)]
 
 

@@ -22,13 +22,16 @@ class Limits:
 
     `requests`: answers in flight, those that wait included; a request for n choices counts n times. The default leaves
     some of an actor's 64 places to other callers.
-    `body_bytes`: of one body. `reading_bytes`: of all that are being read at a time, and no less than one may have.
+    `body_bytes`: of one body. `body_values`: strings, numbers, arrays and objects in it; the default is enough for as
+    many messages as are taken, each with a name and a part of text. `reading_bytes`: of all that are being read at a
+    time, and no less than one may have.
     `request_timeout_s`: from the whole request to the end of its answer. `body_timeout_s`: for the request to arrive.
     `ping_every_s`: of silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.
     """
 
     requests: int = 48
     body_bytes: int = 4 << 20
+    body_values: int = 1 << 14
     reading_bytes: int = 32 << 20
     body_timeout_s: float = 30.0
     request_timeout_s: float = 600.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from .refusals import Refusal
@@ -22,13 +22,39 @@ _NAMES = {
 
 def shown(value: object) -> str:
     """A value as it stands in an error's text: as JSON has it, and never longer than a line."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
+    text = ""
+    for piece in _pieces(value):
+        text += piece
+        if len(text) > _MOST_SHOWN:
+            return f"{text[: _MOST_SHOWN - 1]}…"
+    return text
+
+
+def _pieces(value: object) -> Iterator[str]:
+    """The JSON of a value, piece by piece: of a large one only the beginning is ever made."""
+    if isinstance(value, str):
+        yield json.dumps(value[:_MOST_SHOWN], ensure_ascii=False)
+    elif isinstance(value, list):
+        yield "["
+        for index, each in enumerate(value):
+            yield ", " if index else ""
+            yield from _pieces(each)
+        yield "]"
+    elif isinstance(value, dict):
+        yield "{"
+        for index, (name, each) in enumerate(value.items()):
+            yield ", " if index else ""
+            yield from _pieces(name)
+            yield ": "
+            yield from _pieces(each)
+        yield "}"
+    else:
+        yield json.dumps(value)
 
 
 def named(name: str) -> str:
     """A name that a client gave, as it stands in an error's text."""
-    text = json.dumps(name, ensure_ascii=False)[1:-1]
+    text = json.dumps(name[: _MOST_SHOWN + 1], ensure_ascii=False)[1:-1]
     return f"'{text}'" if len(text) <= _MOST_SHOWN else f"'{text[: _MOST_SHOWN - 1]}…'"
 
 
