@@ -225,7 +225,6 @@ class Caller:
         is_open = self._pending.pop(pending.request, None) is not None
         if is_open and pending.entry.segment.is_mapped:  # else this is a child of the process that called
             self._write(pending, Kind.CANCEL, Parcel(None, self._endpoint.pool), 0)
-        if is_open:
             self._end(pending.request)
 
     def fail_all(self, error: SlabwireError) -> None:

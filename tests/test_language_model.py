@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import slabwire
 from slabwire import Graph
 from slabwire.actors.completion import Accepted, Delta, Finished
 from slabwire.actors.llm import LanguageModel
+from slabwire.actors.llm.chat_model import ChatModel
 from slabwire.actors.prompt_cache import PromptCache
 from tiny_llm import write_tiny_llm
 from waiting import wait_until, worker_of
@@ -59,6 +62,31 @@ def test_it_answers_without_a_cache(model: str) -> None:
         assert (described["running"], described["waiting"], described["stats"]["requests"]) == (0, 0, 2)
 
 
+def test_streams_go_on_while_a_prompt_is_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    making, may_end = threading.Event(), threading.Event()
+    prompt = ChatModel.prompt
+
+    def slow(self: ChatModel, messages: list[dict[str, Any]]) -> list[int]:
+        if messages[0]["content"] == "slow":
+            making.set()
+            may_end.wait()
+        return prompt(self, messages)
+
+    monkeypatch.setattr(ChatModel, "prompt", slow)
+    with alone(model).run(in_process=True) as running, ThreadPoolExecutor() as others:
+        stream = running.client.stream("llm.chat", QUESTION, max_tokens=20, timeout_s=60)
+        next(stream)
+        waiting = others.submit(list, running.client.stream("llm.chat", [{"role": "user", "content": "slow"}]))
+        try:
+            making.wait()
+            assert list(stream)[-1]["completion_tokens"] > 0
+            assert running.client.call("llm.describe", timeout_s=60)["running"] == 0
+            assert not waiting.done()
+        finally:
+            may_end.set()
+        assert "finish_reason" in waiting.result()[-1]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -80,6 +108,7 @@ def test_settings_that_cannot_be_meant_end_the_start(model: str, settings: dict[
         ({"temperature": 7.0}, "temperature"),
         ({"logprobs": 99}, "logprobs is 99"),
         ({"stop": ["", "x"]}, "stop must be"),
+        ({"stop": ["x" * 1001]}, "strings, of 1 to 1000 characters each"),
     ],
 )
 def test_settings_of_a_request_are_refused_before_the_first_item(

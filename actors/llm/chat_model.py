@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from ...runtime.heap import give_heap_back
-from ..completion import MOST_LOGPROBS, MOST_STOPS, BadMessages, PromptTooLong
+from ..completion import MOST_LOGPROBS, MOST_STOP_CHARACTERS, MOST_STOPS, BadMessages, prompt_too_long
 from .architecture import Architecture
 from .artifacts import prepare
 from .checkpoint import locate
@@ -83,7 +83,10 @@ class ChatModel:
             self.engine.step()
 
     def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The tokens of a conversation, up to where the answer begins. Raises BadMessages and PromptTooLong."""
+        """The tokens of a conversation, up to where the answer begins. Any thread, one at a time.
+
+        Raises BadMessages and PromptTooLong.
+        """
         return self.template.prompt_tokens(messages, self.tokenizer, self.context)
 
     def sequence(
@@ -102,22 +105,27 @@ class ChatModel:
             raise BadMessages(f"the conversation is {len(prompt)} tokens long; it must be {SMALLEST_CHUNK} at least")
         room = self.context - len(prompt)
         if room < 1:
-            raise PromptTooLong(
-                f"the conversation has {len(prompt)} tokens, and the model's context holds {self.context} together "
-                "with the answer; shorten the messages or leave out older ones"
+            count = f"{len(prompt)} tokens" + (" or more" if room < 0 else "")  # of a longer one the rest is not made
+            raise prompt_too_long(
+                f"the conversation has {count}, and the model's context holds {self.context} together with the answer; "
+                "shorten the messages or leave out older ones",
+                self.context,
             )
         if max_tokens is not None and max_tokens < 1:
             raise BadMessages(f"max_tokens is {max_tokens}; it must be at least 1")
         if logprobs is not None and not 0 <= logprobs <= MOST_LOGPROBS:
             raise BadMessages(f"logprobs is {logprobs}; it must be from 0 to {MOST_LOGPROBS}")
         check_sampling(temperature, top_p, seed)
-        if len(stop or ()) > MOST_STOPS or "" in (stop or ()):
-            raise BadMessages(f"stop must be at most {MOST_STOPS} strings, none of them empty")
+        stops = stop or []
+        if len(stops) > MOST_STOPS or not all(0 < len(each) <= MOST_STOP_CHARACTERS for each in stops):
+            raise BadMessages(
+                f"stop must be at most {MOST_STOPS} strings, of 1 to {MOST_STOP_CHARACTERS} characters each"
+            )
         return Sequence(
             prompt,
             limit=min(room, max_tokens or room),
             sampler=Sampler(temperature, top_p, seed),
-            stops=stop or (),
+            stops=stops,
             logprobs=logprobs,
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +69,12 @@ class LanguageModel(Actor):
             self._pages = PageStore(self, self._prefixes, self._model.engine, self._model.identity)
             await self._pages.check()
         self._driver = Driver(self._model.engine, self._pages.offer if self._pages else lambda _: None)
+        # One thread: prompts wait for each other, and all together take no more of the model's time than one.
+        self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._counts = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
 
     async def on_stop(self) -> None:
+        self._prompts.shutdown(wait=False, cancel_futures=True)
         await self._driver.close()
         if self._pages is not None:
             self._pages.close()
@@ -94,7 +99,8 @@ class LanguageModel(Actor):
         """
         if sent > 1:
             raise Interrupted(f"{self.context.actor} died in the middle of this answer; ask again")
-        prompt = self._model.prompt(messages)
+        # In a thread: steps go on meanwhile, for the model and the tokenizer let it run.
+        prompt = await asyncio.get_running_loop().run_in_executor(self._prompts, self._model.prompt, messages)
         sequence = self._model.sequence(
             prompt,
             max_tokens=max_tokens,

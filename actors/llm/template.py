@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -9,15 +10,13 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ...runtime.errors import SlabwireError
-from ..completion import BadMessages, PromptTooLong
+from ..completion import MOST_CONTENT_NBYTES, MOST_MESSAGES, BadMessages, prompt_too_long
 from .tokenizer import Tokenizer
 
-# 8,192 tokens of English are about 35 kB. A text many times as long would keep the process busy with making tokens of
-# it, only to be turned away.
-MOST_CONTENT_NBYTES = 1 << 18
 # Of a model's context. English has 4 bytes a token; rules of dashes and runs of spaces have up to 80, but no text that
 # anybody reads has 16. More is turned away unread: tokenising it would only show, slowly, that it does not fit.
 MOST_NBYTES_PER_TOKEN = 16
+_SHORTER = "shorten the messages or leave out older ones"
 # Characters of a whole prompt: the contents, and as much again for the markup around them.
 MOST_PROMPT = 2 * MOST_CONTENT_NBYTES
 
@@ -25,6 +24,10 @@ MOST_PROMPT = 2 * MOST_CONTENT_NBYTES
 ROLES: Mapping[str, str] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # Lone surrogates: no text that can be written in UTF-8 has them, and messages are held to that.
 _PRIVATE = range(0xD800, 0xE000)
+
+# Makes no more of a value than is quoted.
+_QUOTES = reprlib.Repr()
+_QUOTES.maxstring = _QUOTES.maxother = 80
 
 Conversation = list[dict[str, str]]
 
@@ -79,8 +82,8 @@ class ChatTemplate:
         """The prompt as tokens: markup may be control tokens, contents never are.
 
         With `most_tokens`, a model's context, contents of more than `MOST_NBYTES_PER_TOKEN` bytes for each of them are
-        refused before they are read. A shorter prompt may still have more tokens than that: it is for the caller to
-        look.
+        refused before they are read; of a prompt that has more tokens than that the rest is not made, and it is for the
+        caller to look.
 
         For contents without control tokens these are the tokens of the rendered text. In others "<|im_end|>" is the
         ten letters that it consists of.
@@ -91,16 +94,18 @@ class ChatTemplate:
         Raises as `render` does, and `BadMessages` where the two runs differ: the template then looks for tags in these
         contents, as some do, and what it made of them cannot be told from its markup.
         """
-        conversation = conversation_of(messages)
-        if most_tokens is not None:
-            _check_length(conversation, most_tokens)
-        rendered = self._render(conversation)
+        conversation = conversation_of(messages, most_tokens)
         veil = _veil(tokenizer.control_texts)
         unveil = {private: character for character, private in veil.items()}
         veiled = self._render([each | {"content": each["content"].translate(veil)} for each in conversation])
-        if veiled.translate(unveil) != rendered:
+        prompt: list[int] = []
+        for piece in tokenizer.split(veiled):
+            prompt += _tokens(piece, unveil, tokenizer)
+            if most_tokens is not None and len(prompt) > most_tokens:
+                return prompt
+        if veiled.translate(unveil) != self._render(conversation):
             _reject("the model's chat template reads meaning into their contents", "leave out what looks like its tags")
-        return [token for piece in tokenizer.split(veiled) for token in _tokens(piece, unveil, tokenizer)]
+        return prompt
 
     def _render(self, conversation: Conversation, add_generation_prompt: bool = True) -> str:
         pieces, size = [], 0
@@ -109,7 +114,7 @@ class ChatTemplate:
             for piece in self._template.generate(values):
                 size += len(piece)
                 if size > MOST_PROMPT:
-                    raise PromptTooLong(f"the prompt has more than {MOST_PROMPT} characters; send less text")
+                    raise prompt_too_long(f"the prompt has more than {MOST_PROMPT} characters; send less text")
                 pieces.append(piece)
         except _Refused as error:
             raise BadMessages(f"messages: the model's chat template refuses them: {error}") from None
@@ -120,30 +125,41 @@ class ChatTemplate:
         return "".join(pieces)
 
 
-def conversation_of(messages: object) -> Conversation:
+def conversation_of(messages: object, most_tokens: int | None = None) -> Conversation:
     """Checked messages as templates take them: role and content, both text.
 
-    Raises `BadMessages` for what a text model cannot take, `PromptTooLong` above `MOST_CONTENT_NBYTES` of contents.
+    Raises `BadMessages` for what a text model cannot take, `PromptTooLong` above `MOST_MESSAGES`, above
+    `MOST_CONTENT_NBYTES` of contents, and for what no model with a context of `most_tokens` can take.
     """
     if not isinstance(messages, list) or not messages:
         _reject("they must be a list of at least one message", 'send [{"role": "user", "content": "..."}]')
+    _check_count(messages, most_tokens)
     conversation, size = [], 0
     for index, message in enumerate(messages):
         content = _content(message, index)
         conversation.append({"role": _role(message, index), "content": content})
         size += _nbytes(content, index)
         if size > MOST_CONTENT_NBYTES:
-            raise PromptTooLong(f"the messages hold more than {MOST_CONTENT_NBYTES} bytes of text; send less")
+            raise prompt_too_long(f"the messages hold more than {MOST_CONTENT_NBYTES} bytes of text; send less")
+    most = size if most_tokens is None else most_tokens * MOST_NBYTES_PER_TOKEN
+    if size > most:
+        raise prompt_too_long(
+            f"the messages hold {size} bytes of text, and the model's context of {most_tokens} tokens takes "
+            f"{most} bytes at most, together with the answer; {_SHORTER}",
+            most_tokens,
+        )
     return conversation
 
 
-def _check_length(conversation: Conversation, most_tokens: int) -> None:
-    nbytes, most = sum(len(each["content"].encode()) for each in conversation), most_tokens * MOST_NBYTES_PER_TOKEN
-    if nbytes > most:
-        raise PromptTooLong(
-            f"the messages hold {nbytes} bytes of text, and the model's context of {most_tokens} tokens takes "
-            f"{most} bytes at most, together with the answer; shorten the messages or leave out older ones"
-        )
+def _check_count(messages: list[Any], most_tokens: int | None) -> None:
+    """Each message, and each part of one, takes time however little it says, and a message takes a token at least."""
+    most = min(MOST_MESSAGES, most_tokens or MOST_MESSAGES)
+    if len(messages) > most:
+        raise prompt_too_long(f"there are {len(messages)} messages, of {most} at most; {_SHORTER}", most_tokens)
+    contents = [each.get("content") for each in messages if isinstance(each, dict)]
+    parts = sum(len(each) for each in contents if isinstance(each, list))
+    if parts > MOST_MESSAGES:
+        raise prompt_too_long(f"the messages have {parts} parts, of {MOST_MESSAGES} at most; send longer ones")
 
 
 def _role(message: Mapping[str, Any], index: int) -> str:
@@ -190,7 +206,7 @@ def _reject(cause: str, remedy: str) -> NoReturn:
 
 def _short(value: object) -> str:
     """A client's value as it is quoted back: no longer than a name is."""
-    text = repr(value)
+    text = _QUOTES.repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

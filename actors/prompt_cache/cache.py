@@ -14,7 +14,7 @@ from ...runtime.actor import Actor
 from ...runtime.errors import MessageError, Overloaded
 from ..completion import Item
 from .prefixes import ROOT_KEY, Prefixes
-from .responses import Recording, Responses, canonical, is_deterministic
+from .responses import Recording, Responses, canonical, is_deterministic, is_short
 
 # An actor has 64 inputs in flight. The rest is left to the model's own questions: if answers took all places, waiting
 # for the model or for slow readers, and the model waited for pages, neither would ever go on.
@@ -72,7 +72,7 @@ class PromptCache(Actor):
             "stop": stop,
             "logprobs": logprobs,
         }
-        key = canonical(**fields) if is_deterministic(temperature, seed) else None
+        key = canonical(**fields) if is_deterministic(temperature, seed) and is_short([messages, stop]) else None
         kept = self._responses.find(key, time.monotonic()) if key is not None else None
         with self._place():
             if kept is not None:

@@ -12,9 +12,11 @@ from typing import Any
 import msgpack
 
 from ...runtime.errors import SlabwireError
-from ..completion import BadMessages, Item
+from ..completion import MOST_CONTENT_NBYTES, BadMessages, Item
 
 KEY_NBYTES = 32
+# To name a value takes about as long as a text of so many characters, beside its own.
+_VALUE_NBYTES = 32
 
 
 def is_deterministic(temperature: float, seed: int | None) -> bool:
@@ -23,6 +25,20 @@ def is_deterministic(temperature: float, seed: int | None) -> bool:
     Any other asks for one of many answers. To give it the same one again would change what it means.
     """
     return temperature == 0 or seed is not None
+
+
+def is_short(request: Any, most: int = MOST_CONTENT_NBYTES) -> bool:
+    """Whether a request is short enough to be named. To name a long one holds up everybody, and no model takes it."""
+    left, waiting = most, [request]
+    while waiting and left >= 0:
+        each = waiting.pop()
+        inner = [*each.keys(), *each.values()] if isinstance(each, dict) else each
+        if isinstance(inner, list):
+            left -= _VALUE_NBYTES * len(inner)
+            waiting += inner if left >= 0 else ()
+        elif isinstance(each, str):
+            left -= len(each)
+    return left >= 0
 
 
 def canonical(
