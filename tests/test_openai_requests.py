@@ -86,6 +86,26 @@ def test_what_asks_for_nothing_is_taken() -> None:
     assert read(tools=called, tool_choice="none", functions=called, function_call="none") == read()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"logprobs": False, "top_logprobs": 0},
+        {"top_logprobs": 0},
+        {"stream_options": {}},
+        {"stream_options": {"include_usage": False}},
+        {"repetition_penalty": 1.0, "repeat_penalty": 1, "length_penalty": 1.0, "typical_p": 1.0},
+        {"min_p": 0, "top_a": 0.0, "mirostat": 0, "min_tokens": 0, "top_k": -1},
+        {"top_k": 0, "best_of": 1, "n": 1, "stop": [], "seed": None},
+        {"ignore_eos": False, "skip_special_tokens": True, "stop_token_ids": [], "echo": False, "suffix": ""},
+        {"use_beam_search": False, "add_generation_prompt": True, "chat_template_kwargs": {}, "think": False},
+        {"guided_json": None, "prompt": None, "reasoning": {}, "include_reasoning": True, "n_predict": -1},
+        {"cache_prompt": True, "priority": 0, "keep_alive": "5m", "service_tier": "auto", "store": False},
+    ],
+)
+def test_what_other_servers_clients_send_unasked_is_taken(fields: dict[str, Any]) -> None:
+    assert read(**fields) == read()
+
+
 def test_a_top_p_of_0_is_greedy() -> None:
     assert read(top_p=0, temperature=1.5) == read(temperature=0)
 
@@ -162,6 +182,10 @@ def test_what_cannot_be_done_is_said_not_skipped(name: str, value: Any) -> None:
         ({"messages": None}, "messages", "Missing required parameter"),
         ({"messages": "hi"}, "messages", "expected an array"),
         ({"messages": []}, "messages", "at least one message"),
+        ({"messages": HELLO * 2049}, "messages", "Expected an array with maximum length 2048"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "leave it out"),
+        ({"top_k": 1}, "top_k", "leave it out"),
+        ({"n_predict": 0}, "n_predict", "leave it out"),
         ({"messages": ["hi"]}, "messages[0]", "expected an object"),
         ({"messages": [{"content": "hi"}]}, "messages[0].role", "Missing"),
         ({"messages": [{"role": "robot", "content": "hi"}]}, "messages[0].role", "system, developer, user"),

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.fields import did_you_mean
-from ..completion import MOST_LOGPROBS, MOST_STOPS
+from ..completion import MOST_LOGPROBS, MOST_STOP_CHARACTERS, MOST_STOPS
 from .conversation import conversation
 from .parameters import Parameters, named, shown, wrong_type, wrong_value
 from .refusals import Refusal
 
 MOST_CHOICES = 8
-# The text held back while it may become a stop string is never longer than this.
-MOST_STOP_CHARACTERS = 1000
 _MOST_TOKENS = (1 << 31) - 1
 _SEEDS = 1 << 63
 
@@ -26,6 +24,7 @@ _READ = {
 _IGNORED = {
     *("user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prediction"),
     *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "reasoning_effort", "verbosity"),
+    *("cache_prompt", "keep_alive", "priority"),
 }
 # They would change the answer and nothing here can do that: taken only with a value that asks for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -45,15 +44,28 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 # Where the first has this value the second is never used, and may say what it likes.
 _UNUSED = {"tool_choice": "tools", "function_call": "functions"}
 _KNOWN = {*_READ, *_IGNORED, *_NEUTRAL}
-# What other servers of this interface take besides. None is a misspelling of what is taken here.
-_ELSEWHERE = {
-    *("top_k", "top_a", "min_p", "typical_p", "tfs", "tfs_z", "mirostat", "mirostat_tau", "mirostat_eta", "samplers"),
-    *("repetition_penalty", "repeat_penalty", "repeat_last_n", "length_penalty", "dry_multiplier", "xtc_probability"),
-    *("min_tokens", "n_predict", "num_predict", "num_ctx", "ignore_eos", "stop_token_ids", "bad_words", "best_of"),
-    *("use_beam_search", "early_stopping", "echo", "suffix", "prompt", "prompt_logprobs", "add_generation_prompt"),
-    *("continue_final_message", "chat_template", "chat_template_kwargs", "skip_special_tokens", "include_reasoning"),
-    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar", "json_schema", "format", "options"),
-    *("cache_prompt", "keep_alive", "priority", "reasoning", "thinking", "enable_thinking", "think"),
+# What other servers of this interface take besides, each with the values that ask for nothing: clients send these
+# unasked. None is a misspelling of what is taken here.
+_ELSEWHERE: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("repetition_penalty", "repeat_penalty", "length_penalty", "typical_p", "tfs", "tfs_z"), (1,)),
+    **dict.fromkeys(("min_p", "top_a", "mirostat", "dry_multiplier", "xtc_probability", "min_tokens"), (0,)),
+    **dict.fromkeys(("mirostat_tau", "mirostat_eta", "repeat_last_n", "samplers"), ()),
+    **dict.fromkeys(("n_predict", "num_predict"), (-1,)),
+    **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids", "documents"), ([],)),
+    **dict.fromkeys(("ignore_eos", "use_beam_search", "early_stopping", "echo", "continue_final_message"), (False,)),
+    **dict.fromkeys(("include_stop_str_in_output", "return_token_ids", "return_tokens_as_token_ids"), (False,)),
+    **dict.fromkeys(("skip_special_tokens", "spaces_between_special_tokens", "add_generation_prompt"), (True,)),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "json_schema"), ()),
+    **dict.fromkeys(("num_ctx", "prompt", "prompt_logprobs", "chat_template"), ()),
+    **dict.fromkeys(("grammar", "format", "suffix"), ("",)),
+    **dict.fromkeys(("enable_thinking", "think"), (False,)),
+    "top_k": (-1, 0),
+    "best_of": (1,),
+    "options": ({},),
+    "chat_template_kwargs": ({}, {"enable_thinking": False}),
+    "include_reasoning": (False, True),
+    "reasoning": ({}, {"effort": "none"}, {"enabled": False}),
+    "thinking": ({"type": "disabled"},),
 }
 
 
@@ -117,8 +129,9 @@ def _or(value: Any, default: Any) -> Any:
 def _check_names(given: Parameters) -> None:
     for name in given.names:
         if name in _ELSEWHERE:
-            raise Refusal(f"'{name}' is not supported by this server; leave it out.", name, "unsupported_parameter")
-        if name not in _KNOWN:
+            if given.any(name) not in _ELSEWHERE[name]:
+                raise Refusal(f"'{name}' is not supported by this server; leave it out.", name, "unsupported_parameter")
+        elif name not in _KNOWN:
             hint = did_you_mean(name, _KNOWN) or "; leave it out"
             raise Refusal(
                 f"Unrecognized request argument supplied: {named(name)[1:-1]}{hint}", name[:100], "unknown_parameter"
@@ -182,7 +195,7 @@ def _check_stop(param: str, value: Any) -> None:
 def _logprobs(given: Parameters) -> int | None:
     wanted = given.flag("logprobs")
     top = given.integer("top_logprobs", 0, MOST_LOGPROBS)
-    if top is not None and not wanted:
+    if top and not wanted:
         raise Refusal("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs", "invalid_value")
     return (top or 0) if wanted else None
 
@@ -191,7 +204,7 @@ def _include_usage(given: Parameters, stream: bool) -> bool:
     options = given.object("stream_options")
     if options is None:
         return False
-    if not stream:
+    if not stream and any(options.values()):
         raise Refusal("'stream_options' is only allowed where 'stream' is true.", "stream_options", "invalid_value")
     known = ("include_usage", "include_obfuscation")
     for name in options:

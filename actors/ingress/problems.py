@@ -25,7 +25,7 @@ from ...runtime.errors import (
 )
 
 # Also so that these classes are known here when their codes arrive from another process.
-from ..completion import BadMessages, PromptTooLong
+from ..completion import KNOWN_WORDS, BadMessages, PromptTooLong, prompt_too_long
 from .refusals import Refusal
 
 logger = logging.getLogger("slabwire")
@@ -92,6 +92,8 @@ def _status_of(error: SlabwireError) -> int:
 def _text_of(error: SlabwireError) -> str:
     if isinstance(error, StaleReference):  # whose own text is about blocks of shared memory
         return "The model's process ended while it answered; ask again."
+    if isinstance(error, PromptTooLong) and KNOWN_WORDS not in str(error):  # of an actor that has words of its own
+        return str(prompt_too_long(str(error)))
     return str(error)
 
 
