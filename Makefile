@@ -33,7 +33,7 @@ check: setup-dev names ## formatting, lint, types, and which floor imports what
 	@PYTHONPATH=build/import $(BIN)/lint-imports
 
 bench: setup-dev ## every benchmark, one after the other (minutes each)
-	@for each in all placement read-page chat fidelity footprint; do $(BIN)/slabwire bench "$$each"; done
+	@for each in all placement read-page chat stalls fidelity footprint; do $(BIN)/slabwire bench "$$each"; done
 
 clean: ## remove what builds, checks and tests leave behind
 	@rm -rf build dist slabwire.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -24,6 +24,7 @@ _BENCHES = {
     "all": ("data_plane", "command", "All of the above, one after the other."),
     "placement": ("placement", "command", "Two actors on two cores or one, pinned or not; thread pools by the plan."),
     "chat": ("chat", "command", "Tokens a second of a chat model through the whole stack, beside its engine alone."),
+    "stalls": ("stalls", "command", "How long a stream stands still for what another client sends."),
     "fidelity": ("fidelity", "command", "The language model's logits beside its weights in float32, and llama.cpp's."),
     "footprint": ("footprint", "command", "CPU time of an idle chat graph, and memory that a second replica adds."),
     "read-page": ("read_page", "main", "Pages a second of examples/read_page.py, beside one straight script."),

@@ -11,7 +11,7 @@ import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -71,6 +71,18 @@ class HttpsStream:
             raise
         self._idle.append(connection)
         return _answer(began_ns, chunks)
+
+    async def moments(self, messages: Messages, max_tokens: int) -> AsyncIterator[float]:
+        """When each chunk of an answer came, on `time.monotonic`'s clock, over a connection of its own."""
+        reader, writer = await asyncio.open_connection(self._place.hostname, self._place.port, ssl=self._trust)
+        try:
+            body = {"model": self._model, "messages": messages, "max_tokens": max_tokens, "stream": True}
+            writer.write(self._request(json.dumps(body).encode()))
+            await _check_head(reader)
+            async for _ in _chunks(reader):
+                yield monotonic()
+        finally:
+            writer.close()
 
     def _request(self, body: bytes) -> bytes:
         head = (

@@ -15,12 +15,16 @@ from typing import Any
 import pytest
 
 from llm_files import artifacts, cache_directory
+from slabwire.actors.ingress.certificate import development_certificate
+from slabwire.actors.ingress.limits import Limits
 from slabwire.bench.answers import Answer, decode_rate
 from slabwire.bench.bare_engine import BareEngine
 from slabwire.bench.contestant import BenchError
 from slabwire.bench.conversations import Conversations, continued
-from slabwire.bench.https_stream import _answer
+from slabwire.bench.hostile_bodies import ACCEPTED, REFUSED, plain
+from slabwire.bench.https_stream import HttpsStream, _answer
 from slabwire.bench.process import Clock, Memory, mapped_files
+from slabwire.bench.stalls import Listener
 from waiting import wait_until
 
 WAYS = ["bare", "llm", "cache", "https"]
@@ -197,3 +201,29 @@ def test_time_and_memory_of_a_process() -> None:
         Clock.of(ended.pid)
     with pytest.raises(BenchError, match=f"process {ended.pid} cannot be read"):
         Memory.of(ended.pid)
+
+
+def test_the_bodies_that_cost_much_are_what_an_ingress_may_be_sent() -> None:
+    for body in (*REFUSED, *ACCEPTED, plain(100)):
+        made = body.make(7)
+        assert 0 < len(made) <= Limits().body_bytes, body.name
+        assert made != body.make(8) or body in REFUSED
+
+
+def test_the_longest_gap_is_that_beside_the_request(tmp_path: Path) -> None:
+    certificate = development_certificate("localhost", tmp_path).public
+    listener = Listener(HttpsStream("https://localhost:1", str(certificate), "model"))
+    listener.moments += [1.0, 3.0, 3.1, 3.2, 3.3, 3.9, 4.0, 4.1, 9.0]
+    assert listener.longest_s(3.25, 3.95) == pytest.approx(4.9)
+    listener.moments[-1:] = [4.2, 4.3, 4.4, 4.5, 9.0]
+    assert listener.longest_s(3.35, 3.95) == pytest.approx(0.6)
+    assert listener.longest_s(0.5, 0.6) == 0.0
+
+
+@pytest.mark.long
+def test_each_body_is_sent_beside_a_stream(environment: dict[str, str]) -> None:
+    found = document(environment, "stalls", "--quick")
+    assert [each["body"] for each in found["refused"]] == [each.name for each in REFUSED]
+    assert all(each["status"] == 400 and each["longest_s"] > 0 for each in found["refused"])
+    assert all(each["prompt_tokens"] > 0 and each["plain_s"] > 0 for each in found["taken"])
+    assert [each["most"] for each in found["bars"]] == [2.0, 0.02]
