@@ -51,7 +51,7 @@ def test_nobody_looks_for_what_is_near_to_a_name_longer_than_names_are(unmatched
     for name in ("x" * 101, LONG):
         assert did_you_mean(name, ["model", LONG]) == ""
         assert did_you_mean_in_a_command(name, ["model"] * 17) == ""
-        assert asyncio.run(Ingress().post(**{name: 1})).error["param"] == name[:100]
+        assert asyncio.run(Ingress().post(None, None, **{name: 1})).error["param"] == name[:100]
 
 
 def test_what_is_near_is_still_found() -> None:

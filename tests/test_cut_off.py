@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def test_calls_that_are_cut_off_end_with_an_error(tmp_path: Path) -> None:
     with endless(tmp_path).run(drain_timeout_s=SHORT_S) as running, slabwire.connect("endless") as client:
         for port, nbytes in itertools.product(("coroutine", "batch", "tidies"), (8, 80_000)):
             for caller in (client, running.client):
-                callers.start(lambda c=caller, p=port, n=nbytes: c.call(f"endless.{p}", np.ones(n // 8)))
+                callers.start(partial(caller.call, f"endless.{port}", np.ones(nbytes // 8)))
         wait_until(lambda: in_flight(running) == 12)
         assert running.stop() == Exit.UNCLEAN
         assert {type(each) for each in callers.ended()} == {slabwire.Interrupted}
@@ -392,7 +393,7 @@ def test_the_command_line_says_what_was_cut_off(tmp_path: Path, way: str) -> Non
 
         def is_in_flight() -> bool:
             with Control("waits") as control:
-                return control.request("status")["workers"][0]["actors"][0]["in_flight"] == 1
+                return bool(control.request("status")["workers"][0]["actors"][0]["in_flight"] == 1)
 
         wait_until(is_in_flight)
         if way == "run":

@@ -132,7 +132,7 @@ def test_an_input_may_lie_anyhow(tmp_path: Path) -> None:
 def test_an_output_has_the_shape_that_it_has_and_not_the_one_declared(tmp_path: Path, declared: Any) -> None:
     nodes = [node("NonZero", ["x"], "found"), node("Squeeze", ["found"], "where")]
     path = save(tmp_path, nodes, [value("x", FLOAT, ["n"])], [value("where", INT64, declared)])
-    alike(path, [{"x": np.float32(each)} for each in ([0, 1, 2], [0, 0, 0], [1, 1, 1], [0, 0, 1])])
+    alike(path, [{"x": np.array(each, np.float32)} for each in ([0, 1, 2], [0, 0, 0], [1, 1, 1], [0, 0, 1])])
 
 
 @pytest.mark.parametrize("operation", ["Reshape", "Expand"])
@@ -140,13 +140,13 @@ def test_one_element_keeps_its_axes_though_they_follow_the_values(tmp_path: Path
     ports = [value("x", FLOAT, ["n"]), value("shape", INT64, ["r"])]
     path = save(tmp_path, [node(operation, ["x", "shape"], "y")], ports, [value("y", FLOAT, None)])
     shapes = [[1, 1], [1], [1, 1, 1], [1, 1]]
-    alike(path, [{"x": floats(1), "shape": np.int64(each)} for each in shapes])
+    alike(path, [{"x": floats(1), "shape": np.array(each, np.int64)} for each in shapes])
 
 
 def test_several_elements_get_the_shape_that_the_values_say(tmp_path: Path) -> None:
     ports = [value("x", FLOAT, ["n"]), value("shape", INT64, ["r"])]
     path = save(tmp_path, [node("Reshape", ["x", "shape"], "y")], ports, [value("y", FLOAT, None)])
-    alike(path, [{"x": floats(6), "shape": np.int64(each)} for each in ([2, 3], [3, 2], [1, 6], [6, 1])])
+    alike(path, [{"x": floats(6), "shape": np.array(each, np.int64)} for each in ([2, 3], [3, 2], [1, 6], [6, 1])])
 
 
 def test_a_branch_may_hand_its_input_on(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_branch_may_hand_its_input_on(tmp_path: Path) -> None:
     choice = node("If", ["c"], "y", then_branch=then, else_branch=otherwise)
     ports = [value("c", BOOL, []), value("x", FLOAT, ["n"]), value("s", INT64, ["r"])]
     path = save(tmp_path, [choice], ports, [value("y", FLOAT, None), ports[1]])
-    alike(path, [{"c": np.array(c), "x": floats(6), "s": np.int64([2, 3])} for c in (True, False, True)])
+    alike(path, [{"c": np.array(c), "x": floats(6), "s": np.array([2, 3], np.int64)} for c in (True, False, True)])
 
 
 @pytest.mark.parametrize("times", [0, 1, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -63,12 +64,12 @@ def test_abandoned_work_makes_room_for_work_that_is_waited_for() -> None:
 
         waiting = []
         for each in range(3):
-            asking = asyncio.ensure_future(calls.answer(("", "", str(each)), [bytes(300)], lambda n=each: forever(n)))
+            asking = asyncio.ensure_future(calls.answer(("", "", str(each)), [bytes(300)], partial(forever, each)))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             waiting.append(asking)
-        for each in waiting[:2]:
-            each.cancel()
+        for asked in waiting[:2]:
+            asked.cancel()
         await asyncio.wait(waiting[:2])
         answer = await calls.answer(("", "", "new"), [bytes(300)], at_once)
         waiting[2].cancel()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.actors.completion import BadMessages, PromptTooLong
+from slabwire.actors.completion import MOST_CONTENT_NBYTES, BadMessages, PromptTooLong
 from slabwire.actors.llm.gguf import Gguf
-from slabwire.actors.llm.template import MOST_CONTENT_NBYTES, ChatTemplate, TemplateError, conversation_of
+from slabwire.actors.llm.template import ChatTemplate, TemplateError, conversation_of
 from slabwire.actors.llm.tokenizer import Tokenizer
 from slabwire.bench.tokenizer_corpus import PIECES, the_model
 
