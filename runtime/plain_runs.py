@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
+
 from ..shm.bell import now_ns
 from .answers import ENDS_PROCESS, Answers
 from .handler import Handler
@@ -30,7 +32,8 @@ class PlainRuns:
         started = stats.words[stats.busy_since] = now_ns()  # `stats.begin`, without the price of a call
         token = current.set(work)
         try:
-            result = handler.run(value, work.header.flags & _FIELDS)
+            # In a context of its own: what a handler sets in a ContextVar is no matter of the next input.
+            result = copy_context().run(handler.run, value, work.header.flags & _FIELDS)
             if result is not None:
                 self._answers.give(work, handler, result)
             elif work.header.reply_to and handler.spec.replies:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from ..shm.bell import now_ns
@@ -116,6 +117,8 @@ class Runs:
     # -- generators --------------------------------------------------------------------------------------------------
 
     def _start_generator(self, work: Work, handler: Handler) -> None:
+        work.context = copy_context()
+        work.context.run(current.set, work)
         try:
             work.items = handler.function(**self._arguments(work, handler))
         except ENDS_PROCESS:
@@ -165,9 +168,8 @@ class Runs:
             return False
         started = now_ns()
         self._stats.begin(started)
-        token = current.set(work)
         try:
-            item = next(work.items, _NO_MORE)  # type: ignore[arg-type]
+            item = work.context.run(next, work.items, _NO_MORE)  # type: ignore[arg-type]
             if item is _NO_MORE:
                 self._end_stream(work, handler)
             else:
@@ -179,22 +181,18 @@ class Runs:
             self._answers.fail(work, error)
             self._close_items(work)
         finally:
-            current.reset(token)
             self._stats.end(started, now_ns())
         self._leave(work)
         return False
 
     def _close_items(self, work: Work) -> None:
         """Ends a generator that is not at its end. What its `finally` raises answers nobody."""
-        token = current.set(work)
         try:
-            work.items.close()  # type: ignore[union-attr]
+            work.context.run(work.items.close)  # type: ignore[union-attr]
         except ENDS_PROCESS:
             raise
         except BaseException as error:
             self._answers.note(error, "a generator raised when it was closed")
-        finally:
-            current.reset(token)
 
     def _end_stream(self, work: Work, handler: Handler) -> None:
         """A stream that answers one item of another does not end the whole: that end comes along the edge."""
@@ -280,7 +278,7 @@ class Runs:
 
     def _answer_batch(self, handler: Handler, works: list[Work], items: list[Any]) -> None:
         try:
-            results = list(handler.function(**{str(handler.field): items})) if works else []
+            results = list(copy_context().run(handler.function, **{str(handler.field): items})) if works else []
             if len(results) != len(works):
                 raise HandlerError(
                     f"{handler.owner}.{handler.spec.port} answered {len(results)} of {len(works)} inputs"

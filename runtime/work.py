@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,7 @@ class Work:
     sent: Mapping[int, int] = MappingProxyType({})
     last: tuple[int, int] | None = None
     items: Iterator[Any] | AsyncIterator[Any] | None = None
+    context: Context = Context()  # a generator's own
     task: asyncio.Task[None] | None = None
     room: asyncio.Future[None] | None = None
     value: Any = None
