@@ -11,6 +11,9 @@ from typing import Any
 from ..shm.bell import now_ns
 from ..shm.wait import AdaptiveWait
 
+# Less time than this is told later, for telling has a price.
+_LEAST_TOLD_NS = 200_000
+
 
 class PausingSelector(selectors.EpollSelector):
     """A selector whose every sleep is a park.
@@ -25,8 +28,7 @@ class PausingSelector(selectors.EpollSelector):
         self._wait: AdaptiveWait | None = None
         self.ticks = False  # the loop stops after this round in any case
         self.was_called = True  # a sleep was ended by something else than the bell; whoever heeds it takes it back
-        self.ran_ns = 0  # how long the loop has run what was due; whoever accounts for it takes it away
-        self._runs_since_ns = 0
+        self.ran_ns = 0
 
     def watch(
         self,
@@ -42,13 +44,12 @@ class PausingSelector(selectors.EpollSelector):
         self._asleep = asleep
         self._between_rounds = between_rounds
 
-    def ran(self) -> None:
-        """The loop pauses: the time until now was that of what it has run."""
-        self.ran_ns += now_ns() - self._runs_since_ns
-
-    def runs(self) -> None:
-        """The loop runs what is due."""
-        self._runs_since_ns = now_ns()
+    def take_ran_ns(self) -> int:
+        """How long the loop has run what was due since this was last told; 0 for what is not worth the telling."""
+        if self.ran_ns < _LEAST_TOLD_NS:
+            return 0
+        ran_ns, self.ran_ns = self.ran_ns, 0
+        return ran_ns
 
     def part(self, instead: Callable[[float | None], Any]) -> None:
         """In a forked child, where `instead` is called for each sleep: what is registered stays the parent's."""
@@ -57,13 +58,6 @@ class PausingSelector(selectors.EpollSelector):
         vars(self).update(_selector=select.epoll(), select=instead)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.ran()
-        try:
-            return self._select(timeout)
-        finally:
-            self.runs()
-
-    def _select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         wait = self._wait
         if wait is None or self.ticks:
             return super().select(timeout)
@@ -72,9 +66,11 @@ class PausingSelector(selectors.EpollSelector):
             return super().select(timeout)
         longest_s = wait.begin_park(self._reasons(), self._has_news, timeout)
         self._asleep(True)
+        asleep_ns = now_ns()
         try:
             events = super().select(longest_s)
         finally:
+            self.ran_ns -= now_ns() - asleep_ns
             self._asleep(False)
             wait.end_park()
         if events and (len(events) > 1 or events[0][0].fd != wait.bell.fd):
@@ -91,22 +87,22 @@ def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:
 def tick(loop: asyncio.AbstractEventLoop, selector: PausingSelector) -> None:
     """Lets asyncio do what is due, without sleeping."""
     selector.ticks = True
-    selector.runs()
+    began_ns = now_ns()
     try:
         loop.call_soon(loop.stop)
         loop.run_forever()
     finally:
-        selector.ran()
+        selector.ran_ns += now_ns() - began_ns
         selector.ticks = False  # else no sleep were a park after Ctrl-C
 
 
 def sleep(loop: asyncio.AbstractEventLoop, selector: PausingSelector, timeout_s: float | None) -> None:
     """Sleeps in the selector until something calls `loop.stop()`, or the time is over."""
     timer: Any = None if timeout_s is None else loop.call_later(timeout_s, loop.stop)
-    selector.runs()
+    began_ns = now_ns()
     try:
         loop.run_forever()
     finally:
-        selector.ran()
+        selector.ran_ns += now_ns() - began_ns
     if timer is not None:
         timer.cancel()

@@ -311,8 +311,8 @@ class Worker:
         stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
         for cell in self.cells.values():
             cell.show_outbox()
-        ran_ns, self._selector.ran_ns = self._selector.ran_ns, 0
-        self._turns.credit(ran_ns, self.own.busy)
+        if ran_ns := self._selector.take_ran_ns():
+            self._turns.credit(ran_ns, self.own.busy)
         if stats is not None and wait is not None:
             stats.show(
                 **wait.stats(),
