@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,19 @@ def test_a_client_of_ordinary_code(tmp_path: Path, running: slabwire.Running) ->
     (tmp_path / "gate").touch()
     wait_until(lambda: len(seen(tmp_path)) == 60)
     assert seen(tmp_path) == list(range(60))
+
+
+def test_a_client_is_closed_while_a_thread_waits(tmp_path: Path, running: slabwire.Running) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with slabwire.connect(running.name) as client:
+            waiting = pool.submit(client.call, "front.take", **letter(-1), timeout_s=None)
+            wait_until(lambda: worker_of(running, "sides")["actors"][0]["in_flight"])
+            assert client.call("front.take", **letter(2)) == 2
+        with pytest.raises(slabwire.Disconnected, match="closed"):
+            waiting.result()
+    wait_until(lambda: cancelled(running, "sides") == 1)
+    (tmp_path / "gate").touch()
+    wait_until(lambda: seen(tmp_path) == [2])
 
 
 def test_nothing_stays_of_a_client_that_left(tmp_path: Path, running: slabwire.Running) -> None:
