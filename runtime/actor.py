@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from numpy.typing import DTypeLike, NDArray
 
 from .errors import GraphError, SlabwireError, UnknownPort
-from .fields import did_you_mean, fields_of
+from .fields import fields_of
 from .handler import Handler, batched, check_signature, is_private, private, resumable, specify, summary_of
 from .spec import HandlerSpec, OutputSpec
+from .spelling import did_you_mean
 from .types import type_of
 
 Shape = int | tuple[int, ...]

@@ -11,9 +11,9 @@ import zmq
 from .descriptors import FOR_A_CONNECTION, require_free
 from .document import pack_document, unpack_document
 from .errors import Disconnected, ProtocolError, error_from_wire
-from .fields import did_you_mean
 from .inherited import fill_standard_descriptors
 from .rundir import graph_directory, is_running, list_graphs, own_socket
+from .spelling import did_you_mean
 
 # A supervisor answers in well under a millisecond, one that is swapping or has just been locked in may take seconds.
 ANSWER_WITHIN_S = 5.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .errors import MessageError, ProtocolError, UnknownPort
-from .fields import Intake, did_you_mean
+from .fields import Intake
 from .routing import Routing
 from .spec import FieldSpec, HandlerSpec, TypeSpec
+from .spelling import did_you_mean
 
 _TYPE_KINDS = ("any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor")
 

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from .errors import MessageError
 from .spec import HandlerSpec
+from .spelling import did_you_mean, shortened
 from .types import check_of, mismatch
-
-# To look for what is near takes longer than linearly, and names come from clients: nobody misspells a longer one.
-_LONGEST_NAME = 100
-
-
-def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """The known names that are nearest to this one, the nearest first; none where it is longer than names are."""
-    return difflib.get_close_matches(name, list(known), most) if len(name) <= _LONGEST_NAME else []
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'pixels'?` where a known name is near, else nothing."""
-    near = nearest(name, known)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def shortened(name: str) -> str:
-    """A name that somebody gave, as an error quotes it: no longer than names are."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def takes(spec: HandlerSpec) -> str:

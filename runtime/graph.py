@@ -10,13 +10,13 @@ from .boxes import boxed
 from .code import is_loading
 from .cycles import cycles, deadlock
 from .errors import GraphError
-from .fields import did_you_mean
 from .groups import Group, Groups
 from .meeting import why_no_edge
 from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
 from .replicas import routing_problems
 from .routes import Routes
 from .spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
+from .spelling import did_you_mean
 from .variables import warn_of_unknown
 
 if TYPE_CHECKING:

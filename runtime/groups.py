@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from .errors import GraphError
-from .fields import did_you_mean
 from .node import NAME, NAME_RULE, Node
 from .restart import INTENSITY, WITHIN_S
 from .spec import GroupSpec, Strategy
+from .spelling import did_you_mean
 
 if TYPE_CHECKING:
     from .graph import Graph

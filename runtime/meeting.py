@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .fields import did_you_mean
 from .spec import EdgeSpec, HandlerSpec, TypeSpec
+from .spelling import did_you_mean
 from .types import why_not
 
 _REMEDY = "change one of the annotations, or connect an actor between them that converts"

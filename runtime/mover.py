@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from .affinity import repin
 from .errors import UnknownPort
-from .fields import did_you_mean
 from .moves import MoveError, changed, moved, wanted_cpus
 from .placement import Plan, WorkerPlan, cpu_list
 from .process import WorkerProcess
+from .spelling import did_you_mean
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .actor import Actor, ports_of
 from .code import code_spec
 from .errors import GraphError
-from .fields import did_you_mean
 from .handler import summary_of
 from .spec import ActorSpec, CodeSpec, HandlerSpec, OutputSpec, PortRef, Restart, TypeSpec
+from .spelling import did_you_mean
 
 if TYPE_CHECKING:
     from .graph import Graph

@@ -21,11 +21,11 @@ from .descriptors import FOR_A_CONNECTION, require_free
 from .document import pack_document, unpack_document
 from .error_text import LONGEST_TRACEBACK, place_of, sendable
 from .errors import GraphError, LoadError
-from .fields import did_you_mean
 from .graph import Graph
 from .inherited import put_right
 from .sources import is_source
 from .spec import GraphSpec, graph_from_plain
+from .spelling import did_you_mean
 
 
 def plan_target(target: str) -> GraphSpec:

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from .errors import MessageError
-from .fields import did_you_mean
 from .spec import HandlerSpec
+from .spelling import did_you_mean
 
 LEAST_LOADED, ROUND_ROBIN, HASH = "least_loaded", "round_robin", "hash"
 _FORMS = (LEAST_LOADED, ROUND_ROBIN, f"{HASH}:field")

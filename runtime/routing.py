@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .errors import UnknownPort
-from .fields import Intake, did_you_mean
+from .fields import Intake
 from .placement import instances_of
 from .spec import EdgeSpec, GraphSpec, HandlerSpec, PortRef
+from .spelling import did_you_mean
 
 
 class Routing:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from .at_work import at_work
 from .errors import ProtocolError, UnknownPort
-from .fields import did_you_mean
 from .memory_map import memory_map
 from .recorder import EVENTS, snapshot
 from .spec import GraphSpec
+from .spelling import did_you_mean
 from .status import durations_of, status_of
 from .switchboard import Switchboard
 

@@ -22,7 +22,8 @@ from slabwire.actors.prompt_cache.responses import is_short
 from slabwire.bench.tokenizer_corpus import the_model
 from slabwire.runtime.cli.nearest import did_you_mean as did_you_mean_in_a_command
 from slabwire.runtime.errors import MessageError
-from slabwire.runtime.fields import did_you_mean, fields_of
+from slabwire.runtime.fields import fields_of
+from slabwire.runtime.spelling import did_you_mean
 
 LONG = "x" * (1 << 20)
 EMPTY = {"role": "user", "content": ""}

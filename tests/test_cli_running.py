@@ -82,11 +82,11 @@ def test_top_once(graphs: Graphs) -> None:
     graphs.start()
     lines = invoke("top", "--once").stdout.splitlines()
     assert lines[0].startswith("vision is ready, up 1m40s, 2 clients, 3.0 MiB shared")
-    heads = "actor core rate/s queue in flight p50 p99 busy spin/park ↻ leases memory slabs CPU handled failed"
+    heads = "actor core rate/s queue in flight p50 p99 busy spin/park ↻ leases outbox memory slabs CPU handled failed"
     assert lines[2].split()[: len(heads.split())] == heads.split()
     (scale,) = (line.split() for line in lines if line.startswith("scale "))
-    assert scale[:12] == ["scale", "0", "5.0", "0", "0", "12.5µs", "1.5ms", "50%", "0/0", "3", "0", "0B"]
-    assert scale[12:16] == ["0B/0B", "0%", "500", "0"]
+    assert scale[:12] == ["scale", "0", "5.0", "0", "0", "12.5µs", "1.5ms", "50%", "0/0", "3", "0", "0"]
+    assert scale[12:17] == ["0B", "0B/0B", "0%", "500", "0"]
     assert any(line.startswith("join in shared ") for line in lines)
     assert [line.split()[1] for line in lines if line.startswith("edges[0]")] == ["1,3"]
     assert lines[-1] == "supervisor: pid 77, CPU 1%, 20.0 MiB; nursery: pid 78, 10.0 MiB"

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler
 
 from ...runtime.errors import SlabwireError
-from ...runtime.fields import did_you_mean
+from ...runtime.spelling import did_you_mean
 from .completions import ChatCompletions
 from .doorkeeper import Doorkeeper
 from .graph_metrics import GraphMetrics

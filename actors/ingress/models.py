@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ...runtime.fields import did_you_mean
+from ...runtime.spelling import did_you_mean
 from .parameters import named
 from .readiness import Readiness
 from .refusals import ModelNotFound

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...runtime.fields import did_you_mean
+from ...runtime.spelling import did_you_mean
 from ..completion import MOST_LOGPROBS, MOST_STOP_CHARACTERS, MOST_STOPS
 from .conversation import conversation
 from .parameters import Parameters, named, shown, wrong_type, wrong_value

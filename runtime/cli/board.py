@@ -134,14 +134,14 @@ COLUMNS = (
     Column("leases", 10, _count("leases")),
     Column("outbox", 11, _count("outbox", "yellow")),
     Column("memory", 8, _of_worker(lambda line: (_tight(bytes_text(line.worker["pss_bytes"])), ""))),
-    Column("slabs", 17, _of_worker(lambda line: (_slabs(line.worker), ""))),
+    Column("slabs", 18, _of_worker(lambda line: (_slabs(line.worker), ""))),
     Column("CPU", 12, _of_worker(lambda line: (f"{line.sample.cpu(line.worker):.0%}", ""))),
     Column("handled", 16, _count("handled")),
     Column("failed", 13, _count("failed", "red")),
-    Column("dropped", 16, _dropped),
-    Column("starved", 19, _count("starved", "yellow")),
-    Column("oldest", 20, _oldest),
-    Column("pid", 18, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
+    Column("dropped", 17, _dropped),
+    Column("starved", 20, _count("starved", "yellow")),
+    Column("oldest", 21, _oldest),
+    Column("pid", 19, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
 )
 SORTS: dict[str, Callable[[Line], Any]] = {
     "graph": lambda _: 0,  # as the graph has them

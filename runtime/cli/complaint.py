@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..errors import GraphError, SlabwireError
-from ..fields import nearest
+from ..spelling import nearest
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..fields import nearest
+from ..spelling import nearest
 
 
 def did_you_mean(word: str, possible: Sequence[str] | dict[str, Any]) -> str:
