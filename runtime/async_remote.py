@@ -47,7 +47,7 @@ class AsyncRemoteClient:
             raise forked_error(self.address, f"slabwire.connect_async({self.address!r})")
 
         if self._dealer is not None:
-            vars(self).update(_left=self._dealer, _dealer=None, _begin=refuse, _arrival=refuse)
+            vars(self).update(_left=self._dealer, _dealer=None, _started=refuse, _arrival=refuse)
 
     async def open(self) -> Self:
         """Connects. Raises Disconnected when nothing answers within `wait_s` (5)."""

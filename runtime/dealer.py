@@ -128,11 +128,11 @@ class Dealer:
                 )
         return heard
 
-    def close(self) -> None:
-        """Ends the connection."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Ends the connection; unless `at_once`, what was just said may still leave."""
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._socket.close()
+        self._socket.close(0 if at_once else None)
         self._context.term()
 
 

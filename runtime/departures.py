@@ -1,7 +1,8 @@
 """Callers that have gone: what they still waited for is cancelled, what their answered calls have set going is not.
 
 A client's memory is kept until nothing on the way needs it: requests that are not given back, inputs in flight, and
-blocks that others have been lent or have passed on.
+blocks that others have been lent or have passed on. Arrays that an actor keeps for itself are its own mapping's affair:
+once the graph has nothing to do, nobody can need them from here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..shm.inflight import lanes_kept
 from ..shm.open_calls import calls_left
 from .cancels import EVERY_REQUEST, MOST_REMEMBERED, Key
+from .idleness import is_idle
 from .party import Line, Party
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("slabwire")
 
 # Clients that have gone and whose memory is still needed. Each has some descriptors; of more the oldest is given up.
-MOST_LEAVING = 256
+MOST_LEAVING = 64
 
 
 class Departures:
@@ -63,9 +65,17 @@ class Departures:
 
     def see_off(self, gone: Collection[str] = ()) -> None:
         """Removes the clients of which nothing is needed any more. Workers that are `gone` for good need nothing."""
+        idle: bool | None = None
         for party in list(self._leaving.values()):
-            if not any(_is_needed(line, gone) for line in self._lines_of(party)):
-                self._remove(party)
+            lines = [each for each in self._lines_of(party) if each.consumer.name not in gone]
+            if any(map(_is_unfinished, lines)):
+                continue
+            if any(any(each.lent()) for each in lines):
+                # By a message on its way, or by an actor that keeps an array: that one has mapped it.
+                idle = is_idle(self._board, gone) if idle is None else idle
+                if not idle:
+                    continue
+            self._remove(party)
         if len(self._leaving) > MOST_LEAVING:
             oldest = next(iter(self._leaving.values()))
             logger.warning("%s is gone, and its memory is given up though calls of it are still worked on", oldest.name)
@@ -79,10 +89,8 @@ class Departures:
         self._board.remove_party(party, self._lines_of(party))
 
 
-def _is_needed(line: Line, gone: Collection[str]) -> bool:
-    """Whether something that came by a lane is not finished. A request first lies in the lane, then in its row, and
-    what was lent with it comes back at the end: so looked for in this order it is not missed.
+def _is_unfinished(line: Line) -> bool:
+    """Whether a request that came by a lane is not finished. It first lies in the lane, then in its row: so looked for
+    in this order it is not missed.
     """
-    if line.consumer.name in gone:
-        return False
-    return bool(line.waiting() or line.number in lanes_kept(line.consumer.tables[line.target]) or any(line.lent()))
+    return bool(line.waiting() or line.number in lanes_kept(line.consumer.tables[line.target]))

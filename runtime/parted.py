@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import ref
 
+from .error_text import exit_code, traceback_of
 from .errors import SlabwireError
 from .forks import part_in_children
 
@@ -102,10 +102,10 @@ def end_child(error: BaseException | None) -> NoReturn:
     Its status is what sys.exit was called with; 1 after another exception, which is printed; else 0.
     """
     status: Any = 0
-    if isinstance(error, SystemExit):
-        status = error.code
-    elif error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
-        status = "".join(traceback.format_exception(error))
+    if error is not None and issubclass(type(error), SystemExit):  # the class that it says it has may be a lie
+        status = exit_code(error)
+    elif error is not None and not issubclass(type(error), (StopIteration, StopAsyncIteration)):
+        status = traceback_of(error)
     if isinstance(status, str):
         sys.stderr.write(f"{status}\n")
     for stream in (sys.stdout, sys.stderr):

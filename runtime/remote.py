@@ -291,7 +291,7 @@ class RemoteClient:
             self._dealer = Dealer(self.address, self._keys)
             self._dealer.session.ports = torn.session.ports
             self._listen()
-            torn.close()
+            torn.close(at_once=True)
             os.eventfd_write(self._wake, 1)  # whoever waits for the old one
         self._hearing = True
         came = self._dealer.pump()

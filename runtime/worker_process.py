@@ -141,7 +141,7 @@ def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int,
     except BaseException as error:
         if os.getpid() != born:
             end_child(error)
-        if not isinstance(error, Disconnected):  # else the supervisor is gone, and so is the graph
+        if not issubclass(type(error), Disconnected):  # else the supervisor is gone, and so is the graph
             control.send(msgpack.packb(_failure(options.name, error)))
             status = _status_of(error)
     is_over = worker is None or _unwound(worker)

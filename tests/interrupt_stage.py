@@ -18,7 +18,7 @@ from typing import Any
 import slabwire
 from slabwire import Actor, Graph
 
-_CALLS = 200
+_CALLS = 60
 
 
 class Interrupted(BaseException):
@@ -57,7 +57,7 @@ def interrupts() -> Iterator[Callable[[], None]]:
             begun.clear()
             if over.is_set():
                 return
-            time.sleep(dice.random() ** 3 * 0.003)
+            time.sleep(dice.random() ** 3 * 0.02)
             signal.pthread_kill(main, signal.SIGUSR1)
 
     sender = threading.Thread(target=send)

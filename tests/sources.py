@@ -50,9 +50,9 @@ class Fails(Actor):
         def tick(left: int) -> None:
             if not left:
                 raise Broken("in a timer")
-            asyncio.get_running_loop().call_later(0.001, tick, left - 1)
+            asyncio.get_running_loop().call_later(0.01, tick, left - 1)
 
-        tick(3)
+        tick(30)
 
     async def _base(self) -> None:
         async def read() -> None:

@@ -87,7 +87,7 @@ def test_a_task_does_not_wait_for_another_that_connects_beyond_its_deadline() ->
         shared = async_client.AsyncClient("g")
         connection: Any = object()
         shared._connection, shared._is_gone = connection, True
-        shared._looked_ns = now_ns() + 10**12
+        shared._looked_ns, shared._loop = now_ns() + 10**12, asyncio.get_running_loop()
         async with shared._renewing:
             with pytest.raises(slabwire.Disconnected, match="in time"):
                 await shared.call("a.b", timeout_s=0.01)

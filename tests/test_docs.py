@@ -58,6 +58,7 @@ def test_the_page_of_actors_has_programs() -> None:
         "handlers.py",
         "loans.py",
         "outputs.py",
+        "sources.py",
         "calls.py",
         "retries.py",
         "groups.py",

@@ -188,7 +188,7 @@ def test_what_a_drain_cuts_off_is_said(tmp_path: Path) -> None:
         log = Path(running.directory) / "logs" / "supervisor.log"
         kept = os.open(log, os.O_RDONLY)
     try:
-        assert b"5 of sides" in os.pread(kept, 1 << 20, 0)
+        assert b"5 messages were cut off (sides 5)" in os.pread(kept, 1 << 20, 0)
     finally:
         os.close(kept)
 
