@@ -424,6 +424,7 @@ class Patient(Actor):
         return [float(x.sum()), self.context.attempt]
 
 
+@pytest.mark.long
 def test_an_input_in_flight_keeps_its_block_for_the_successor(tmp_path: Path) -> None:
     """A worker that leaves as it is told lets go of nothing that its successor reads again."""
     graph = Graph("patient")

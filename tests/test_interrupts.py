@@ -12,6 +12,7 @@ import pytest
 STAGE = Path(__file__).parent / "interrupt_stage.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["local", "remote"])
 def test_interrupts_neither_lock_nor_mix_up_answers(form: str) -> None:
     done = subprocess.run([sys.executable, STAGE, form], capture_output=True, text=True, check=False)

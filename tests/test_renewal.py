@@ -25,6 +25,14 @@ from slabwire.runtime.running import Running, start
 from slabwire.runtime.tree import Tree
 from waiting import wait_until
 
+
+def write(path: Path, text: str) -> None:
+    """All at once: a worker may be importing the file."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
 SHOP = """
 import asyncio
 import time
@@ -73,7 +81,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # files change here within a second, and keep their size
     path = tmp_path / "shop.py"
-    path.write_text(SHOP)
+    write(path, SHOP)
     return path
 
 
@@ -176,33 +184,34 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 def test_code_that_cannot_be_loaded_is_tried_until_it_is_mended(running: Running, shop: Path) -> None:
     with slabwire.connect("shop") as client, Control("shop", timeout_s=60) as control:
         for what, (old, new, said) in BROKEN.items():
-            shop.write_text(SHOP.replace(old, new, 1))
+            write(shop, SHOP.replace(old, new, 1))
             (told,) = control.request("restart", actor="price", wait=True)["workers"]
             assert re.search(f"its successor could not start: .*{said}", told["error"]), (what, told)
             assert client.call("other.it", 5) == 5
             (waiting,) = running.status()["not_ready"]
             assert (waiting["actor"], "ended with status 3: actor 'price'" in waiting["reason"]) == ("price", True)
-            shop.write_text(SHOP)
+            write(shop, SHOP)
             assert client.call("price.of", 3) == 6  # it has waited for the next try
     assert len(list(reports("shop"))) == len(BROKEN)
 
 
 def test_a_crash_while_the_code_is_broken_does_not_end_the_graph(running: Running, shop: Path) -> None:
-    shop.write_text(SHOP.replace("return 2 * n", "return ("))
+    write(shop, SHOP.replace("return 2 * n", "return ("))
     status, document = restart("--now")
     assert (status, "SyntaxError" in document["workers"][0]["error"]) == (Exit.NOT_STARTED, True)
-    shop.write_text(SHOP)
+    write(shop, SHOP)
     assert restart()[0] == 0
-    shop.write_text(SHOP.replace("return 2 * n", "return ("))
+    write(shop, SHOP.replace("return 2 * n", "return ("))
     pid = next(each["pid"] for each in running.status()["workers"] if each["name"] == "price")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: "SyntaxError" in str(running.status()["not_ready"]))
     log = (shop.parent / "run" / "shop" / "logs" / "supervisor.log").read_text()
     assert "shop.py:14); it is started again in" in log
-    shop.write_text(SHOP)
+    write(shop, SHOP)
     assert restart("--now")[0] == 0  # which does not wait for the next try
     with slabwire.connect("shop") as client:
         assert client.call("price.of", 3) == 6
@@ -210,7 +219,7 @@ def test_a_crash_while_the_code_is_broken_does_not_end_the_graph(running: Runnin
 
 def test_newer_code_that_does_more_is_taken(running: Running, shop: Path) -> None:
     more = "    def also(self, n: int) -> int:\n        return n\n\n    def of(self, n: int, tax: int = 1)"
-    shop.write_text(SHOP.replace("    def of(self, n: int)", more).replace("2 * n", "3 * n + tax"))
+    write(shop, SHOP.replace("    def of(self, n: int)", more).replace("2 * n", "3 * n + tax"))
     assert restart()[0] == 0
     with slabwire.connect("shop") as client:
         assert client.call("price.of", 3) == 10
@@ -232,7 +241,7 @@ def test_what_cannot_be_loaded_never_counts_and_is_tried_ever_more_slowly() -> N
 
 def test_a_broken_first_start_fails_at_once(shop: Path) -> None:
     spec = plan_target(str(shop))
-    shop.write_text(SHOP.replace("return 2 * n", "return ("))
+    write(shop, SHOP.replace("return 2 * n", "return ("))
     began = time.monotonic()
     with pytest.raises(slabwire.StartError, match=r"price could not start: .*SyntaxError.*shop\.py:14|other could not"):
         start(spec)
