@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ class Endless(Actor):
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            (self.folder / f"tidied-{self.context.request}").write_text(str(float(x.sum())))
+            (self.folder / f"tidied-{uuid4()}").write_text(str(float(x.sum())))
 
     def slow(self, x: Any) -> None:
         time.sleep(1.0)
