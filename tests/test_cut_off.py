@@ -252,6 +252,7 @@ def test_whoever_leaves_the_with_reads_no_more_and_waits_for_nothing(tmp_path: P
     asyncio.run(scene())
 
 
+@pytest.mark.long  # threads of one process race for the last answers
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_in_one_process_it_is_the_same(tmp_path: Path, in_thread: bool) -> None:
     async def scene() -> tuple[list[Any], Any]:
