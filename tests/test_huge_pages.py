@@ -24,25 +24,30 @@ def segment() -> Iterator[Segment]:
     made.close()
 
 
-def facts_of(name: str, pid: int | str = "self") -> list[dict[str, str]]:
-    """What the kernel says of the mappings of that name."""
+def facts_of(mark: str, pid: int | str = "self") -> list[dict[str, str]]:
+    """What the kernel says of the mappings whose line, of addresses and name, contains the mark."""
     found: list[dict[str, str]] = []
     is_one = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         key, _, value = line.partition(" ")
         if not key.endswith(":"):
-            is_one = name in line
+            is_one = mark in line
             found += [{}] if is_one else []
         elif is_one:
             found[-1][key] = value.strip()
     return found
 
 
+def facts_of_segment(segment: Segment) -> dict[str, str]:
+    (facts,) = facts_of(f"{segment.address:x}-")
+    return facts
+
+
 def test_all_pages_are_taken_and_mapped_when_a_segment_is_reserved(segment: Segment) -> None:
-    (before,) = facts_of("memfd:slabwire:slab")
+    before = facts_of_segment(segment)
     assert int(before["Rss:"].split()[0]) <= 64
     segment.reserve()
-    (after,) = facts_of("memfd:slabwire:slab")
+    after = facts_of_segment(segment)
     assert int(after["Rss:"].split()[0]) * 1024 >= segment.nbytes
     assert "hg" not in after["VmFlags:"].split(), "nobody has asked"
 
@@ -52,7 +57,7 @@ def test_one_that_asks_is_advised_and_told_once_where_the_kernel_gives_none(segm
     pages = HugePages(told.append)
     for _ in range(2):
         pages.reserve(segment)
-    (facts,) = facts_of("memfd:slabwire:slab")
+    facts = facts_of_segment(segment)
     assert "hg" in facts["VmFlags:"].split()
     assert int(facts["Rss:"].split()[0]) * 1024 >= segment.nbytes
     mapped = int(facts["ShmemPmdMapped:"].split()[0]) * 1024
