@@ -237,6 +237,7 @@ class AsyncClient:
     def _leave(self, connection: LocalConnection) -> None:
         if not self._is_gone:
             self._listen_no_more(connection)
+        connection.caller.pump()  # an answer that has come is no call in flight
         connection.caller.fail_all(ClientClosed("the client was closed"))
         connection.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -203,7 +204,9 @@ class SharedConnection:
 
     def _sleep(self, longest_s: float | None) -> None:
         if self.local.here is not None and self.local.here.is_driven:
-            self.local.here.wait(self._is_ended, longest_s, self.local.bell.fd)
+            # It may end meanwhile. Then its channel does, and answers that have come by then are heard before that.
+            with contextlib.suppress(Disconnected):
+                self.local.here.wait(self._is_ended, longest_s, self.local.bell.fd)
             return
         self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
 
@@ -215,6 +218,7 @@ class SharedConnection:
         with self._lock:
             if self._closed:
                 return
+            self.local.caller.pump()  # an answer that has come is no call in flight
             self._closed = True
             self.local.caller.fail_all(ClientClosed("the client was closed"))
         self.local.endpoint.ringers[self.local.endpoint.identifier].ring_always()
