@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from threading import Lock
 
+_AT_ONCE = (False,)
+_WAITING = (True,)
 
-def attempt(lock: Lock, got: list[bool], wait_s: float = 0.0) -> bool:
-    """Tries for `wait_s` seconds to take the lock, and notes in `got` whether it has: the `finally` of a `try` that was
-    begun before must release it if so (`if True in got`).
+
+def attempt(lock: Lock, wait_s: float = 0.0) -> Iterator[bool]:
+    """What tries once, for `wait_s` seconds (-1: for ever), to take the lock, when it is added to a list:
+    `got += attempt(lock)` inside a `try` whose `finally` releases the lock `if True in got`.
 
     An exception that a signal's handler raises, KeyboardInterrupt for one, may come after any call. Right after
-    `lock.acquire()` it would leave nobody to release the lock. Here one call into C takes the lock and notes it, and no
-    handler runs in the middle of that.
+    `lock.acquire()` it would leave nobody to release the lock. Here the one addition takes the lock and notes it: that
+    is all in C, and no handler runs in the middle of it.
     """
-    got.extend(map(lock.acquire, (True,), (wait_s,)))
-    return got[-1]
+    return map(lock.acquire, _WAITING, (wait_s,)) if wait_s else map(lock.acquire, _AT_ONCE)

@@ -174,7 +174,8 @@ class Client:
             return shared
         got: list[bool] = []
         try:
-            if not attempt(self._renewing, got, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1):
+            got += attempt(self._renewing, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1)
+            if not got[0]:
                 raise late_answer(self.name)
             if self._closed:
                 raise self._closed_error()

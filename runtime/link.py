@@ -29,6 +29,8 @@ class Link:
     """What a worker or a local client holds of the supervisor. Any thread may ask.
 
     `heard(message, descriptors)` is called for every message, answers included, in the order they came.
+    `is_torn`, to be asked where nobody is hearing news: some were lost, since an exception that a signal's handler
+    raised, KeyboardInterrupt for one, came after they had been received and before they were taken in.
     """
 
     def __init__(self, channel: Channel, heard: Heard = _close_unheard) -> None:
@@ -37,14 +39,7 @@ class Link:
         self._lock = threading.RLock()
         self._last_token = FIRST_TOKEN - 1
         self._answers: dict[int, dict[str, Any]] = {}
-        self._hearing = 0
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether news were lost, to be asked where nobody is hearing any: an exception that a signal's handler raised,
-        KeyboardInterrupt for one, came after they had been received and before they were taken in.
-        """
-        return self._hearing > 0
+        self.is_torn = False
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """Asks and waits. Raises what the supervisor refuses with, Disconnected when it is gone."""
@@ -65,15 +60,15 @@ class Link:
         """Hears all that has come; True if there was something. Raises Disconnected when the supervisor is gone."""
         with self._lock:
             heard = False
-            self._hearing += 1
+            was_torn, self.is_torn = self.is_torn, True
             try:
                 while (received := self.channel.receive()) is not None:
                     self._take(*received)
                     heard = True
             except SlabwireError:
-                self._hearing -= 1
+                self.is_torn = was_torn
                 raise
-            self._hearing -= 1
+            self.is_torn = was_torn
             return heard
 
     def _await(self, token: int) -> dict[str, Any]:

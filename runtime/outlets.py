@@ -303,7 +303,9 @@ class Outlets:
     @property
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
-        return bool(self.own_account.outbox or self.sends or self._cancels or any(self.overflow.values()))
+        sends = self.sends  # whose length has the price of a call
+        waiting = self.own_account.outbox or sends.turns or sends.paused or self._cancels
+        return bool(waiting or any(self.overflow.values()))
 
     def stats(self) -> dict[str, int]:
         """What waits here for room, and the streams that are open."""

@@ -26,14 +26,19 @@ class PlainRuns:
         self._recorder = recorder
 
     def run(self, work: Work, handler: Handler) -> None:
-        """Handles one input and sends what comes of it. An exception that ends the process goes on its way."""
+        """Handles one input and sends what comes of it. An exception that ends the process goes on its way.
+
+        Each has a context of its own: what a handler sets in a ContextVar is no matter of the next input.
+        """
+        copy_context().run(self._run, work, handler)
+
+    def _run(self, work: Work, handler: Handler) -> None:
         value, work.value = work.value, None
         stats = self._stats
         started = stats.words[stats.busy_since] = now_ns()  # `stats.begin`, without the price of a call
-        token = current.set(work)
+        current.set(work)
         try:
-            # In a context of its own: what a handler sets in a ContextVar is no matter of the next input.
-            result = copy_context().run(handler.run, value, work.header.flags & _FIELDS)
+            result = handler.run(value, work.header.flags & _FIELDS)
             if result is not None:
                 self._answers.give(work, handler, result)
             elif work.header.reply_to and handler.spec.replies:
@@ -45,7 +50,6 @@ class PlainRuns:
             self._answers.fail(work, error)
         finally:
             work.finished = True
-            current.reset(token)
             ended = now_ns()
             stats.end(started, ended)
         self._recorder.record(stats.row, work, started, ended, work.outcome)

@@ -235,7 +235,8 @@ class RemoteClient:
         """Receives for all threads until `done`, or waits for a while if another thread does."""
         got: list[bool] = []
         try:
-            if attempt(self._receiving, got):
+            got += attempt(self._receiving)
+            if got[0]:
                 while not done() and not self._closed and not (deadline_ns and now_ns() > deadline_ns):
                     if not self._pump():
                         self._park(done, deadline_ns)
@@ -271,7 +272,8 @@ class RemoteClient:
         while len(self._session.outbox) != waiting:
             got: list[bool] = []
             try:
-                if not attempt(self._lock, got):
+                got += attempt(self._lock)
+                if not got[0]:
                     break
                 came |= not self._closed and self._hear()
                 waiting = len(self._session.outbox)  # what cannot leave now goes when the socket says so

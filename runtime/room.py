@@ -224,7 +224,8 @@ class Room:
                 continue
             got: list[bool] = []
             try:
-                if attempt(self._working, got, _LOOK_EVERY_S):  # else another thread drives
+                got += attempt(self._working, _LOOK_EVERY_S)
+                if got[0]:  # else another thread drives
                     self._worker_thread = threading.get_ident()
                     self._turn(left_s, bell)
             finally:
@@ -238,7 +239,8 @@ class Room:
             return
         got: list[bool] = []
         try:
-            if attempt(self._working, got):
+            got += attempt(self._working)
+            if got[0]:
                 self._worker_thread = threading.get_ident()
                 self._live.obey()
                 for _ in range(_MOST_AT_ONCE):

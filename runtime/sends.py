@@ -47,19 +47,22 @@ class _Turn:
 
 
 class Sends:
-    """One thread, that of the worker's loop. Those by one port go in the order in which they were begun."""
+    """One thread, that of the worker's loop. Those by one port go in the order in which they were begun.
+
+    `turns` are the sends that wait, `paused` what waits until nothing does that was emitted outside of any input.
+    """
 
     def __init__(self, outlets: Outgoing, own_account: Work, pool: Pool, stats: CellStats) -> None:
         self._outlets = outlets
         self._own_account = own_account
-        self._paused: list[asyncio.Future[None]] = []
+        self.paused: list[asyncio.Future[None]] = []
         self._pool = pool
         self._stats = stats
-        self._turns: deque[_Turn] = deque()
+        self.turns: deque[_Turn] = deque()
         self._went_on_ns = 0
 
     def __len__(self) -> int:
-        return len(self._turns) + len(self._paused)
+        return len(self.turns) + len(self.paused)
 
     @property
     def are_held_up(self) -> bool:
@@ -71,12 +74,12 @@ class Sends:
         loop = asyncio.get_running_loop()
         while self._own_account.outbox:
             paused = loop.create_future()
-            self._paused.append(paused)
+            self.paused.append(paused)
             loop.stop()  # before it sleeps the worker must see who waits for what
             try:
                 yield from paused
             finally:
-                self._paused.remove(paused)
+                self.paused.remove(paused)
 
     def note_begun(self) -> None:
         """Counts what the actor does outside of any input: a message or a call."""
@@ -100,7 +103,7 @@ class Sends:
         the outlets; cancelled while it waits, it has sent nothing.
         """
         turn = _Turn(work, port)
-        if any(each.port == port for each in self._turns) or not self._goes(turn, value):
+        if any(each.port == port for each in self.turns) or not self._goes(turn, value):
             await self._wait(turn, value)
         elif (now := now_ns()) - self._went_on_ns > _YIELD_AFTER_NS:
             await asyncio.sleep(0)
@@ -108,7 +111,7 @@ class Sends:
 
     async def _wait(self, turn: _Turn, value: Any) -> None:
         loop = asyncio.get_running_loop()
-        self._turns.append(turn)
+        self.turns.append(turn)
         try:
             while True:
                 turn.admitted = loop.create_future()
@@ -117,7 +120,7 @@ class Sends:
                 if self._goes(turn, value):
                     return
         finally:
-            self._turns.remove(turn)
+            self.turns.remove(turn)
             self._show_end(turn)
 
     def _goes(self, turn: _Turn, value: Any) -> bool:
@@ -151,18 +154,16 @@ class Sends:
 
     def can_go(self) -> bool:
         """Whether `admit` would let any of them go now."""
-        if self._paused and not self._own_account.outbox:
+        if self.paused and not self._own_account.outbox:
             return True
-        return any(
-            self._outlets.could_go(turn.work) if turn.work.outbox else self._may_go(turn) for turn in self._turns
-        )
+        return any(self._outlets.could_go(turn.work) if turn.work.outbox else self._may_go(turn) for turn in self.turns)
 
     def admit(self) -> None:
         """Lets those go on for which there is room."""
-        for paused in self._paused if not self._own_account.outbox else ():
+        for paused in self.paused if not self._own_account.outbox else ():
             if not paused.done():
                 paused.set_result(None)
-        for turn in self._turns:
+        for turn in self.turns:
             if turn.work.outbox:
                 self._outlets.flush(turn.work)
             if self._may_go(turn) and turn.admitted is not None:

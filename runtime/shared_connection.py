@@ -70,7 +70,8 @@ class SharedConnection:
             self._looked_ns = now
             got: list[bool] = []
             try:
-                if attempt(self._receiving, got) and self._end.poll(0):  # whoever has it listens, and would know
+                got += attempt(self._receiving)
+                if got[0] and self._end.poll(0):  # whoever else has it listens, and would know
                     self._take_in()
             finally:
                 if True in got:
@@ -104,7 +105,8 @@ class SharedConnection:
         self._given_up.append(pending)
         got: list[bool] = []
         try:
-            if attempt(self._lock, got):
+            got += attempt(self._lock)
+            if got[0]:
                 self._tell_given_up()
         finally:
             if True in got:
@@ -125,7 +127,8 @@ class SharedConnection:
         while not pending.arrived:
             got: list[bool] = []
             try:
-                if attempt(self._receiving, got):
+                got += attempt(self._receiving)
+                if got[0]:
                     self._receive(pending, deadline_ns)
                 else:
                     self._follow(pending, deadline_ns)
@@ -142,7 +145,8 @@ class SharedConnection:
         """Takes in the answers that have come, unless another thread receives."""
         got: list[bool] = []
         try:
-            if attempt(self._receiving, got):
+            got += attempt(self._receiving)
+            if got[0]:
                 with self._lock:
                     self.local.caller.pump()
         finally:

@@ -123,22 +123,8 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     gc.freeze()  # what is there already is not looked through again: with all libraries that takes 0.1 s
     before = Held.now()
     yield
-    if request.node.stash.get(_PASSED, False):
-        _await_the_end_of_all_since(before)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def nothing_left_by_the_module(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The same for what the tests of a file share: it is there before the first, and frozen."""
-    failed, before = request.session.testsfailed, Held.now()
-    yield
-    if Held.now().left_since(before):
-        gc.unfreeze()
-    if request.session.testsfailed == failed:
-        _await_the_end_of_all_since(before)
-
-
-def _await_the_end_of_all_since(before: Held) -> None:
+    if not request.node.stash.get(_PASSED, False):
+        return
     give_up = time.monotonic() + _GRACE_S
     gc.collect()
     while left := Held.now().left_since(before):
@@ -146,3 +132,15 @@ def _await_the_end_of_all_since(before: Held) -> None:
             pytest.fail("left behind: " + "; ".join(left))
         time.sleep(0.02)
     _reap_adopted(before.children)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_mapped(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for shared memory of what the tests of a file share: that was there before each of them, and frozen."""
+    failed, before = request.session.testsfailed, _mappings()
+    yield
+    if _mappings() - before:
+        gc.unfreeze()
+        gc.collect()
+    if request.session.testsfailed == failed and (left := _mappings() - before):
+        pytest.fail("left mapped: " + "; ".join(left.elements()))
