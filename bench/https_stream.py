@@ -42,6 +42,7 @@ class HttpsStream:
     async def ask(self, conversations: Sequence[Messages], max_tokens: int, temperature: float) -> list[Answer]:
         """All at once, each over a connection of its own that is open before the clock runs. Raises BenchError."""
         try:
+            self._drop_closed()
             while len(self._idle) < len(conversations):
                 host, port = self._place.hostname, self._place.port
                 self._idle.append(await asyncio.open_connection(host, port, ssl=self._trust))
@@ -50,6 +51,13 @@ class HttpsStream:
             raise BenchError(
                 f"the connection to {self._place.geturl()} broke: {error or type(error).__name__}"
             ) from error
+
+    def _drop_closed(self) -> None:
+        """The server closes connections that are idle for long, as one is while another contestant has its visit."""
+        closed = [each for each in self._idle if each[0].at_eof()]
+        for connection in closed:
+            self._idle.remove(connection)
+            connection[1].close()
 
     async def _ask(self, messages: Messages, max_tokens: int, temperature: float) -> Answer:
         body = {
