@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from .error_text import described, forget_frames, place_of, text_of, traceback_of
+from .error_text import described, forget_frames, is_of, place_of, text_of, traceback_of
 from .errors import Cancelled, HandlerError, SlabwireError
 from .handler import Handler
 from .outlets import Outlets
@@ -42,10 +42,9 @@ class Answers:
         """Sends an error to whoever waits, and logs what is not ours with its traceback."""
         self._stats.count("failed")
         work.outcome = FAILED
-        # By its type: the class that an exception says it has may be a lie, or raise.
-        if issubclass(type(error), SlabwireError):
-            reported: SlabwireError = error  # type: ignore[assignment]
-        elif issubclass(type(error), asyncio.CancelledError):
+        if is_of(error, SlabwireError):
+            reported: SlabwireError = error
+        elif is_of(error, asyncio.CancelledError):
             # It was of something that the handler awaited: whoever is cancelled by its caller gets no answer.
             reported = Cancelled(f"{_port_of(work, self._instance)}: {text_of(error) or 'was cancelled'}")
         else:

@@ -11,7 +11,9 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 # Characters of one text. As many as a remote client is told.
 LONGEST_TEXT = 8192
@@ -21,6 +23,11 @@ LONGEST_TRACEBACK = 32 << 10
 _NAME: Any = type.__dict__["__name__"]
 _TRACE: Any = BaseException.__dict__["__traceback__"]
 _CODE: Any = SystemExit.__dict__["code"]
+
+
+def is_of(error: BaseException | None, kind: type[E] | tuple[type[E], ...]) -> TypeGuard[E]:
+    """Whether it is of that class by its type: the class that it says it has may be a lie, or raise."""
+    return issubclass(type(error), kind)
 
 
 def text_of(error: BaseException, longest: int = LONGEST_TEXT) -> str:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from .answers import handler_error
-from .error_text import exit_code, frames_of, name_of, shown, traceback_of
+from .error_text import exit_code, frames_of, is_of, name_of, shown, traceback_of
 from .errors import Cancelled, HandlerError, SlabwireError
 from .handler import Handler
 from .work import current
@@ -54,7 +54,7 @@ class Failures:
         cause, trace = self._kept.pop(key, (None, None))
         if cause is None:
             return
-        if issubclass(type(cause), HandlerError) and cause.__cause__ is not None:
+        if is_of(cause, HandlerError) and cause.__cause__ is not None:
             error.__cause__ = cause.__cause__  # it was raised by another handler, which this one had called
         else:
             error.__cause__ = BaseException.with_traceback(cause, trace)
@@ -133,7 +133,7 @@ class _Noting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or issubclass(type(error), _PASS):
+        if error is None or is_of(error, _PASS):
             return
         seen = self._noted(error, self._instance)
         if seen is not error:

@@ -1,8 +1,8 @@
-"""Whether a graph has anything to do, as far as shared memory tells: what a drain waits for."""
+"""What a graph has not done yet, read from shared memory without asking its workers: what a drain waits for."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from ..shm.inflight import lanes_kept
@@ -18,18 +18,26 @@ def is_idle(board: Switchboard, gone: Collection[str] = ()) -> bool:
     What moves on while it is looked at is found by the count of what was sent.
     """
     before = _published(board)
-    return not any(work_left(board, gone).values()) and _published(board) == before
+    return not (unfinished(board, gone) or _is_any_busy(board, gone)) and _published(board) == before
 
 
-def work_left(board: Switchboard, gone: Collection[str] = ()) -> dict[str, int]:
-    """How many inputs each actor instance has not finished: in its lanes, in flight, or with outputs that wait for
-    room. Of workers that are `gone` for good nothing is awaited.
+def unfinished(board: Switchboard, gone: Collection[str] = ()) -> dict[str, int]:
+    """How many inputs wait for each actor or are being handled, where there are any. What the workers `gone` have left
+    does not count: nobody waits for that.
     """
-    left: dict[str, int] = {}
-    for party in (each for each in board.parties.values() if each.instances and each.name not in gone):
-        for instance in party.instances:
-            left[instance] = _waiting(board, instance) + _at_work(board, party, instance, gone)
-    return left
+    found: dict[str, int] = {}
+    for party, instance in _instances(board, gone):
+        # A plain handler's input is in its lane until the handler has returned.
+        if count := _waiting(board, instance) + len(lanes_kept(party.tables[instance])):
+            actor = board.routing.actor_of[instance]
+            found[actor] = found.get(actor, 0) + count
+    return found
+
+
+def _instances(board: Switchboard, gone: Collection[str]) -> Iterator[tuple[Party, str]]:
+    for party in board.parties.values():
+        if party.name not in gone:
+            yield from ((party, each) for each in party.instances)
 
 
 def _published(board: Switchboard) -> int:
@@ -40,9 +48,11 @@ def _waiting(board: Switchboard, instance: str) -> int:
     return sum(e.waiting() for e in board.lines.values() if e.target == instance and e.purpose != "reply")
 
 
-def _at_work(board: Switchboard, party: Party, instance: str, gone: Collection[str]) -> int:
-    """Inputs in flight; 1 for a handler that runs outside of any, or for messages that wait for room alone."""
-    stats = board.actor_stats(party, instance)
-    reaches_all = not any(e.source == instance and e.consumer.name in gone for e in board.lines.values())
-    is_busy = stats["busy_since_ns"] or (stats["outbox"] and reaches_all)
-    return len(lanes_kept(party.tables[instance])) or int(bool(is_busy))
+def _is_any_busy(board: Switchboard, gone: Collection[str]) -> bool:
+    """Whether a handler runs, outside of any input perhaps, or messages wait for room, perhaps they alone."""
+    for party, instance in _instances(board, gone):
+        stats = board.actor_stats(party, instance)
+        reaches_all = not any(e.source == instance and e.consumer.name in gone for e in board.lines.values())
+        if stats["busy_since_ns"] or (stats["outbox"] and reaches_all):
+            return True
+    return False

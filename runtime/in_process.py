@@ -16,7 +16,7 @@ from .async_client import AsyncClient
 from .caller import deadline_of
 from .calls import timed_out
 from .client import Client
-from .error_text import described, text_of
+from .error_text import described, is_of, text_of
 from .errors import HandlerError, LoadError, SlabwireError, StartError
 from .room import WORKER, Codes, Room
 from .spec import GraphSpec
@@ -167,7 +167,7 @@ class LaunchInProcess:
         except StartError:
             raise
         except Exception as error:
-            text = text_of(error) if issubclass(type(error), SlabwireError) else described(error)
+            text = text_of(error) if is_of(error, SlabwireError) else described(error)
             failed = StartError(f"graph {self._name!r} did not start: {text}")
             raise failed from (error.__cause__ if isinstance(error, LoadError) else error)
         return RunningInProcess(room, self._drain_timeout_s)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import ref
 
-from .error_text import exit_code, traceback_of
+from .error_text import exit_code, is_of, traceback_of
 from .errors import SlabwireError
 from .forks import part_in_children
 
@@ -102,9 +102,9 @@ def end_child(error: BaseException | None) -> NoReturn:
     Its status is what sys.exit was called with; 1 after another exception, which is printed; else 0.
     """
     status: Any = 0
-    if error is not None and issubclass(type(error), SystemExit):  # the class that it says it has may be a lie
+    if is_of(error, SystemExit):
         status = exit_code(error)
-    elif error is not None and not issubclass(type(error), (StopIteration, StopAsyncIteration)):
+    elif error is not None and not is_of(error, (StopIteration, StopAsyncIteration)):
         status = traceback_of(error)
     if isinstance(status, str):
         sys.stderr.write(f"{status}\n")

@@ -19,7 +19,7 @@ from typing import Any
 from .code import load_file, load_module
 from .descriptors import FOR_A_CONNECTION, require_free
 from .document import pack_document, unpack_document
-from .error_text import LONGEST_TRACEBACK, place_of, sendable
+from .error_text import LONGEST_TRACEBACK, is_of, place_of, sendable
 from .errors import GraphError, LoadError
 from .graph import Graph
 from .inherited import put_right
@@ -120,7 +120,7 @@ def _module(name: str) -> ModuleType:
         return load_module(name)
     except LoadError as error:
         cause = error.__cause__
-        if isinstance(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
+        if is_of(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
             near = _nearest(Path(name.replace(".", os.sep) + ".py").absolute())
             missing = LoadError(f"there is no module '{cause.name}' here or among those installed{near}")
             missing.detail = error.detail
@@ -151,7 +151,7 @@ def answer_for(target: str) -> dict[str, Any]:
         return _refusal(str(error), traceback.format_exc(), list(error.problems))
     except LoadError as error:
         cause = error.__cause__
-        if isinstance(cause, GraphError):
+        if is_of(cause, GraphError):
             return _refusal(str(cause), error.detail, [_placed(each, cause) for each in cause.problems])
         return _refusal(str(error), error.detail or traceback.format_exc(), [])
 

@@ -27,7 +27,7 @@ from .code import made
 from .error_text import traceback_of
 from .errors import Disconnected, ProtocolError, SlabwireError
 from .guarded import Failures
-from .idleness import is_idle
+from .idleness import is_idle, unfinished
 from .inherited import fill_standard_descriptors
 from .link import Heard, Link
 from .orders import OwnOrders
@@ -38,7 +38,6 @@ from .routing import Routing
 from .spec import ActorSpec, GraphSpec
 from .stopped import CUT_WITHIN_S, Stopped
 from .switchboard import Switchboard
-from .unfinished import unfinished
 from .worker import Worker
 
 logger = logging.getLogger("slabwire")

@@ -13,6 +13,7 @@ from ..shm.bell import now_ns
 from ..shm.inflight import Inflight
 from .answers import ENDS_PROCESS, Answers
 from .batcher import Batcher
+from .error_text import is_of
 from .errors import DeadlineExceeded, HandlerError, SlabwireError
 from .handler import Handler
 from .message import Flag
@@ -224,7 +225,7 @@ class Runs:
         self._end_task(work)
 
     def _fail_task(self, work: Work, error: BaseException) -> None:
-        if not work.left and not (work.cancelled and isinstance(error, asyncio.CancelledError)):
+        if not work.left and not (work.cancelled and is_of(error, asyncio.CancelledError)):
             self._answers.fail(work, error)
 
     def _end_task(self, work: Work) -> None:

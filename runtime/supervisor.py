@@ -19,7 +19,7 @@ from .deadletters import DeadLetters
 from .doorkeeper import Doorkeeper
 from .errors import SlabwireError
 from .frames import write_frame
-from .idleness import is_idle
+from .idleness import is_idle, unfinished
 from .inquiry import Inquiry
 from .load import demand_counts
 from .log_watch import LogWatch
@@ -36,7 +36,6 @@ from .spec import GraphSpec
 from .stopped import CUT_WITHIN_S, UNCLEAN, Stopped
 from .switchboard import Switchboard
 from .topology import Topology
-from .unfinished import unfinished
 from .verbs import serve
 from .workforce import Workforce
 

@@ -27,7 +27,7 @@ import zmq
 from .affinity import repin
 from .channel import Channel
 from .document import unpack_document
-from .error_text import described, exit_code, place_of, shown, text_of, traceback_of
+from .error_text import described, exit_code, is_of, place_of, shown, text_of, traceback_of
 from .errors import Disconnected, SlabwireError
 from .forks import keep_from_children, own_signals
 from .inherited import put_right
@@ -57,7 +57,7 @@ def _failure(name: str, error: BaseException) -> dict[str, Any]:
     """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
     text = _said_by(error)
     logger.error("%s could not go on: %s", name, text)
-    code = error.code if issubclass(type(error), SlabwireError) else ""  # type: ignore[attr-defined]
+    code = error.code if is_of(error, SlabwireError) else ""
     detail = traceback_of(error)
     return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail, "code": code}
 
@@ -73,7 +73,7 @@ def _said_by(error: BaseException) -> str:
 
 def _status_of(error: BaseException) -> int:
     """What the process ends with: what user code called sys.exit with, 3 after any other error."""
-    if not issubclass(type(error), SystemExit):
+    if not is_of(error, SystemExit):
         return 3
     code = exit_code(error)
     return int(code is not None) if type(code) not in (int, bool) else (code & 0xFF or int(code != 0))
@@ -141,7 +141,7 @@ def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int,
     except BaseException as error:
         if os.getpid() != born:
             end_child(error)
-        if not issubclass(type(error), Disconnected):  # else the supervisor is gone, and so is the graph
+        if not is_of(error, Disconnected):  # else the supervisor is gone, and so is the graph
             control.send(msgpack.packb(_failure(options.name, error)))
             status = _status_of(error)
     is_over = worker is None or _unwound(worker)
