@@ -29,6 +29,7 @@ from .errors import Disconnected, ProtocolError, SlabwireError
 from .guarded import Failures
 from .idleness import is_idle, unfinished
 from .inherited import fill_standard_descriptors
+from .interrupts import Interrupts
 from .link import Heard, Link
 from .orders import OwnOrders
 from .parted import Partition
@@ -85,6 +86,7 @@ class Room:
         self._worker_thread = 0
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._job_bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._interrupts = Interrupts(self._job_bell)
         self._is_up = self._ended = False
         instances = tuple(each for actor in spec.actors for each in instances_of(actor))
         cores = tuple(sorted(os.sched_getaffinity(0)))
@@ -198,7 +200,7 @@ class Room:
     def do(self, action: Callable[[], T]) -> T:
         """Runs it where the actors' code runs. Raises what it raises."""
         if self._thread is None:
-            with self._turns_taken():
+            with self._turns_taken(), self._interrupts:
                 return action()
         future: Future[T] = Future()
         self._jobs.put((action, future))
@@ -241,7 +243,8 @@ class Room:
             got += attempt(self._working)
             if got[0]:
                 self._worker_thread = threading.get_ident()
-                self._live.obey()
+                with self._interrupts:
+                    self._live.obey()
                 for _ in range(_MOST_AT_ONCE):
                     if not self._turn(0.0):
                         break
@@ -272,15 +275,16 @@ class Room:
         """One turn of the worker, which sleeps for so long at most; True if it worked."""
         worker = self._live
         worker.own.thread = threading.get_ident()
-        self.serve()
-        loop = worker.loop
-        if bell >= 0:
-            loop.add_reader(bell, loop.stop)
-        try:
-            worked = worker.turn(longest_s)
-        finally:
+        with self._interrupts:
+            self.serve()
+            loop = worker.loop
             if bell >= 0:
-                loop.remove_reader(bell)
+                loop.add_reader(bell, loop.stop)
+            try:
+                worked = worker.turn(longest_s)
+            finally:
+                if bell >= 0:
+                    loop.remove_reader(bell)
         interrupt, self.failures.interrupt = self.failures.interrupt, None
         if interrupt is not None and self._thread is None:
             raise interrupt

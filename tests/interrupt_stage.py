@@ -22,7 +22,7 @@ _CALLS = 60
 
 
 class Interrupted(BaseException):
-    """As KeyboardInterrupt, which pytest takes for itself."""
+    """As KeyboardInterrupt, but of another signal."""
 
 
 class Answers(Actor):
@@ -41,13 +41,26 @@ def definition(name: str) -> Graph:
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], None]]:
-    """Raises Interrupted in this thread at a random moment after each call of what it gives, or not at all."""
+def interrupts(kind: signal.Signals, error: type[BaseException]) -> Iterator[tuple[Callable[[], None], ...]]:
+    """Two functions: between calls of the first and of the second the error may be raised in this thread, once."""
+    is_open = False
 
     def stop(_number: int, _frame: Any) -> None:
-        raise Interrupted
+        nonlocal is_open
+        if is_open:
+            is_open = False
+            raise error
 
-    before = signal.signal(signal.SIGUSR1, stop)
+    def begin() -> None:
+        nonlocal is_open
+        is_open = True
+        begun.set()
+
+    def end() -> None:
+        nonlocal is_open
+        is_open = False
+
+    before = signal.signal(kind, stop)
     main, dice = threading.get_ident(), random.Random(7)
     begun, over = threading.Event(), threading.Event()
 
@@ -58,36 +71,41 @@ def interrupts() -> Iterator[Callable[[], None]]:
             if over.is_set():
                 return
             time.sleep(dice.random() ** 3 * 0.02)
-            signal.pthread_kill(main, signal.SIGUSR1)
+            signal.pthread_kill(main, kind)
 
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        yield begun.set
+        yield begin, end
     finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(kind, signal.SIG_IGN)
         over.set()
         begun.set()
         sender.join()
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(kind, before)
 
 
-def ask(ways: list[Callable[[int], bool]]) -> tuple[int, int]:
+def ask(
+    ways: list[Callable[[int], bool]], kind: signal.Signals, error: type[BaseException], calls: int
+) -> tuple[int, int]:
     """Asks again and again by all ways; returns how often an answer came, and how often an interrupt."""
     answered = interrupted = 0
-    with interrupts() as begin:
-        for number in range(_CALLS):
+    with interrupts(kind, error) as (begin, end):
+        for number in range(calls):
             try:
                 begin()
                 assert ways[number % len(ways)](number)
+                end()
                 answered += 1
-            except Interrupted:
+            except error:
                 interrupted += 1
     return answered, interrupted
 
 
 def main(form: str) -> None:
-    with definition(f"interrupts-{form}").run(listen="tcp://127.0.0.1:0") as running:
+    in_process = form == "in_process"
+    graph = definition(f"interrupts-{form}")
+    with graph.run(in_process=True) if in_process else graph.run(listen="tcp://127.0.0.1:0") as running:
         client: Any = running.client
         if form == "remote":
             client = slabwire.connect(running.status()["gateway"]["listen"][0])
@@ -114,11 +132,17 @@ def main(form: str) -> None:
                 except slabwire.SlabwireError:  # an interrupt has torn the connection that threads share
                     continue
 
+        # In one process a thread beside the main one would drive the graph, and hear of no interrupt.
         thread = threading.Thread(target=others, daemon=True)
-        thread.start()
-        answered, interrupted = ask([called, streamed, left])
+        if not in_process:
+            thread.start()
+            signals: Any = signal.SIGUSR1, Interrupted, _CALLS
+        else:
+            signals = signal.SIGINT, KeyboardInterrupt, 20 * _CALLS
+        answered, interrupted = ask([called, streamed, left], *signals)
         over.set()
-        thread.join()
+        if not in_process:
+            thread.join()
         after = [client.call("answers.echo", number, timeout_s=60) for number in range(300)] == list(range(300))
         print(json.dumps({"answered": answered, "interrupted": interrupted, "wrong": wrong, "after": after}))
 

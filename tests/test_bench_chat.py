@@ -57,6 +57,7 @@ def chat(environment: dict[str, str]) -> dict[str, Any]:
     return document(environment, "chat", "--quick", "--seed", "3")
 
 
+@pytest.mark.long  # half a minute of one round
 def test_every_way_is_measured_at_one_and_at_eight_streams(chat: dict[str, Any]) -> None:
     found = [(each["streams"], each["way"]) for each in chat["tokens_per_s"]]
     assert found == [(streams, way) for streams in (1, 8) for way in WAYS]
@@ -64,6 +65,7 @@ def test_every_way_is_measured_at_one_and_at_eight_streams(chat: dict[str, Any])
     assert all(each["times_bare"] == 1 for each in chat["tokens_per_s"] if each["way"] == "bare")
 
 
+@pytest.mark.long  # half a minute of one round
 def test_each_floor_has_its_time_and_its_processor_time(chat: dict[str, Any]) -> None:
     gaps = {each["way"]: each["us"]["median"] for each in chat["token"]}
     added = {each["way"]: each["added_us"] for each in chat["token"]}
@@ -76,6 +78,7 @@ def test_each_floor_has_its_time_and_its_processor_time(chat: dict[str, Any]) ->
     assert used["llm"]["cache"] < used["cache"]["cache"]
 
 
+@pytest.mark.long  # half a minute of one round
 def test_the_first_token_cold_and_with_a_beginning_that_is_known(chat: dict[str, Any]) -> None:
     cold, cached = chat["first_token"]["cold"], chat["first_token"]["cached"]
     assert 480 <= cold["prompt_tokens"] <= 544
@@ -84,6 +87,7 @@ def test_the_first_token_cold_and_with_a_beginning_that_is_known(chat: dict[str,
     assert cached["median"] < cold["median"]
 
 
+@pytest.mark.long  # half a minute of one round
 def test_what_is_demanded_stands_beside_what_is(chat: dict[str, Any]) -> None:
     assert [each.get("least", each.get("most")) for each in chat["bars"]] == [0.9, 0.9, 0.1]
     for each in chat["bars"]:

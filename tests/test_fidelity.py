@@ -69,7 +69,9 @@ def test_prefill_is_near_to_float32(gguf: Gguf, stored: StoredReference) -> None
     holds(stored.fidelity(prefill_logits(artifacts().model_path, Architecture.of(gguf), stored.prompts)))
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["side by side", "one by one"])
+@pytest.mark.parametrize(
+    "together", [True, pytest.param(False, marks=pytest.mark.long)], ids=["side by side", "one by one"]
+)
 def test_decode_is_near_to_float32(gguf: Gguf, stored: StoredReference, together: bool) -> None:
     path, architecture = artifacts().model_path, Architecture.of(gguf)
     holds(stored.fidelity(decode_logits(path, architecture, stored.prompts, together=together)))

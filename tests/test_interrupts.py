@@ -13,7 +13,7 @@ STAGE = Path(__file__).parent / "interrupt_stage.py"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("form", ["local", "remote"])
+@pytest.mark.parametrize("form", ["local", "remote", "in_process"])
 def test_interrupts_neither_lock_nor_mix_up_answers(form: str) -> None:
     done = subprocess.run([sys.executable, STAGE, form], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
