@@ -84,3 +84,4 @@ ACCEPTED = (
     HostileBody("a text of 400 digits", _said(_text("7", 400))),
     HostileBody("stop strings that nearly match", _request(stop=["a" * 999 + "b", "ab" * 500, "a" * 1000, "ba" * 500])),
 )
+BODIES = {each.name: each for each in REFUSED + ACCEPTED}

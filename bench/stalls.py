@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import random
 import ssl
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
+from multiprocessing import get_context
 from statistics import median
 from time import monotonic
 from typing import Any
@@ -23,7 +26,7 @@ from ..runtime.cli.presentation import format_option, print_json, print_table
 from .chat_graph import ChatGraph
 from .contestant import BenchError, Seats
 from .conversations import Conversations
-from .hostile_bodies import ACCEPTED, REFUSED, HostileBody, plain
+from .hostile_bodies import ACCEPTED, BODIES, REFUSED, HostileBody, plain
 from .https_stream import HttpsStream
 from .machine import describe, lines
 
@@ -125,33 +128,47 @@ async def _measure(graph: ChatGraph, about: dict[str, Any]) -> dict[str, Any]:
     async with beside(listener.listen()):
         await listener.tokens(_QUIET_TOKENS)
         quiet = [later - sooner for sooner, later in pairwise(listener.moments[10:])]
-        gaps = await Visits(listener, sender, about["seed"]).run(about["rounds"])
+        try:
+            gaps = await Visits(listener, sender, about["seed"]).run(about["rounds"])
+        finally:
+            sender.close()
     return _document(median(quiet), max(quiet), gaps)
 
 
 class Sender:
-    """Another client, in a thread: what its own work costs must not hold up the listener."""
+    """Another client, in a process of its own that waits behind all others for a core: what its own work costs must not
+    hold up the listener.
+    """
 
     def __init__(self, served: dict[str, Any]) -> None:
-        self._place = urlsplit(served["url"])
-        self._trust = ssl.create_default_context(cafile=served["certificate"])
+        self._served = served
+        self._process = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=os.nice, initargs=(19,))
 
-    async def send(self, body: bytes) -> Answer:
-        return await asyncio.to_thread(self._send, body)
+    async def send(self, name: str, number: int, tokens: int = 0) -> Answer:
+        """Sends the hostile body of that name, or a plain prompt of so many tokens."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._process, _send, self._served, name, number, tokens
+        )
 
-    def _send(self, body: bytes) -> Answer:
-        place = self._place.hostname or "", self._place.port
-        connection = http.client.HTTPSConnection(*place, context=self._trust, timeout=_WITHIN_S)
-        connection.connect()
-        try:
-            began = monotonic()
-            with suppress(OSError):  # turned away before all of it was read: what was said is there
-                connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
-            response = connection.getresponse()
-            said = json.loads(response.read())
-            return Answer(response.status, said.get("usage", {}).get("prompt_tokens", 0), began, monotonic())
-        finally:
-            connection.close()
+    def close(self) -> None:
+        self._process.shutdown()
+
+
+def _send(served: dict[str, Any], name: str, number: int, tokens: int) -> Answer:
+    body = (plain(tokens) if tokens else BODIES[name]).make(number)
+    place = urlsplit(served["url"])
+    trust = ssl.create_default_context(cafile=served["certificate"])
+    connection = http.client.HTTPSConnection(place.hostname or "", place.port, context=trust, timeout=_WITHIN_S)
+    connection.connect()
+    try:
+        began = monotonic()
+        with suppress(OSError):  # turned away before all of it was read: what was said is there
+            connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        said = json.loads(response.read())
+        return Answer(response.status, said.get("usage", {}).get("prompt_tokens", 0), began, monotonic())
+    finally:
+        connection.close()
 
 
 class Visits:
@@ -175,19 +192,19 @@ class Visits:
         return self._gaps
 
     async def _visit(self, body: HostileBody) -> None:
-        answer = await self._send(body, body.name)
+        answer = await self._send(body.name)
         if (answer.status == 200) != (body in ACCEPTED):
             raise BenchError(f"{body.name} was answered with status {answer.status}")
         if body in ACCEPTED:
-            await self._send(plain(answer.prompt_tokens), f"plain {body.name}")
+            await self._send(f"plain {body.name}", answer.prompt_tokens)
 
-    async def _send(self, body: HostileBody, name: str) -> Answer:
+    async def _send(self, name: str, tokens: int = 0) -> Answer:
         """Again, where the stream has ended meanwhile."""
         longest_s = 0.0
         while not longest_s:
             await self._listener.tokens(_BEFORE + 1, monotonic())
             self._number += 1
-            answer = await self._sender.send(body.make(self._number * 382_817 % 1_000_000))
+            answer = await self._sender.send(name, self._number * 382_817 % 1_000_000, tokens)
             await self._listener.tokens(_BEHIND, answer.ended)
             longest_s = self._listener.longest_s(answer.began, answer.ended)
         self._gaps.setdefault(name, Gaps()).note(answer, longest_s)
