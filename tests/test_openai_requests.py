@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slabwire.actors.completion import MOST_CONTENT_NBYTES, PromptTooLong
 from slabwire.actors.ingress.body import parse_json
 from slabwire.actors.ingress.openai import ChatRequest, chat_request
 from slabwire.actors.ingress.refusals import Refusal
@@ -288,3 +289,18 @@ def test_no_body_does_more_than_be_refused(fields: dict[str, Any]) -> None:
 @given(st.binary(max_size=60))
 def test_no_bytes_do_more_than_be_refused(body: bytes) -> None:
     assert status_of(body) == 400
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "a" * (MOST_CONTENT_NBYTES + 1)}],
+        [{"role": "user", "content": "a" * (MOST_CONTENT_NBYTES // 2 + 1)}] * 2,
+        [{"role": "user", "content": [{"type": "text", "text": "a" * MOST_CONTENT_NBYTES}] * 2}],
+    ],
+    ids=["one", "together", "in parts"],
+)
+def test_more_text_than_any_model_looks_at_goes_no_further(messages: list[dict[str, Any]]) -> None:
+    with pytest.raises(PromptTooLong, match=r"maximum context length is.*hold more than 262144 bytes of text"):
+        read(messages=messages)
+    assert read(messages=[{"role": "user", "content": "a" * MOST_CONTENT_NBYTES}])

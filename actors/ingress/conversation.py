@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..completion import MOST_MESSAGES
+from ..completion import MOST_CONTENT_NBYTES, MOST_MESSAGES, prompt_too_long
 from .parameters import shown, wrong_type
 from .refusals import Refusal
 
@@ -19,7 +19,8 @@ _NOT_TEXT = ("tool_calls", "function_call", "audio")
 def conversation(value: Any) -> list[dict[str, Any]]:
     """The messages as {"role", "content": str[, "name": str]}, ready for a model; parts of a text are joined by "\\n".
 
-    Raises Refusal, which names the message and its field, and for more messages than OpenAI's interface takes.
+    Raises Refusal, which names the message and its field, and for more messages than OpenAI's interface takes;
+    PromptTooLong for more text than a language model looks at.
     """
     if value is None:
         raise Refusal(
@@ -38,7 +39,11 @@ def conversation(value: Any) -> list[dict[str, Any]]:
             "messages",
             "array_above_max_length",
         )
-    return [_message(f"messages[{index}]", each) for index, each in enumerate(value)]
+    messages = [_message(f"messages[{index}]", each) for index, each in enumerate(value)]
+    if sum(len(each["content"]) for each in messages) > MOST_CONTENT_NBYTES:
+        # A language model would say so, too: after each process on the way had taken and passed on the whole of it.
+        raise prompt_too_long(f"the messages hold more than {MOST_CONTENT_NBYTES} bytes of text; send less")
+    return messages
 
 
 def _message(path: str, given: Any) -> dict[str, Any]:

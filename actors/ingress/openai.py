@@ -99,7 +99,7 @@ class ChatRequest:
 
 
 def chat_request(body: Mapping[str, Any]) -> ChatRequest:
-    """The request that a JSON body makes. Raises Refusal, which names the field at fault.
+    """The request that a JSON body makes. Raises Refusal, which names the field at fault, and PromptTooLong.
 
     A `top_p` of 0 leaves the likeliest token alone, as a temperature of 0 does: chat ports know it as the latter.
     """
