@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .sequence import Output
 
 logger = logging.getLogger("slabwire")
+
+_PROMPTS_NICE = 5
 
 # A short question in a chat template takes about forty tokens.
 LEAST_CONTEXT = 64
@@ -69,8 +72,9 @@ class LanguageModel(Actor):
             self._pages = PageStore(self, self._prefixes, self._model.engine, self._model.identity)
             await self._pages.check()
         self._driver = Driver(self._model.engine, self._pages.offer if self._pages else lambda _: None)
-        # One thread: prompts wait for each other, and all together take no more of the model's time than one.
-        self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        # One thread: prompts wait for each other, and all together take no more of the model's time than one. Linux has
+        # priorities for threads, and by this one it gets a quarter of a core that the engine's thread wants as well.
+        self._prompts = ThreadPoolExecutor(1, "prompts", initializer=os.nice, initargs=(_PROMPTS_NICE,))
         self._counts = {"requests": 0, "prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0}
 
     async def on_stop(self) -> None:
