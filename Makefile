@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHON
 
 BIN := .venv/bin
-CODE := __init__.py py.typed shm runtime actors bench
+CODE := __init__.py py.typed shm runtime actors cli bench
 
 .PHONY: help demo demo-page test test-long check bench clean clean-venv setup setup-dev names
 

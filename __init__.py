@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .runtime.actor import Actor, Context, Output, batched, private, resumable
-    from .runtime.async_client import AsyncClient, connect_async
-    from .runtime.async_remote import AsyncRemoteClient
-    from .runtime.client import Client, connect
+    from .runtime.actor.actor import Actor, Context, Output, batched, private, resumable
+    from .runtime.clients.async_client import AsyncClient, connect_async
+    from .runtime.clients.client import Client, connect
+    from .runtime.clients.retry import Retry
     from .runtime.errors import (
         Cancelled,
         DeadLetter,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
         StartError,
         UnknownPort,
     )
-    from .runtime.graph import Graph
-    from .runtime.remote import RemoteClient
-    from .runtime.retry import Retry
-    from .runtime.running import Running
+    from .runtime.graph.definition import Graph
+    from .runtime.launch.running import Running
+    from .runtime.remote.async_remote_client import AsyncRemoteClient
+    from .runtime.remote.remote_client import RemoteClient
 
 __version__ = "0.1.0"
 
@@ -75,38 +75,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Actor": "runtime.actor",
-    "AsyncClient": "runtime.async_client",
-    "AsyncRemoteClient": "runtime.async_remote",
+    "Actor": "runtime.actor.actor",
+    "AsyncClient": "runtime.clients.async_client",
+    "AsyncRemoteClient": "runtime.remote.async_remote_client",
     "Cancelled": "runtime.errors",
-    "Client": "runtime.client",
-    "Context": "runtime.actor",
+    "Client": "runtime.clients.client",
+    "Context": "runtime.actor.actor",
     "DeadLetter": "runtime.errors",
     "DeadlineExceeded": "runtime.errors",
     "Disconnected": "runtime.errors",
     "Draining": "runtime.errors",
     "EdgeFull": "runtime.errors",
-    "Graph": "runtime.graph",
+    "Graph": "runtime.graph.definition",
     "GraphError": "runtime.errors",
     "HandlerError": "runtime.errors",
     "Interrupted": "runtime.errors",
     "LoadError": "runtime.errors",
     "MessageError": "runtime.errors",
     "OutOfMemory": "runtime.errors",
-    "Output": "runtime.actor",
+    "Output": "runtime.actor.actor",
     "Overloaded": "runtime.errors",
     "ProtocolError": "runtime.errors",
-    "RemoteClient": "runtime.remote",
-    "Retry": "runtime.retry",
-    "Running": "runtime.running",
+    "RemoteClient": "runtime.remote.remote_client",
+    "Retry": "runtime.clients.retry",
+    "Running": "runtime.launch.running",
     "SlabwireError": "runtime.errors",
     "StartError": "runtime.errors",
     "UnknownPort": "runtime.errors",
-    "batched": "runtime.actor",
-    "connect": "runtime.client",
-    "connect_async": "runtime.async_client",
-    "private": "runtime.actor",
-    "resumable": "runtime.actor",
+    "batched": "runtime.actor.actor",
+    "connect": "runtime.clients.client",
+    "connect_async": "runtime.clients.async_client",
+    "private": "runtime.actor.actor",
+    "resumable": "runtime.actor.actor",
 }
 
 

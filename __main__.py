@@ -1,6 +1,6 @@
 """`python -m slabwire` is the command `slabwire`."""
 
-from .runtime.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 
-from ..runtime.topology import Core, Topology
+from ..runtime.host.topology import Core, Topology
 
 
 def pool_seats(threads: int, cpus: Collection[int]) -> str:

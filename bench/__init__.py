@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from ..runtime.cli.nearest import did_you_mean
+from ..cli.nearest import did_you_mean
 
 # Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
 _BENCHES = {

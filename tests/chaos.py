@@ -21,7 +21,7 @@ from typing import Any
 import chaos_client
 import slabwire
 from chaos_client import ITEMS
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 from waiting import wait_until
 
 # With what a call may end when processes die under it. All else is a loss.

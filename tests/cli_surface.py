@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from slabwire.runtime.cli import root
-from slabwire.runtime.cli.exits import Exit
+from slabwire.cli import root
+from slabwire.cli.exits import Exit
 
 FILE = Path(__file__).parent / "data" / "cli_surface.txt"
 # What the options of benches are may change with what they measure; their names may not.

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from edge import new_lane
-from slabwire.runtime.endpoint import Endpoint
+from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.shm.bell import BELL, new_doorbell
 from slabwire.shm.errors import OutOfMemory
 from slabwire.shm.inflight import INFLIGHT, Inflight

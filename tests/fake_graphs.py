@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from slabwire.runtime import control, planner, rundir
-from slabwire.runtime.cli import root
+from slabwire.cli import root
+from slabwire.runtime.clients import control
+from slabwire.runtime.host import run_directory as rundir
+from slabwire.runtime.launch import planner
 from slabwire.runtime.spec import ActorSpec, CodeSpec, EdgeSpec, GraphSpec, HandlerSpec, PortRef, RouteSpec, TypeSpec
 
 CODE = CodeSpec("file", "/somewhere/vision.py", "Scale")

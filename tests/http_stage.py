@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from slabwire.actors.ingress.certificate import Certificate
-from slabwire.actors.ingress.server import HttpServer
-from slabwire.actors.ingress.tls import StdlibTerminator
+from slabwire.actors.ingress.http.certificate import Certificate
+from slabwire.actors.ingress.http.server import HttpServer
+from slabwire.actors.ingress.http.tls import StdlibTerminator
 
 GET = b"GET /%s HTTP/1.1\r\nhost: here\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n"

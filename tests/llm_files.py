@@ -6,8 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
-from slabwire.actors.llm.artifacts import Artifacts, prepare
-from slabwire.actors.llm.checkpoint import locate
+from slabwire.actors.llm.model_file.artifacts import Artifacts, prepare
+from slabwire.actors.llm.model_file.checkpoint import locate
 
 _BUILD = Path(__file__).parents[1] / "build"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slabwire.runtime.placement import cpu_list
+from slabwire.runtime.placement.plan import cpu_list
 
 
 @dataclass

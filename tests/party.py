@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exchange import Exchange
-from slabwire.runtime.message import Header, Kind, read_header
-from slabwire.runtime.parcel import Parcel
-from slabwire.runtime.short import holder_of
+from slabwire.runtime.message.fast_path import holder_of
+from slabwire.runtime.message.header import Header, Kind, read_header
+from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.lane import Consumer
 from slabwire.shm.lease import Lease
 

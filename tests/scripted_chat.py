@@ -14,10 +14,10 @@ import uvicorn
 from starlette.types import ASGIApp, Message
 
 from slabwire.actors.ingress.application import build_application
-from slabwire.actors.ingress.hosts import Hosts
-from slabwire.actors.ingress.limits import Limits
-from slabwire.actors.ingress.metrics import Metrics
-from slabwire.actors.ingress.serving import ServingState
+from slabwire.actors.ingress.requests.hosts import Hosts
+from slabwire.actors.ingress.requests.limits import Limits
+from slabwire.actors.ingress.requests.metrics import Metrics
+from slabwire.actors.ingress.requests.serving import ServingState
 
 MODELS = {"smol": "cache"}
 HELLO: Any = [{"role": "user", "content": "Hello"}]

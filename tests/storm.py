@@ -18,7 +18,7 @@ import numpy as np
 import slabwire
 from kill_stage import checksum, letter
 from slabwire import Retry
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 
 # So many items has each stream.
 ITEMS = 5

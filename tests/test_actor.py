@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float32, UInt8
 
-from slabwire.runtime.actor import (
+from slabwire.runtime.actor.actor import (
     Actor,
     Context,
     FunctionActor,
@@ -23,8 +23,8 @@ from slabwire.runtime.actor import (
     private,
     resumable,
 )
+from slabwire.runtime.actor.fields import Intake
 from slabwire.runtime.errors import GraphError, MessageError, SlabwireError, UnknownPort
-from slabwire.runtime.fields import Intake
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 

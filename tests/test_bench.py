@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slabwire.bench.contestant import BenchError, Seats, checksum
-from slabwire.bench.data_plane import TOPOLOGIES
-from slabwire.bench.measure import Case, Cell, Measurement, cells_of, measure, rounds_of
-from slabwire.bench.peers import enter
-from slabwire.bench.report import Bar, Report, flatness, number_text, ratio_text, size_text
-from slabwire.bench.settings import sizes_of
-from slabwire.bench.trips import trips_for, visit
+from slabwire.bench.harness.contestant import BenchError, Seats, checksum
+from slabwire.bench.harness.measure import Case, Cell, Measurement, cells_of, measure, rounds_of
+from slabwire.bench.harness.peers import enter
+from slabwire.bench.harness.report import Bar, Report, flatness, number_text, ratio_text, size_text
+from slabwire.bench.harness.settings import sizes_of
+from slabwire.bench.harness.trips import trips_for, visit
+from slabwire.bench.topologies.data_plane import TOPOLOGIES
 from slabwire.bench.ways.eventfd import Eventfd
 
 SMALL, LARGE = Case("64 B", 64), Case("1 MiB", 1 << 20)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from slabwire.bench.comparison import LEAST_ROUNDS, Comparison, compared, interval
-from slabwire.bench.measure import Case, Cell, Measurement, Results, measure
+from slabwire.bench.harness.comparison import LEAST_ROUNDS, Comparison, compared, interval
+from slabwire.bench.harness.measure import Case, Cell, Measurement, Results, measure
 
 CHECKOUT = Path(__file__).parent.parent
 SMALL, LARGE = Cell(Case("64 B", 64), "ours"), Cell(Case("1 MiB", 1 << 20), "ours")

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from llm_files import artifacts, cache_directory
-from slabwire.actors.ingress.certificate import development_certificate
-from slabwire.actors.ingress.limits import Limits
-from slabwire.bench.answers import Answer, decode_rate
-from slabwire.bench.bare_engine import BareEngine
-from slabwire.bench.contestant import BenchError
-from slabwire.bench.conversations import Conversations, continued
-from slabwire.bench.hostile_bodies import ACCEPTED, REFUSED, plain
-from slabwire.bench.https_stream import HttpsStream, _answer
-from slabwire.bench.process import Clock, Memory, mapped_files
-from slabwire.bench.stalls import Listener
+from slabwire.actors.ingress.http.certificate import development_certificate
+from slabwire.actors.ingress.requests.limits import Limits
+from slabwire.bench.chat.bare_engine import BareEngine
+from slabwire.bench.chat.hostile_bodies import ACCEPTED, REFUSED, plain
+from slabwire.bench.chat.https_stream import HttpsStream, _answer
+from slabwire.bench.chat.stalls import Listener
+from slabwire.bench.harness.answers import Answer, decode_rate
+from slabwire.bench.harness.contestant import BenchError
+from slabwire.bench.harness.conversations import Conversations, continued
+from slabwire.bench.harness.process import Clock, Memory, mapped_files
 from waiting import wait_until
 
 WAYS = ["bare", "llm", "cache", "https"]

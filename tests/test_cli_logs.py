@@ -10,9 +10,9 @@ import click
 import pytest
 
 from fake_graphs import Graphs, fake_graphs, invoke
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.logfile import Line, LogFile, date, stamp_of
-from slabwire.runtime.cli.paint import Painter, color_of
+from slabwire.cli.exits import Exit
+from slabwire.cli.rendering.logfile import Line, LogFile, date, stamp_of
+from slabwire.cli.rendering.paint import Painter, color_of
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_following_ends_with_the_graph(graphs: Graphs, monkeypatch: pytest.Monke
         if text == "last words":
             graphs.statuses.clear()
 
-    monkeypatch.setattr("slabwire.runtime.cli.logs.LIVENESS_EVERY_S", 0.0)
-    monkeypatch.setattr("slabwire.runtime.cli.logs.sleep", step)
+    monkeypatch.setattr("slabwire.cli.commands.logs.LIVENESS_EVERY_S", 0.0)
+    monkeypatch.setattr("slabwire.cli.commands.logs.sleep", step)
     result = invoke("logs", "--follow")
     assert result.stdout.splitlines() == [
         "scale | first",

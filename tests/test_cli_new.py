@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fake_graphs import invoke
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.new import TEMPLATES
+from slabwire.cli.commands.new import TEMPLATES
+from slabwire.cli.exits import Exit
 
 
 def run(folder: Path, *command: str) -> str:

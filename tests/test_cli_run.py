@@ -14,10 +14,10 @@ import pytest
 from click.testing import Result
 
 from fake_graphs import Graphs, fake_graphs, fake_targets, invoke
-from slabwire.runtime import running as running_module
-from slabwire.runtime.cli.exits import Exit
+from slabwire.cli.exits import Exit
+from slabwire.runtime.launch import running as running_module
 from slabwire.runtime.spec import GraphSpec
-from slabwire.runtime.stopped import Stopped
+from slabwire.runtime.supervision.stopped import Stopped
 
 
 @pytest.fixture

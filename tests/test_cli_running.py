@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from fake_graphs import Graphs, a_status, a_worker, an_actor, fake_graphs, invoke
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.sample import Sample
+from slabwire.cli.exits import Exit
+from slabwire.cli.rendering.sample import Sample
 from slabwire.runtime.errors import Disconnected
 
 
@@ -42,7 +42,7 @@ def test_ps_shows_what_is_wrong_also_on_a_narrow_screen(graphs: Graphs, monkeypa
     graphs.start("a-rather-long-name-of-a-graph", not_ready=[{"actor": "scale", "reason": reason}])
     graphs.start()
     for width in (40, 60, 80, 120):
-        monkeypatch.setattr("slabwire.runtime.cli.ps.console", partial(SimpleNamespace, is_terminal=True, width=width))
+        monkeypatch.setattr("slabwire.cli.commands.ps.console", partial(SimpleNamespace, is_terminal=True, width=width))
         *table, last = invoke("ps").stdout.splitlines()
         assert last == f"a-rather-long-name-of-a-graph: scale: {reason}"
         assert max(map(len, table)) <= width
@@ -206,7 +206,7 @@ def test_stop_without_waiting(graphs: Graphs) -> None:
 
 
 def test_a_graph_that_does_not_stop(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slabwire.runtime.cli.stop.GRACE_S", 0.0)
+    monkeypatch.setattr("slabwire.cli.commands.stop.GRACE_S", 0.0)
     graphs.start()
     result = invoke("stop", "--now")
     assert result.exit_code == Exit.FAILED

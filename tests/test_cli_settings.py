@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fake_graphs import invoke
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.settings import BadSettings, read_settings
+from slabwire.cli.exits import Exit
+from slabwire.cli.settings import BadSettings, read_settings
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import slabwire
-from slabwire.runtime.cli.exits import Exit
+from slabwire.cli.exits import Exit
 from terminal import Terminal
 from waiting import wait_until
 
@@ -56,7 +56,7 @@ def call(port: str, argument: object) -> object:
 
 
 def is_at_work() -> bool:
-    from slabwire.runtime.control import Control
+    from slabwire.runtime.clients.control import Control
 
     with Control("patient") as control:
         (worker,) = control.request("status")["workers"]

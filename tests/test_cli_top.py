@@ -13,11 +13,11 @@ import pytest
 
 from fake_graphs import a_status, a_worker, an_actor
 from slabwire import Graph
-from slabwire.runtime.cli.board import COLUMNS, actor_table, fitting, lines_of, remember, spark
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.sample import Sample
-from slabwire.runtime.cli.top import View
-from slabwire.runtime.running import Running
+from slabwire.cli.commands.top import View
+from slabwire.cli.exits import Exit
+from slabwire.cli.rendering.board import COLUMNS, actor_table, fitting, lines_of, remember, spark
+from slabwire.cli.rendering.sample import Sample
+from slabwire.runtime.launch.running import Running
 from terminal import Terminal
 
 NEEDED = ["actor", "core", "rate/s", "queue", "p50", "p99", "busy", "spin/park", "↻", "leases", "memory"]

@@ -12,8 +12,16 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime.actor import Actor, FunctionActor
-from slabwire.runtime.code import code_spec, construct, is_loading, load, load_arguments, load_file, module_name
+from slabwire.runtime.actor.actor import Actor, FunctionActor
+from slabwire.runtime.actor.user_code import (
+    code_spec,
+    construct,
+    is_loading,
+    load,
+    load_arguments,
+    load_file,
+    module_name,
+)
 from slabwire.runtime.errors import GraphError, LoadError
 from slabwire.runtime.spec import ActorSpec, CodeSpec
 
@@ -22,8 +30,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 import msgpack
-import slabwire.runtime.actor as sw
-from slabwire.runtime.graph import Graph
+import slabwire.runtime.actor.actor as sw
+from slabwire.runtime.graph.definition import Graph
 import neighbour
 
 @dataclass
@@ -60,7 +68,7 @@ if __name__ == "__main__":
 """
 
 NEIGHBOUR = """
-import slabwire.runtime.actor as sw
+import slabwire.runtime.actor.actor as sw
 
 class Neighbour(sw.Actor):
     def hello(self) -> str:
@@ -69,8 +77,8 @@ class Neighbour(sw.Actor):
 
 WORKER = """
 import sys, msgpack
-from slabwire.runtime.code import construct
-from slabwire.runtime.actor import handlers_of
+from slabwire.runtime.actor.user_code import construct
+from slabwire.runtime.actor.actor import handlers_of
 from slabwire.runtime.spec import graph_from_plain
 spec = graph_from_plain(msgpack.unpackb(sys.stdin.buffer.read()))
 values = {"add": 1, "times": 2, "lam": 3}
@@ -207,7 +215,8 @@ def test_import_that_raises_says_where(tmp_path: Path) -> None:
 def test_running_a_graph_while_it_is_imported(tmp_path: Path) -> None:
     path = tmp_path / "unguarded.py"
     path.write_text(
-        "from slabwire.runtime.graph import Graph\ndef f(n: int) -> int: ...\ng = Graph('g')\ng.add(f)\ng.run()\n"
+        "from slabwire.runtime.graph.definition import Graph\n"
+        "def f(n: int) -> int: ...\ng = Graph('g')\ng.add(f)\ng.run()\n"
     )
     with pytest.raises(LoadError, match=r'put graph.run\(\) under `if __name__ == "__main__":` \(.*unguarded.py:5\)'):
         load(CodeSpec("file", str(path), "f"))

@@ -19,8 +19,8 @@ import pytest
 
 import slabwire
 from slabwire import Graph
-from slabwire.runtime.control import Control
-from slabwire.runtime.rundir import list_graphs
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.host.run_directory import list_graphs
 from stage import Collects, Dies, DiesAfterEmit, Echo, Emits, Passes, Streams, Waits
 from waiting import wait_until, worker_of
 from wrecks import Wrecks

@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 
 from fake_graphs import Graphs, fake_graphs, invoke
-from slabwire.runtime import crash_folder
-from slabwire.runtime.cgroup import memory_group
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.crash_folder import graphs_with_reports, keep, reports
-from slabwire.runtime.ending import ending, late
+from slabwire.cli.exits import Exit
+from slabwire.runtime.dataplane.peers import Line, Party
+from slabwire.runtime.dataplane.switchboard import Switchboard
 from slabwire.runtime.errors import ProtocolError, StartError
-from slabwire.runtime.last_words import LONGEST_TEXT, shortened, stacks_in
-from slabwire.runtime.out_of_memory import KillCounts, kills_in_machine
-from slabwire.runtime.party import Line, Party
-from slabwire.runtime.placement import plan
-from slabwire.runtime.remains import remains
-from slabwire.runtime.routing import Routing
+from slabwire.runtime.graph.compiled import Routing
+from slabwire.runtime.host.oom_kills import KillCounts, kills_in_machine
+from slabwire.runtime.host.topology import Topology
+from slabwire.runtime.placement.plan import plan
+from slabwire.runtime.postmortem import report_store as crash_folder
+from slabwire.runtime.postmortem.exit_reason import ending, late
+from slabwire.runtime.postmortem.log_tail import LONGEST_TEXT, shortened, stacks_in
+from slabwire.runtime.postmortem.remains import remains
+from slabwire.runtime.postmortem.report_store import graphs_with_reports, keep, reports
 from slabwire.runtime.spec import ActorSpec, CodeSpec, EdgeSpec, GraphSpec, HandlerSpec, PortRef, TypeSpec
-from slabwire.runtime.switchboard import Switchboard
-from slabwire.runtime.topology import Topology
+from slabwire.shm.cgroup import memory_group
 
 
 def test_endings_in_words() -> None:

@@ -23,11 +23,11 @@ import pytest
 import slabwire
 from chat_service import serving, user
 from slabwire import Actor, Graph
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.control import Control
-from slabwire.runtime.crash_folder import reports
+from slabwire.cli.exits import Exit
+from slabwire.runtime.clients.control import Control
 from slabwire.runtime.errors import ClientClosed
-from slabwire.runtime.rundir import graph_directory
+from slabwire.runtime.host.run_directory import graph_directory
+from slabwire.runtime.postmortem.report_store import reports
 from tiny_llm import write_tiny_llm
 from waiting import wait_until, worker_of
 

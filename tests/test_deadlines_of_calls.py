@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import slabwire
-from slabwire.runtime import async_client, client
-from slabwire.runtime.caller import MOST_CALLS, deadline_of
-from slabwire.runtime.calls import AsyncCalls
+from slabwire.runtime.clients import async_client, client
+from slabwire.runtime.dataplane.async_calls import AsyncCalls
+from slabwire.runtime.dataplane.caller import MOST_CALLS, deadline_of
 from slabwire.shm.bell import now_ns
 
 

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 import slabwire
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 from waiting import wait_until
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from machines import Cpu, Machine, record
+from slabwire.cli.exits import Exit
+from slabwire.cli.rendering.board import COLUMNS
 from slabwire.runtime import errors
-from slabwire.runtime.cli.board import COLUMNS
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.variables import VARIABLES
+from slabwire.runtime.host.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("actors.md", "operating.md")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slabwire.runtime.cgroup import CgroupLimits
-from slabwire.runtime.cli.examination import (
+from slabwire.cli.doctor.examination import (
     judge_architecture,
     judge_cores,
     judge_memory,
@@ -22,7 +21,7 @@ from slabwire.runtime.cli.examination import (
     probe_populate,
     probe_zeromq,
 )
-from slabwire.runtime.cli.surroundings import (
+from slabwire.cli.doctor.surroundings import (
     cgroup_version,
     judge_cgroup,
     judge_disk,
@@ -34,7 +33,8 @@ from slabwire.runtime.cli.surroundings import (
     read_governors,
     try_port,
 )
-from slabwire.runtime.topology import Core, Topology
+from slabwire.runtime.host.topology import Core, Topology
+from slabwire.shm.cgroup import CgroupLimits
 
 
 def cores(count: int, quota: float | None = None) -> Topology:

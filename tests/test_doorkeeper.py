@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime import status, watch
-from slabwire.runtime.doorkeeper import SILENT_AFTER_S, STOP_WITHIN_S, Doorkeeper
-from slabwire.runtime.knock import reachable
-from slabwire.runtime.pulse import Pulse
+from slabwire.runtime.host.heartbeat import Pulse
+from slabwire.runtime.supervision import gateway_watch as watch
+from slabwire.runtime.supervision import status
+from slabwire.runtime.supervision.gateway_handle import SILENT_AFTER_S, STOP_WITHIN_S, Doorkeeper
+from slabwire.runtime.supervision.knock import reachable
 
 # Say where they listen and cannot be asked to end. One never comes to its socket, though the kernel accepts for it; one
 # answers at the first of two addresses, and only there.
@@ -49,8 +50,8 @@ with socket.socket(fileno=int(sys.argv[1])) as owner:
 }
 PREAMBLE = """
 import signal, socket, sys, time, zmq
-from slabwire.runtime.frames import write_frame
-from slabwire.runtime.wire import Head, Kind, pack_head
+from slabwire.runtime.host.frames import write_frame
+from slabwire.runtime.remote.protocol import Head, Kind, pack_head
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 """
 

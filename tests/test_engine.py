@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from slabwire.actors.llm.architecture import Architecture
-from slabwire.actors.llm.engine import CHUNK, CHUNK_BESIDE_OTHERS, Engine
-from slabwire.actors.llm.sampler import BadLogits, Sampler
-from slabwire.actors.llm.sequence import Sequence
-from slabwire.actors.llm.slots import STEP_TOKENS, Slots
+from slabwire.actors.llm.engine.engine import CHUNK, CHUNK_BESIDE_OTHERS, Engine
+from slabwire.actors.llm.engine.sampler import BadLogits, Sampler
+from slabwire.actors.llm.engine.sequence import Sequence
+from slabwire.actors.llm.engine.slots import STEP_TOKENS, Slots
+from slabwire.actors.llm.model_file.architecture import Architecture
 
 VOCABULARY = 64
 END = 0

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from scripted_chat import ACCEPTED, END, Ingress
-from slabwire.actors.ingress.chunks import event
-from slabwire.actors.ingress.events import PING, EventStream
-from slabwire.actors.ingress.refusals import ClientLeft
-from slabwire.actors.ingress.together import all_of, beside
+from slabwire.actors.ingress.openai.chunks import event
+from slabwire.actors.ingress.openai.event_stream import PING, EventStream
+from slabwire.actors.ingress.requests.refusals import ClientLeft
+from slabwire.actors.ingress.requests.together import all_of, beside
 from slabwire.runtime.errors import Overloaded
 
 TINY_S = 0.005

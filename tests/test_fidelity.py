@@ -11,17 +11,17 @@ import pytest
 from numpy.typing import NDArray
 
 from llm_files import artifacts, checkpoint
-from slabwire.actors.llm import graph
-from slabwire.actors.llm.architecture import Architecture
-from slabwire.actors.llm.artifacts import Artifacts
-from slabwire.actors.llm.gguf import Gguf
-from slabwire.bench import fidelity
-from slabwire.bench.corpus import TEXTS
-from slabwire.bench.divergence import LEAST_TOP_1, MOST_MEAN_KL, Fidelity
-from slabwire.bench.fidelity import STORED, TOLERANCE, prompts_of
-from slabwire.bench.logits import Prompts, decode_logits, prefill_logits
-from slabwire.bench.reference import reference_logits, rounded
-from slabwire.bench.stored_reference import StoredReference
+from slabwire.actors.llm.model_file import onnx_network as graph
+from slabwire.actors.llm.model_file.architecture import Architecture
+from slabwire.actors.llm.model_file.artifacts import Artifacts
+from slabwire.actors.llm.model_file.gguf import Gguf
+from slabwire.bench.fidelity import fidelity
+from slabwire.bench.fidelity.corpus import TEXTS
+from slabwire.bench.fidelity.divergence import LEAST_TOP_1, MOST_MEAN_KL, Fidelity
+from slabwire.bench.fidelity.fidelity import STORED, TOLERANCE, prompts_of
+from slabwire.bench.fidelity.logits import Prompts, decode_logits, prefill_logits
+from slabwire.bench.fidelity.reference import reference_logits, rounded
+from slabwire.bench.fidelity.stored_reference import StoredReference
 
 Logits = NDArray[np.float32]
 

@@ -20,8 +20,8 @@ import pytest
 import slabwire
 from forks_stage import Starts, next_number
 from slabwire import Graph
-from slabwire.runtime.in_process import RunningInProcess
-from slabwire.runtime.running import Running
+from slabwire.runtime.launch.in_process import RunningInProcess
+from slabwire.runtime.launch.running import Running
 
 
 def starting(name: str) -> Graph:

@@ -20,12 +20,12 @@ import pytest
 
 from edge import Edge, send_number
 from exchange import Exchange
-from slabwire.runtime.endpoint import Endpoint
+from slabwire.runtime.cell.inlets import Inlets
+from slabwire.runtime.cell.redelivery import unfinished_works
+from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.runtime.errors import SlabwireError
-from slabwire.runtime.inlets import Inlets
-from slabwire.runtime.message import Kind, read_header
-from slabwire.runtime.parcel import Parcel
-from slabwire.runtime.recovery import unfinished_works
+from slabwire.runtime.message.header import Kind, read_header
+from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.inflight import INFLIGHT

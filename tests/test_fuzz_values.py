@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import slabwire
 from edge import Edge
 from slabwire import Actor, Graph
-from slabwire.runtime.control import Control
-from slabwire.runtime.crate import pack_value, unpack_value
-from slabwire.runtime.parcel import Parcel
-from slabwire.runtime.short import pack_short
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.message.fast_path import pack_short
+from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.remote.frame_codec import pack_value, unpack_value
 from slabwire.shm.errors import MessageError
 from slabwire.shm.pool import Pool
 from slabwire.shm.tensor import description_of

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gguf_file import blocks, gguf, tiny_model
 from llm_files import checkpoint
-from slabwire.actors.llm.gguf import Gguf, ModelFileError
+from slabwire.actors.llm.model_file.gguf import Gguf, ModelFileError
 
 METADATA: dict[str, Any] = {
     "general.architecture": "llama",

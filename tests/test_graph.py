@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from jaxtyping import Float32, UInt8
 
-from slabwire.runtime.actor import Actor, Output
+from slabwire.runtime.actor.actor import Actor, Output
 from slabwire.runtime.errors import GraphError
-from slabwire.runtime.graph import Graph
+from slabwire.runtime.graph.definition import Graph
 from slabwire.runtime.spec import GraphSpec, graph_from_plain
 
 

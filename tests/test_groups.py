@@ -16,7 +16,7 @@ import msgpack
 import pytest
 
 from slabwire import Actor, Graph, GraphError, Output
-from slabwire.runtime.cli.mermaid import mermaid
+from slabwire.cli.rendering.mermaid import mermaid
 from slabwire.runtime.spec import GroupSpec, Strategy, graph_from_plain
 from stage import Collects, Echo, Patient
 from waiting import wait_until

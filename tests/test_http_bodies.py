@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from http_stage import echo, run, serving
-from slabwire.actors.ingress import connection as http
-from slabwire.actors.ingress.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.http import connection as http
+from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

@@ -19,9 +19,9 @@ from http_stage import (
     serving,
     until,
 )
-from slabwire.actors.ingress import connection as module
-from slabwire.actors.ingress import server as server_module
-from slabwire.actors.ingress.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.http import connection as module
+from slabwire.actors.ingress.http import server as server_module
+from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from http_stage import (
     serving,
     until,
 )
-from slabwire.actors.ingress import connection as module
-from slabwire.actors.ingress import server as server_module
-from slabwire.actors.ingress.certificate import Certificate, development_certificate
-from slabwire.actors.ingress.server import HttpServer
-from slabwire.actors.ingress.tls import ListenError, StdlibTerminator
+from slabwire.actors.ingress.http import connection as module
+from slabwire.actors.ingress.http import server as server_module
+from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.http.server import HttpServer
+from slabwire.actors.ingress.http.tls import ListenError, StdlibTerminator
 
 
 @pytest.fixture(scope="module")

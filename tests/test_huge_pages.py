@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slabwire import Graph, GraphError
-from slabwire.runtime.cli.examination import judge_huge_pages
+from slabwire.cli.doctor.examination import judge_huge_pages
 from slabwire.shm.huge_pages import HugePages, huge_nbytes, obstacle, page_nbytes
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB

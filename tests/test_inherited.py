@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.control import Control
+from slabwire.cli.exits import Exit
+from slabwire.runtime.clients.control import Control
 from waiting import wait_until
 
 OWNER = """

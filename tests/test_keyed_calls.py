@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 
-from slabwire.runtime import keyed_calls
-from slabwire.runtime.budget import Budget
-from slabwire.runtime.keyed_calls import KeyedCalls
-from slabwire.runtime.wire import Frame
+from slabwire.runtime.gateway import idempotent_calls as keyed_calls
+from slabwire.runtime.gateway.budget import Budget
+from slabwire.runtime.gateway.idempotent_calls import KeyedCalls
+from slabwire.runtime.remote.protocol import Frame
 
 NAME = ("", "echo.echo", "key")
 

@@ -11,11 +11,11 @@ import pytest
 import zmq.auth
 from click.testing import CliRunner, Result
 
-from slabwire.runtime import keyring
-from slabwire.runtime import keys as keys_of
-from slabwire.runtime.cli.root import root
+from slabwire.cli.root import root
 from slabwire.runtime.errors import StartError
-from slabwire.runtime.keys import Admission, ClientKeys, ServerKeys
+from slabwire.runtime.remote import curve_keyring as keyring
+from slabwire.runtime.remote import curve_keys as keys_of
+from slabwire.runtime.remote.curve_keys import Admission, ClientKeys, ServerKeys
 
 Keys = Callable[..., Result]
 

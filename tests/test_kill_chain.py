@@ -17,9 +17,9 @@ import pytest
 from exchange import Exchange
 from kill_stage import checksum, letter
 from points import POINTS, Strikes
-from slabwire.runtime.endpoint import Endpoint
-from slabwire.runtime.message import Kind, read_header
-from slabwire.runtime.parcel import Parcel
+from slabwire.runtime.dataplane.endpoint import Endpoint
+from slabwire.runtime.message.header import Kind, read_header
+from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.bell import BLOCKS, RECORDS, ROOM
 from slabwire.shm.inflight import RUNNING_ROW, Inflight
 from slabwire.shm.lane import Consumer, Producer

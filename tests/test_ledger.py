@@ -16,10 +16,10 @@ import stage
 from edge import Edge, lease_of_record, peek, send_block
 from memory_stage import Hoards, Scribbles
 from slabwire import Graph
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 from slabwire.runtime.errors import OutOfMemory
-from slabwire.runtime.memory_map import compose
-from slabwire.runtime.parcel import Parcel
+from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.supervision.lease_map import compose
 from slabwire.shm.ledger import Ledger, Origin
 from slabwire.shm.loan import loaned_block
 from slabwire.shm.pool import Pool

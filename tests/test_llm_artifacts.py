@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from gguf_file import TINY, blocks, gguf, tiny_model, tiny_tensors
 from llm_files import artifacts, checkpoint
-from slabwire.actors.llm import graph
-from slabwire.actors.llm.architecture import Architecture
-from slabwire.actors.llm.artifacts import prepare
-from slabwire.actors.llm.cache_folder import CacheFolder, cache_directory
-from slabwire.actors.llm.gguf import Gguf, ModelFileError
+from slabwire.actors.llm.model_file import onnx_network as graph
+from slabwire.actors.llm.model_file.architecture import Architecture
+from slabwire.actors.llm.model_file.artifacts import prepare
+from slabwire.actors.llm.model_file.cache_folder import CacheFolder, cache_directory
+from slabwire.actors.llm.model_file.gguf import Gguf, ModelFileError
 from slabwire.actors.onnx_runtime import import_onnx_runtime
-from slabwire.bench.reference import reference_logits
+from slabwire.bench.fidelity.reference import reference_logits
 from waiting import wait_until
 
 Floats = NDArray[np.float32]
@@ -272,7 +272,7 @@ def test_the_second_of_two_waits_for_the_first(tmp_path: Path, model: Path) -> N
 # Begins to make something, says so, and never ends.
 STUCK = """
 import sys, pathlib, signal
-from slabwire.actors.llm.cache_folder import CacheFolder
+from slabwire.actors.llm.model_file.cache_folder import CacheFolder
 folder = CacheFolder("models", pathlib.Path(sys.argv[1]))
 with folder.exclusively("a test", print), folder.making("half") as unfinished:
     (unfinished / "weights.bin").write_bytes(bytes(1000))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.actors.llm.stops import StopStrings
-from slabwire.actors.llm.text import TextStream
+from slabwire.actors.llm.text.stop_strings import StopStrings
+from slabwire.actors.llm.text.utf8_stream import TextStream
 
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:

@@ -14,8 +14,8 @@ import pytest
 from edge import Edge
 from memory_stage import Hogs, Several
 from slabwire import Graph, OutOfMemory
-from slabwire.runtime.parcel import Parcel
-from slabwire.runtime.short import holder_of
+from slabwire.runtime.message.fast_path import holder_of
+from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.loan import loaned_block
 from slabwire.shm.pool import Pool
 

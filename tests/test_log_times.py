@@ -17,13 +17,13 @@ import pytest
 
 import slabwire
 from slabwire import Actor, Graph
-from slabwire.runtime.cli.logfile import Line, LogFile, date
-from slabwire.runtime.crash_folder import reports
-from slabwire.runtime.log_times import Seen, read_times, times_aside, times_of, write_times
-from slabwire.runtime.log_watch import LogWatch
-from slabwire.runtime.rotation import put_aside
-from slabwire.runtime.running import Running
-from slabwire.runtime.stamped import Stamped, _Place
+from slabwire.cli.rendering.logfile import Line, LogFile, date
+from slabwire.runtime.launch.running import Running
+from slabwire.runtime.logs.log_rotation import put_aside
+from slabwire.runtime.logs.log_times import Seen, read_times, times_aside, times_of, write_times
+from slabwire.runtime.logs.log_watch import LogWatch
+from slabwire.runtime.logs.stamped_output import Stamped, _Place
+from slabwire.runtime.postmortem.report_store import reports
 from waiting import wait_until
 
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z ")

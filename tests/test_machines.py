@@ -15,12 +15,12 @@ import pytest
 import machines
 from fake_graphs import fake_targets, invoke
 from machines import record
-from slabwire.runtime.machine_tree import MachineError, read_machine, record_machine
-from slabwire.runtime.moves import moved
-from slabwire.runtime.placement import Plan, plan
-from slabwire.runtime.plan_map import map_rows, map_text, stretches
-from slabwire.runtime.plan_picture import picture
-from slabwire.runtime.topology import Topology
+from slabwire.runtime.host.recorded_machine import MachineError, read_machine, record_machine
+from slabwire.runtime.host.topology import Topology
+from slabwire.runtime.placement.machine_map import map_rows, map_text, stretches
+from slabwire.runtime.placement.moves import moved
+from slabwire.runtime.placement.picture import picture
+from slabwire.runtime.placement.plan import Plan, plan
 from test_placement import actor, check_cores, check_instances, check_sharing, check_spinning, graph
 
 SERVICE = graph(

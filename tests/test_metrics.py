@@ -10,10 +10,10 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripted_chat import ACCEPTED, END, GREETING, Ingress
-from slabwire.actors.ingress.graph_metrics import GraphMetrics
-from slabwire.actors.ingress.metrics import Metrics
+from slabwire.actors.ingress.probes.graph_metrics import GraphMetrics
+from slabwire.actors.ingress.requests.metrics import Metrics
 from slabwire.runtime.errors import Disconnected
-from slabwire.runtime.exposition import Family
+from slabwire.runtime.telemetry.exposition import Family
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:

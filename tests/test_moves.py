@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime.affinity import counterparts, repin
-from slabwire.runtime.moves import MoveError, changed, free_cpus, moved, wanted_cpus
-from slabwire.runtime.placement import Plan, WorkerPlan, plan
-from slabwire.runtime.topology import Topology
+from slabwire.runtime.host.affinity import counterparts, repin
+from slabwire.runtime.host.topology import Topology
+from slabwire.runtime.placement.moves import MoveError, changed, free_cpus, moved, wanted_cpus
+from slabwire.runtime.placement.plan import Plan, WorkerPlan, plan
 from test_placement import actor, check_spinning, graph, graphs, machine, machines
 
 FOUR = machine(4)

@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from slabwire import Actor, Graph
-from slabwire.runtime.cli import root
-from slabwire.runtime.control import Control
+from slabwire.cli import root
+from slabwire.runtime.clients.control import Control
 from slabwire.runtime.errors import UnknownPort
-from slabwire.runtime.moves import MoveError
-from slabwire.runtime.running import Running
+from slabwire.runtime.launch.running import Running
+from slabwire.runtime.placement.moves import MoveError
 from stage import SlowToStart
 from waiting import wait_until, worker_of
 

@@ -17,8 +17,8 @@ import pytest
 
 import slabwire
 from slabwire import Graph
-from slabwire.runtime.message import Kind
-from slabwire.runtime.parcel import Parcel
+from slabwire.runtime.message.header import Kind
+from slabwire.runtime.message.payload import Parcel
 from stage import (
     Asks,
     Checks,

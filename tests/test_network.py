@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from llm_files import artifacts, checkpoint
 from slabwire.actors.completion import PAGE_TOKENS
-from slabwire.actors.llm.architecture import Architecture
-from slabwire.actors.llm.artifacts import prepare
-from slabwire.actors.llm.engine import Engine
-from slabwire.actors.llm.gguf import Gguf
-from slabwire.actors.llm.network import Network
-from slabwire.actors.llm.sampler import Sampler
-from slabwire.actors.llm.sequence import Sequence
-from slabwire.actors.llm.slots import Slots
-from slabwire.actors.llm.tokenizer import Tokenizer
+from slabwire.actors.llm.engine.engine import Engine
+from slabwire.actors.llm.engine.network import Network
+from slabwire.actors.llm.engine.sampler import Sampler
+from slabwire.actors.llm.engine.sequence import Sequence
+from slabwire.actors.llm.engine.slots import Slots
+from slabwire.actors.llm.model_file.architecture import Architecture
+from slabwire.actors.llm.model_file.artifacts import prepare
+from slabwire.actors.llm.model_file.gguf import Gguf
+from slabwire.actors.llm.text.tokenizer import Tokenizer
 from tiny_llm import write_tiny_llm
 
 Floats = NDArray[np.float32]

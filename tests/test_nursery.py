@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from slabwire import Actor, Graph
-from slabwire.runtime import nursery
-from slabwire.runtime.running import Running
+from slabwire.runtime.launch.running import Running
+from slabwire.runtime.supervision import fork_server as nursery
 from waiting import wait_until, worker_of
 
 
@@ -69,7 +69,7 @@ def test_a_forked_worker_is_as_one_that_was_started(running: Running) -> None:
     for actor, found in (("one", first), ("two", second)):
         assert found["parent"] == running.pid
         assert found["session"] == found["pid"]
-        assert found["words"][1:5] == ["-m", "slabwire.runtime.worker_process", "--name", actor]
+        assert found["words"][1:5] == ["-m", "slabwire.runtime.worker.main", "--name", actor]
         assert found["threads"] == "1"
     assert first["drawn"][0] != second["drawn"][0]
     assert first["drawn"][1] != second["drawn"][1]

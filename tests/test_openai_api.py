@@ -11,8 +11,8 @@ import pytest
 
 from scripted_chat import ACCEPTED, END, GREETING, HELLO, Ingress, chat_body, served
 from slabwire.actors.completion import BadMessages, PromptTooLong
-from slabwire.actors.ingress.choices import open_choices
-from slabwire.actors.ingress.openai import chat_request
+from slabwire.actors.ingress.openai.chat_request import chat_request
+from slabwire.actors.ingress.openai.choices import open_choices
 from slabwire.runtime.errors import (
     Cancelled,
     DeadlineExceeded,

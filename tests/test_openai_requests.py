@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slabwire.actors.completion import MOST_CONTENT_NBYTES, PromptTooLong
-from slabwire.actors.ingress.body import parse_json
-from slabwire.actors.ingress.openai import ChatRequest, chat_request
-from slabwire.actors.ingress.refusals import Refusal
+from slabwire.actors.ingress.openai.chat_request import ChatRequest, chat_request
+from slabwire.actors.ingress.requests.body import parse_json
+from slabwire.actors.ingress.requests.refusals import Refusal
 from slabwire.runtime.errors import SlabwireError
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime import workforce
-from slabwire.runtime.cli.logfile import LogFile, LogFolder
-from slabwire.runtime.output import Output
-from slabwire.runtime.rotation import aside, long_logs, put_aside
+from slabwire.cli.rendering.logfile import LogFile, LogFolder
+from slabwire.runtime.logs.full_disk import Output
+from slabwire.runtime.logs.log_rotation import aside, long_logs, put_aside
+from slabwire.runtime.supervision import workforce
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import pytest
 
 import slabwire
 from slabwire import Actor, Graph
-from slabwire.actors.ingress.certificate import CertificateError, development_certificate
-from slabwire.actors.llm.cache_folder import CacheFolder
-from slabwire.actors.llm.gguf import ModelFileError
-from slabwire.runtime import rundir
-from slabwire.runtime.control import Control
-from slabwire.runtime.crash_folder import graphs_with_reports, reports
-from slabwire.runtime.ownership import require_own_peer, require_own_socket
-from slabwire.runtime.rundir import RunDirectory, UnusableDirectory, base_directory, is_running, list_graphs
+from slabwire.actors.ingress.http.certificate import CertificateError, development_certificate
+from slabwire.actors.llm.model_file.cache_folder import CacheFolder
+from slabwire.actors.llm.model_file.gguf import ModelFileError
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.host import run_directory as rundir
+from slabwire.runtime.host.ownership import require_own_peer, require_own_socket
+from slabwire.runtime.host.run_directory import RunDirectory, UnusableDirectory, base_directory, is_running, list_graphs
+from slabwire.runtime.postmortem.report_store import graphs_with_reports, reports
 
 STRANGER = 54321
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime.placement import Plan, cpu_list, instances_of, plan
-from slabwire.runtime.seating import grants
+from slabwire.runtime.host.topology import Core, Topology
+from slabwire.runtime.placement.plan import Plan, cpu_list, instances_of, plan
+from slabwire.runtime.placement.seating import grants
 from slabwire.runtime.spec import ActorSpec, CodeSpec, EdgeSpec, GraphSpec, PortRef
-from slabwire.runtime.topology import Core, Topology
 
 CODE = CodeSpec("module", "somewhere", "Thing")
 

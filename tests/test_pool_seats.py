@@ -17,11 +17,11 @@ from slabwire import Graph
 from slabwire.actors.inference import Model
 from slabwire.actors.llm import LanguageModel
 from slabwire.actors.pool_seats import pool_seats, seats_on
-from slabwire.runtime.cgroup import parse_cpu_list
-from slabwire.runtime.control import Control
-from slabwire.runtime.placement import cpu_list
-from slabwire.runtime.running import Running
-from slabwire.runtime.topology import Core, Topology
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.host.topology import Core, Topology
+from slabwire.runtime.launch.running import Running
+from slabwire.runtime.placement.plan import cpu_list
+from slabwire.shm.cgroup import parse_cpu_list
 from test_placement import machine
 from tiny_onnx import FLOAT
 from waiting import worker_of

@@ -13,7 +13,7 @@ import pytest
 
 from slabwire import Graph
 from slabwire.actors.ingress import Ingress
-from slabwire.runtime.caller import MOST_CALLS
+from slabwire.runtime.dataplane.caller import MOST_CALLS
 from slabwire.runtime.errors import GraphError
 from test_ingress import HELLO, Counts, Door
 from waiting import wait_until

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime import process
-from slabwire.runtime.ending import Ending
-from slabwire.runtime.placement import plan
-from slabwire.runtime.process import WorkerProcess
-from slabwire.runtime.routing import Routing
-from slabwire.runtime.rundir import RunDirectory
+from slabwire.runtime.dataplane.switchboard import Switchboard
+from slabwire.runtime.graph.compiled import Routing
+from slabwire.runtime.host.run_directory import RunDirectory
+from slabwire.runtime.host.topology import Topology
+from slabwire.runtime.placement.plan import plan
+from slabwire.runtime.postmortem.exit_reason import Ending
 from slabwire.runtime.spec import ActorSpec, CodeSpec, GraphSpec
-from slabwire.runtime.switchboard import Switchboard
-from slabwire.runtime.topology import Topology
+from slabwire.runtime.supervision import worker_handle as process
+from slabwire.runtime.supervision.worker_handle import WorkerProcess
 
 
 class Programs:

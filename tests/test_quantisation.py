@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_file import blocks
-from slabwire.actors.llm.gguf import GgufTensor, ModelFileError
-from slabwire.actors.llm.quantisation import BLOCK, Packed, decode, dequantise, pack
+from slabwire.actors.llm.model_file.gguf import GgufTensor, ModelFileError
+from slabwire.actors.llm.model_file.quantisation import BLOCK, Packed, decode, dequantise, pack
 
 Floats = NDArray[np.float32]
 

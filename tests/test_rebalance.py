@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime import load
 from slabwire.runtime.errors import StartError
-from slabwire.runtime.load import LoadMeter, cpu_times
-from slabwire.runtime.moves import moved
-from slabwire.runtime.pinning import present
-from slabwire.runtime.placement import Plan, plan
-from slabwire.runtime.rebalance import COOLDOWN_S, HOLD_S, LEAST_GAIN, RESIDENCE_S, Proposal, Rebalancer
-from slabwire.runtime.topology import Topology
+from slabwire.runtime.host import cpu_load as load
+from slabwire.runtime.host.cpu_load import LoadMeter, cpu_times
+from slabwire.runtime.host.topology import Topology
+from slabwire.runtime.placement.moves import moved
+from slabwire.runtime.placement.pinning import present
+from slabwire.runtime.placement.plan import Plan, plan
+from slabwire.runtime.placement.rebalance import COOLDOWN_S, HOLD_S, LEAST_GAIN, RESIDENCE_S, Proposal, Rebalancer
 from test_placement import actor, graph, machine
 
 TWO, FOUR = machine(2), machine(4)

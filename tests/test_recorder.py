@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime.message import Header, Kind
-from slabwire.runtime.recorder import RECORDER, Event, Happening, Outcome, Recorder, events_of, read_events, snapshot
-from slabwire.runtime.work import Work
+from slabwire.runtime.cell.work import Work
+from slabwire.runtime.message.header import Header, Kind
+from slabwire.runtime.telemetry.flight_recorder import (
+    RECORDER,
+    Event,
+    Happening,
+    Outcome,
+    Recorder,
+    events_of,
+    read_events,
+    snapshot,
+)
 from slabwire.shm.segment import Segment
 
 ROWS = 8

@@ -10,11 +10,11 @@ import pytest
 
 from edge import LANE_NUMBER, Edge
 from exchange import Exchange
-from slabwire.runtime.inlets import Inlets
-from slabwire.runtime.message import Kind, read_header
-from slabwire.runtime.parcel import Parcel
-from slabwire.runtime.recovery import unfinished_works
-from slabwire.runtime.work import Work
+from slabwire.runtime.cell.inlets import Inlets
+from slabwire.runtime.cell.redelivery import unfinished_works
+from slabwire.runtime.cell.work import Work
+from slabwire.runtime.message.header import Kind, read_header
+from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
 from slabwire.shm.lane import Producer
 from slabwire.shm.segment import Segment

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import slabwire
-from slabwire.runtime import remembered
-from slabwire.runtime.remembered import Remembered
+from slabwire.runtime.gateway import answer_cache as remembered
+from slabwire.runtime.gateway.answer_cache import Remembered
 
 
 def test_an_answer_is_found_until_it_is_too_old() -> None:

@@ -24,10 +24,10 @@ import zmq.auth
 from jaxtyping import Float32
 
 import slabwire
-from slabwire.runtime import remote
-from slabwire.runtime.control import Control
-from slabwire.runtime.keyring import add_client, new_server
-from slabwire.runtime.remote import RemoteClient
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.remote import remote_client as remote
+from slabwire.runtime.remote.curve_keyring import add_client, new_server
+from slabwire.runtime.remote.remote_client import RemoteClient
 from waiting import wait_until
 
 

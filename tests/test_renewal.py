@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 import slabwire
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.control import Control
-from slabwire.runtime.crash_folder import reports
-from slabwire.runtime.planner import plan_target
-from slabwire.runtime.running import Running, start
-from slabwire.runtime.tree import Tree
+from slabwire.cli.exits import Exit
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.launch.planner import plan_target
+from slabwire.runtime.launch.running import Running, start
+from slabwire.runtime.postmortem.report_store import reports
+from slabwire.runtime.supervision.tree import Tree
 from waiting import wait_until
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import slabwire
 from slabwire import Actor, Graph, GraphError, MessageError, Output
-from slabwire.runtime.replicas import Choice, key_of, policy_of, replica_of
+from slabwire.runtime.graph.replicas import Choice, key_of, policy_of, replica_of
 from waiting import wait_until
 
 KEYS = [f"user-{n}".encode() for n in range(2000)]
@@ -29,7 +29,7 @@ KEYS = [f"user-{n}".encode() for n in range(2000)]
 
 
 def test_a_hash_says_the_same_in_every_process() -> None:
-    code = "from slabwire.runtime.replicas import *\n"
+    code = "from slabwire.runtime.graph.replicas import *\n"
     code += "print([replica_of(key_of(v, ''), 7) for v in ['é', 5, b'x', None, 0.5]])"
     answers = {
         subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.runtime.restart import FIRST_DELAY_S, LONGEST_DELAY_S, Allowance, delay_s, is_wanted
+from slabwire.runtime.supervision.restart import FIRST_DELAY_S, LONGEST_DELAY_S, Allowance, delay_s, is_wanted
 
 
 @pytest.mark.parametrize(

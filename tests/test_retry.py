@@ -6,8 +6,8 @@ import pytest
 
 import slabwire
 from slabwire import Retry
+from slabwire.runtime.clients.retry import Attempts, can_repeat, key_of, retry_of
 from slabwire.runtime.errors import ClientClosed, untouched
-from slabwire.runtime.retry import Attempts, can_repeat, key_of, retry_of
 
 S = 1_000_000_000
 

@@ -17,7 +17,7 @@ import pytest
 import slabwire
 from reunion_stage import teller_graph
 from slabwire import Retry
-from slabwire.runtime.client import Client
+from slabwire.runtime.clients.client import Client
 from test_remote import zero_copy_thread  # noqa: F401 - a fixture
 from waiting import wait_until
 

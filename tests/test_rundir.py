@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime.rundir import RunDirectory
+from slabwire.runtime.host.run_directory import RunDirectory
 
 
 def test_a_directory_is_removed_while_nobody_takes_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

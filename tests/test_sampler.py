@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from slabwire.actors.completion import BadMessages
-from slabwire.actors.llm.sampler import BadLogits, Sampler, check_sampling, logprobs
+from slabwire.actors.llm.engine.sampler import BadLogits, Sampler, check_sampling, logprobs
 
 VOCABULARY = 49152
 

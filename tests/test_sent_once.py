@@ -13,7 +13,7 @@ import pytest
 from kill_stage import Forwards, Lingers, Sink, Streams, checksum, letter
 from points import Strikes
 from slabwire import Graph
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 from waiting import wait_until, worker_of
 
 LETTERS = 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import slabwire
-from slabwire.runtime.crate import pack_value
-from slabwire.runtime.session import Session
-from slabwire.runtime.wire import Head, Kind, pack_head
+from slabwire.runtime.remote.client_protocol import Session
+from slabwire.runtime.remote.frame_codec import pack_value
+from slabwire.runtime.remote.protocol import Head, Kind, pack_head
 
 WELCOME = [pack_head(Head(Kind.WELCOME)), *pack_value({"graph": "g", "ports": {}})]
 

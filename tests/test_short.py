@@ -10,10 +10,10 @@ import pytest
 
 from edge import Edge
 from slabwire import Graph
-from slabwire.runtime import short
-from slabwire.runtime.inlets import Inlets
-from slabwire.runtime.message import Kind, read_header, write_record
-from slabwire.runtime.short import open_short, pack_short, post
+from slabwire.runtime.cell.inlets import Inlets
+from slabwire.runtime.message import fast_path as short
+from slabwire.runtime.message.fast_path import open_short, pack_short, post
+from slabwire.runtime.message.header import Kind, read_header, write_record
 from slabwire.shm.errors import CorruptLane
 from slabwire.shm.lane import Producer
 from slabwire.shm.pool import Pool

@@ -19,7 +19,7 @@ import side_stage
 import slabwire
 from side_stage import expected, letter, seen, side_graph, talk
 from slabwire import Actor, Graph
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 from test_remote import zero_copy_thread  # noqa: F401 - a fixture
 from waiting import wait_until, worker_of
 

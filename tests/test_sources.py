@@ -12,8 +12,8 @@ import pytest
 
 import slabwire
 from slabwire import Graph
-from slabwire.runtime.control import Control
-from slabwire.runtime.metrics import metrics_text
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.telemetry.metrics import metrics_text
 from sources import Asked, Careful, Careless, Fails, Hasty, Rows, Takes, Threaded, number
 from waiting import wait_until, worker_of
 

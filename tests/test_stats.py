@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.runtime.stats import STATS, CellStats, WorkerStats
+from slabwire.runtime.telemetry.stats import STATS, CellStats, WorkerStats
 from slabwire.shm.segment import Segment
 
 

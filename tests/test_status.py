@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime import status
-from slabwire.runtime.channel import Channel
-from slabwire.runtime.placement import plan
-from slabwire.runtime.routing import Routing
+from slabwire.runtime.dataplane.descriptor_channel import Channel
+from slabwire.runtime.dataplane.switchboard import Switchboard
+from slabwire.runtime.graph.compiled import Routing
+from slabwire.runtime.host.topology import Topology
+from slabwire.runtime.placement.plan import plan
 from slabwire.runtime.spec import ActorSpec, CodeSpec, GraphSpec
-from slabwire.runtime.switchboard import Switchboard
-from slabwire.runtime.topology import Topology
+from slabwire.runtime.supervision import status
 
 
 def test_memory_is_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

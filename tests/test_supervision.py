@@ -19,14 +19,14 @@ import pytest
 import slabwire
 from edge import Edge
 from slabwire import Graph
-from slabwire.runtime import supervisor_process
-from slabwire.runtime.control import Control
-from slabwire.runtime.crash_folder import reports
-from slabwire.runtime.frames import FrameReader
-from slabwire.runtime.pause import pausing_loop
-from slabwire.runtime.rundir import list_graphs
-from slabwire.runtime.stopped import UNCLEAN
-from slabwire.runtime.workforce import Workforce
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.host.frames import FrameReader
+from slabwire.runtime.host.run_directory import list_graphs
+from slabwire.runtime.postmortem.report_store import reports
+from slabwire.runtime.supervision import main as supervisor_process
+from slabwire.runtime.supervision.stopped import UNCLEAN
+from slabwire.runtime.supervision.workforce import Workforce
+from slabwire.runtime.worker.parking_loop import pausing_loop
 from slabwire.shm.bell import RECORDS
 from slabwire.shm.wait import AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabwire.actors.completion import MOST_CONTENT_NBYTES, BadMessages, PromptTooLong
-from slabwire.actors.llm.gguf import Gguf
-from slabwire.actors.llm.template import ChatTemplate, TemplateError, conversation_of
-from slabwire.actors.llm.tokenizer import Tokenizer
-from slabwire.bench.tokenizer_corpus import PIECES, the_model
+from slabwire.actors.llm.model_file.gguf import Gguf
+from slabwire.actors.llm.text.template import ChatTemplate, TemplateError, conversation_of
+from slabwire.actors.llm.text.tokenizer import Tokenizer
+from slabwire.bench.fidelity.tokenizer_corpus import PIECES, the_model
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>
 SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress import tls
-from slabwire.actors.ingress.certificate import Certificate, CertificateError, development_certificate
-from slabwire.actors.ingress.tls import ListenError, StdlibTerminator, authority, open_listeners
+from slabwire.actors.ingress.http import tls
+from slabwire.actors.ingress.http.certificate import Certificate, CertificateError, development_certificate
+from slabwire.actors.ingress.http.tls import ListenError, StdlibTerminator, authority, open_listeners
 
 
 @pytest.fixture

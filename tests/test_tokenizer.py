@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.actors.llm.gguf import Gguf, ModelFileError
-from slabwire.actors.llm.tokenizer import Tokenizer
-from slabwire.bench.tokenizer_corpus import PIECES, TEXTS, the_model
+from slabwire.actors.llm.model_file.gguf import Gguf, ModelFileError
+from slabwire.actors.llm.text.tokenizer import Tokenizer
+from slabwire.bench.fidelity.tokenizer_corpus import PIECES, TEXTS, the_model
 
 CORPUS = json.loads((Path(__file__).parent / "data" / "tokenizer_corpus.json").read_text())["texts"]
 END = 2  # <|im_end|>
@@ -35,7 +35,7 @@ def missing_bytes(tokenizer: Tokenizer) -> set[int]:
 
 
 def test_the_corpus_is_of_these_texts() -> None:
-    assert [each["text"] for each in CORPUS] == TEXTS, "run python -m slabwire.bench.tokenizer_corpus"
+    assert [each["text"] for each in CORPUS] == TEXTS, "run python -m slabwire.bench.fidelity.tokenizer_corpus"
 
 
 @pytest.mark.parametrize("entry", CORPUS, ids=lambda entry: ascii(entry["text"][:20]))

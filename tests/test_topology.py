@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from machines import V1, Cpu, Machine, container, epyc, hybrid, record
-from slabwire.runtime.cgroup import parse_cpu_list, read_limits
-from slabwire.runtime.topology import Topology
+from slabwire.runtime.host.topology import Topology
+from slabwire.shm.cgroup import parse_cpu_list, read_limits
 
 
 def test_two_sockets_with_smt(tmp_path: Path) -> None:

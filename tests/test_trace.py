@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime.party import FIRST_CLIENT
-from slabwire.runtime.recorder import Event, Happening, Outcome
-from slabwire.runtime.trace import Flight, TraceDocument, chosen, settled
+from slabwire.runtime.dataplane.peers import FIRST_CLIENT
+from slabwire.runtime.telemetry.flight_recorder import Event, Happening, Outcome
+from slabwire.runtime.telemetry.trace import Flight, TraceDocument, chosen, settled
 
 PORTS = ("scale.image", "edges.find")
 NOW_NS = 1_000_000

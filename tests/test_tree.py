@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime.order import start_order, stop_waves
-from slabwire.runtime.restart import Allowance
+from slabwire.runtime.graph.start_order import start_order, stop_waves
 from slabwire.runtime.spec import GroupSpec, Strategy
-from slabwire.runtime.tree import Branch, Outcome, Tree, branches
+from slabwire.runtime.supervision.restart import Allowance
+from slabwire.runtime.supervision.tree import Branch, Outcome, Tree, branches
 
 WORKERS = ("a", "b", "c", "d")
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Float, Float32, Int, Shaped, UInt8
 
-from slabwire.runtime.axes import shape_check
+from slabwire.runtime.actor.annotations import hints_of, item_type, mismatch, type_of, why_not
+from slabwire.runtime.actor.axes import shape_check
 from slabwire.runtime.spec import TypeSpec
-from slabwire.runtime.types import hints_of, item_type, mismatch, type_of, why_not
 
 
 @dataclass
@@ -92,7 +92,7 @@ def test_annotation_that_cannot_be_resolved_is_any() -> None:
 
 
 def test_jaxtyping_is_not_imported() -> None:
-    script = "import sys, slabwire.runtime.graph; sys.exit('jaxtyping' in sys.modules)"
+    script = "import sys, slabwire.runtime.graph.definition; sys.exit('jaxtyping' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -12,10 +12,10 @@ import pytest
 
 import slabwire
 from fake_graphs import Graphs, fake_graphs, fake_targets, invoke
-from slabwire.runtime import variables
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.variables import unknown_variables
-from slabwire.runtime.variables import VARIABLES
+from slabwire.cli.exits import Exit
+from slabwire.cli.variables import unknown_variables
+from slabwire.runtime.host import variables
+from slabwire.runtime.host.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,7 +87,7 @@ def test_warnings_for_programs() -> None:
 
 
 def test_programs_that_set_nothing_import_no_command_line() -> None:
-    code = "import sys, slabwire.runtime.variables as v; v.warn_of_unknown(); sys.exit('click' in sys.modules)"
+    code = "import sys, slabwire.runtime.host.variables as v; v.warn_of_unknown(); sys.exit('click' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -21,13 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 import slabwire
 from fake_graphs import invoke
 from slabwire import Graph
-from slabwire.runtime.cli.exits import Exit
-from slabwire.runtime.cli.scrape import MetricsServer
-from slabwire.runtime.control import Control
-from slabwire.runtime.exposition import Family, text_of
-from slabwire.runtime.metrics import cumulative, families_of, metrics_text
-from slabwire.runtime.recorder import Happening, events_of
-from slabwire.runtime.stats import BUCKETS
+from slabwire.cli.exits import Exit
+from slabwire.cli.scrape import MetricsServer
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.telemetry.exposition import Family, text_of
+from slabwire.runtime.telemetry.flight_recorder import Happening, events_of
+from slabwire.runtime.telemetry.metrics import cumulative, families_of, metrics_text
+from slabwire.runtime.telemetry.stats import BUCKETS
 from stage import Collects, Dies, Echo, Waits
 from test_trace import check
 from waiting import wait_until, worker_of

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime import wire
-from slabwire.runtime.crate import INLINE_NBYTES, pack_value, unpack_value
 from slabwire.runtime.errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, UnknownPort
-from slabwire.runtime.session import WINDOW, Session, result_of
-from slabwire.runtime.wire import Frame, Head, Kind, pack_head, trace_of, unpack_head
+from slabwire.runtime.remote import protocol as wire
+from slabwire.runtime.remote.client_protocol import WINDOW, Session, result_of
+from slabwire.runtime.remote.frame_codec import INLINE_NBYTES, pack_value, unpack_value
+from slabwire.runtime.remote.protocol import Frame, Head, Kind, pack_head, trace_of, unpack_head
 
 NIL = b"\xc0"
 DTYPES = [

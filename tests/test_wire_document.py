@@ -18,7 +18,7 @@ import zmq
 import zmq.auth
 
 import slabwire
-from slabwire.runtime.control import Control
+from slabwire.runtime.clients.control import Control
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "wire.md").read_text()
 

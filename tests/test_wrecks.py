@@ -17,9 +17,9 @@ import pytest
 import slabwire
 from fake_graphs import invoke
 from slabwire import Graph
-from slabwire.runtime.cgroup import memory_group
-from slabwire.runtime.control import Control
-from slabwire.runtime.crash_folder import reports
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.postmortem.report_store import reports
+from slabwire.shm.cgroup import memory_group
 from stage import Echo
 from waiting import wait_until, worker_of
 from wrecks import Stalls, Wrecks

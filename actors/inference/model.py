@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.actor import Actor
+from ...runtime.actor.actor import Actor
 
 if TYPE_CHECKING:
     from .session import Session

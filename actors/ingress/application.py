@@ -14,22 +14,22 @@ from starlette.types import ASGIApp, ExceptionHandler
 
 from ...runtime.errors import SlabwireError
 from ...runtime.spelling import did_you_mean
-from .completions import ChatCompletions
-from .doorkeeper import Doorkeeper
-from .graph_metrics import GraphMetrics
-from .hosts import Hosts
-from .identity import Identified, request_id
-from .limits import Limits
-from .metrics import Metrics
-from .models import Models
-from .page import page
-from .parameters import named
-from .probes import Probes
-from .problems import Problem, problem_of, response_to
-from .readiness import Readiness
+from .openai.completions import ChatCompletions
+from .openai.models import Models
+from .probes.graph_metrics import GraphMetrics
+from .probes.page import page
+from .probes.probes import Probes
+from .probes.readiness import Readiness
+from .probes.supervisor import Supervisor
+from .requests.hosts import Hosts
+from .requests.limits import Limits
+from .requests.metrics import Metrics
+from .requests.origin_check import Doorkeeper
+from .requests.parameters import named
+from .requests.problems import Problem, problem_of, response_to
+from .requests.request_id import Identified, request_id
+from .requests.serving import Ask, ServingState
 from .seats import Seats
-from .serving import Ask, ServingState
-from .supervisor import Supervisor
 
 __all__ = ["Ask", "ServingState", "build_application"]
 

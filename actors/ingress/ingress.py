@@ -6,14 +6,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.actor import Actor
-from ...runtime.binding import CellBinding, binding_of
-from ...runtime.caller import MOST_CALLS
+from ...runtime.actor.actor import Actor
+from ...runtime.cell.binding import CellBinding, binding_of
+from ...runtime.dataplane.caller import MOST_CALLS
 from ...runtime.errors import GraphError
 
 if TYPE_CHECKING:
-    from .server import HttpServer
-    from .serving import ServingState
+    from .http.server import HttpServer
+    from .requests.serving import ServingState
 
 logger = logging.getLogger("slabwire")
 
@@ -90,16 +90,16 @@ class Ingress(Actor):
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
-        from .certificate import development_certificate, given_certificate
-        from .graph_metrics import GraphMetrics, ask_supervisor
-        from .hosts import Hosts
-        from .limits import Limits
-        from .metrics import Metrics
+        from .http.certificate import development_certificate, given_certificate
+        from .http.server import HttpServer
+        from .http.tls import StdlibTerminator
+        from .probes.graph_metrics import GraphMetrics, ask_supervisor
+        from .probes.supervisor import Supervisor
+        from .requests.hosts import Hosts
+        from .requests.limits import Limits
+        from .requests.metrics import Metrics
+        from .requests.serving import ServingState
         from .seats import Seats
-        from .server import HttpServer
-        from .serving import ServingState
-        from .supervisor import Supervisor
-        from .tls import StdlibTerminator
 
         if self.certificate is None:
             certificate = development_certificate(self.host)
@@ -160,7 +160,7 @@ class Ingress(Actor):
         }
 
     def _url(self, server: HttpServer) -> str:
-        from .tls import authority
+        from .http.tls import authority
 
         host = "localhost" if self.host in ("0.0.0.0", "::") else self.host
         return f"https://{authority(host, server.port)}"

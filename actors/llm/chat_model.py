@@ -8,19 +8,19 @@ from hashlib import blake2b
 from time import perf_counter
 from typing import Any
 
-from ...runtime.heap import give_heap_back
+from ...runtime.host.heap import give_heap_back
 from ..completion import MOST_LOGPROBS, MOST_STOP_CHARACTERS, MOST_STOPS, BadMessages, prompt_too_long
-from .architecture import Architecture
-from .artifacts import prepare
-from .checkpoint import locate
-from .engine import SMALLEST_CHUNK, Engine
-from .gguf import Gguf
-from .network import Network
-from .sampler import Sampler, check_sampling
-from .sequence import Sequence
-from .slots import Slots
-from .template import ChatTemplate
-from .tokenizer import Tokenizer
+from .engine.engine import SMALLEST_CHUNK, Engine
+from .engine.network import Network
+from .engine.sampler import Sampler, check_sampling
+from .engine.sequence import Sequence
+from .engine.slots import Slots
+from .model_file.architecture import Architecture
+from .model_file.artifacts import prepare
+from .model_file.checkpoint import locate
+from .model_file.gguf import Gguf
+from .text.template import ChatTemplate
+from .text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from ...runtime.errors import Draining
-from .engine import Engine
-from .sequence import Output, Sequence
+from .engine.engine import Engine
+from .engine.sequence import Output, Sequence
 
 logger = logging.getLogger("slabwire")
 

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.actor import Actor
+from ...runtime.actor.actor import Actor
+from ...runtime.actor.handler import resumable
 from ...runtime.errors import Interrupted
-from ...runtime.handler import resumable
 
 if TYPE_CHECKING:
-    from .sequence import Output
+    from .engine.sequence import Output
 
 logger = logging.getLogger("slabwire")
 

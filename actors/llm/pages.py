@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.actor import Actor
+from ...runtime.actor.actor import Actor
 from ...runtime.errors import MessageError, OutOfMemory, SlabwireError, UnknownPort
 from ..completion import PAGE_TOKENS
-from .engine import Engine
-from .sequence import Sequence
+from .engine.engine import Engine
+from .engine.sequence import Sequence
 
 logger = logging.getLogger("slabwire")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.actor import Actor
+from ...runtime.actor.actor import Actor
 from ...runtime.errors import MessageError, Overloaded
 from ..completion import Item
 from .prefixes import ROOT_KEY, Prefixes

@@ -10,8 +10,8 @@ from typing import Any
 from ...shm.bell import BELL, RECORDS, Bell, Ringer, new_doorbell
 from ...shm.layout import Group, Layout, Word
 from ...shm.segment import Segment
-from ..contestant import Payload, Seats, checksum
-from ..echo import Echoed, EchoProcess, Order
+from ..harness.contestant import Payload, Seats, checksum
+from ..harness.echo import Echoed, EchoProcess, Order
 
 WORDS = Layout(
     "bench_words",

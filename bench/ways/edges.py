@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ...runtime.actor import Actor, Output
-from ...runtime.graph import Graph
-from ..contestant import Seats
+from ...runtime.actor.actor import Actor, Output
+from ...runtime.graph.definition import Graph
+from ..harness.contestant import Seats
 from .graph import Graphed
 from .streams import Sink
 

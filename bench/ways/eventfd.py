@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..contestant import Payload, Seats, checksum
-from ..echo import Echoed, EchoProcess, Order
+from ..harness.contestant import Payload, Seats, checksum
+from ..harness.echo import Echoed, EchoProcess, Order
 
 
 class Eventfd(Echoed):

@@ -10,10 +10,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.actor import Actor
-from ...runtime.graph import Graph
-from ...runtime.running import Running, start
-from ..contestant import Payload, Seats, checksum
+from ...runtime.actor.actor import Actor
+from ...runtime.graph.definition import Graph
+from ...runtime.launch.running import Running, start
+from ..harness.contestant import Payload, Seats, checksum
 
 
 class Echo(Actor):

@@ -7,9 +7,9 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.actor import Actor
-from ...runtime.graph import Graph
-from ..contestant import Payload, Seats, checksum
+from ...runtime.actor.actor import Actor
+from ...runtime.graph.definition import Graph
+from ..harness.contestant import Payload, Seats, checksum
 from .graph import Graphed
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import iceoryx2
 
-from ..contestant import Payload, Seats
-from ..echo import Echoed, EchoProcess, Order
+from ..harness.contestant import Payload, Seats
+from ..harness.echo import Echoed, EchoProcess, Order
 
 _NUMBER = struct.Struct("<Q")
 _STREAM_DEPTH = 256

@@ -9,9 +9,9 @@ import numpy as np
 
 from ...shm.pool import Pool
 from ...shm.slab import METADATA_NBYTES
-from ..contestant import Payload, Seats
-from ..echo import Echoed, EchoProcess, Order
-from ..wiring import Waiter, Wiring, no_slabs
+from ..harness.contestant import Payload, Seats
+from ..harness.echo import Echoed, EchoProcess, Order
+from ..harness.wiring import Waiter, Wiring, no_slabs
 from .steps import STEPS, Headed, Lending, Message, Noted, Record, Timed
 
 _CALLS, _ANSWERS = 0, 1

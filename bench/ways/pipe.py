@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contestant import Payload, Seats, checksum
-from ..echo import Echoed, EchoProcess, Order
+from ..harness.contestant import Payload, Seats, checksum
+from ..harness.echo import Echoed, EchoProcess, Order
 
 _NUMBER = struct.Struct("<Q")
 

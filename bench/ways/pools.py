@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from ...actors.inference import Model
 from ...actors.inference.session import Session
 from ...actors.onnx_runtime import import_onnx_runtime
-from ...runtime.actor import Actor
-from ...runtime.async_client import AsyncClient
-from ...runtime.graph import Graph
-from ..contestant import BenchError
+from ...runtime.actor.actor import Actor
+from ...runtime.clients.async_client import AsyncClient
+from ...runtime.graph.definition import Graph
+from ..harness.contestant import BenchError
 from .stages import Crowd
 
 _WIDTH, _LAYERS, _ROWS = 512, 6, 32

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ...runtime.lifeline import die_with_parent
-from ..contestant import Payload, Seats, checksum
+from ...runtime.host.lifeline import die_with_parent
+from ..harness.contestant import Payload, Seats, checksum
 
 _END_WITHIN_S = 5.0
 

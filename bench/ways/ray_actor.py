@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import ray
 
-from ..contestant import Payload, Seats, checksum
+from ..harness.contestant import Payload, Seats, checksum
 
 
 class _Actor:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import zmq
 
-from ..contestant import Payload, Seats, checksum
-from ..echo import Echoed, EchoProcess, Order
+from ..harness.contestant import Payload, Seats, checksum
+from ..harness.echo import Echoed, EchoProcess, Order
 
 _NUMBER = struct.Struct("<Q")
 

@@ -13,14 +13,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...runtime.actor import Actor
-from ...runtime.affinity import repin
-from ...runtime.async_client import AsyncClient
-from ...runtime.control import Control
-from ...runtime.graph import Graph
-from ...runtime.running import Running, start
-from ...runtime.topology import Topology
-from ..contestant import BenchError
+from ...runtime.actor.actor import Actor
+from ...runtime.clients.async_client import AsyncClient
+from ...runtime.clients.control import Control
+from ...runtime.graph.definition import Graph
+from ...runtime.host.affinity import repin
+from ...runtime.host.topology import Topology
+from ...runtime.launch.running import Running, start
+from ..harness.contestant import BenchError
 
 _BLOCK = np.arange(40_000, dtype=np.int64).tobytes()
 # That often over it takes some 400 µs: more than a message costs, less than a time slice.

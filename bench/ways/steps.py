@@ -12,18 +12,18 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.caller import deadline_of
-from ...runtime.message import Flag, Header, Kind, read_header, write_record
-from ...runtime.parcel import open_parcel, source_of
-from ...runtime.short import post
+from ...runtime.dataplane.caller import deadline_of
+from ...runtime.message.fast_path import post
+from ...runtime.message.header import Flag, Header, Kind, read_header, write_record
+from ...runtime.message.payload import open_parcel, source_of
 from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
 from ...shm.lane import Consumer, Producer, Source
 from ...shm.lease import Lease
 from ...shm.pool import Pool
 from ...shm.slab import Block, Slab
-from ..contestant import BenchError, Payload, checksum
-from ..wiring import Wiring
+from ..harness.contestant import BenchError, Payload, checksum
+from ..harness.wiring import Wiring
 
 _NUMBER = struct.Struct("<Q")
 _REFERENCE = struct.Struct("<IIIIQ")  # row, slab, block, bytes, generation

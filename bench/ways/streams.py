@@ -7,12 +7,12 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-from ...runtime.actor import Actor, Output
-from ...runtime.graph import Graph
+from ...runtime.actor.actor import Actor, Output
+from ...runtime.graph.definition import Graph
 from ...shm.lane import Consumer, Producer
-from ..contestant import Seats
-from ..echo import Echoed, EchoProcess, Order
-from ..wiring import Waiter, Wiring
+from ..harness.contestant import Seats
+from ..harness.echo import Echoed, EchoProcess, Order
+from ..harness.wiring import Waiter, Wiring
 from .graph import Graphed
 
 _NUMBERS, _SUMS = 0, 1

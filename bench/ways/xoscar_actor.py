@@ -10,7 +10,7 @@ from typing import Any, Self
 import xoscar
 from xoscar.backends.allocate_strategy import ProcessIndex
 
-from ..contestant import Payload, Seats, checksum
+from ..harness.contestant import Payload, Seats, checksum
 
 
 class _Echo(xoscar.Actor):  # type: ignore[misc]

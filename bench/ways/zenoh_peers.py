@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import zenoh
 
-from ..contestant import BenchError, Payload, Seats, checksum
-from ..echo import Echoed, EchoProcess, Order
-from ..process import mapped_files
+from ..harness.contestant import BenchError, Payload, Seats, checksum
+from ..harness.echo import Echoed, EchoProcess, Order
+from ..harness.process import mapped_files
 
 _NUMBER = struct.Struct("<Q")
 _DEPTH = 4096

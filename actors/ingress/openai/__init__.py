@@ -1,0 +1,1 @@
+"""OpenAI's interface: chat requests, answers as documents and streams of events, the list of models."""

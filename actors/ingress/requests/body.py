@@ -1,0 +1,176 @@
+"""The body of a request: read no further than allowed, and taken for JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from ....runtime.errors import Overloaded
+from .limits import Limits
+from .parameters import named
+from .refusals import BodyTooLarge, BodyTooSlow, ClientLeft, Refusal, UnsupportedBody
+from .values import Values
+
+# Of each body so much is not counted: what most requests need is there, however many large ones come in.
+_SMALL_NBYTES = 64 << 10
+# JSON can name halves of surrogate pairs by themselves; they are no text, and UTF-8 has no bytes for them.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# Python takes longer than linearly for longer ones; no number that anybody means has as many.
+_MOST_DIGITS = 400
+
+
+class Bodies:
+    """Reads the bodies of requests, of each and of all together no more than the limits allow. One event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._nbytes = 0  # of those that are being read
+
+    async def read_json(self, headers: Headers, receive: Receive) -> dict[str, Any]:
+        """The object that a body holds.
+
+        A body that is JSON is taken whatever its Content-Type says: many a client sends none, or that of a form.
+        Raises BodyTooLarge, BodyTooSlow, Overloaded, UnsupportedBody, Refusal for what is no JSON object, and
+        ClientLeft.
+        """
+        encoding = headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise UnsupportedBody(f"Content-Encoding {named(encoding)} is not supported; send the body as plain JSON.")
+        body = await self._read(headers, receive)
+        try:
+            return await _parse_in_turns(body)
+        except Refusal as error:
+            kind = headers.get("content-type", "application/json")
+            if "json" in kind.lower():
+                raise
+            raise UnsupportedBody(
+                f"Content-Type is {named(kind)} and the body is no JSON object either ({error}); send application/json."
+            ) from None
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self._limits.body_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                return await self._collect(receive)
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"The request's body did not arrive within {self._limits.body_timeout_s:g} s; "
+                "send the whole of it at once."
+            ) from None
+
+    async def _collect(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        values = Values(self._limits.body_values)
+        length = counted = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft("the client left while it sent its request")
+                parts.append(message.get("body", b""))
+                length += len(parts[-1])
+                if length > self._limits.body_bytes:
+                    raise self._too_large()
+                counted += self._count(max(0, length - _SMALL_NBYTES) - counted)
+                values.add(parts[-1])
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+        finally:
+            self._nbytes -= counted
+
+    def _count(self, nbytes: int) -> int:
+        """Takes so many bytes more into account. Raises Overloaded."""
+        if self._nbytes + nbytes > self._limits.all_bodies_bytes:
+            raise Overloaded(
+                f"This server is reading {self._nbytes} bytes of other requests, and takes "
+                f"{self._limits.all_bodies_bytes} at a time; try again, or send less text."
+            )
+        self._nbytes += nbytes
+        return nbytes
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request's body is larger than {self._limits.body_bytes} bytes, the most taken here.")
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object (RFC 8259) in these bytes. Raises Refusal, with the place where it is none."""
+    parsing = _Parsing(body)
+    for _ in parsing:
+        pass
+    return parsing.value
+
+
+async def _parse_in_turns(body: bytes) -> dict[str, Any]:
+    """The same, and between two steps others have their turn. In a thread each would hold them up just as long."""
+    parsing = _Parsing(body)
+    for _ in parsing:
+        await asyncio.sleep(0)
+    return parsing.value
+
+
+class _Parsing:
+    """Parses step by step, while somebody iterates. At the end `value` is there."""
+
+    value: dict[str, Any]
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[None]:
+        self.value = yield from _steps(self._body)
+
+
+def _steps(body: bytes) -> Generator[None, None, dict[str, Any]]:
+    try:
+        text = body.decode("utf-8-sig")
+        yield
+        has_surrogates = _SURROGATE.search(text)
+        yield
+        value = json.loads(text, parse_constant=_no_number, parse_int=_integer, parse_float=_decimal)
+        yield
+        if has_surrogates:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise _invalid(f"it is not UTF-8 at byte {error.start}") from None
+    except UnicodeEncodeError:
+        raise _invalid(r"a string in it holds half of a surrogate pair (\ud800 to \udfff by itself)") from None
+    except json.JSONDecodeError as error:
+        raise _invalid(f"{error.msg} at line {error.lineno} column {error.colno}") from None
+    except RecursionError:
+        raise _invalid("its arrays and objects are nested too deeply") from None
+    except ValueError as error:  # NaN, or a number of hundreds of digits
+        raise _invalid(str(error)[:100]) from None
+    if type(value) is not dict:
+        raise Refusal('The request\'s body must be a JSON object, {"model": …, "messages": […]}.', None, "invalid_type")
+    return value
+
+
+def _integer(text: str) -> int:
+    _check_digits(text)
+    return int(text)
+
+
+def _decimal(text: str) -> float:
+    _check_digits(text)
+    return float(text)
+
+
+def _check_digits(text: str) -> None:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number in it has more than {_MOST_DIGITS} digits")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _invalid(why: str) -> Refusal:
+    return Refusal(f"The request's body is not valid JSON: {why}.", None, "invalid_json")

@@ -1,0 +1,1 @@
+"""The engine that makes tokens: the network, its slots and sequences, sampling."""

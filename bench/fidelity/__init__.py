@@ -1,0 +1,1 @@
+"""Whether the model's answers are those of a reference."""

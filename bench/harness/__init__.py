@@ -1,0 +1,1 @@
+"""What all benches share: contestants, rounds, measuring, reports, comparison with another checkout."""

@@ -1,0 +1,42 @@
+"""`slabwire dead`: the messages that killed their actor as often as it allows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from ..rendering.choice import name_argument, running_graph
+from ..rendering.presentation import format_option, print_json, print_table
+
+
+@click.command()
+@name_argument
+@format_option
+def command(name: str | None, form: str) -> None:
+    """List the dead messages of a running graph, with the reason of each."""
+    from ...runtime.clients.control import Control
+
+    graph = running_graph(name)
+    with Control(graph) as control:
+        letters = control.request("dead")["dead"]
+    if form == "json":
+        print_json({"graph": graph, "dead": letters})
+    elif letters:
+        keys = list(dict.fromkeys(key for letter in letters for key in letter))
+        print_table([_head(key) for key in keys], [[_cell(key, letter.get(key)) for key in keys] for letter in letters])
+    else:
+        click.echo(f"{graph} has no dead messages")
+
+
+def _head(key: str) -> str:
+    return "when" if key == "unix_s" else key.replace("_", " ")
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if key == "unix_s":
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)

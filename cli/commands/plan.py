@@ -1,0 +1,96 @@
+"""`slabwire plan`: where each actor goes, and why; on this machine, a recorded one, or in a graph that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ...runtime.errors import LoadError
+from ..rendering.presentation import format_option, print_json
+from ..target import TARGET_HELP, complete_target, read_target, runs
+
+if TYPE_CHECKING:
+    from ...runtime.host.topology import Topology
+    from ...runtime.placement.plan import Plan
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+@click.command(epilog=TARGET_HELP)
+@click.argument("target", required=False, shell_complete=complete_target)
+@click.option("--running", is_flag=True, help="TARGET is the name of a running graph: show what it has come to.")
+@click.option("--machine", type=_FOLDER, metavar="DIR", help="Plan for a recorded machine in place of this one.")
+@click.option("--record", type=_FOLDER, metavar="DIR", help="Record this machine there, for --machine elsewhere.")
+@click.option("--picture", type=_FILE, metavar="FILE.svg", help="Draw the plan there, too.")
+@format_option
+def command(
+    target: str | None, *, running: bool, machine: Path | None, record: Path | None, picture: Path | None, form: str
+) -> None:
+    """Show where each actor goes on this machine, and why."""
+    if record is not None:
+        _record(record, form)
+    if target is None:
+        if record is None or machine is not None or picture is not None or running:
+            raise click.UsageError("name a graph, as in `slabwire plan graph.py`")
+        return
+    if running and machine is not None:
+        raise click.UsageError("--running shows a graph where it runs; leave out --machine")
+    try:
+        planned, topology = _running(target) if running else _planned(target, machine)
+    except LoadError:
+        if machine is not None or not runs(target):
+            raise
+        planned, topology = _running(target)
+    if picture is not None:
+        _draw(planned, topology, picture)
+    _show(planned, topology, form)
+
+
+def _record(folder: Path, form: str) -> None:
+    from ...runtime.host.recorded_machine import record_machine
+
+    count = record_machine(folder)
+    if form == "json":
+        print_json({"recorded": str(folder), "files": count})
+    else:
+        click.echo(f"recorded this machine in {folder}: {count} files")
+
+
+def _planned(target: str, machine: Path | None) -> tuple[Plan, Topology]:
+    from ...runtime.host.recorded_machine import read_machine
+    from ...runtime.host.topology import Topology
+    from ...runtime.placement.plan import plan
+
+    topology = Topology.read() if machine is None else read_machine(machine)
+    return plan(read_target(target), topology), topology
+
+
+def _running(name: str) -> tuple[Plan, Topology]:
+    from ...runtime.clients.control import Control
+    from ...runtime.host.topology import Topology
+    from ...runtime.placement.plan import Plan
+    from ..rendering.choice import running_graph
+
+    with Control(running_graph(name)) as control:
+        described = control.request("describe")
+    return Plan.from_plain(described["plan"]), Topology.from_plain(described["topology"])
+
+
+def _draw(planned: Plan, topology: Topology, path: Path) -> None:
+    from ...runtime.placement.picture import picture
+
+    if path.suffix != ".svg":
+        raise click.BadParameter(f"{path} is no .svg, which is all that can be drawn", param_hint="--picture")
+    path.write_text(picture(planned, topology), encoding="utf-8")
+
+
+def _show(planned: Plan, topology: Topology, form: str) -> None:
+    from ...runtime.placement.machine_map import map_plain, map_text
+
+    if form == "json":
+        print_json({**planned.to_plain(), "map": map_plain(planned, topology), "topology": topology.to_plain()})
+    else:
+        click.echo(f"{planned}\n\n{map_text(planned, topology)}")

@@ -1,0 +1,70 @@
+"""`slabwire restart`: a fresh process for one actor; its messages wait for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ...runtime.errors import StartError
+from ..rendering.choice import actor_names, complete_actor, known_actor, running_graph
+from ..rendering.presentation import format_option, print_json
+
+
+@click.command(options_metavar="[OPTIONS]")
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR", shell_complete=complete_actor)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long work in flight may take to end; by default as long as the graph was started with.",
+)
+@click.option("--now", is_flag=True, help="Do not drain: the same as --drain-timeout 0.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the successor is ready.")
+@format_option
+def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait: bool, form: str) -> None:
+    """Restart an actor (all its replicas), or one replica, of a running graph.
+
+    It ends what it has begun, for as long as it may drain; then a fresh process imports its code anew. Messages wait
+    for it, and none is lost. What is cut off is begun again; a stream that was sent in part ends with `interrupted`.
+    """
+    if len(words) > 2:
+        raise click.UsageError(f"one graph and one actor, not {len(words)} words: {' '.join(words)}")
+    graph = running_graph(words[0] if len(words) == 2 else None)
+    answer = _restart(graph, words[-1], 0.0 if now else drain_timeout, wait)
+    workers = answer.get("workers", [])
+    if form == "json":
+        print_json({"graph": graph, **answer})
+    elif wait:
+        for each in workers:
+            if not each["error"]:
+                click.echo(_told(graph, each))
+    else:
+        click.echo(f"restarting {', '.join(answer['restarted'])} of {graph}")
+    failed = [f"{each['worker']} of {graph}: {each['error']}" for each in workers if each["error"]]
+    if failed:
+        raise StartError("; ".join(failed))
+
+
+def _restart(graph: str, word: str, drain_timeout: float | None, wait: bool) -> dict[str, Any]:
+    from ...runtime.clients.control import Control
+
+    with Control(graph) as control:
+        actor = known_actor(graph, word, actor_names(control.request("status")))
+    arguments: dict[str, Any] = {} if drain_timeout is None else {"drain_timeout_s": drain_timeout}
+    # The supervisor knows how long it may take, and its end is noticed.
+    with Control(graph, timeout_s=float("inf")) as control:
+        return {"actor": actor, **control.request("restart", actor=actor, wait=wait, **arguments)}
+
+
+def _told(graph: str, worker: dict[str, Any]) -> str:
+    pids = f"pid {worker['before']} to {worker['pid']}" if worker["before"] else f"pid {worker['pid']}"
+    ended = f"{_inputs(worker['drained'])} ended before" if worker["drained"] else "nothing was in flight"
+    cut = f", {_inputs(worker['cut_off'])} cut off" if worker["cut_off"] else ""
+    if cut and not worker["drained"]:
+        ended, cut = cut.removeprefix(", "), ""
+    return f"{worker['worker']} of {graph} was restarted in {worker['seconds']:.1f} s ({pids}): {ended}{cut}"
+
+
+def _inputs(count: int) -> str:
+    return f"{count} input{'s' if count != 1 else ''} in flight"

@@ -1,0 +1,155 @@
+"""`slabwire top`: what each actor of a running graph does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import monotonic, sleep, time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..rendering.board import SORTS, actor_table, edge_table, lines_of, remember
+from ..rendering.choice import name_argument, running_graph
+from ..rendering.presentation import bytes_text, console, format_option, print_json
+from ..rendering.sample import Sample, headline
+from ..rendering.screen import Screen
+
+if TYPE_CHECKING:
+    from ...runtime.clients.control import Control
+
+
+FIRST_S = 0.3
+
+
+@click.command()
+@name_argument
+@click.option("--once", is_flag=True, help="Print one table and end; rates are those since the start.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two refreshes.",
+)
+@click.option("--edges", is_flag=True, help="Show all edges, also those that were never full.")
+@format_option
+def command(name: str | None, once: bool, interval: float, edges: bool, form: str) -> None:
+    """Show what each actor does: rates, waiting messages, latencies, memory.
+
+    Live in a terminal; keys: q quits, s sorts by another column, e shows all edges, p pauses.
+    """
+    from ...runtime.clients.control import Control
+
+    with Control(running_graph(name)) as control:
+        if once:
+            _print(_sample(control, None), form, edges=edges)
+            return
+        try:
+            _watch(control, interval, form, edges=edges)
+        except KeyboardInterrupt:  # the usual end of watching
+            return
+
+
+def _sample(control: Control, previous: Sample | None) -> Sample:
+    return Sample(control.request("status"), time(), previous)
+
+
+def _samples(control: Control, interval: float) -> Iterator[Sample]:
+    sample = _sample(control, None)
+    while True:
+        yield sample
+        sleep(interval)
+        sample = _sample(control, sample.without_previous())
+
+
+def _print(sample: Sample, form: str, *, edges: bool) -> None:
+    if form == "json":
+        print_json(sample.to_plain())
+        return
+    screen = console()
+    with screen.capture() as capture:
+        screen.print(_picture(sample, View(edges=edges), screen.width))
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _watch(control: Control, interval: float, form: str, *, edges: bool) -> None:
+    screen = console()
+    if form == "text" and screen.is_terminal:
+        _watch_live(control, interval, screen, View(edges=edges))
+        return
+    for sample in _samples(control, interval):
+        _print(sample, form, edges=edges)
+
+
+@dataclass
+class View:
+    """What the keys have chosen."""
+
+    edges: bool = False
+    paused: bool = False
+    sort: str = "graph"
+    trends: dict[str, list[float]] = field(default_factory=dict)
+
+    def press(self, key: str) -> bool:
+        """False where it means the end."""
+        if key == "s":
+            names = list(SORTS)
+            self.sort = names[(names.index(self.sort) + 1) % len(names)]
+        elif key == "e":
+            self.edges = not self.edges
+        elif key == "p":
+            self.paused = not self.paused
+        return key not in ("q", "\x04")
+
+
+def _watch_live(control: Control, interval: float, console: Any, view: View) -> None:
+    with Screen(console) as screen, screen.signals():
+        sample = _sample(control, None)
+        until = monotonic() + min(interval, FIRST_S)  # rates since the start are soon replaced
+        while True:
+            screen.draw(_live_picture(sample, view, console))
+            if not view.press(screen.key_within(until - monotonic())):
+                return
+            if monotonic() >= until:
+                until = monotonic() + interval
+                if not view.paused:
+                    sample = _sample(control, sample.without_previous())
+                    remember(view.trends, sample)
+
+
+def _live_picture(sample: Sample, view: View, console: Any) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    edges, pause = "telling" if view.edges else "all", "go on" if view.paused else "pause"
+    said = f"q quit  s sort ({view.sort})  e {edges} edges  p {pause}"
+    return Group(_picture(sample, view, console.width), Text(said, style="reverse" if view.paused else "dim"))
+
+
+def _gateway(gateway: dict[str, Any] | None) -> str:
+    """Its part of the last line: nothing where there is none."""
+    if gateway is None:
+        return ""
+    state = "" if gateway["state"] == "ready" else f", {gateway['state']}"
+    restarts = f", ↻ {gateway['restarts']}" if gateway["restarts"] else ""
+    many = gateway.get("turned_out", 0)  # not told by graphs that an older version runs
+    turned_out = f", {many} turned out" if many else ""
+    return f"; gateway: pid {gateway['pid'] or '-'}{state}{restarts}{turned_out}"
+
+
+def _picture(sample: Sample, view: View, room: int) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    lines = sorted(lines_of(sample, view.trends), key=SORTS[view.sort])
+    edges = edge_table(sample, room, every=view.edges)
+    supervisor = sample.status["supervisor"]
+    nursery = sample.status["nursery"]
+    last = f"supervisor: pid {supervisor['pid']}, CPU {sample.cpu(None):.0%}, {bytes_text(supervisor['pss_bytes'])}"
+    last += f"; nursery: pid {nursery['pid'] or '-'}, {bytes_text(nursery['pss_bytes'])}"
+    last += _gateway(sample.status["gateway"])
+    parts = [Text(headline(sample)), "", actor_table(lines, room), "", *([] if edges is None else [edges, ""])]
+    return Group(*parts, Text(last, style="dim"))

@@ -1,0 +1,1 @@
+"""What `slabwire doctor` looks at."""

@@ -1,0 +1,1 @@
+"""What commands print: tables, boards, colours, diagrams, and errors."""

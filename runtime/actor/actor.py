@@ -1,0 +1,270 @@
+"""What a user subclasses: an actor's ports, its handlers, and the verbs that they may use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from numpy.typing import DTypeLike, NDArray
+
+from ..errors import GraphError, SlabwireError, UnknownPort
+from ..spec import HandlerSpec, OutputSpec
+from ..spelling import did_you_mean
+from .annotations import type_of
+from .fields import fields_of
+from .handler import Handler, batched, check_signature, is_private, private, resumable, specify, summary_of
+
+Shape = int | tuple[int, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may know about the input that it is working on. `deadline_s` is on `time.monotonic()`'s clock.
+
+    `cores` are the CPUs that its process is pinned to, `threads` how many its thread pools should have.
+    `idempotency_key` is what the caller of this port gave, the same in each attempt; None on edges behind it.
+    """
+
+    request: int
+    attempt: int
+    trace: str
+    actor: str
+    cores: tuple[int, ...]
+    deadline_s: float | None = None
+    sent: int = 0
+    threads: int = 1
+    idempotency_key: str | None = None
+
+    def time_left_s(self, now_s: float | None = None) -> float | None:
+        """Seconds until the caller gives up, not below 0; None where it waits for ever."""
+        if self.deadline_s is None:
+            return None
+        return max(0.0, self.deadline_s - (time.monotonic() if now_s is None else now_s))
+
+
+class Binding(Protocol):
+    """What the worker lends to an actor; set as `actor._binding` before `on_start`. `outputs` are the declared ones."""
+
+    outputs: frozenset[str]
+
+    def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]: ...
+
+    def loan_many(self, tensors: tuple[tuple[Shape, DTypeLike], ...]) -> list[NDArray[Any]]: ...
+
+    def emit(self, port: str, value: Any) -> None: ...
+
+    async def send(self, port: str, value: Any) -> None: ...
+
+    async def call(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
+    ) -> Any: ...
+
+    def stream(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
+    ) -> AsyncGenerator[Any, None]: ...
+
+    @property
+    def context(self) -> Context: ...
+
+
+class Output:
+    """A further output port of an actor: `edges = Output(Float32[np.ndarray, "h w"])`, sent to with `self.emit`."""
+
+    def __init__(self, annotation: Any = Any) -> None:
+        self.annotation = annotation
+
+
+class _PerClass(Generic[T]):
+    """An attribute computed once for each class, on first use: by then forward references can be resolved."""
+
+    def __init__(self, compute: Callable[[type[Actor]], T]) -> None:
+        self.compute = compute
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.key = f"_cached{name}"
+
+    def __get__(self, instance: object, owner: type[Actor]) -> T:
+        if self.key not in vars(owner):
+            setattr(owner, self.key, self.compute(owner))
+        cached: T = vars(owner)[self.key]
+        return cached
+
+
+def _members(cls: type[Actor]) -> dict[str, Any]:
+    """Public attributes that the class and its bases below Actor define, base first; a subclass overrides."""
+    layers = [each for each in reversed(cls.__mro__) if each not in Actor.__mro__]
+    named = {name: value for layer in layers for name, value in vars(layer).items()}
+    return {name: value for name, value in named.items() if not name.startswith("_")}
+
+
+def _methods(cls: type[Actor]) -> dict[str, FunctionType]:
+    return {
+        name: value
+        for name, value in _members(cls).items()
+        if isinstance(value, FunctionType) and name not in _HOOKS and not is_private(value)
+    }
+
+
+def _outputs(cls: type[Actor]) -> dict[str, OutputSpec]:
+    declared = ((name, value) for name, value in _members(cls).items() if isinstance(value, Output))
+    return {name: OutputSpec(name, type_of(value.annotation)) for name, value in declared}
+
+
+def _handlers(cls: type[Actor]) -> dict[str, HandlerSpec]:
+    declares = bool(cls.__outputs__)
+    return {
+        name: specify(function, port=name, method=True, declares_outputs=declares)
+        for name, function in _methods(cls).items()
+    }
+
+
+class Actor:
+    """Private state plus handlers: each public method is an input port, unless marked `@private`.
+
+    A method's parameters are the fields of its messages, what it returns leaves by the output port of its name. At most
+    one handler of an actor executes at any instant. The verbs below may be used by handlers and hooks alone.
+    """
+
+    _binding: Binding | None = None
+    __handlers__: ClassVar[_PerClass[Mapping[str, HandlerSpec]]] = _PerClass(_handlers)
+    __outputs__: ClassVar[_PerClass[Mapping[str, OutputSpec]]] = _PerClass(_outputs)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for layer in cls.__mro__:
+            if layer not in Actor.__mro__:
+                _check_names(cls, {*vars(layer), *vars(layer).get("__annotations__", {})})
+        for name, function in _methods(cls).items():
+            check_signature(function, f"{cls.__name__}.{name}", method=True)
+
+    def on_start(self) -> Any:
+        """Runs in the worker before the first message, and again after each restart; may be a coroutine."""
+
+    def on_drain(self) -> Any:
+        """Runs in the worker when the graph begins to drain: an actor that takes work from elsewhere, or sends on its
+        own, takes and sends no more; may be a coroutine.
+        """
+
+    def on_stop(self) -> Any:
+        """Runs in the worker after the last message of a graph that drains; may be a coroutine."""
+
+    @property
+    def context(self) -> Context:
+        """The input that the running handler works on."""
+        return self._bound("context").context
+
+    def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
+        """A writable array in this actor's slab: returned or emitted, it is published without a copy."""
+        return self._bound("loan").loan(shape, dtype)
+
+    def loan_many(self, *tensors: tuple[Shape, DTypeLike]) -> list[NDArray[Any]]:
+        """Writable arrays, one for each `(shape, dtype)`, in one block: sent in one message, none of them is copied."""
+        return self._bound("loan_many").loan_many(tensors)
+
+    def emit(self, port: str, value: Any) -> None:
+        """Sends `value` by the declared output `port`, and never waits: what finds no room lies in the outbox. Raises
+        UnknownPort for any other name; outside of any input EdgeFull where the outbox holds as much as the edges do.
+        """
+        binding = self._binding
+        if binding is None or port not in binding.outputs:
+            raise self._cannot_send(port, "emit")
+        binding.emit(port, value)
+
+    async def send(self, port: str, value: Any) -> None:
+        """As `emit`, but waits until there is room in all edges that `block`, and memory for arrays that are no loan.
+        Cancelled while it waits, it has sent nothing.
+        """
+        binding = self._binding
+        if binding is None or port not in binding.outputs:
+            raise self._cannot_send(port, "send")
+        await binding.send(port, value)
+
+    def _cannot_send(self, port: str, verb: str) -> SlabwireError:
+        self._bound(verb)
+        outputs: Mapping[str, OutputSpec] = type(self).__outputs__
+        listed = ", ".join(outputs) or "none"
+        hint = did_you_mean(port, outputs)
+        return UnknownPort(f"{type(self).__name__} declares no output '{port}'{hint}; it declares {listed}")
+
+    async def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Any:
+        """The answer of another port of the graph, `"actor.port"`; without `timeout_s` the running request's deadline
+        holds. Raises what the other handler raised, DeadlineExceeded, MessageError or UnknownPort.
+        """
+        return await self._bound("call").call(target, args, fields, timeout_s)
+
+    def stream(
+        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
+    ) -> AsyncGenerator[Any, None]:
+        """The items of another port's stream; leaving the loop cancels the rest."""
+        return self._bound("stream").stream(target, args, fields, timeout_s)
+
+    def _bound(self, verb: str) -> Binding:
+        if self._binding is None:
+            name = type(self).__name__
+            raise SlabwireError(f"{name}.{verb} may only be used inside a running graph, by a handler or a hook")
+        return self._binding
+
+
+_HOOKS = frozenset({"on_start", "on_drain", "on_stop"})
+RESERVED = frozenset(name for name in vars(Actor) if not name.startswith("__")) - _HOOKS
+
+
+def _check_names(cls: type[Actor], names: set[str]) -> None:
+    taken = sorted(names & RESERVED)
+    if taken:
+        raise GraphError(f"{cls.__name__}.{taken[0]}: Actor itself uses the name '{taken[0]}'; choose another")
+
+
+class FunctionActor(Actor):
+    """A plain function, generator or coroutine as an actor, with one port that bears its name."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._spec = function_spec(function)
+
+
+def function_spec(function: Callable[..., Any]) -> HandlerSpec:
+    """The one port of a function as an actor; a lambda's is named `apply`. Raises GraphError for its signature."""
+    name = getattr(function, "__name__", "")
+    port = name if name.isidentifier() else "apply"
+    check_signature(function, port, method=False)
+    return specify(function, port=port, method=False)
+
+
+def ports_of(code: type[Actor] | Callable[..., Any]) -> tuple[tuple[HandlerSpec, ...], tuple[OutputSpec, ...]]:
+    """Handlers and declared outputs of an actor's class or of a function."""
+    if isinstance(code, type) and issubclass(code, Actor):
+        return tuple(code.__handlers__.values()), tuple(code.__outputs__.values())
+    return (function_spec(code),), ()
+
+
+def handlers_of(actor: Actor | type[Actor], owner: str | None = None) -> dict[str, Handler]:
+    """The handlers by port, for the worker; `owner` is the actor's name in errors. Of a class they are unbound."""
+    if isinstance(actor, FunctionActor):
+        spec = actor._spec
+        return {spec.port: Handler(spec, actor._function, owner or spec.port)}
+    cls = actor if isinstance(actor, type) else type(actor)
+    name = owner or cls.__name__.lower()
+    specs: Mapping[str, HandlerSpec] = cls.__handlers__
+    return {port: Handler(spec, getattr(actor, port), name) for port, spec in specs.items()}
+
+
+__all__ = [
+    "Actor",
+    "Binding",
+    "Context",
+    "FunctionActor",
+    "Handler",
+    "Output",
+    "batched",
+    "fields_of",
+    "handlers_of",
+    "ports_of",
+    "private",
+    "resumable",
+    "summary_of",
+]

@@ -1,0 +1,1 @@
+"""One actor instance inside a worker: its inputs, its handlers' runs, its outputs, and redelivery after a crash."""

@@ -1,0 +1,135 @@
+"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, context."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from ...shm.loan import loaned_block
+from ..actor.actor import Actor, Context, Shape
+from ..dataplane.async_calls import AsyncCalls
+from ..dataplane.caller import deadline_of
+from ..dataplane.endpoint import Endpoint
+from .outlets import Outlets
+from .own_tasks import OwnTasks
+from .work import Work, current
+
+
+class CellBinding:
+    """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs.
+
+    `graph` is the name that the graph runs under; "" where no supervisor could be asked by it.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        cores: tuple[int, ...],
+        threads: int,
+        endpoint: Endpoint,
+        outlets: Outlets,
+        calls: AsyncCalls,
+        own: OwnTasks,
+        outputs: Iterable[str],
+        graph: str = "",
+    ) -> None:
+        self.outputs = frozenset(outputs)
+        self.graph = graph
+        self._instance = instance
+        self.cores = cores  # changes when the worker is moved
+        self._threads = threads
+        self._endpoint = endpoint
+        self._outlets = outlets
+        self._calls = calls
+        self._own = own
+
+    def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
+        loan = self._endpoint.pool.loan((shape,) if isinstance(shape, int) else tuple(shape), dtype)
+        if self._endpoint.pool.ledger is not None:
+            self._sign(loan)
+        return loan
+
+    def loan_many(self, tensors: tuple[tuple[Shape, DTypeLike], ...]) -> list[NDArray[Any]]:
+        loans = self._endpoint.pool.loan_many(
+            [((shape,) if isinstance(shape, int) else tuple(shape), dtype) for shape, dtype in tensors]
+        )
+        if self._endpoint.pool.ledger is not None and loans:
+            self._sign(loans[0])
+        return loans
+
+    def _sign(self, loan: NDArray[Any]) -> None:
+        """Debug mode: says whose loan it is."""
+        block, ledger = loaned_block(loan), self._endpoint.pool.ledger
+        if block is not None and ledger is not None:
+            ledger.sign(block, self._instance)
+
+    def emit(self, port: str, value: Any) -> None:
+        work = current.get()
+        self._outlets.send(self._own_account("emit") if work is None or work.finished else work, port, value)
+
+    async def send(self, port: str, value: Any) -> None:
+        work = current.get()
+        work = self._own_account("send") if work is None or work.finished else work
+        await self._outlets.sends.send(work, port, value)
+
+    def _own_account(self, verb: str) -> Work:
+        """Where what happens now has no input to cause it."""
+        self._own.check_thread(self._instance, verb)
+        return self._outlets.own_account
+
+    def _note_call(self, verb: str) -> None:
+        work = current.get()
+        if work is None or work.finished:
+            self._own_account(verb)
+            self._outlets.sends.note_begun()
+
+    async def call(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None) -> Any:
+        self._note_call("call")
+        return await self._calls.call(target, args, fields, self._deadline(timeout_s), self._trace())
+
+    async def ask_aside(self, target: str, timeout_s: float | None) -> Any:
+        """The answer of a port that needs no fields, whatever all places for calls and streams are taken by."""
+        return await self._calls.aside(target, self._deadline(timeout_s))
+
+    def places_at(self, actor: str) -> int:
+        """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
+        return self._calls.places_at(actor)
+
+    def stream(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
+    ) -> AsyncGenerator[Any, None]:
+        self._note_call("stream")
+        return self._calls.stream(target, args, fields, self._deadline(timeout_s), self._trace())
+
+    @property
+    def context(self) -> Context:
+        work = self._work()
+        header = work.header
+        deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
+        about = header.request, work.attempt, header.trace, self._instance, self.cores
+        key = work.key or None
+        sent, threads = work.ordinal, self._threads
+        return Context(*about, deadline_s=deadline_s, sent=sent, threads=threads, idempotency_key=key)
+
+    def _work(self) -> Work:
+        """The input that causes what happens now. A task that outlives its handler acts on the actor's own account."""
+        work = current.get()
+        return self._outlets.own_account if work is None or work.finished else work
+
+    def _deadline(self, timeout_s: float | None) -> int:
+        """A call made for a request must end with it."""
+        work = current.get()
+        limits = [deadline_of(timeout_s), work.header.deadline_ns if work is not None else 0]
+        return min((each for each in limits if each), default=0)
+
+    def _trace(self) -> tuple[int, int]:
+        work = current.get()
+        return (work.header.trace_high, work.header.trace_low) if work is not None else (0, 0)
+
+
+def binding_of(actor: Actor) -> CellBinding | None:
+    """What a worker has lent to an actor; None outside of one."""
+    binding = actor._binding
+    return binding if isinstance(binding, CellBinding) else None

@@ -1,0 +1,114 @@
+"""The ways into one actor instance: lanes along its edges, and of its callers, which may be strangers' work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ...shm.errors import CorruptLane
+from ...shm.lane import RECORD_NBYTES, Consumer
+from ..message.header import Header, Kind, read_header
+
+# Looking into each of many lanes for every record would cost more than to handle it; few enough to be fair.
+_RECORDS_A_TURN = 16
+
+
+class Inlets:
+    """All lanes in, in the order they came. `routes` is how many the graph has. One thread."""
+
+    def __init__(self, routes: int) -> None:
+        self._routes = routes
+        self.lanes: list[Consumer] = []
+        self.held: list[Consumer] = []  # from which nothing is taken any more
+        self._is_shut = False
+        self._clients: dict[int, int] = {}  # by lane
+        self.place = 0
+        self._left = _RECORDS_A_TURN
+
+    def __iter__(self) -> Iterator[Consumer]:
+        return iter(self.lanes)
+
+    def add(self, lane: Consumer, *, client: int = 0) -> None:
+        """One more lane. By that of a `client` come its calls."""
+        (self.held if self._is_shut else self.lanes).append(lane)
+        if client:
+            self._clients[lane.lane] = client
+
+    def remove(self, lanes: Iterable[int]) -> None:
+        for each in lanes:
+            self._clients.pop(each, None)
+        self.lanes = [lane for lane in self.lanes if lane.lane not in lanes]
+        self.held = [lane for lane in self.held if lane.lane not in lanes]
+        self.place = 0
+
+    def find(self, lane: int) -> Consumer | None:
+        return next((each for each in self.lanes if each.lane == lane), None)
+
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    def shut(self) -> None:
+        """Nothing is taken any more: what waits, and what comes, is for a successor."""
+        self._is_shut = True
+        self.held += self.lanes
+        self.lanes, self.place = [], 0
+
+    def look_into_held(self) -> None:
+        """Takes note of what has come: there may be word of cancels in it."""
+        for lane in self.held:
+            lane.available()
+
+    def took(self) -> None:
+        """One record of that lane was taken: it keeps its turn for some more."""
+        self._left -= 1
+        if self._left <= 0:
+            self.turn()
+
+    def turn(self) -> None:
+        """The next lane."""
+        self.place = (self.place + 1) % max(1, len(self.lanes))  # a handler may have heard that all of them are gone
+        self._left = _RECORDS_A_TURN
+
+    def has_input(self) -> bool:
+        return any(lane.available() for lane in self.lanes)
+
+    def header(self, lane: Consumer, sequence: int) -> Header:
+        """The header of a record. Raises CorruptLane if no correct peer can have written it."""
+        # `lane.offset_of`, without the price of a call.
+        header = read_header(lane.segment.bytes, lane.ring + sequence % lane.capacity * RECORD_NBYTES)
+        client = self._clients.get(lane.lane) if self._clients else None
+        if client is not None and (
+            header.reply_to != client or header.kind not in _OF_CLIENTS or header.route >= self._routes
+        ):
+            raise CorruptLane(f"a record of kind {header.kind} for endpoint {header.reply_to} from client {client}")
+        return header
+
+    def next_headers(self) -> Iterator[Header]:
+        """Those of the records that are next in their lanes."""
+        return (self.header(lane, lane.cursor) for lane in self.lanes if lane.available())
+
+    # -- clients -----------------------------------------------------------------------------------------------------
+
+    def is_clients(self, lane: int) -> bool:
+        return lane in self._clients
+
+    def lanes_of(self, client: int) -> list[int]:
+        """The lanes by which a client's calls come in."""
+        return [lane for lane, each in self._clients.items() if each == client]
+
+    def corrupt_clients(self) -> set[int]:
+        """The clients whose lanes hold impossible words."""
+        return {
+            self._clients[each.lane] for each in self.lanes if self.is_clients(each.lane) and not self._is_sound(each)
+        }
+
+    def _is_sound(self, lane: Consumer) -> bool:
+        """Whether all words that its producer has written can be right, also those behind a record that waits."""
+        try:
+            for sequence in range(lane.cursor, lane.look()):
+                self.header(lane, sequence)
+        except CorruptLane:
+            return False
+        return True
+
+
+_OF_CLIENTS = frozenset((Kind.DATA, Kind.CANCEL))

@@ -1,0 +1,64 @@
+"""Runs of plain handlers: what is done when it returns."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+
+from ...shm.bell import now_ns
+from ..actor.handler import Handler
+from ..message.header import Flag
+from ..telemetry.flight_recorder import FAILED, Recorder
+from ..telemetry.stats import CellStats
+from .answers import ENDS_PROCESS, Answers
+from .outlets import Outlets
+from .work import Work, current
+
+_FIELDS = Flag.FIELDS
+
+
+class PlainRuns:
+    """For one actor instance. One thread."""
+
+    def __init__(self, outlets: Outlets, answers: Answers, stats: CellStats, recorder: Recorder) -> None:
+        self._outlets = outlets
+        self._answers = answers
+        self._stats = stats
+        self._recorder = recorder
+
+    def run(self, work: Work, handler: Handler) -> None:
+        """Handles one input and sends what comes of it. An exception that ends the process goes on its way.
+
+        Each has a context of its own: what a handler sets in a ContextVar is no matter of the next input.
+        """
+        copy_context().run(self._run, work, handler)
+
+    def _run(self, work: Work, handler: Handler) -> None:
+        value, work.value = work.value, None
+        stats = self._stats
+        started = stats.words[stats.busy_since] = now_ns()  # `stats.begin`, without the price of a call
+        current.set(work)
+        try:
+            result = handler.run(value, work.header.flags & _FIELDS)
+            if result is not None:
+                self._answers.give(work, handler, result)
+            elif work.header.reply_to and handler.spec.replies:
+                self._outlets.answer_none(work, handler.spec.port)
+        except ENDS_PROCESS:
+            self._recorder.record(stats.row, work, started, now_ns(), FAILED)
+            raise
+        except BaseException as error:
+            self._answers.fail(work, error)
+        finally:
+            work.finished = True
+            ended = now_ns()
+            stats.end(started, ended)
+        self._recorder.record(stats.row, work, started, ended, work.outcome)
+
+    def recover(self, lost: Work | None) -> None:
+        """Notes the run that a predecessor died in, if `lost` was running: only its successor can, since a run is
+        recorded at its end.
+        """
+        began = self._stats.read()["busy_since_ns"]
+        if lost is not None and began:
+            died = Work(lost.header, lost.lane, lost.sequence, lost.attempt - 1)
+            self._recorder.record(self._stats.row, died, began, 0, 0)

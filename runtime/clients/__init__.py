@@ -1,0 +1,1 @@
+"""The SDK for programs on the same host as the graph."""

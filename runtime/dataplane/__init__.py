@@ -1,0 +1,1 @@
+"""Who is connected to whom: the switchboard, descriptors on their way, each process's endpoint, calls."""

@@ -1,0 +1,96 @@
+"""Callers that have gone: what they still waited for is cancelled, what their answered calls have set going is not.
+
+A client's memory is kept until nothing on the way needs it: requests that are not given back, inputs in flight, and
+blocks that others have been lent or have passed on. Arrays that an actor keeps for itself are its own mapping's affair:
+once the graph has nothing to do, nobody can need them from here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ...shm.inflight import lanes_kept
+from ...shm.open_calls import calls_left
+from ..cell.cancels import EVERY_REQUEST, MOST_REMEMBERED, Key
+from .idleness import is_idle
+from .peers import Line, Party
+
+if TYPE_CHECKING:
+    from .switchboard import Switchboard
+
+logger = logging.getLogger("slabwire")
+
+# Clients that have gone and whose memory is still needed. Each has some descriptors; of more the oldest is given up.
+MOST_LEAVING = 64
+
+
+class Departures:
+    """Of one switchboard. One thread."""
+
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+        self._leaving: dict[int, Party] = {}
+        # For workers that hear nothing now: their successors are told.
+        self._cancelled: deque[Key] = deque(maxlen=MOST_REMEMBERED)
+
+    def cancelled(self) -> list[Key]:
+        """The requests that went out last with their callers."""
+        return list(self._cancelled)
+
+    def caller_died(self, party: Party) -> None:
+        """Ends everywhere what a process that is gone was not answered yet. Before it has a successor."""
+        self._cancel([(party.number, request) for request in calls_left(party.bell)])
+
+    def _cancel(self, keys: list[Key]) -> None:
+        if keys:
+            self._cancelled += keys
+            self._board.tell_workers({"cancelled": keys})
+
+    def client_left(self, party: Party) -> None:
+        """A client has closed, or died."""
+        self.caller_died(party)
+        replies = [each for each in self._board.lines.values() if each.consumer is party]
+        self._board.remove_lines(replies)
+        self._board.tell_workers({"left": party.number, "lanes": [each.number for each in replies]})
+        self._leaving[party.number] = party
+        self.see_off()
+
+    def turned_out(self, party: Party) -> None:
+        """A client writes what no client writes: nothing that it asked for is wanted, nor what it may yet write."""
+        self._cancel([(party.number, EVERY_REQUEST)])
+        self._remove(party)
+
+    def see_off(self, gone: Collection[str] = ()) -> None:
+        """Removes the clients of which nothing is needed any more. Workers that are `gone` for good need nothing."""
+        idle: bool | None = None
+        for party in list(self._leaving.values()):
+            lines = [each for each in self._lines_of(party) if each.consumer.name not in gone]
+            if any(map(_is_unfinished, lines)):
+                continue
+            if any(any(each.lent()) for each in lines):
+                # By a message on its way, or by an actor that keeps an array: that one has mapped it.
+                idle = is_idle(self._board, gone) if idle is None else idle
+                if not idle:
+                    continue
+            self._remove(party)
+        if len(self._leaving) > MOST_LEAVING:
+            oldest = next(iter(self._leaving.values()))
+            logger.warning("%s is gone, and its memory is given up though calls of it are still worked on", oldest.name)
+            self._remove(oldest)
+
+    def _lines_of(self, party: Party) -> list[Line]:
+        return [each for each in self._board.lines.values() if party in (each.producer, each.consumer)]
+
+    def _remove(self, party: Party) -> None:
+        self._leaving.pop(party.number, None)
+        self._board.remove_party(party, self._lines_of(party))
+
+
+def _is_unfinished(line: Line) -> bool:
+    """Whether a request that came by a lane is not finished. It first lies in the lane, then in its row: so looked for
+    in this order it is not missed.
+    """
+    return bool(line.waiting() or line.number in lanes_kept(line.consumer.tables[line.target]))

@@ -1,0 +1,148 @@
+"""Where the supervisor hands out descriptors: to its workers, and to clients on this host that knock at a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import Disconnected, Overloaded, ProtocolError, SlabwireError
+from ..host.descriptors import REMEDY, is_scarce
+from ..host.ownership import is_own, peer_uid
+from .descriptor_channel import Channel, close_all
+from .descriptor_client import FIRST_TOKEN
+from .peers import Party
+from .switchboard import Switchboard
+
+logger = logging.getLogger("slabwire")
+
+# Answers that may wait for one client that asks and does not read. Nothing is told to it that it has not asked for.
+MOST_UNSENT = 256
+# Questions of one party that are answered before others get their turn.
+_BATCH = 64
+
+
+class Reception:
+    """Serves channels on the running loop. `is_open()` says whether new clients are let in."""
+
+    def __init__(self, path: Path, switchboard: Switchboard, is_open: Callable[[], bool]) -> None:
+        self._switchboard = switchboard
+        self._is_open = is_open
+        self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._door.bind(str(path))
+        self._door.listen(64)
+        self._door.setblocking(False)
+        self._spare = os.dup(self._door.fileno())
+
+    def open(self) -> None:
+        """Starts to let clients in; inside the running loop."""
+        asyncio.get_running_loop().add_reader(self._door, self._accept)
+
+    def attach(self, party: Party, channel: Channel) -> None:
+        """Serves a party from now on."""
+        party.channel = channel
+        party.is_told = False
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._serve, party, channel)
+
+    def detach(self, party: Party) -> None:
+        """Its process is gone."""
+        if party.channel is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(party.channel.fileno())
+            loop.remove_writer(party.channel.fileno())
+            party.channel.close()
+            party.channel = None
+            party.is_told = False
+
+    def turn_out(self, client: int) -> None:
+        """Ends a client's connection: it writes into its lanes what no client writes."""
+        party = self._switchboard.parties.get(client)
+        if party is not None and not party.instances:
+            self.detach(party)
+            self._switchboard.departures.turned_out(party)
+
+    def _accept(self) -> None:
+        """A client of the same user (or root) gets a party of its own."""
+        try:
+            connection, _ = self._door.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(error)
+            return
+        if is_scarce(connection.fileno()):
+            _refuse(Channel(connection), OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return
+        if not is_own(peer_uid(connection)) or not self._is_open():
+            connection.close()
+            return
+        channel = Channel(connection, MOST_UNSENT)
+        try:
+            party = self._switchboard.add_client(channel)
+        except (OSError, SlabwireError) as error:
+            _refuse(channel, error)
+        else:
+            self.attach(party, channel)
+
+    def _turn_away(self, error: OSError) -> None:
+        """There is no descriptor for a client: without one kept in reserve it could not even be told."""
+        os.close(self._spare)
+        try:
+            connection, _ = self._door.accept()
+            _refuse(Channel(connection), error)
+        except OSError:
+            pass  # it has gone, or another process took what was free
+        finally:
+            self._spare = os.dup(self._door.fileno())
+
+    def _serve(self, party: Party, channel: Channel) -> None:
+        try:
+            for _ in range(_BATCH):
+                if party.channel is not channel or (received := channel.receive()) is None:
+                    break
+                message, descriptors = received
+                close_all(descriptors)  # nobody has any to give us
+                self._switchboard.answer(party, message)
+        except (Disconnected, ProtocolError):
+            self.detach(party)
+            if not party.instances:
+                self._switchboard.departures.client_left(party)
+        self._flush_all()
+
+    def _flush_all(self) -> None:
+        """Peers whose sockets were full get the rest when they have room."""
+        loop = asyncio.get_running_loop()
+        for party in self._switchboard.parties.values():
+            if party.channel is not None and party.channel.has_unsent:
+                loop.add_writer(party.channel.fileno(), self._flush, party)
+
+    def _flush(self, party: Party) -> None:
+        channel = party.channel
+        if channel is not None:
+            with contextlib.suppress(Disconnected):
+                if not channel.flush():
+                    return
+            asyncio.get_running_loop().remove_writer(channel.fileno())
+
+    def close(self) -> None:
+        for party in list(self._switchboard.parties.values()):
+            self.detach(party)
+        asyncio.get_running_loop().remove_reader(self._door)
+        self._door.close()
+        os.close(self._spare)
+
+
+def _refuse(channel: Channel, error: Exception) -> None:
+    """Answers the first question that a client will ask, and ends the connection."""
+    text = str(error)
+    if isinstance(error, OSError):
+        text = f"the supervisor is out of descriptors ({error}): close clients, or {REMEDY}"
+    logger.error("a client was turned away: %s", text)
+    code = error.code if isinstance(error, SlabwireError) else Overloaded.code
+    with contextlib.suppress(Disconnected):
+        channel.send({"answer": FIRST_TOKEN, "error": [code, text]})
+    channel.close()

@@ -1,0 +1,206 @@
+"""One remote client as the gateway sees it: its calls in flight, the credit of its streams, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ...shm.bell import now_ns
+from ..clients.async_client import AsyncClient
+from ..clients.retry import key_of
+from ..dataplane.async_calls import timed_out
+from ..dataplane.caller import deadline_of
+from ..errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, untouched
+from ..graph.compiled import Routing
+from ..message.error_payload import wire_form
+from ..message.header import Kind as RecordKind
+from ..remote.frame_codec import pack_value, unpack_value
+from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, trace_of
+from .budget import Budget
+from .connections import Peer
+from .idempotent_calls import KeyedCalls
+from .stream_connection import Taps
+
+logger = logging.getLogger("slabwire")
+
+# Calls and streams together.
+MOST_CALLS = 64
+# Of one client's: as much as one message may have.
+MOST_REQUESTS_OF_ONE_NBYTES = LARGEST_MESSAGE_NBYTES
+# A stream whose client is behind looks so often whether it has caught up: nobody tells.
+_LOOK_EVERY_S = 0.02
+
+
+class GraphClient(AsyncClient):
+    """The gateway's own connection to the graph: single answers of all remote clients come over it."""
+
+    @property
+    def routing(self) -> Routing:
+        return self._open.routing
+
+    def demand_connection(self) -> None:
+        """Raises Disconnected where the graph has ended, or has turned us out."""
+        if self._is_gone:
+            raise Disconnected(f"graph {self.name!r} serves this client no more")
+
+    async def request(self, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
+        return await self.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
+
+
+class Credit:
+    """How many more items of a stream its client has room for."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        self._granted = asyncio.Event()
+
+    def grant(self, items: int) -> None:
+        """Raises ProtocolError for more than a client may have."""
+        if self.items + items > MOST_CREDIT:
+            raise ProtocolError(f"a stream was granted {self.items + items} items; at most {MOST_CREDIT} may be out")
+        self.items += items
+        self._granted.set()
+
+    async def take(self, deadline_ns: int, target: str) -> None:
+        """Waits for room for one item. Raises DeadlineExceeded."""
+        while not self.items:
+            self._granted.clear()
+            try:
+                async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None):
+                    await self._granted.wait()
+            except TimeoutError:
+                raise timed_out(target) from None
+        self.items -= 1
+
+
+class Visitor:
+    """Takes one client's messages and answers them. One loop."""
+
+    def __init__(
+        self, peer: Peer, graph: GraphClient, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
+    ) -> None:
+        self._peer = peer
+        self._keyed = keyed
+        self._who = who  # the public key that it came with, where that is asked for
+        self._graph = graph
+        self._taps = taps
+        self._budget = Budget(MOST_REQUESTS_OF_ONE_NBYTES, whose=" of this client", within=budget)
+        self._calls: dict[int, tuple[asyncio.Task[None], Credit]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def receive(self, head: Head, frames: Sequence[Frame]) -> None:
+        """One message after the hello. Raises ProtocolError for what no correct client sends."""
+        if head.kind == Kind.CALL:
+            self._begin(head, frames)
+        elif head.kind == Kind.CANCEL and head.id in self._calls:
+            task, _ = self._calls.pop(head.id)  # its place and its id are free from now on
+            task.cancel()
+        elif head.kind == Kind.CREDIT and head.id in self._calls:
+            self._calls[head.id][1].grant(head.credit)
+
+    def _begin(self, head: Head, frames: Sequence[Frame]) -> None:
+        if not head.id or head.id in self._calls:
+            raise ProtocolError(f"the call id {head.id} is in use, or 0")
+        nbytes = sum(map(len, frames))
+        try:
+            if len(self._calls) >= MOST_CALLS:
+                text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
+                raise untouched(Overloaded(text))
+            key_of(head.key or None)
+            self._graph.routing.route(head.port, inside=False)  # a payload is read only where there is a port for it
+            fields = unpack_value(frames)
+            if not isinstance(fields, dict):
+                raise MessageError(
+                    f"the payload of a call is a {type(fields).__name__}; it must be a map of fields by name"
+                )
+            self._budget.take(nbytes)
+        except SlabwireError as error:
+            self._fail(head.id, error)
+            return
+        credit = Credit(head.credit)
+        deadline_ns = deadline_of(head.timeout_s)
+        payload = frames if head.key else ()
+        task = asyncio.get_running_loop().create_task(self._run(head, fields, credit, deadline_ns, payload))
+        self._calls[head.id] = task, credit
+        self._tasks.add(task)
+        task.add_done_callback(lambda ended: self._ended(head.id, ended, nbytes))
+
+    def _ended(self, number: int, task: asyncio.Task[None], nbytes: int) -> None:
+        self._tasks.discard(task)
+        self._budget.give_back(nbytes)
+        if number in self._calls and self._calls[number][0] is task:
+            del self._calls[number]
+
+    async def _run(
+        self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int, payload: Sequence[Frame]
+    ) -> None:
+        try:
+            if head.stream:
+                await self._stream(head, fields, credit, deadline_ns)
+            elif head.key:
+                await self._answer_once(head, fields, deadline_ns, payload)
+            else:
+                self._answer(head.id, Kind.REPLY, await self._graph.request(head, fields, deadline_ns))
+        except SlabwireError as error:
+            self._fail(head.id, error)
+        except Exception as error:  # a fault of ours; the client must not wait for ever
+            logger.exception("a call of a remote client failed")
+            self._fail(head.id, SlabwireError(f"the gateway failed: {type(error).__name__}"))
+
+    async def _answer_once(
+        self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]
+    ) -> None:
+        graph = self._graph  # not this visitor, which may be gone by then
+
+        async def ask() -> list[Frame]:
+            return pack_value(await graph.request(head, fields, deadline_ns))
+
+        frames = await self._keyed.answer((self._who, head.port, head.key), payload, ask)
+        self._peer.send([pack_head(Head(Kind.REPLY, head.id)), *frames])
+
+    async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
+        tap = await self._taps.take()
+        answers = tap.answers(head.port, fields, deadline_ns, trace_of(head.traceparent), head.key)
+        try:
+            async for kind, value in answers:
+                if kind == RecordKind.ITEM:
+                    await credit.take(deadline_ns, head.port)
+                    await self._catch_up(deadline_ns, head.port)
+                self._answer(head.id, _KINDS[kind], value)
+        finally:
+            await answers.aclose()  # type: ignore[attr-defined]
+            self._taps.give_back(tap)
+
+    async def _catch_up(self, deadline_ns: int, target: str) -> None:
+        """Waits until the client is not behind any more. Raises DeadlineExceeded."""
+        while self._peer.is_behind:
+            if deadline_ns and now_ns() > deadline_ns:
+                raise timed_out(target)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _answer(self, number: int, kind: Kind, value: Any) -> None:
+        self._peer.send([pack_head(Head(kind, number)), *pack_value(value)])
+
+    def _fail(self, number: int, error: SlabwireError) -> None:
+        self._peer.send(error_frames(error, number))
+
+    async def leave(self, error: SlabwireError | None = None) -> None:
+        """All its calls are cancelled: the client is gone, or is told this error of each."""
+        if error is not None:
+            for number in self._calls:
+                self._fail(number, error)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+_KINDS = {RecordKind.ITEM: Kind.ITEM, RecordKind.END: Kind.END, RecordKind.REPLY: Kind.REPLY}
+
+
+def error_frames(error: SlabwireError, number: int = 0) -> list[Frame]:
+    """The message that tells a client of an error: of one call, or (0) of its whole conversation."""
+    code, text = wire_form(error)
+    head = Head(Kind.ERROR, number, code=code, not_begun=error.not_begun)
+    return [pack_head(head), *pack_value(text)]

@@ -1,0 +1,1 @@
+"""A graph as it is written, checked and compiled."""

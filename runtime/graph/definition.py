@@ -1,0 +1,328 @@
+"""Actors, edges and what clients may call: written down in Python, checked, and turned into a `GraphSpec`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+
+from ..actor.user_code import is_loading
+from ..errors import GraphError
+from ..host.variables import warn_of_unknown
+from ..spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
+from ..spelling import did_you_mean
+from .cycles import cycles, deadlock
+from .edge_types import why_no_edge
+from .groups import Group, Groups
+from .mermaid import boxed
+from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
+from .replicas import routing_problems
+from .routes import Routes
+
+if TYPE_CHECKING:
+    from ..launch.in_process import LaunchInProcess
+    from ..launch.running import Launch
+
+MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
+POLICIES: tuple[str, ...] = get_args(WhenFull)
+
+
+@dataclass(frozen=True)
+class _Exposure:
+    entry: PortRef
+    reply: PortRef | None
+
+
+class Graph:
+    """A graph of actors. To be written at the top level of a module; only its author's thread may use it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._plans: dict[str, Plan] = {}
+        self._edges: list[EdgeSpec] = []
+        self._bounded: list[EdgeSpec] = []
+        self._exposed: list[_Exposure] = []
+        self._groups = Groups(self)
+
+    def __repr__(self) -> str:
+        return f"Graph({self.name!r}: {', '.join(self._plans) or 'no actors'})"
+
+    def add(
+        self,
+        code: Code,
+        /,
+        *,
+        name: str | None = None,
+        replicas: int = 1,
+        routing: str = "least_loaded",
+        cores: int = 0,
+        weight: int = 1,
+        restart: Restart = "permanent",
+        worker: str | None = None,
+        concurrency: int | None = None,
+        hang_after_s: float = 30.0,
+        start_timeout_s: float = 120.0,
+        max_attempts: int = 3,
+        memory_bytes: int = 1 << 30,
+        huge_pages: bool = False,
+        **arguments: Any,
+    ) -> Node:
+        """Adds an actor: a class derived from Actor, constructed with `arguments` in its worker, or a function.
+
+        `name`: the class in lower case, if not given. `routing`: which of the `replicas` gets a message, least_loaded,
+        round_robin, or "hash:field", by which equal values of that field go to one of them. `cores`: whole cores for it
+        alone, 0 is a share of one. `worker`: actors that name the same one share its process. `concurrency`: inputs in
+        flight, 1 where all handlers are plain, else 64. `huge_pages`: its worker's slabs lie in huge pages, where the
+        kernel gives them. Raises GraphError at once for a name that is taken and arguments that do not fit.
+        """
+        settings = Settings(
+            replicas,
+            routing,
+            cores,
+            weight,
+            restart,
+            worker,
+            concurrency,
+            hang_after_s,
+            start_timeout_s,
+            max_attempts,
+            memory_bytes,
+            huge_pages,
+        )
+        plan = plan_of(self, code, name, settings, arguments)
+        if plan.name in self._plans:
+            raise GraphError(
+                f"graph '{self.name}' has an actor '{plan.name}' already; give this one another with name="
+            )
+        self._plans[plan.name] = plan
+        return Node(plan)
+
+    def connect(
+        self,
+        source: Node | Port,
+        target: Node | Port,
+        *,
+        capacity: int = 64,
+        when_full: WhenFull = "block",
+        bounded: bool = False,
+    ) -> None:
+        """Lets what leaves by the output `source` enter at the input `target`.
+
+        A bare node stands for its port where it has only one in that direction. `capacity` counts messages; `when_full`
+        is block, reject, drop_newest or drop_oldest. `bounded` is for edges that lead in a circle: it says that never
+        more messages than the capacity go round at once, so blocking edges cannot make their actors wait for each other
+        for ever. Raises GraphError for what is no output or no input of this graph.
+        """
+        edge = EdgeSpec(self._output(source), self._input(target), capacity, when_full)
+        if any((each.source, each.target) == (edge.source, edge.target) for each in self._edges):
+            raise GraphError(f"{edge.source} and {edge.target} are connected already")
+        self._edges.append(edge)
+        if bounded:
+            self._bounded.append(edge)
+
+    def expose(self, *ports: Node | Port, reply: Node | Port | None = None) -> None:
+        """Lets clients call these inputs; `reply` says which output answers where several could."""
+        answer = None if reply is None else self._output(reply)
+        self._exposed.extend(_Exposure(self._input(each), answer) for each in ports)
+
+    def supervise(
+        self,
+        name: str,
+        members: Iterable[Node | Group],
+        *,
+        strategy: Strategy = "one_for_one",
+        intensity: int = 10,
+        within_s: float = 30.0,
+    ) -> Group:
+        """Supervises nodes and groups together: when one fails, `strategy` says who is restarted with it.
+
+        "one_for_one": nobody; "rest_for_one": those named after it; "one_for_all": all. More than `intensity` restarts
+        within `within_s` are a failure of the group: the one that it is in restarts it, and where it is in none the
+        graph ends. Raises GraphError for what cannot be meant.
+        """
+        return self._groups.add(name, members, strategy, intensity, within_s)
+
+    def _input(self, place: Node | Port) -> PortRef:
+        return self._resolved(place, "input")
+
+    def _output(self, place: Node | Port) -> PortRef:
+        return self._resolved(place, "output")
+
+    def _resolved(self, place: Node | Port, direction: str) -> PortRef:
+        if not isinstance(place, (Node, Port)):
+            raise GraphError(f"expected a node of this graph or one of its ports, got {place!r}")
+        plan = place._plan if isinstance(place, Node) else place.plan
+        if plan.graph is not self:
+            raise GraphError(f"actor '{plan.name}' belongs to graph '{plan.graph.name}', not to '{self.name}'")
+        ports = plan.inputs if direction == "input" else plan.leaving
+        listed = ", ".join(f"{plan.name}.{each}" for each in ports) or "none"
+        if isinstance(place, Port):
+            if place.ref.port not in ports:
+                raise GraphError(f"{place} is no {direction}; the {direction}s of '{plan.name}' are {listed}")
+            return place.ref
+        if len(ports) != 1:
+            raise GraphError(f"'{plan.name}' has {len(ports)} {direction}s, so say which: {listed}")
+        return PortRef(plan.name, ports[0])
+
+    def validate(self) -> GraphSpec:
+        """The graph as plain data. Raises GraphError with all problems, each naming the actors or both ends."""
+        return self._validated(travels=True)
+
+    def _validated(self, *, travels: bool) -> GraphSpec:
+        problems = [*self._name_problems(), *self._edge_problems(), *self._exposure_problems()]
+        actors = []
+        for plan in self._plans.values():
+            try:
+                actors.append(plan.spec(travels=travels))
+            except GraphError as error:
+                problems.extend(error.problems)
+        if problems:
+            raise GraphError(*problems)
+        return self._assembled(actors)
+
+    def spec(self) -> GraphSpec:
+        """The same as `validate`."""
+        return self.validate()
+
+    def _assembled(self, actors: list[ActorSpec]) -> GraphSpec:
+        routes = self._routes()
+        exposed = [RouteSpec(each.entry, each.reply or routes.sinks(each.entry)[0]) for each in self._exposed]
+        every = (*exposed, *routes.internal(exposed))
+        return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed), tuple(self._groups))
+
+    def _routes(self) -> Routes:
+        ports = {name: (plan.handlers, plan.outputs) for name, plan in self._plans.items()}
+        return Routes(ports, [(each.source, each.target) for each in self._edges])
+
+    def _name_problems(self) -> Iterable[str]:
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            yield f"graph name {self.name!r} must consist of {NAME_RULE}"
+        if not self._plans:
+            yield f"graph '{self.name}' has no actors; add one with graph.add"
+        for name, plan in self._plans.items():
+            yield from plan.settings.problems(name)
+            yield from routing_problems(name, plan.settings.routing, plan.handlers, plan.code)
+        yield from self._groups.problems([(name, plan.settings.worker) for name, plan in self._plans.items()])
+
+    def _edge_problems(self) -> Iterable[str]:
+        for edge in self._edges:
+            capacity = edge.capacity
+            if isinstance(capacity, bool) or not isinstance(capacity, int) or not 1 <= capacity <= MAX_CAPACITY:
+                yield f"{_ends(edge)}: capacity={capacity!r} must be a whole number from 1 to {MAX_CAPACITY}"
+            if edge.when_full not in POLICIES:
+                hint = did_you_mean(str(edge.when_full), POLICIES)
+                yield f"{_ends(edge)}: when_full={edge.when_full!r} must be one of {', '.join(POLICIES)}{hint}"
+            source = self._plans[edge.source.actor].output_type(edge.source.port)
+            why = why_no_edge(edge, source, self._plans[edge.target.actor].handler(edge.target.port))
+            if why is not None:
+                yield f"{_ends(edge)}: {why}"
+        waiting = [each for each in self._edges if each.when_full == "block" and each not in self._bounded]
+        yield from map(deadlock, cycles(waiting))
+
+    def _exposure_problems(self) -> Iterable[str]:
+        routes = self._routes()
+        seen = set()
+        for each in self._exposed:
+            if each.entry in seen:
+                yield f"{each.entry} is exposed twice; once is enough"
+            seen.add(each.entry)
+            why = _no_answer(routes, each) if each.reply is None else _no_reply(routes, each.entry, each.reply)
+            if why is not None:
+                yield why
+
+    def mermaid(self) -> str:
+        """The graph as a Mermaid flowchart; works for one that is not valid yet."""
+        numbers = {name: f"n{index}" for index, name in enumerate(self._plans)}
+        lines = ["flowchart LR"]
+        boxes = {name: f'{numbers[name]}["{_label(plan)}"]' for name, plan in self._plans.items()}
+        lines += boxed(self._groups, boxes)
+        for edge in self._edges:
+            kind = self._plans[edge.source.actor].output_type(edge.source.port).text.replace('"', "'")
+            text = f"{edge.source.port} → {edge.target.port}<br/>{kind}"
+            lines.append(f'    {numbers[edge.source.actor]} -- "{text}" --> {numbers[edge.target.actor]}')
+        if self._exposed:
+            lines.append("    client([client])")
+        lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
+        return "\n".join(lines) + "\n"
+
+    @overload
+    def run(
+        self,
+        *,
+        in_process: Literal[False] = False,
+        name: str | None = None,
+        drain_timeout_s: float = 10.0,
+        listen: str | None = None,
+        rebalance: bool = False,
+    ) -> Launch: ...
+    @overload
+    def run(
+        self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
+    ) -> LaunchInProcess: ...
+    @overload
+    def run(
+        self, *, in_process: bool, name: str | None = None, drain_timeout_s: float = 10.0
+    ) -> Launch | LaunchInProcess: ...
+    def run(
+        self,
+        *,
+        in_process: bool = False,
+        name: str | None = None,
+        drain_timeout_s: float = 10.0,
+        listen: str | None = None,
+        rebalance: bool = False,
+    ) -> Launch | LaunchInProcess:
+        """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
+
+        `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,
+        `listen` also takes calls at a tcp:// address, `rebalance` moves workers off saturated cores. Raises GraphError
+        where the graph is not valid; entering raises StartError where it does not become ready.
+        """
+        if is_loading():
+            raise GraphError(
+                f"graph '{self.name}' is run while its module is being imported by a worker; "
+                'put graph.run() under `if __name__ == "__main__":`'
+            )
+        if not isinstance(listen, str | None):
+            raise GraphError(f"listen is {listen!r}; it must be one address, such as 'tcp://127.0.0.1:5555', or None")
+        if in_process:
+            if listen or rebalance:
+                raise GraphError("listen= and rebalance= need a supervisor, which a graph in one process has not")
+            from ..launch.in_process import LaunchInProcess
+
+            spec = self._validated(travels=False)
+            codes = {plan.name: (plan.code, plan.arguments) for plan in self._plans.values()}
+            return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
+        spec = self.validate()
+        warn_of_unknown()
+        from ..launch.running import Launch
+
+        options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
+        return Launch(spec, options)
+
+
+def _ends(edge: EdgeSpec) -> str:
+    return f"{edge.source} → {edge.target}"
+
+
+def _label(plan: Plan) -> str:
+    count = f" ×{plan.settings.replicas}" if plan.settings.replicas != 1 else ""
+    kind = plan.code.__name__.replace("<", "").replace(">", "")
+    return f"{plan.name}<br/>{kind}{count}"
+
+
+def _no_answer(routes: Routes, exposure: _Exposure) -> str | None:
+    sinks = routes.sinks(exposure.entry)
+    if len(sinks) == 1:
+        return None
+    if not sinks:
+        return f"{exposure.entry} is exposed, but no call of it would end: its edges only lead in a circle"
+    listed = " and ".join(map(str, sinks))
+    return f"{exposure.entry} is exposed, but its calls could end at {listed}; say which: expose(..., reply={sinks[0]})"
+
+
+def _no_reply(routes: Routes, entry: PortRef, reply: PortRef) -> str | None:
+    if routes.may_reply(entry, reply):
+        return None
+    sinks = ", ".join(map(str, routes.sinks(entry))) or "none"
+    return f"{entry} is exposed with reply={reply}, which its calls do not end at; they end at {sinks}"

@@ -1,0 +1,59 @@
+"""Where a call ends: the sinks that are reachable from a port along the edges. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..spec import HandlerSpec, OutputSpec, PortRef, RouteSpec
+
+Ports = Mapping[str, tuple[Sequence[HandlerSpec], Sequence[OutputSpec]]]
+
+
+class Routes:
+    """Answers where calls end in one graph: `ports` by actor, and the edges between them."""
+
+    def __init__(self, ports: Ports, edges: Sequence[tuple[PortRef, PortRef]]) -> None:
+        self._ports = ports
+        self._targets: dict[PortRef, list[PortRef]] = {}
+        for source, target in edges:
+            self._targets.setdefault(source, []).append(target)
+
+    def sinks(self, entry: PortRef) -> list[PortRef]:
+        """The output ports at which a call of `entry` may end, in the order in which they are reached."""
+        return [each for each in self._reached(entry, every_output=False) if each not in self._targets]
+
+    def may_reply(self, entry: PortRef, reply: PortRef) -> bool:
+        """Whether `reply` may be named as the answer: reachable, and nothing is connected to it."""
+        return reply not in self._targets and reply in self._reached(entry, every_output=True)
+
+    def _reached(self, entry: PortRef, *, every_output: bool) -> list[PortRef]:
+        entered: dict[PortRef, None] = {entry: None}
+        left: dict[PortRef, None] = {}
+        waiting = [entry]
+        while waiting:
+            for output in self._leaving(waiting.pop(0), every_output):
+                left[output] = None
+                fresh = [each for each in self._targets.get(output, ()) if each not in entered]
+                entered.update(dict.fromkeys(fresh))
+                waiting.extend(fresh)
+        return list(left)
+
+    def _leaving(self, entry: PortRef, every_output: bool) -> list[PortRef]:
+        """The outputs by which a message that enters at `entry` may leave.
+
+        A handler that replies by its own port may emit as well, but what leaves by a declared output that nobody is
+        connected to is then no answer unless `reply=` says so.
+        """
+        handlers, outputs = self._ports[entry.actor]
+        replies = any(each.port == entry.port and each.replies for each in handlers)
+        declared = [PortRef(entry.actor, each.port) for each in outputs]
+        if not replies:
+            return declared
+        return [entry, *(each for each in declared if every_output or each in self._targets)]
+
+    def internal(self, exposed: Sequence[RouteSpec]) -> list[RouteSpec]:
+        """Routes of all ports that are not exposed and whose sink is plain: for calls from inside."""
+        known = {each.entry for each in exposed}
+        every = [PortRef(name, each.port) for name, (handlers, _) in self._ports.items() for each in handlers]
+        sinks = {entry: self.sinks(entry) for entry in every if entry not in known}
+        return [RouteSpec(entry, ends[0]) for entry, ends in sinks.items() if len(ends) == 1]

@@ -1,0 +1,1 @@
+"""`graph.run`, in processes or in this one."""

@@ -1,0 +1,206 @@
+"""A graph that runs in this process, as `graph.run(in_process=True)` gives it: for a debugger, a profiler, coverage."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from ...shm.bell import now_ns
+from ..actor.actor import Actor
+from ..clients.async_client import AsyncClient
+from ..clients.client import Client
+from ..dataplane.async_calls import timed_out
+from ..dataplane.caller import deadline_of
+from ..error_text import described, is_of, text_of
+from ..errors import HandlerError, LoadError, SlabwireError, StartError
+from ..spec import GraphSpec
+from ..supervision.status import actors_of, edges_of
+from ..supervision.stopped import Stopped
+from .in_process_engine import WORKER, Codes, Room
+
+logger = logging.getLogger("slabwire")
+
+
+class UnhurriedClient(Client):
+    """A client whose calls have no timeout by default: somebody may be looking at a handler."""
+
+    def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **rest: Any) -> Any:
+        """As `Client.call`. The handler may run in this thread: what it answers too late is no answer here either."""
+        deadline_ns = deadline_of(timeout_s)
+        try:
+            value = super().call(target, *args, timeout_s=timeout_s, **rest)
+        except HandlerError as error:
+            if deadline_ns and now_ns() > deadline_ns:
+                raise timed_out(target) from error
+            raise
+        if deadline_ns and now_ns() > deadline_ns:
+            raise timed_out(target)
+        return value
+
+
+class UnhurriedAsyncClient(AsyncClient):
+    """A client whose calls have no timeout by default."""
+
+    async def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **rest: Any) -> Any:
+        """As `AsyncClient.call`."""
+        return await super().call(target, *args, timeout_s=timeout_s, **rest)
+
+
+class RunningInProcess:
+    """A running graph. It works while a client waits, in `wait`, and while it drains at the end.
+
+    `actors` holds the instances by name, to be looked at.
+    """
+
+    def __init__(self, room: Room, drain_timeout_s: float) -> None:
+        self._room = room
+        self._drain_timeout_s = drain_timeout_s
+        self._client: UnhurriedClient | None = None
+        self._lock = threading.Lock()
+        self._started_unix_s = time.time()
+        self.name = room.name
+        self.pid = os.getpid()
+
+    @property
+    def client(self) -> Client:
+        """A client of this graph, made at first use and closed with the graph. It has no default timeout."""
+        with self._lock:
+            if self._client is None:
+                self._client = UnhurriedClient(self.name)
+            return self._client
+
+    @property
+    def actors(self) -> dict[str, Actor]:
+        """The instances by name (`scale`, or `scale[0]` of several), as they are."""
+        return self._room.actors
+
+    @property
+    def stopped(self) -> Stopped:
+        """Once it has: what was cut off."""
+        return self._room.stopped
+
+    def status(self) -> dict[str, Any]:
+        """Of what `slabwire ps` and `top` show what there is here, as a dict."""
+        self._room.settle()
+        board = self._room.board
+        with self._room.serving:
+            (party,) = (each for each in board.parties.values() if each.instances)
+            worker = {"name": WORKER, "pid": self.pid, "state": "ready", "restarts": 0, **board.worker_stats(party)}
+            return {
+                "graph": self.name,
+                "pid": self.pid,
+                "state": "ready",
+                "not_ready": [],
+                "started_unix_s": self._started_unix_s,
+                "clients": len(board.clients()),
+                "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
+                "workers": [{**worker, "actors": actors_of(board, party)}],
+                "edges": edges_of(board, lambda _: True),
+            }
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Lets the graph work for so long, or until Ctrl-C."""
+        self._room.wait(lambda: False, timeout_s)
+
+    def stop(self) -> None:
+        """Drains and stops: `on_stop` runs, and nothing is left. Nothing in a forked child, which has no graph."""
+        if os.getpid() != self.pid:
+            return
+        if self._client is not None:
+            self._client.withdraw()
+        try:
+            self._room.stop(self._drain_timeout_s)
+        finally:
+            if self._client is not None:
+                self._client.close()
+        if not self.stopped.is_clean:
+            logger.warning("graph %s was stopped: %s", self.name, self.stopped.text(self.name))
+
+    def kill(self) -> None:
+        """Stops without draining."""
+        self._drain_timeout_s = 0.0
+        self.stop()
+
+
+class AsyncRunningInProcess:
+    """What `async with graph.run(in_process=True)` gives: the graph has a thread of its own."""
+
+    def __init__(self, running: RunningInProcess, client: AsyncClient) -> None:
+        self.running = running
+        self.name = running.name
+        self.client = client
+
+    @property
+    def actors(self) -> dict[str, Actor]:
+        """The instances by name. Their code runs in the graph's thread."""
+        return self.running.actors
+
+    async def status(self) -> dict[str, Any]:
+        """Of what `slabwire ps` and `top` show what there is here, as a dict."""
+        return self.running.status()
+
+    async def stop(self) -> None:
+        """Drains and stops."""
+        await self.client.withdraw()
+        try:
+            await asyncio.to_thread(self.running.stop)
+        finally:
+            await self.client.close()
+
+
+class LaunchInProcess:
+    """A graph about to run here: `with` it, or `async with` it. Nothing is made before."""
+
+    def __init__(self, name: str, spec: GraphSpec, codes: Codes, drain_timeout_s: float) -> None:
+        self._name, self._spec, self._codes = name, spec, codes
+        self._drain_timeout_s = drain_timeout_s
+
+    def _start(self, *, in_thread: bool) -> RunningInProcess:
+        room = Room(self._name, self._spec, self._codes, in_thread=in_thread)
+        try:
+            room.start()
+        except StartError:
+            raise
+        except Exception as error:
+            text = text_of(error) if is_of(error, SlabwireError) else described(error)
+            failed = StartError(f"graph {self._name!r} did not start: {text}")
+            raise failed from (error.__cause__ if isinstance(error, LoadError) else error)
+        return RunningInProcess(room, self._drain_timeout_s)
+
+    def __enter__(self) -> RunningInProcess:
+        self._running = self._start(in_thread=_has_loop())
+        return self._running
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.stop()
+
+    async def __aenter__(self) -> AsyncRunningInProcess:
+        running = await asyncio.to_thread(self._start, in_thread=True)
+        try:
+            client = await UnhurriedAsyncClient(running.name).open()
+        except BaseException:
+            running.kill()
+            raise
+        self._async_running = AsyncRunningInProcess(running, client)
+        return self._async_running
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._async_running.stop()
+
+
+def _has_loop() -> bool:
+    """Whether an event loop runs in this thread, as in a notebook: then the graph's own cannot."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

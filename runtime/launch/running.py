@@ -1,0 +1,247 @@
+"""A graph that was started by this process: its client, its status, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..clients.async_client import AsyncClient
+from ..clients.client import Client
+from ..clients.control import Control
+from ..errors import Disconnected, StartError
+from ..graph.node import NAME, NAME_RULE
+from ..host.descriptors import FOR_A_CONNECTION, require_free
+from ..host.forks import keep_from_children
+from ..host.frames import FrameReader, write_frame
+from ..host.inherited import fill_standard_descriptors
+from ..host.run_directory import graph_directory
+from ..spec import GraphSpec
+from ..supervision.stopped import Stopped
+
+logger = logging.getLogger("slabwire")
+
+# Over and above the time to drain: for on_stop hooks and the supervisor's own end.
+_STOP_MARGIN_S = 15.0
+
+
+class Running:
+    """A running graph, as `graph.run()` gives it. Leaving its `with` drains and stops it; nothing stays behind.
+
+    No signal handlers are installed. When this process dies, however it dies, the graph drains and ends.
+    """
+
+    def __init__(self, spec: GraphSpec, options: dict[str, Any]) -> None:
+        self.spec = spec
+        self.name: str = options.get("name") or spec.name
+        self.directory: Path = graph_directory(self.name)
+        self._drain_timeout_s = float(options["drain_timeout_s"])
+        self._client: Client | None = None
+        self._client_lock = threading.Lock()
+        self.failure: str | None = None  # why the graph gave up, if it did
+        self.stopped = Stopped()  # once it has: what was cut off, and what did not end as it should
+        self._owner = os.getpid()
+        self._was_stopped = False
+        fill_standard_descriptors()
+        require_free(FOR_A_CONNECTION, f"starting graph {self.name!r}", StartError)
+        self._tie, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        keep_from_children(self._tie)
+        with far:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "slabwire.runtime.supervision.main", "--fd", str(far.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[far.fileno()],
+                start_new_session=True,
+            )
+        try:
+            write_frame(self._tie, {"spec": spec.to_plain(), "options": options})
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_ready(self) -> None:
+        try:
+            event = FrameReader(self._tie).read()
+        except Disconnected:
+            raise StartError(
+                f"the supervisor of graph {self.name!r} ended with status {self._process.wait()}"
+            ) from None
+        if event["event"] != "ready":
+            error = StartError(f"graph {self.name!r} did not start: {event.get('error', event['event'])}")
+            error.detail = event.get("detail", "")
+            raise error
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        return self._process.pid
+
+    @property
+    def client(self) -> Client:
+        """A client of this graph, made at first use and closed with the graph."""
+        with self._client_lock:  # threads may share it, so they may ask for it at once
+            if self._client is None:
+                self._client = Client(self.name)
+            return self._client
+
+    def status(self) -> dict[str, Any]:
+        """What `slabwire ps` and `top` show, as a dict."""
+        with Control(self.name) as control:
+            return control.request("status")
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Waits for the graph to end by itself; its supervisor's exit status, or None if it still runs. `failure` then
+        says why it gave up, if it did.
+        """
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        self._hear_last_words()
+        # Where SIGCHLD is ignored, or others wait for all children, the status is lost: a lost one is taken for 0.
+        return status or int(not self._was_stopped or self.failure is not None)
+
+    def _hear_last_words(self) -> None:
+        """What the supervisor, which has ended, had to say since it was ready."""
+        with contextlib.suppress(Disconnected, OSError):
+            self._tie.settimeout(1.0)  # it is at its end, unless somebody else has inherited the other one
+            frames = FrameReader(self._tie)
+            while True:
+                event = frames.read()
+                self.failure = self.failure or event.get("error")
+                if event["event"] == "stopped":
+                    self._was_stopped = True
+                    self.stopped = Stopped.from_plain(event)
+                    return
+
+    def stop(self) -> int:
+        """Drains and stops; returns the supervisor's exit status. Stops at once what does not end in time.
+
+        In a forked child of the process that started the graph it does nothing: the graph is not the child's.
+        """
+        if os.getpid() != self._owner:
+            return 0
+        if self._client is not None:
+            self._client.withdraw()
+        self._say(b"s")
+        status = self.wait(self._drain_timeout_s + _STOP_MARGIN_S)
+        self._close_client()  # not before: what other threads wait for is drained
+        return self.kill() if status is None else self._ended(status)
+
+    def kill(self) -> int:
+        """Stops now: work in flight is lost."""
+        self._close_client()
+        self._say(b"k")
+        status = self.wait(_STOP_MARGIN_S)
+        if status is None:
+            self._process.kill()
+            status = self._process.wait()
+        return self._ended(status)
+
+    def _ended(self, status: int) -> int:
+        self._tie.close()
+        return status
+
+    def leave(self) -> None:
+        """Stops, and warns in the log of this process (`slabwire`) of what was cut off."""
+        self.stop()
+        if not self.stopped.is_clean:
+            logger.warning("graph %s was stopped: %s", self.name, self.stopped.text(self.name))
+
+    def _say(self, order: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._tie.sendall(order)
+
+    def _close_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+
+class AsyncRunning:
+    """What `async with graph.run()` gives: the same, with an asyncio client, and nothing that blocks the loop."""
+
+    def __init__(self, running: Running, client: AsyncClient) -> None:
+        self.running = running
+        self.name = running.name
+        self.directory = running.directory
+        self.client = client
+
+    async def status(self) -> dict[str, Any]:
+        """What `slabwire ps` and `top` show, as a dict."""
+        return await asyncio.to_thread(self.running.status)
+
+    async def stop(self) -> int:
+        """Drains and stops; returns the supervisor's exit status."""
+        await self.client.withdraw()
+        try:
+            return await asyncio.to_thread(self.running.stop)
+        finally:
+            await self.client.close()
+
+
+class Launch:
+    """A graph about to run: `with` it, or `async with` it. Nothing is started before."""
+
+    def __init__(self, spec: GraphSpec, options: dict[str, Any]) -> None:
+        self._spec = spec
+        self._options = options
+
+    def __enter__(self) -> Running:
+        self._running = start(self._spec, **self._options)
+        return self._running
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.leave()
+
+    async def __aenter__(self) -> AsyncRunning:
+        running = await asyncio.to_thread(start, self._spec, **self._options)
+        try:
+            self._async_running = AsyncRunning(running, await AsyncClient(running.name).open())
+        except BaseException:
+            running.kill()
+            raise
+        return self._async_running
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._async_running.stop()
+
+
+def start(
+    spec: GraphSpec,
+    *,
+    name: str | None = None,
+    drain_timeout_s: float = 10.0,
+    listen: str | None = None,
+    rebalance: bool = False,
+) -> Running:
+    """Starts a supervisor for the graph and waits until all its actors are ready.
+
+    `name` runs it under another name than its own; `listen` also takes calls at a tcp:// address; `rebalance` moves
+    workers off saturated cores. Raises StartError with the reason.
+    """
+    if name is not None and not NAME.fullmatch(name):
+        raise StartError(f"a graph cannot run under the name {name!r}; it must consist of {NAME_RULE}")
+    options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
+    return Running(spec, options)

@@ -1,0 +1,1 @@
+"""Which worker runs on which core, and why. No I/O."""

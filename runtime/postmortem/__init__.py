@@ -1,0 +1,1 @@
+"""What a dead process has left, as plain data."""

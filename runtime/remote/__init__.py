@@ -1,0 +1,1 @@
+"""The protocol for remote clients, without and with a socket; keys."""

@@ -1,0 +1,87 @@
+"""What a graph shows to remote clients: its ports with their fields and types, as the welcome carries them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..actor.fields import Intake
+from ..errors import MessageError, ProtocolError, UnknownPort
+from ..graph.compiled import Routing
+from ..spec import FieldSpec, HandlerSpec, TypeSpec
+from ..spelling import did_you_mean
+
+_TYPE_KINDS = ("any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor")
+
+
+def described_ports(routing: Routing) -> list[dict[str, Any]]:
+    """The exposed ports of a graph, in order of exposure, as plain data."""
+    spec = routing.spec
+    described = []
+    for number, route in enumerate(spec.routes[: spec.exposed]):
+        entry = routing.entry(number)
+        answer = spec.actor(route.reply.actor).output_type(route.reply.port) or TypeSpec()
+        described.append(
+            {
+                "port": str(route.entry),
+                "summary": entry.summary,
+                "stream": routing.streams(number),
+                "fields": [{"name": e.name, "required": e.required, "type": _plain_type(e.type)} for e in entry.fields],
+                "answer": _plain_type(answer),
+            }
+        )
+    return described
+
+
+def _plain_type(spec: TypeSpec) -> dict[str, Any]:
+    dims = None if spec.dims is None else list(spec.dims)
+    return {"kind": spec.kind, "text": spec.text, "dtypes": list(spec.dtypes), "dims": dims, "optional": spec.optional}
+
+
+class ExposedPorts:
+    """The ports of a remote graph: what a call is checked against before anything is sent.
+
+    Built from what the gateway says, which may be anything: raises ProtocolError.
+    """
+
+    def __init__(self, graph: str, described: Any) -> None:
+        self.graph = graph
+        self._intakes: dict[str, Intake] = {}
+        self._streams: set[str] = set()
+        try:
+            for each in described:
+                self._add(each)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ProtocolError(f"the gateway describes its ports wrongly: {type(error).__name__}: {error}") from None
+
+    def _add(self, described: dict[str, Any]) -> None:
+        target = str(described["port"])
+        owner, _, port = target.rpartition(".")
+        fields = tuple(FieldSpec(str(e["name"]), _type(e["type"]), bool(e["required"])) for e in described["fields"])
+        spec = HandlerSpec(port, "plain", fields, _type(described["answer"]), summary=str(described["summary"]))
+        self._intakes[target] = Intake(spec, owner)
+        if described["stream"]:
+            self._streams.add(target)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._intakes)
+
+    def fields(self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool) -> dict[str, Any]:
+        """The fields of a call's message. Raises UnknownPort or MessageError, in the words that a local client uses."""
+        intake = self._intakes.get(target)
+        if intake is None:
+            hint = did_you_mean(target, self._intakes)
+            known = ", ".join(self._intakes) or "none"
+            raise UnknownPort(
+                f"graph {self.graph!r} has no port {target!r} that can be called{hint}; there are: {known}"
+            )
+        if target in self._streams and not stream:
+            raise MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
+        return intake.fields(args, named)
+
+
+def _type(plain: dict[str, Any]) -> TypeSpec:
+    if plain["kind"] not in _TYPE_KINDS:
+        raise ValueError(f"there is no type of kind {plain['kind']!r}")
+    dims = None if plain["dims"] is None else tuple(map(str, plain["dims"]))
+    return TypeSpec(plain["kind"], str(plain["text"]), tuple(map(str, plain["dtypes"])), dims, bool(plain["optional"]))

@@ -1,0 +1,67 @@
+"""Follows the rebalancer: reads what the workers of a running graph want, and moves them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..host.cpu_load import LoadMeter
+from ..placement.moves import MoveError
+from ..placement.plan import cpu_list
+from ..placement.rebalance import Rebalancer
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+# A few looks until a cause has lasted long enough; each opens one file a thread.
+LOOK_EVERY_S = 0.5
+
+logger = logging.getLogger("slabwire")
+
+
+class Balancer:
+    """The supervisor's, on its loop."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._rebalancer = Rebalancer(supervisor.topology)
+        self._meter = LoadMeter()
+        self._moves = 0
+        self._last: dict[str, Any] | None = None
+
+    async def watch(self) -> None:
+        """Looks again and again, while the graph is ready."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._supervisor.state == "ready":
+                self.look(time.monotonic())
+
+    def look(self, now_s: float) -> None:
+        """Moves a worker if one should."""
+        workers = self._supervisor.workers
+        demands = self._meter.demands({name: each.pid for name, each in workers.items() if each.is_ready}, now_s)
+        proposal = self._rebalancer.look(self._supervisor.plan, demands, now_s)
+        if proposal is None:
+            return
+        worker = workers[proposal.worker]
+        before = worker.plan.cores
+        try:
+            self._supervisor.mover.move(worker, proposal.cpus, "moved here by rebalancing")
+        except MoveError as error:
+            logger.warning("rebalancing: %s", error)
+            return
+        self._moves += 1
+        self._last = {
+            "worker": worker.name,
+            "from": list(before),
+            "to": list(proposal.cpus),
+            "reason": proposal.reason,
+        }
+        at, to = cpu_list(before), cpu_list(proposal.cpus)
+        logger.info("rebalancing: %s went from CPU %s to %s: %s", worker.name, at, to, proposal.reason)
+
+    def stats(self) -> dict[str, Any]:
+        """How many moves there were, and the last of them."""
+        return {"moves": self._moves, "last": self._last}

@@ -1,0 +1,140 @@
+"""The ZeroMQ side of the supervisor: workers report and are told, the CLI and clients ask."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import zmq
+
+from ..error_text import described, text_of
+from ..errors import Overloaded, ProtocolError, SlabwireError
+from ..host.sealed_document import pack_document, unpack_document
+from ..remote.zmq_events import can_read, descriptor_of
+
+logger = logging.getLogger("slabwire")
+
+VERSION = 1
+# Of one control message; a graph's spec with pickled closures is by far the largest.
+LARGEST_NBYTES = 64 << 20
+_LAST_ANSWERS_S = 0.5
+# Messages that wait for one peer, in either direction: to one that does not read more is not sent.
+_WAITING = 64
+# Requests of one peer that are being answered.
+_MOST_REQUESTS = 16
+# Messages taken in before others get their turn on the loop.
+_BATCH = 64
+
+
+class ControlServer:
+    """One ROUTER socket. Workers name themselves `w:<name>`; whoever else sends gets one answer to each message.
+
+    `serve(request)` answers, `report(worker, message)` takes a worker's word.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        serve: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
+        report: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._serve = serve
+        self._report = report
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        options = {
+            zmq.LINGER: 500,
+            zmq.MAXMSGSIZE: LARGEST_NBYTES,
+            zmq.RCVHWM: _WAITING,
+            zmq.SNDHWM: _WAITING,
+            zmq.ROUTER_HANDOVER: 1,  # a successor registers under its predecessor's name
+        }
+        for option, value in options.items():
+            self._socket.setsockopt(option, value)
+        for uid in {os.geteuid(), 0}:  # no other user is heard, whoever may come to open the socket
+            self._socket.setsockopt(zmq.IPC_FILTER_UID, uid)
+        self._socket.bind(address)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: Counter[bytes] = Counter()  # those being answered, by who asked
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        loop.add_reader(descriptor_of(self._socket), self._drain)
+        self._drain()
+
+    def tell(self, worker: str, message: dict[str, Any]) -> None:
+        """Sends a worker an order; one that is gone will be told by its successor's start."""
+        self._send(f"w:{worker}".encode(), message)
+
+    def _send(self, identity: bytes, message: dict[str, Any]) -> None:
+        try:
+            self._socket.send_multipart([identity, pack_document(message)], zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            logger.debug("a control message was not sent: %s", error)
+        if self._loop is not None:
+            # The descriptor tells only of changes: what came while we sent would go unnoticed.
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        for _ in range(_BATCH):
+            if self._socket.closed or not can_read(self._socket):
+                return
+            identity, *frames = self._socket.recv_multipart()
+            self._take(identity, frames)
+        if self._loop is not None:
+            self._loop.call_soon(self._drain)
+
+    def _take(self, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            message = unpack_document(frames[-1]) if frames else None
+            if not isinstance(message, dict) or "verb" not in message:
+                raise ProtocolError("a control message is a dict with a verb")
+        except (ValueError, SlabwireError) as error:
+            self._refuse(identity, ProtocolError(str(error)))
+            return
+        if identity.startswith(b"w:"):
+            self._report(identity[2:].decode(errors="replace"), message)
+        elif self._requests[identity] >= _MOST_REQUESTS:
+            text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
+            self._refuse(identity, Overloaded(text), message.get("token"))
+        elif self._loop is not None:
+            self._requests[identity] += 1
+            task = self._loop.create_task(self._answer(identity, message))
+            self._tasks.add(task)
+            task.add_done_callback(lambda ended: self._answered(identity, ended))
+
+    def _refuse(self, identity: bytes, error: SlabwireError, token: Any = None) -> None:
+        self._send(identity, {"token": token, "ok": False, "code": error.code, "error": str(error)})
+
+    def _answered(self, identity: bytes, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._requests[identity] -= 1
+        if not self._requests[identity]:
+            del self._requests[identity]
+
+    async def _answer(self, identity: bytes, request: dict[str, Any]) -> None:
+        try:
+            answer = {"ok": True, "version": VERSION, "result": await self._serve(request)}
+        except SlabwireError as error:
+            answer = {"ok": False, "code": error.code, "error": text_of(error)}
+        except Exception as error:
+            logger.exception("a control request failed")
+            answer = {"ok": False, "code": "internal", "error": described(error)}
+        self._send(identity, {"token": request.get("token"), **answer})
+
+    async def answered(self) -> None:
+        """Waits until what was asked was answered, which takes no time once the graph has ended."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_ANSWERS_S)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(descriptor_of(self._socket))
+            self._loop = None
+        self._socket.close()
+        self._context.term()

@@ -1,0 +1,46 @@
+"""What the plain handlers of a worker are doing now: their rows in the flight recorder come at their end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from ...shm.errors import CorruptLane
+from ...shm.inflight import RUNNING_ROW, Inflight
+from ...shm.lane import RECORD_NBYTES
+from ...shm.segment import Segment
+from ..dataplane.peers import Line, Party
+from ..message.header import Header, read_header
+from ..telemetry.flight_recorder import Event, Happening, Outcome
+from ..telemetry.stats import CellStats
+
+
+def at_work(party: Party, lines: Mapping[int, Line]) -> Iterator[Event]:
+    """An event for each actor of a worker that runs a plain handler, read from its counters, its table and its lanes.
+
+    `lines` are all lanes by number. The events have the number 0, for they are none of the recorder's yet.
+    """
+    for place, instance in enumerate(party.instances):
+        if party.stats is not None and (found := _run(CellStats(party.stats, place), party.tables[instance], lines)):
+            begin_ns, header, lane, sequence, attempt = found
+            cause = header.cause_lane, header.cause_sequence, header.reply_to, header.request, header.trace
+            what = place, header.target, attempt, lane, sequence, *cause, header.sent_ns
+            yield Event(0, Happening.INPUT, Outcome.ANSWERED, begin_ns, 0, *what, 0)
+
+
+def _run(stats: CellStats, table: Segment, lines: Mapping[int, Line]) -> tuple[int, Header, int, int, int] | None:
+    """When it began, its input with the place of that, and at which attempt it is; None if nothing runs."""
+    since = stats.words[stats.busy_since]
+    left = next((each for each in Inflight(table).live() if each.row == RUNNING_ROW), None) if since else None
+    line = lines.get(left.lane) if left is not None else None
+    if left is None or line is None:
+        return None
+    capacity = line.segment.placed.rows("record")
+    at = line.segment.placed["record"] + left.sequence % capacity * RECORD_NBYTES
+    try:
+        header = read_header(memoryview(os.pread(line.segment.fd, RECORD_NBYTES, at)), 0)
+    except CorruptLane:
+        return None
+    # It has not gone on meanwhile: the record is given back behind the run alone.
+    still = stats.words[stats.busy_since] == since and line.returns.load("tail") == left.sequence
+    return (since, header, left.lane, left.sequence, left.attempt) if still else None

@@ -1,0 +1,252 @@
+"""All workers of a graph: started in order, watched, restarted as the tree says, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..dataplane.descriptor_server import Reception
+from ..dataplane.switchboard import Switchboard
+from ..graph.start_order import start_order, stop_waves, targets_of
+from ..host.oom_kills import kills_in_machine
+from ..host.run_directory import RunDirectory
+from ..logs.log_rotation import long_logs, put_aside
+from ..placement.plan import Plan
+from ..postmortem.exit_reason import Ending
+from ..spec import GraphSpec
+from .crash_reporter import Coroner
+from .spawner import Spawner
+from .tree import Outcome, Tree, branches
+from .worker_handle import WorkerProcess
+
+logger = logging.getLogger("slabwire")
+
+# How often hung workers are looked for. Deaths are noticed at once, by pidfd.
+LOOK_EVERY_S = 0.5
+# No descriptors, processes or memory for a worker: some may come back.
+_SPAWN_AGAIN_S = 1.0
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Workforce:
+    """Everything on the supervisor's loop. `state()` is the graph's, `give_up(reason, detail)` ends it."""
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        plan: Plan,
+        switchboard: Switchboard,
+        reception: Reception,
+        directory: RunDirectory,
+        spawner: Spawner,
+        state: Callable[[], str],
+        give_up: Callable[[str, str], None],
+    ) -> None:
+        self._switchboard = switchboard
+        self._reception = reception
+        self._directory = directory
+        self._control = f"ipc://{directory.control}"
+        self._state, self._give_up = state, give_up
+        self._alarm: asyncio.TimerHandle | None = None
+        routing = switchboard.routing
+        self.workers: dict[str, WorkerProcess] = {}
+        for planned in plan.workers:
+            actors = [spec.actor(routing.actor_of[each]) for each in planned.instances]
+            party = switchboard.home_of(planned.instances[0])
+            self.workers[planned.name] = WorkerProcess(planned, party, actors, directory, spawner, self._exited)
+        workers_of = {
+            actor: list(dict.fromkeys(switchboard.home_of(each).name for each in instances))
+            for actor, instances in routing.instances.items()
+        }
+        targets = targets_of(spec, workers_of)
+        order = start_order(targets)
+        self.waves = stop_waves(order, targets)
+        restarts = {name: worker.restart for name, worker in self.workers.items()}
+        self.tree = Tree(order, restarts, branches(spec.groups, workers_of))
+        self._order = order
+        self._graph = directory.path.name
+        self._ends: dict[str, str] = {}  # how each worker ended last
+        self._coroner = Coroner(self._graph, switchboard, self.tree)
+        self.failed_to_stop: dict[str, str] = {}  # how they ended, by worker
+
+    # -- the beginning -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """All of them at once, targets first. Nobody waits for another: what is sent early lies in its lane."""
+        for name in self._order:
+            self._spawn(self.workers[name])
+
+    def _spawn(self, worker: WorkerProcess) -> None:
+        channel = worker.spawn(self._control)
+        self._reception.attach(worker.party, channel)
+        self.tree.started(worker.name)
+
+    def renew(self, name: str) -> None:
+        """Ends a worker so that a successor takes over, or starts one that has ended for good."""
+        if self.tree.renew(name, time.monotonic()):
+            self.workers[name].retire()
+        self._advance()
+
+    def gone(self) -> set[str]:
+        """The workers that have ended and are not started again: what waits for them waits for ever."""
+        return {name for name, each in self.workers.items() if not each.is_alive and not self.tree.is_awaited(name)}
+
+    # -- watching ----------------------------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """For ever: looks for workers that hang, and for clients of which nothing is needed any more."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self._switchboard.departures.see_off(self.gone())
+            kills = kills_in_machine()
+            for worker in self.workers.values():
+                stats = self._switchboard.worker_stats(worker.party)
+                ignores_input = self._switchboard.ignores_input(worker.party)
+                worker.look_for_kills(kills)
+                worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
+
+    async def bound_logs(self) -> None:
+        """For ever: puts long logs aside. Apart from the other watch, which a slow disk must not hold up."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            for path in long_logs(self._directory.path / "logs"):
+                try:
+                    await asyncio.to_thread(put_aside, path)
+                except RuntimeError as error:  # no thread can be started: some may end
+                    logger.warning("%s cannot be put aside now: %s", path, error)
+
+    def _exited(self, worker: WorkerProcess) -> None:
+        """A worker has died, or has ended as it was told."""
+        self._reception.detach(worker.party)
+        self._switchboard.departures.caller_died(worker.party)
+        self._switchboard.wake_neighbours(worker.party)
+        end = worker.last_end
+        if end is None:
+            return
+        if self._state() in ("draining", "stopped") and worker.told_to_stop:
+            self._stopped(worker, end)
+            return
+        if self._state() == "starting" and (worker.error is not None or end.kind == "start_timeout"):
+            self._give_up_on(worker, f"{worker.name} could not start: {worker.error or end}")
+            return
+        now_s, draw = time.monotonic(), random.random()
+        if worker.could_load:
+            outcome = self.tree.exited(worker.name, failed=end.failed, now_s=now_s, draw=draw)
+        else:
+            failures = worker.failed_starts
+            outcome = self.tree.could_not_load(worker.name, failures=failures, now_s=now_s, draw=draw)
+        self._act(worker, end, outcome)
+
+    def _stopped(self, worker: WorkerProcess, end: Ending) -> None:
+        """One that was told to stop has ended. It is not started again, however that went."""
+        if not end.failed or (worker.was_killed and end.kind == "signal"):
+            return
+        logger.error("%s: %s while it stopped", worker.name, end)
+        self.failed_to_stop[worker.name] = f"{end} while it stopped"
+        self._coroner.keep(self._coroner.compose(worker, "the graph is stopping: it is not started again"))
+
+    def _act(self, worker: WorkerProcess, end: Ending, outcome: Outcome) -> None:
+        next_step = what_next(worker.name, worker.restart, outcome)
+        if outcome.verdict == "give_up":
+            self._give_up_on(worker, f"{next_step}: {end}")
+        elif outcome.verdict == "ended" and self._state() == "starting":
+            self._give_up_on(worker, f"{worker.name} could not start: {end}")
+        elif outcome.verdict == "ended":
+            logger.info("%s: %s; %s", worker.name, end, next_step)
+        elif outcome.verdict == "restart":
+            logger.warning("%s: %s; %s", worker.name, end, next_step)
+            for name in outcome.stop:
+                self.workers[name].retire()
+        crashed = {"restart": True, "ended": end.failed, "expected": not end.was_obedient}
+        if not worker.could_load and self._ends.get(worker.name) == end.text:
+            crashed = {}  # one report of many tries
+        self._ends[worker.name] = end.text
+        report = None
+        try:
+            report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None
+        finally:  # a report is never what a successor waits for in vain
+            self._advance()
+        if report is not None:
+            self._coroner.keep(report)
+
+    def _give_up_on(self, worker: WorkerProcess, reason: str) -> None:
+        """Its report is there before the graph ends: somebody may want to read it at once."""
+        try:
+            self._coroner.keep(self._coroner.compose(worker, f"the graph ends: {reason.partition(': ')[0]}"))
+        finally:
+            self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
+
+    def _advance(self) -> None:
+        """Starts those whose time has come, and looks again when the next one's does."""
+        for name in self.tree.due(time.monotonic()):
+            self._respawn(self.workers[name])
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due_s = self.tree.next_due_s()
+        if due_s is not None:
+            delay_s = max(0.0, due_s - time.monotonic())
+            self._alarm = asyncio.get_running_loop().call_later(delay_s, self._advance)
+
+    def _respawn(self, worker: WorkerProcess) -> None:
+        if self._state() == "stopped" or worker.is_alive or worker.told_to_stop:
+            return
+        try:
+            self._spawn(worker)
+        except OSError as error:
+            logger.error("%s cannot be started now (%s); tried again in %.0f s", worker.name, error, _SPAWN_AGAIN_S)
+            self.tree.postpone(worker.name, time.monotonic() + _SPAWN_AGAIN_S)
+            return
+        worker.restarts += 1
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def stop(self, names: Iterable[str], tell: Tell | None) -> None:
+        """Tells workers to stop; without `tell`, and those that are not ready, are killed."""
+        for name in names:
+            worker = self.workers[name]
+            worker.told_to_stop = True
+            if worker.is_ready and tell is not None:
+                tell(name, {"verb": "stop"})
+            else:
+                worker.kill()
+
+    async def wait_left(self, names: Iterable[str], until_s: float) -> None:
+        """Waits until their on_stop has run, at most until then."""
+        for name in names:
+            if self.workers[name].is_alive:
+                await self.workers[name].wait_left(max(0.0, until_s - time.monotonic()))
+
+    async def end(self, until_s: float) -> None:
+        """Waits until all have ended; those that have not until then are killed."""
+        for worker in self.workers.values():
+            await worker.wait_ended(max(0.0, until_s - time.monotonic()))
+        for worker in self.workers.values():
+            if worker.is_alive and not worker.was_killed:
+                logger.error("%s did not stop in time; it is killed", worker.name)
+                self.failed_to_stop[worker.name] = "did not stop in time and was killed"
+            worker.kill()
+            await worker.wait_ended(None)
+
+
+def what_next(worker: str, restart: str, outcome: Outcome) -> str:
+    """What is done about the end of a worker, in words."""
+    group = f" (group {outcome.group!r}, {outcome.strategy})" if outcome.group else ""
+    if outcome.verdict == "expected":
+        return "it was told to end"
+    if outcome.verdict == "ended":
+        return f"it is not started again: restart={restart!r}"
+    if outcome.verdict == "give_up":
+        often, within = outcome.restarts + 1, f"within {outcome.within_s:g} s"
+        if outcome.group:
+            return f"group {outcome.group!r} failed {often} times {within}, at last by {worker}"
+        return f"{worker} died {often} times {within}"
+    soon = f" in {outcome.delay_s:.2f} s" if outcome.delay_s else ""
+    others = [each for each in outcome.start if each != worker]
+    beside = f", with {', '.join(others)}{group}" if others else group
+    return f"it is started again{soon}{beside}"

@@ -1,0 +1,113 @@
+"""What a worker is in a forked child of one of its handlers: nothing that may be touched.
+
+The child has copies of the worker's objects and none of its memory. So whatever the actor asks of them is refused, and
+a child that comes back from its handler ends there: the worker, which goes on elsewhere, is not its business.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import ref
+
+from ..error_text import exit_code, is_of, traceback_of
+from ..errors import SlabwireError
+from ..host.forks import part_in_children
+
+if TYPE_CHECKING:
+    from ..cell.binding import CellBinding
+    from .worker import Worker
+
+_REFUSED = (
+    "a process that a handler has forked has no part in the graph: it can neither loan, emit nor call; let it give its "
+    "result to the handler (by a Pool, a Queue, a pipe), or connect as any client does: slabwire.connect(...)"
+)
+_AWAITS = (
+    "a process that a coroutine has forked cannot await there, for the loop is its parent's; let it run one of its "
+    "own, asyncio.run(...), and end by os._exit"
+)
+_kept: list[Any] = []  # in a child: what its parent's objects held, so that nothing of it is finalized
+
+
+class Partition:
+    """Keeps a worker from the forked children of its process, as long as whoever made it keeps it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = ref(worker)
+        part_in_children(self)
+
+    def part(self) -> None:
+        """In the child."""
+        worker = self._worker()
+        if worker is None:
+            return
+        worker._selector.part(_end_awaiting)
+        for binding in worker._bindings:
+            _refuse(binding)
+        beyond = _Beyond()
+        for cell in worker.cells.values():
+            cell._stats.words = beyond  # type: ignore[assignment]
+            for each in (cell._plain, cell._runs, cell.answers, cell.outlets, cell):
+                _replace_all(each, beyond)
+        _replace_all(worker, beyond)
+
+
+def _refuse(binding: CellBinding) -> None:
+    refusing: Any = _Refusing()
+    own_account: Any = SimpleNamespace(own_account=binding._outlets.own_account, send=refusing.send, sends=refusing)
+    binding._endpoint = binding._calls = refusing
+    binding._outlets = own_account  # which `context` tells of
+
+
+def _replace_all(each: object, by: object) -> None:
+    _kept.append(dict(vars(each)))
+    vars(each).update(dict.fromkeys(vars(each), by))
+
+
+class _Refusing:
+    """In the place of what the verbs of an actor use."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise SlabwireError(_REFUSED)
+
+    def send(self, *_: Any) -> NoReturn:
+        raise SlabwireError(_REFUSED)
+
+
+class _Beyond:
+    """In the place of all that is behind a handler: who gets there has come back from it."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        end_child(sys.exc_info()[1])
+
+    def __getitem__(self, place: Any) -> NoReturn:
+        end_child(sys.exc_info()[1])
+
+    def __setitem__(self, place: Any, value: Any) -> NoReturn:
+        end_child(sys.exc_info()[1])
+
+    def __call__(self, *_: Any) -> NoReturn:
+        end_child(sys.exc_info()[1])
+
+
+def _end_awaiting(_timeout: float | None = None) -> NoReturn:
+    end_child(SlabwireError(_AWAITS))
+
+
+def end_child(error: BaseException | None) -> NoReturn:
+    """Ends a forked child, with nothing of its parent's: no hook at exit, no clean-up.
+
+    Its status is what sys.exit was called with; 1 after another exception, which is printed; else 0.
+    """
+    status: Any = 0
+    if is_of(error, SystemExit):
+        status = exit_code(error)
+    elif error is not None and not is_of(error, (StopIteration, StopAsyncIteration)):
+        status = traceback_of(error)
+    if isinstance(status, str):
+        sys.stderr.write(f"{status}\n")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit((status or 0) & 0xFF if isinstance(status, (int, type(None))) else 1)

@@ -1,0 +1,394 @@
+"""A worker at work: polls its lanes, runs its actors, ticks asyncio, parks."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import zmq
+
+from ...shm.bell import BLOCKS, ROOM, now_ns
+from ...shm.inflight import INFLIGHT, Inflight
+from ...shm.lane import Consumer, Producer
+from ...shm.segment import Segment
+from ..actor.actor import Actor, handlers_of
+from ..actor.user_code import construct
+from ..cell.binding import CellBinding
+from ..cell.cell import Cell
+from ..cell.outlets import Outlets
+from ..cell.own_tasks import OwnTasks
+from ..cell.work import Work
+from ..dataplane.async_calls import AsyncCalls
+from ..dataplane.caller import Caller
+from ..dataplane.descriptor_client import Link
+from ..dataplane.endpoint import Endpoint, is_callee
+from ..dataplane.peers import FIRST_CLIENT
+from ..errors import CorruptLane, Disconnected
+from ..graph.compiled import Routing
+from ..message.header import read_header
+from ..spec import ActorSpec, GraphSpec, PortRef
+from ..telemetry.flight_recorder import RECORDER, Happening, Recorder
+from ..telemetry.stats import STATS, CellStats, WorkerStats
+from . import parking_loop as pause
+from .control_line import Orders
+from .gone_callers import GoneCallers
+from .lease_report import holdings, origin_of_work, receiver, tell_what_is_out
+from .loop_end import end_tasks
+from .retirement import retire
+from .startup import Waking
+from .turns import Turns, look_into
+
+logger = logging.getLogger("slabwire")
+
+# While a coroutine waits for something outside, asyncio gets a look at least this often.
+TICK_NS = 1_000_000
+
+
+class Worker:
+    """One process of a graph, as told by `start`: the graph, the plan's line for it, and its endpoint's number."""
+
+    def __init__(
+        self,
+        name: str,
+        link: Link,
+        control: Orders,
+        spec: GraphSpec,
+        plan: dict[str, Any],
+        make: Callable[[ActorSpec], Actor] = construct,
+    ) -> None:
+        self.name = name
+        self.control = control
+        self._make = make
+        self.plan = plan
+        self.routing = Routing(spec)
+        self.loop, self._selector = pause.pausing_loop()
+        self.link = link
+        link.heard = self._heard
+        actors = [spec.actor(self.routing.actor_of[each]) for each in self.plan["instances"]]
+        self.endpoint = Endpoint(
+            plan["endpoint"],
+            self.link.ask,
+            self._lane_opened,
+            may_spin=self.plan["spin"],
+            limit_nbytes=sum(each.memory_bytes for each in actors),
+            huge_pages=any(each.huge_pages for each in actors),
+        )
+        self.caller = Caller(self.endpoint, self.routing, inside=True)
+        self._calls = AsyncCalls(self.caller, self.routing, inside=True)
+        self._turns = Turns({each: self._spec_of(each).weight for each in self.plan["instances"]})
+        self.cells = self._turns.cells
+        if self.endpoint.pool.ledger is not None:
+            self.endpoint.pool.ledger.origin = origin_of_work
+            self.endpoint.receiver = receiver(self.routing, self.cells)
+        self._gone_callers = GoneCallers(self.cells, self.endpoint, self.caller, self.report)
+        self._tables: dict[str, Inflight] = {}
+        self._bindings: list[CellBinding] = []
+        self._stats: WorkerStats | None = None
+        self._stats_segment: Segment | None = None
+        self._recorder: Recorder | None = None
+        self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
+        self._stopping = False
+        self._last_tick_ns = 0
+        self.own = OwnTasks(self.loop, self.cells)
+
+    def _spec_of(self, instance: str) -> Any:
+        return self.routing.spec.actor(self.routing.actor_of[instance])
+
+    # -- building ----------------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Constructs the actors and takes over what a predecessor left. Raises LoadError."""
+        actors = {each: self._make(self._spec_of(each)) for each in self.plan["instances"]}
+        self.link.ask("offers")
+        self._note(Happening.STARTED)
+        for row, instance in enumerate(self.plan["instances"]):
+            self._add_cell(row, instance, actors[instance])
+        self._gone_callers.cells_made()
+        for label, end in self._early:
+            self._lane_opened(label, end)
+        self._early.clear()
+        kept = [
+            (left.lane, read_header(table.record(left.row), 0))
+            for table in self._tables.values()
+            for left in table.live()
+            if left.row
+        ]
+        self.endpoint.recover(kept)
+        for cell in self.cells.values():
+            cell.recover()
+        self._watch()
+
+    def _add_cell(self, row: int, instance: str, actor: Actor) -> None:
+        spec, segment = self._spec_of(instance), self._stats_segment
+        recorder = self._recorder
+        if segment is None or recorder is None:
+            raise Disconnected("the supervisor handed over no segment for counters, or none for the flight recorder")
+        stats, table = CellStats(segment, row), self._tables[instance]
+        outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
+        binding = CellBinding(
+            instance,
+            tuple(self.plan["cores"]),
+            self.plan["threads"],
+            self.endpoint,
+            outlets,
+            self._calls,
+            self.own,
+            type(actor).__outputs__,
+            self.plan.get("graph", ""),
+        )
+        actor._binding = binding
+        self._bindings.append(binding)
+        handlers = handlers_of(actor, spec.name)
+        known = {port: self.routing.number.get(PortRef(spec.name, port)) for port in handlers}  # else it is newer code
+        ports = {number: handlers[port] for port, number in known.items() if number is not None}
+        cell = Cell(
+            instance, spec, actor, ports, table, outlets, self.endpoint, stats, recorder, self.loop, self._buried
+        )
+        self._turns.add(instance, cell, stats)
+
+    def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "shrunk" in message:
+            self.endpoint.forget_slabs(message["shrunk"])
+        self._gone_callers.hear(message)
+        for label, own in self.endpoint.take_offers(message.get("offer", []), descriptors):
+            if label["what"] == "inflight":
+                segment = Segment.open(own[0], INFLIGHT, writable=True)
+                self._tables[label["instance"]] = Inflight(segment)
+            elif label["what"] == "recorder":
+                segment = Segment.open(own[0], RECORDER, writable=True)
+                self._recorder = Recorder(segment)
+            else:
+                segment = self._stats_segment = Segment.open(own[0], STATS, writable=True)
+                self._stats = WorkerStats(segment)
+            segment.close_descriptor()
+
+    def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+        """Puts a lane where it belongs: to an actor here, or to this process as a caller."""
+        ours = label["source"] if isinstance(end, Producer) else label["target"]
+        if label["purpose"] != "edge" and not is_callee(label, end):
+            self.caller.lane_opened(label, end)
+        elif ours not in self.cells:
+            self._early.append((label, end))
+        elif isinstance(end, Consumer):
+            self.cells[ours].inlets.add(end, client=label["peer"] if label["peer"] >= FIRST_CLIENT else 0)
+        elif label["purpose"] == "edge":
+            self.cells[ours].outlets.edges.setdefault(label["edge"], []).append(end)
+        else:
+            self.cells[ours].outlets.replies[label["peer"]] = end
+
+    def _buried(self, instance: str, work: Work, reason: str) -> None:
+        self.report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
+
+    def _watch(self) -> None:
+        bell, wait = self.endpoint.bell, self.endpoint.wait
+        if bell is None or wait is None:
+            raise Disconnected("the supervisor handed over no bell")
+        self._selector.watch(wait, self._reasons, self._has_news, self._asleep, self._between_rounds)
+        self.loop.add_reader(bell.fd, self.loop.stop)
+        self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
+        self.loop.add_reader(int(self.control.get(zmq.FD)), self.loop.stop)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def start_actors(self) -> None:
+        """Runs the actors' `on_start`. Whoever is through with it serves the others that still are at it."""
+        waking = Waking(self.cells, self.loop, self.own)
+        self._turns.awake = waking.awake
+        waking.finish(self.turn)
+        self._turns.awake = None
+        self._note(Happening.READY)
+        self.report("ready")
+
+    def finish(self, result: Any) -> None:
+        """Goes on working until what a hook has returned is done, if it is to be awaited."""
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(result, loop=self.loop)
+            task.add_done_callback(lambda _: self.loop.stop())
+            while not task.done():
+                self.turn()
+            task.result()
+
+    def run(self) -> None:
+        """Works until the supervisor says stop."""
+        while not self._stopping:
+            self.turn()
+        for cell in self.cells.values():
+            self.finish(cell.actor.on_stop())
+        self._pardon()
+        tell_what_is_out(self.endpoint)
+
+    def _pardon(self) -> None:
+        for table in self._tables.values():
+            table.pardon()
+
+    def turn(self, longest_s: float | None = None) -> bool:
+        """Works off what there is, or waits for more, so long at most; True if there was any. Parts with clients that
+        write what no client writes.
+        """
+        try:
+            if self.endpoint.corrupt:
+                raise CorruptLane("its lanes were corrupt when they arrived")
+            if self._work():
+                return True
+            self._wait(longest_s)
+        except CorruptLane as error:
+            self._gone_callers.shut_out(error)
+        return False
+
+    def _wait(self, longest_s: float | None) -> None:
+        """Until something comes: looking for a while if that has paid lately, then parked."""
+        wait = self.endpoint.wait
+        # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
+        is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
+        if wait is not None and (is_held_up or not wait.spin(self._look())):
+            pause.sleep(self.loop, self._selector, self._sleep_s(longest_s))
+            # Else nobody but the bell has called: looking costs as much as a message.
+            if self._selector.was_called or self.own.fatal:
+                self.obey()
+
+    def _look(self) -> Callable[[], Any]:
+        """Tells whether there is news in any of the lanes as they are now."""
+        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)])
+
+    def _work(self) -> bool:
+        progressed = self.caller.pump() | self._turns.take_one()
+        now = now_ns()
+        if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
+            self._show(now_ns())
+            pause.tick(self.loop, self._selector)
+            self._last_tick_ns = now
+            self.obey()
+        return progressed
+
+    def _has_tasks(self) -> bool:
+        return self.caller.in_flight > 0 or any(cell.is_async for cell in self.cells.values())
+
+    def _has_news(self) -> bool:
+        """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
+        self.endpoint.collect_forwards()
+        if self._can_progress():
+            self.loop.stop()
+            return True
+        return False
+
+    def _between_rounds(self) -> None:
+        """While tasks keep the loop from sleeping: it is alive, and lanes are looked at all the same."""
+        now = now_ns()
+        if now - self._last_tick_ns > TICK_NS:
+            self._last_tick_ns = now
+            self._show(now_ns())
+        self._has_news()
+
+    def _can_progress(self) -> bool:
+        if self.caller.has_news():
+            return True
+        return any(cell.can_progress() for cell in self._turns.serving())
+
+    def _reasons(self) -> int:
+        room = any(cell.waits_for_room() for cell in self.cells.values())
+        return self.endpoint.reasons() | (ROOM | BLOCKS if room else 0)
+
+    def _sleep_s(self, longest_s: float | None) -> float | None:
+        due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
+        if look_at := self.endpoint.trim(now_ns()):
+            due.append(look_at)
+        left_s = [max(0.0, (min(due) - now_ns()) / 1e9)] if due else []
+        return min(left_s if longest_s is None else [*left_s, longest_s], default=None)
+
+    def _asleep(self, asleep: bool) -> None:
+        if not asleep and self._stats is not None:
+            self._stats.show(alive_ns=now_ns())
+        elif asleep:
+            self._show(0)
+
+    def _show(self, alive_ns: int) -> None:
+        """Shows the supervisor how this process fares; `alive_ns` is now, or 0 where it is about to sleep."""
+        stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
+        for cell in self.cells.values():
+            cell.show_outbox()
+        if ran_ns := self._selector.take_ran_ns():
+            self._turns.credit(ran_ns, self.own.busy)
+        if stats is not None and wait is not None:
+            stats.show(
+                **wait.stats(),
+                slab_bytes=pool.nbytes,
+                slab_used_bytes=pool.used_nbytes,
+                blocks_out=pool.blocks_out,
+                alive_ns=alive_ns,
+            )
+
+    # -- control -----------------------------------------------------------------------------------------------------
+
+    def obey(self) -> None:
+        """Hears the supervisor, on both lines."""
+        self._selector.was_called = False
+        if self.own.fatal is not None:
+            self._pardon()  # no input is to blame
+            raise self.own.fatal
+        self.link.pump()
+        while int(self.control.get(zmq.EVENTS)) & zmq.POLLIN:
+            order = msgpack.unpackb(self.control.recv())
+            if order["verb"] == "drain":
+                self._drain()
+            elif order["verb"] == "cut":
+                for cell in self.cells.values():
+                    cell.cut_off()
+            elif order["verb"] == "retire":
+                self._note(Happening.DRAINING)
+                self._retiring = self.loop.create_task(retire(self, order["within_s"]))
+            elif order["verb"] == "stop":
+                self.stop()
+            elif order["verb"] == "seat":
+                self._take_seat(order["cores"], spin=order["spin"])
+            elif order["verb"] == "holdings":
+                self.report("answer", token=order["token"], answer=holdings(self.endpoint))
+
+    def _take_seat(self, cores: list[int], *, spin: bool) -> None:
+        """The supervisor has pinned the threads of this process anew, or of one beside it."""
+        self.plan.update(cores=cores, spin=spin)
+        self.endpoint.allow_spinning(spin)
+        for binding in self._bindings:
+            binding.cores = tuple(cores)
+
+    def _note(self, happening: Happening) -> None:
+        if self._recorder is not None:
+            self._recorder.note(happening, now_ns(), os.getpid())
+
+    def _drain(self) -> None:
+        self._note(Happening.DRAINING)
+        self.own.drain()
+
+    def stop(self) -> None:
+        """Leaves after the work at hand; what is in flight is taken up by a successor, if there is one."""
+        self._note(Happening.STOPPING)
+        self._stopping = self.own.are_over = True
+        self.loop.stop()
+
+    def report(self, verb: str, **details: Any) -> None:
+        """Tells the supervisor."""
+        self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
+        self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
+
+    def unwind(self) -> bool:
+        """Lets go of all actors, and ends every task and generator while what they use is there; whether all have.
+
+        What was in flight is taken up by a successor, if there is one.
+        """
+        for cell in self.cells.values():
+            cell.leave()
+        ending = asyncio.ensure_future(end_tasks(), loop=self.loop)
+        self.finish(ending)
+        self.cells.clear()
+        self._turns.awake = None
+        return ending.result()
+
+    def close(self) -> None:
+        """Gives back what it holds of the graph. Arrays that somebody keeps stay valid."""
+        self.endpoint.close()
+        self.link.close()
+        self.loop.close()
