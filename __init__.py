@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .runtime.actor.actor import Actor, Context, Output, batched, private, resumable
-    from .runtime.clients.async_client import AsyncClient, connect_async
-    from .runtime.clients.client import Client, connect
+    from .runtime.clients.async_client import AsyncClient
+    from .runtime.clients.client import Client
     from .runtime.clients.retry import Retry
     from .runtime.errors import (
         Cancelled,
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         StartError,
         UnknownPort,
     )
-    from .runtime.graph.definition import Graph
+    from .runtime.launch.connect import connect, connect_async
+    from .runtime.launch.graph import Graph
     from .runtime.launch.running import Running
     from .runtime.remote.async_remote_client import AsyncRemoteClient
     from .runtime.remote.remote_client import RemoteClient
@@ -86,7 +87,7 @@ _HOMES = {
     "Disconnected": "runtime.errors",
     "Draining": "runtime.errors",
     "EdgeFull": "runtime.errors",
-    "Graph": "runtime.graph.definition",
+    "Graph": "runtime.launch.graph",
     "GraphError": "runtime.errors",
     "HandlerError": "runtime.errors",
     "Interrupted": "runtime.errors",
@@ -103,8 +104,8 @@ _HOMES = {
     "StartError": "runtime.errors",
     "UnknownPort": "runtime.errors",
     "batched": "runtime.actor.actor",
-    "connect": "runtime.clients.client",
-    "connect_async": "runtime.clients.async_client",
+    "connect": "runtime.launch.connect",
+    "connect_async": "runtime.launch.connect",
     "private": "runtime.actor.actor",
     "resumable": "runtime.actor.actor",
 }

@@ -16,6 +16,11 @@ HandlerKind = Literal["plain", "generator", "coroutine", "async_generator"]
 TypeKind = Literal["any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor"]
 
 
+# As many restarts of one worker that is in no group, within so many seconds, are the most.
+INTENSITY = 10
+WITHIN_S = 30.0
+
+
 @dataclass(frozen=True)
 class TypeSpec:
     """What a field or a port carries, as far as an annotation says it.
@@ -120,6 +125,10 @@ class ActorSpec:
     huge_pages: bool = False  # whether the slabs of its worker ask for them
     summary: str = ""
 
+    def instances(self) -> list[str]:
+        """The names of its instances: its own, or `name[0]`, `name[1]`... where it has replicas."""
+        return [self.name] if self.replicas == 1 else [f"{self.name}[{index}]" for index in range(self.replicas)]
+
     def handler(self, port: str) -> HandlerSpec | None:
         return next((each for each in self.handlers if each.port == port), None)
 
@@ -172,8 +181,8 @@ class GroupSpec:
     name: str
     members: tuple[str, ...]
     strategy: Strategy = "one_for_one"
-    intensity: int = 10
-    within_s: float = 30.0
+    intensity: int = INTENSITY
+    within_s: float = WITHIN_S
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import msgpack
 import slabwire.runtime.actor.actor as sw
-from slabwire.runtime.graph.definition import Graph
+from slabwire.runtime.launch.graph import Graph
 import neighbour
 
 @dataclass
@@ -215,7 +215,7 @@ def test_import_that_raises_says_where(tmp_path: Path) -> None:
 def test_running_a_graph_while_it_is_imported(tmp_path: Path) -> None:
     path = tmp_path / "unguarded.py"
     path.write_text(
-        "from slabwire.runtime.graph.definition import Graph\n"
+        "from slabwire.runtime.launch.graph import Graph\n"
         "def f(n: int) -> int: ...\ng = Graph('g')\ng.add(f)\ng.run()\n"
     )
     with pytest.raises(LoadError, match=r'put graph.run\(\) under `if __name__ == "__main__":` \(.*unguarded.py:5\)'):

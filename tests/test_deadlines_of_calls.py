@@ -11,7 +11,8 @@ import pytest
 import slabwire
 from slabwire.runtime.clients import async_client, client
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
-from slabwire.runtime.dataplane.caller import MOST_CALLS, deadline_of
+from slabwire.runtime.dataplane.caller import deadline_of
+from slabwire.runtime.message.capacities import MOST_CALLS
 from slabwire.shm.bell import now_ns
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from slabwire.runtime.actor.actor import Actor, Output
 from slabwire.runtime.errors import GraphError
-from slabwire.runtime.graph.definition import Graph
+from slabwire.runtime.launch.graph import Graph
 from slabwire.runtime.spec import GraphSpec, graph_from_plain
 
 

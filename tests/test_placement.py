@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabwire.runtime.host.topology import Core, Topology
-from slabwire.runtime.placement.plan import Plan, cpu_list, instances_of, plan
+from slabwire.runtime.placement.plan import Plan, cpu_list, plan
 from slabwire.runtime.placement.seating import grants
 from slabwire.runtime.spec import ActorSpec, CodeSpec, EdgeSpec, GraphSpec, PortRef
 
@@ -51,8 +51,8 @@ def cores_of(result: Plan) -> dict[str, tuple[int, ...]]:
 
 
 def test_instances_are_numbered_only_where_there_are_replicas() -> None:
-    assert instances_of(actor("scale")) == ["scale"]
-    assert instances_of(actor("scale", replicas=2)) == ["scale[0]", "scale[1]"]
+    assert actor("scale").instances() == ["scale"]
+    assert actor("scale", replicas=2).instances() == ["scale[0]", "scale[1]"]
 
 
 def test_each_instance_has_a_worker_and_a_core_of_its_own() -> None:
@@ -247,7 +247,7 @@ def test_every_plan_keeps_the_rules(spec: GraphSpec, topology: Topology) -> None
 def check_instances(spec: GraphSpec, result: Plan) -> None:
     """Every instance is in exactly one worker, and workers have different names."""
     placed = Counter(instance for worker in result.workers for instance in worker.instances)
-    assert placed == Counter(instance for each in spec.actors for instance in instances_of(each))
+    assert placed == Counter(instance for each in spec.actors for instance in each.instances())
     assert len({worker.name for worker in result.workers}) == len(result.workers)
     assert all(worker.reason for worker in result.workers)
 

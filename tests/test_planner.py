@@ -12,7 +12,7 @@ from slabwire.runtime.errors import GraphError, LoadError
 from slabwire.runtime.launch.planner import plan_target
 
 GOOD = """
-from slabwire.runtime.graph.definition import Graph
+from slabwire.runtime.launch.graph import Graph
 import helper
 
 def double(n: int) -> int:
@@ -92,7 +92,7 @@ def test_no_graph_and_several(folder: Path) -> None:
         _load_error(f"{target}:x") == "broken.py:x: 'x' is int, no slabwire.Graph; the graphs of this module are: none"
     )
     assert "'y' is not there" in _load_error(f"{target}:y")
-    several = "from slabwire.runtime.graph.definition import Graph\na, b = Graph('a'), Graph('b')\n"
+    several = "from slabwire.runtime.launch.graph import Graph\na, b = Graph('a'), Graph('b')\n"
     target = _write(folder, several)
     assert _load_error(target) == "broken.py has several graphs, so say which: broken.py:a, broken.py:b"
 

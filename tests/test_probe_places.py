@@ -13,8 +13,8 @@ import pytest
 
 from slabwire import Graph
 from slabwire.actors.ingress import Ingress
-from slabwire.runtime.dataplane.caller import MOST_CALLS
 from slabwire.runtime.errors import GraphError
+from slabwire.runtime.message.capacities import MOST_CALLS
 from test_ingress import HELLO, Counts, Door
 from waiting import wait_until
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slabwire.runtime.dataplane.peers import FIRST_CLIENT
+from slabwire.runtime.message.capacities import FIRST_CLIENT
 from slabwire.runtime.telemetry.flight_recorder import Event, Happening, Outcome
 from slabwire.runtime.telemetry.trace import Flight, TraceDocument, chosen, settled
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...runtime.actor.actor import Actor
 from ...runtime.cell.binding import CellBinding, binding_of
-from ...runtime.dataplane.caller import MOST_CALLS
 from ...runtime.errors import GraphError
+from ...runtime.message.capacities import MOST_CALLS
 
 if TYPE_CHECKING:
     from .http.server import HttpServer

@@ -13,7 +13,7 @@ from ...actors.ingress.requests.together import all_of
 from ...actors.llm import LanguageModel
 from ...actors.prompt_cache import PromptCache
 from ...runtime.clients.async_client import AsyncClient
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ...runtime.launch.running import start
 from ..harness.answers import Answer
 from ..harness.contestant import BenchError

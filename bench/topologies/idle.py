@@ -8,7 +8,7 @@ import time
 import click
 import numpy as np
 
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ..harness.measure import Results
 from ..harness.process import Clock
 from ..harness.report import Bar, Report

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ...runtime.actor.actor import Actor, Output
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ..harness.contestant import Seats
 from .graph import Graphed
 from .streams import Sink

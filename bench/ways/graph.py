@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.actor.actor import Actor
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ...runtime.launch.running import Running, start
 from ..harness.contestant import Payload, Seats, checksum
 

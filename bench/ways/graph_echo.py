@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.actor.actor import Actor
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ..harness.contestant import Payload, Seats, checksum
 from .graph import Graphed
 

@@ -15,7 +15,7 @@ from ...actors.inference.session import Session
 from ...actors.onnx_runtime import import_onnx_runtime
 from ...runtime.actor.actor import Actor
 from ...runtime.clients.async_client import AsyncClient
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ..harness.contestant import BenchError
 from .stages import Crowd
 

@@ -16,9 +16,9 @@ import numpy as np
 from ...runtime.actor.actor import Actor
 from ...runtime.clients.async_client import AsyncClient
 from ...runtime.clients.control import Control
-from ...runtime.graph.definition import Graph
 from ...runtime.host.affinity import repin
 from ...runtime.host.topology import Topology
+from ...runtime.launch.graph import Graph
 from ...runtime.launch.running import Running, start
 from ..harness.contestant import BenchError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...runtime.actor.actor import Actor, Output
-from ...runtime.graph.definition import Graph
+from ...runtime.launch.graph import Graph
 from ...shm.lane import Consumer, Producer
 from ..harness.contestant import Seats
 from ..harness.echo import Echoed, EchoProcess, Order

@@ -6,16 +6,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from ...shm.lane import Consumer
+from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from ..message.header import Header, Kind
 from .inlets import Inlets
-
-# For messages of cancelled requests that are still on the road.
-MOST_REMEMBERED = 1024
-
-
-Key = tuple[int, int]  # of a request: see Header.key
-# No request has this number. In its place it stands for all that a caller has made and may yet make.
-EVERY_REQUEST = 0
 
 
 class Cancels:

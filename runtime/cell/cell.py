@@ -14,6 +14,7 @@ from ..actor.actor import Actor
 from ..actor.handler import Handler
 from ..dataplane.endpoint import Endpoint
 from ..errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, SlabwireError, cut_off_error
+from ..message.capacities import EVERY_REQUEST, Key
 from ..message.header import Flag, Header, Kind
 from ..message.keyed import KEYED, take_key
 from ..message.payload import open_parcel
@@ -21,7 +22,7 @@ from ..spec import ActorSpec
 from ..telemetry.flight_recorder import Recorder, outcome_of
 from ..telemetry.stats import CellStats
 from .answers import Answers
-from .cancels import EVERY_REQUEST, Cancels, Key
+from .cancels import Cancels
 from .inlets import Inlets
 from .outlets import Outlets
 from .plain_runs import PlainRuns

@@ -12,13 +12,14 @@ from ...shm.lane import Producer
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from ..graph.compiled import Routing
+from ..message.capacities import MOST_REMEMBERED
 from ..message.error_payload import failure, wire_form
 from ..message.fast_path import post
 from ..message.header import Flag, Header, Kind
 from ..message.payload import Parcel, parcel_from
 from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats
-from .cancels import MOST_REMEMBERED, Cancels
+from .cancels import Cancels
 from .replica_lanes import Spread
 from .sends import Sends
 from .ways_out import WaysOut

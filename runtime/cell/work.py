@@ -102,3 +102,9 @@ class Work:
 
 # The input that the running handler, or the running task, works on.
 current: ContextVar[Work | None] = ContextVar("slabwire_current", default=None)
+
+
+def cause() -> tuple[int, int]:
+    """The lane and the sequence of the input whose handler runs; zeros outside of any."""
+    work = current.get()
+    return (work.lane, work.sequence) if work is not None else (0, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
@@ -14,13 +13,12 @@ from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
 from ..errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
 from ..host.forks import forked_error, part_in_children
-from ..host.variables import warn_of_unknown
 from .client import CALL_TIMEOUT_S, LOOK_AGAIN_S, late_answer, seconds_for_an_answer
 from .local import LocalConnection
 from .retry import Attempts, Retry, key_of, retry_of
 
 if TYPE_CHECKING:
-    from ..remote.async_remote_client import AsyncRemoteClient
+    pass
 
 T = TypeVar("T")
 
@@ -280,15 +278,3 @@ def _close_opened(opening: asyncio.Future[LocalConnection]) -> None:
     """Whoever wanted it was cancelled while it was being opened."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
-
-
-def connect_async(
-    where: str, *, keys: Path | str | None = None, retries: int | Retry = 0, wait_s: float | None = None
-) -> AsyncClient | AsyncRemoteClient:
-    """As `connect`, for `async with`."""
-    warn_of_unknown()
-    if "://" in where:
-        from ..remote.async_remote_client import AsyncRemoteClient
-
-        return AsyncRemoteClient(where, keys, retries=retries, wait_s=wait_s)
-    return AsyncClient(where, retries=retries, wait_s=wait_s or 0.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -14,7 +13,6 @@ from ..dataplane.async_calls import message_for
 from ..dataplane.caller import Pending, deadline_of, result_of
 from ..errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
 from ..host.attempt import attempt
-from ..host.variables import warn_of_unknown
 from ..message.header import Kind
 from .control import ANSWER_WITHIN_S
 from .local import LocalConnection
@@ -22,7 +20,7 @@ from .retry import Attempts, Retry, key_of, retry_of
 from .shared_connection import SharedConnection
 
 if TYPE_CHECKING:
-    from ..remote.remote_client import RemoteClient
+    pass
 
 T = TypeVar("T")
 
@@ -254,20 +252,3 @@ def again(start: Callable[[], T], attempts: Attempts) -> T:
             if pause_s is None:
                 raise
         time.sleep(pause_s)
-
-
-def connect(
-    where: str, *, keys: Path | str | None = None, retries: int | Retry = 0, wait_s: float | None = None
-) -> Client | RemoteClient:
-    """A client of the graph that runs under that name on this host, or at `ipc://...` or `tcp://host:port`.
-
-    `keys` is a folder that `slabwire keys add` has made, needed for other hosts. `retries` is the default of its calls.
-    A graph that does not run yet is awaited for `wait_s` (on this host 0, else 5 s). Raises Disconnected if nothing
-    answers there.
-    """
-    warn_of_unknown()
-    if "://" in where:
-        from ..remote.remote_client import RemoteClient
-
-        return RemoteClient(where, keys, retries=retries, wait_s=wait_s)
-    return Client(where, retries=retries, wait_s=wait_s or 0.0)

@@ -10,8 +10,9 @@ from typing import Any
 from ...shm.bell import now_ns
 from ..errors import DeadlineExceeded, MessageError, SlabwireError, untouched
 from ..graph.compiled import Routing
+from ..message.capacities import MOST_ASIDE, MOST_CALLS
 from ..message.header import Kind
-from .caller import MOST_ASIDE, MOST_CALLS, Caller, Pending, result_of
+from .caller import Caller, Pending, result_of
 
 
 class AsyncCalls:

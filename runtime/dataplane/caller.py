@@ -11,10 +11,10 @@ from typing import Any
 from ...shm.bell import now_ns
 from ...shm.lane import Consumer, Producer
 from ...shm.returns import STREAM_SLOTS
-from ..cell.work import current
 from ..errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
+from ..message.capacities import MOST_CALLS
 from ..message.fast_path import post
 from ..message.header import Kind, read_header
 from ..message.keyed import KEYED, with_key
@@ -24,14 +24,6 @@ from .endpoint import Endpoint
 _LATEST_NS = (1 << 63) - 1
 _DATA = int(Kind.DATA)
 _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 us
-REPLY_CAPACITY = 256
-# Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
-MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
-# Beside these, for short questions that must not wait until long streams have ended, such as those of probes. They have
-# no slot: only streams need one.
-MOST_ASIDE = 8
-# Room for the request and the cancel of each, and for calls that were given up and whose actor has not read yet.
-CALL_CAPACITY = 3 * MOST_CALLS
 # The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
 _INCARNATIONS = 1 << 31
 
@@ -71,15 +63,18 @@ class Pending:
 
 
 class Caller:
-    """Built over an endpoint. One thread at a time.
+    """Built over an endpoint. One thread at a time. `cause` gives the lane and the sequence of the input whose handler
+    calls; without one this is a client.
 
     Request numbers of one process never meet those of its predecessors: the upper half grows with time.
     """
 
-    def __init__(self, endpoint: Endpoint, routing: Routing, *, inside: bool) -> None:
+    def __init__(
+        self, endpoint: Endpoint, routing: Routing, cause: Callable[[], tuple[int, int]] | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._routing = routing
-        self._inside = inside
+        self._cause = cause
         self._entries: dict[str, Producer] = {}
         self._lanes: dict[int, list[Producer]] = {}  # by route, of `_entries`
         self._targets: dict[int, int] = {}  # by route, the number of its port
@@ -115,7 +110,7 @@ class Caller:
         """Sends a request, with the idempotency key that its handler is told, if it has one. Raises UnknownPort,
         MessageError, Overloaded, or Disconnected. `aside`: a call for one answer that is not among the MOST_CALLS.
         """
-        route = self._routing.route(target, inside=self._inside)
+        route = self._routing.route(target, inside=self._cause is not None)
         if not aside and len(self._pending) - len(self._aside) >= MOST_CALLS:
             raise untouched(
                 Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
@@ -194,8 +189,7 @@ class Caller:
         """The numbers of a request's header."""
         target, caller = self._target(pending.route), self._endpoint.identifier
         traced = pending.trace_high, pending.trace_low
-        work = current.get() if self._inside else None  # the input whose handler calls
-        lane, sequence = (work.lane, work.sequence) if work is not None else (0, 0)
+        lane, sequence = self._cause() if self._cause is not None else (0, 0)
         about = caller, pending.route, pending.request, deadline_ns, *traced
         return 0, target, 0, *about, now_ns(), lane, 0, sequence
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...shm.inflight import lanes_kept
 from ...shm.open_calls import calls_left
-from ..cell.cancels import EVERY_REQUEST, MOST_REMEMBERED, Key
+from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from .idleness import is_idle
 from .peers import Line, Party
 

@@ -22,10 +22,10 @@ from ...shm.slab import SLAB, Block, Slab
 from ...shm.trimming import Trimmer
 from ...shm.wait import AdaptiveWait
 from ..errors import Disconnected
+from ..message.capacities import FIRST_CLIENT
 from ..message.header import Flag, Header, read_header
 from ..message.payload import open_parcel, source_of
 from .descriptor_channel import close_all
-from .peers import FIRST_CLIENT
 
 Ask = Callable[..., dict[str, Any]]
 LaneOpened = Callable[[dict[str, Any], Producer | Consumer], None]

@@ -15,8 +15,6 @@ from ...shm.segment import Segment
 from ..message.header import SENT_AT
 from .descriptor_channel import Channel
 
-# Endpoints from this number on are clients, those below workers.
-FIRST_CLIENT = 1 << 16
 # What one client may make its slabs hold; a worker's limit is in its actors' memory_bytes.
 CLIENT_SLABS_NBYTES = 1 << 30
 

@@ -20,14 +20,14 @@ from ...shm.slab import SLAB
 from ..errors import Overloaded, ProtocolError, UnknownPort
 from ..graph.compiled import Routing
 from ..host.sealed_document import pack_document, sealed_document
+from ..message.capacities import CALL_CAPACITY, FIRST_CLIENT, REPLY_CAPACITY
 from ..placement.plan import Plan
 from ..spec import ActorSpec
 from ..telemetry.flight_recorder import EVENTS, RECORDER
 from ..telemetry.stats import STATS, CellStats, WorkerStats
-from .caller import CALL_CAPACITY, REPLY_CAPACITY
 from .departures import Departures
 from .descriptor_channel import MOST_DESCRIPTORS, Channel
-from .peers import FIRST_CLIENT, Line, Party, SlabLine
+from .peers import Line, Party, SlabLine
 
 _MOST_BLOCKS = 1 << 16
 

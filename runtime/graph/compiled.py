@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..actor.fields import Intake
 from ..errors import UnknownPort
-from ..placement.plan import instances_of
 from ..spec import EdgeSpec, GraphSpec, HandlerSpec, PortRef
 from ..spelling import did_you_mean
 
@@ -18,7 +17,7 @@ class Routing:
             PortRef(actor.name, port) for actor in spec.actors for port in _ports(actor.handlers, actor.outputs)
         ]
         self.number = {port: number for number, port in enumerate(self.ports)}
-        self.instances = {actor.name: instances_of(actor) for actor in spec.actors}
+        self.instances = {actor.name: actor.instances() for actor in spec.actors}
         self.actor_of = {instance: actor for actor, all_of_it in self.instances.items() for instance in all_of_it}
         self._routes = {str(route.entry): index for index, route in enumerate(spec.routes)}
         self._leads: dict[tuple[int, PortRef], bool] = {}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import Any, get_args
 
-from ..actor.user_code import is_loading
 from ..errors import GraphError
-from ..host.variables import warn_of_unknown
 from ..spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
 from ..spelling import did_you_mean
 from .cycles import cycles, deadlock
@@ -18,10 +16,6 @@ from .mermaid import boxed
 from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
 from .replicas import routing_problems
 from .routes import Routes
-
-if TYPE_CHECKING:
-    from ..launch.in_process import LaunchInProcess
-    from ..launch.running import Launch
 
 MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
 POLICIES: tuple[str, ...] = get_args(WhenFull)
@@ -33,8 +27,8 @@ class _Exposure:
     reply: PortRef | None
 
 
-class Graph:
-    """A graph of actors. To be written at the top level of a module; only its author's thread may use it."""
+class Definition:
+    """What a graph is: its actors, edges, groups, and what clients may call."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -244,61 +238,6 @@ class Graph:
             lines.append("    client([client])")
         lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
         return "\n".join(lines) + "\n"
-
-    @overload
-    def run(
-        self,
-        *,
-        in_process: Literal[False] = False,
-        name: str | None = None,
-        drain_timeout_s: float = 10.0,
-        listen: str | None = None,
-        rebalance: bool = False,
-    ) -> Launch: ...
-    @overload
-    def run(
-        self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
-    ) -> LaunchInProcess: ...
-    @overload
-    def run(
-        self, *, in_process: bool, name: str | None = None, drain_timeout_s: float = 10.0
-    ) -> Launch | LaunchInProcess: ...
-    def run(
-        self,
-        *,
-        in_process: bool = False,
-        name: str | None = None,
-        drain_timeout_s: float = 10.0,
-        listen: str | None = None,
-        rebalance: bool = False,
-    ) -> Launch | LaunchInProcess:
-        """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
-
-        `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,
-        `listen` also takes calls at a tcp:// address, `rebalance` moves workers off saturated cores. Raises GraphError
-        where the graph is not valid; entering raises StartError where it does not become ready.
-        """
-        if is_loading():
-            raise GraphError(
-                f"graph '{self.name}' is run while its module is being imported by a worker; "
-                'put graph.run() under `if __name__ == "__main__":`'
-            )
-        if not isinstance(listen, str | None):
-            raise GraphError(f"listen is {listen!r}; it must be one address, such as 'tcp://127.0.0.1:5555', or None")
-        if in_process:
-            if listen or rebalance:
-                raise GraphError("listen= and rebalance= need a supervisor, which a graph in one process has not")
-            from ..launch.in_process import LaunchInProcess
-
-            spec = self._validated(travels=False)
-            codes = {plan.name: (plan.code, plan.arguments) for plan in self._plans.values()}
-            return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
-        spec = self.validate()
-        warn_of_unknown()
-        from ..launch.running import Launch
-
-        options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
-        return Launch(spec, options)
 
 
 def _ends(edge: EdgeSpec) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from ..errors import GraphError
-from ..spec import GroupSpec, Strategy
+from ..spec import INTENSITY, WITHIN_S, GroupSpec, Strategy
 from ..spelling import did_you_mean
-from ..supervision.restart import INTENSITY, WITHIN_S
 from .node import NAME, NAME_RULE, Node
 
 if TYPE_CHECKING:
-    from .definition import Graph
+    from .definition import Definition
 
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
@@ -22,7 +21,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 class Group:
     """A group of a graph, as `graph.supervise` gives it; may be a member of another."""
 
-    graph: Graph
+    graph: Definition
     spec: GroupSpec
 
     @property
@@ -36,7 +35,7 @@ class Group:
 class Groups:
     """All groups of one graph."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Definition) -> None:
         self._graph = graph
         self._all: dict[str, GroupSpec] = {}
 

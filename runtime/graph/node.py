@@ -16,7 +16,7 @@ from ..spec import ActorSpec, CodeSpec, HandlerSpec, OutputSpec, PortRef, Restar
 from ..spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from .definition import Graph
+    from .definition import Definition
 
 Code = type[Actor] | Callable[..., Any]
 
@@ -76,7 +76,7 @@ def _is_whole(value: object, least: int) -> bool:
 class Plan:
     """One actor as it was added; becomes an `ActorSpec` when the graph is validated."""
 
-    graph: Graph
+    graph: Definition
     name: str
     code: Code
     arguments: dict[str, Any]
@@ -159,7 +159,7 @@ def _hint(name: str, ports: dict[str, None]) -> str:
     return did_you_mean(name, ports) or f"; it has {', '.join(ports) or 'none'}"
 
 
-def plan_of(graph: Graph, code: Code, name: str | None, settings: Settings, arguments: dict[str, Any]) -> Plan:
+def plan_of(graph: Definition, code: Code, name: str | None, settings: Settings, arguments: dict[str, Any]) -> Plan:
     """Checks what `graph.add` was given as far as it can be checked at once. Raises GraphError."""
     is_class = isinstance(code, type) and issubclass(code, Actor) and code is not Actor
     if not is_class and not inspect.isfunction(code):

@@ -26,7 +26,7 @@ from ..clients import in_process_graphs as here
 from ..dataplane.descriptor_channel import Channel, close_all
 from ..dataplane.descriptor_client import Heard, Link
 from ..dataplane.idleness import is_idle, unfinished
-from ..dataplane.peers import FIRST_CLIENT, Party
+from ..dataplane.peers import Party
 from ..dataplane.switchboard import Switchboard
 from ..error_text import traceback_of
 from ..errors import Disconnected, ProtocolError, SlabwireError
@@ -34,7 +34,8 @@ from ..graph.compiled import Routing
 from ..host.attempt import attempt
 from ..host.inherited import fill_standard_descriptors
 from ..host.interrupts import Interrupts
-from ..placement.plan import Plan, WorkerPlan, instances_of
+from ..message.capacities import FIRST_CLIENT
+from ..placement.plan import Plan, WorkerPlan
 from ..spec import ActorSpec, GraphSpec
 from ..supervision.stopped import CUT_WITHIN_S, Stopped
 from ..worker.control_line import OwnOrders
@@ -88,7 +89,7 @@ class Room:
         self._job_bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._interrupts = Interrupts(self._job_bell)
         self._is_up = self._ended = False
-        instances = tuple(each for actor in spec.actors for each in instances_of(actor))
+        instances = tuple(each for actor in spec.actors for each in actor.instances())
         cores = tuple(sorted(os.sched_getaffinity(0)))
         planned = WorkerPlan(WORKER, instances, cores, len(cores), spin=False, reason="all in one process")
         self.board = Switchboard(self.routing, Plan(name, "this process", (planned,)))

@@ -20,12 +20,12 @@ from ..actor.sources import is_source
 from ..actor.user_code import load_file, load_module
 from ..error_text import LONGEST_TRACEBACK, is_of, place_of, sendable
 from ..errors import GraphError, LoadError
-from ..graph.definition import Graph
 from ..host.descriptors import FOR_A_CONNECTION, require_free
 from ..host.inherited import put_right
 from ..host.sealed_document import pack_document, unpack_document
 from ..spec import GraphSpec, graph_from_plain
 from ..spelling import did_you_mean
+from .graph import Graph
 
 
 def plan_target(target: str) -> GraphSpec:

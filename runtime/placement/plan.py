@@ -109,11 +109,6 @@ def plan(spec: GraphSpec, topology: Topology) -> Plan:
     return Plan(spec.name, topology.describe(), workers)
 
 
-def instances_of(actor: ActorSpec) -> list[str]:
-    """The names of an actor's instances: its own, or `name[0]`, `name[1]`... where it has replicas."""
-    return [actor.name] if actor.replicas == 1 else [f"{actor.name}[{index}]" for index in range(actor.replicas)]
-
-
 def cpu_list(numbers: tuple[int, ...]) -> str:
     """CPU numbers as the kernel writes them: (0, 1, 2, 8) is "0-2,8"."""
     runs: list[list[int]] = []
@@ -142,7 +137,7 @@ def _teams(spec: GraphSpec) -> list[Team]:
             teams.append(
                 Team(
                     worker if count == 1 else f"{worker}[{index}]",
-                    tuple(instances_of(actor)[index] for actor in present),
+                    tuple(actor.instances()[index] for actor in present),
                     tuple(actor.name for actor in present),
                     # A worker runs one plain handler at a time, so its actors can take turns on the same cores.
                     asked=max(actor.cores for actor in present),

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from ..spec import Restart
+from ..spec import INTENSITY, WITHIN_S, Restart
 
-# As many restarts of one worker that is in no group, within so many seconds, are the most.
-INTENSITY = 10
-WITHIN_S = 30.0
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 1.0
 # Of a worker whose code cannot be imported: an import may take a second of a core's time, and the others go on serving.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,17 @@ from ...shm.segment import Segment
 from ..errors import Cancelled, DeadLetter, DeadlineExceeded, SlabwireError
 
 if TYPE_CHECKING:
-    from ..cell.work import Work
+    from ..message.header import Header
+
+
+class Handled(Protocol):
+    """An input, as a cell has it."""
+
+    header: Header
+    lane: int
+    sequence: int
+    attempt: int
+
 
 # Half a megabyte for each worker: half a second of an actor that is as busy as can be, minutes of most.
 EVENTS = 4096
@@ -129,7 +139,7 @@ class Recorder:
     def _word(self, number: int) -> int:
         return (self._start + (number & self._mask) * LINE_NBYTES) // WORD_NBYTES
 
-    def record(self, actor: int, work: Work, begin_ns: int, end_ns: int, outcome: int) -> None:
+    def record(self, actor: int, work: Handled, begin_ns: int, end_ns: int, outcome: int) -> None:
         """An input was handled, or (`end_ns` is 0) is being handled from now on. Its event has the number `number`."""
         number = self.number = self.number + 1
         header = work.header

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..dataplane.peers import FIRST_CLIENT
+from ..message.capacities import FIRST_CLIENT
 from .flight_recorder import Event, Happening, Outcome
 
 _SHORTEST_NS = 1  # a slice of no length has no inside where an arrow could begin

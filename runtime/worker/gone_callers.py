@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..cell.cancels import Key
 from ..cell.cell import Cell
 from ..dataplane.caller import Caller
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane
+from ..message.capacities import Key
 
 logger = logging.getLogger("slabwire")
 

@@ -22,14 +22,14 @@ from ..cell.binding import CellBinding
 from ..cell.cell import Cell
 from ..cell.outlets import Outlets
 from ..cell.own_tasks import OwnTasks
-from ..cell.work import Work
+from ..cell.work import Work, cause
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import Caller
 from ..dataplane.descriptor_client import Link
 from ..dataplane.endpoint import Endpoint, is_callee
-from ..dataplane.peers import FIRST_CLIENT
 from ..errors import CorruptLane, Disconnected
 from ..graph.compiled import Routing
+from ..message.capacities import FIRST_CLIENT
 from ..message.header import read_header
 from ..spec import ActorSpec, GraphSpec, PortRef
 from ..telemetry.flight_recorder import RECORDER, Happening, Recorder
@@ -78,7 +78,7 @@ class Worker:
             limit_nbytes=sum(each.memory_bytes for each in actors),
             huge_pages=any(each.huge_pages for each in actors),
         )
-        self.caller = Caller(self.endpoint, self.routing, inside=True)
+        self.caller = Caller(self.endpoint, self.routing, cause)
         self._calls = AsyncCalls(self.caller, self.routing, inside=True)
         self._turns = Turns({each: self._spec_of(each).weight for each in self.plan["instances"]})
         self.cells = self._turns.cells

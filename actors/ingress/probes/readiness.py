@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ....runtime.dataplane.caller import MOST_ASIDE
 from ....runtime.error_text import described
 from ....runtime.errors import SlabwireError
+from ....runtime.message.capacities import MOST_ASIDE
 from ..requests.serving import Ask, ServingState
 from ..requests.together import all_of
 from .supervisor import Supervisor

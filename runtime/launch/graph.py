@@ -1,0 +1,73 @@
+"""A graph that can be run: in processes of its own, or in this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, overload
+
+from ..actor.user_code import is_loading
+from ..errors import GraphError
+from ..graph.definition import Definition
+from ..host.variables import warn_of_unknown
+
+if TYPE_CHECKING:
+    from .in_process import LaunchInProcess
+    from .running import Launch
+
+
+class Graph(Definition):
+    """A graph of actors. To be written at the top level of a module; only its author's thread may use it."""
+
+    @overload
+    def run(
+        self,
+        *,
+        in_process: Literal[False] = False,
+        name: str | None = None,
+        drain_timeout_s: float = 10.0,
+        listen: str | None = None,
+        rebalance: bool = False,
+    ) -> Launch: ...
+    @overload
+    def run(
+        self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
+    ) -> LaunchInProcess: ...
+    @overload
+    def run(
+        self, *, in_process: bool, name: str | None = None, drain_timeout_s: float = 10.0
+    ) -> Launch | LaunchInProcess: ...
+    def run(
+        self,
+        *,
+        in_process: bool = False,
+        name: str | None = None,
+        drain_timeout_s: float = 10.0,
+        listen: str | None = None,
+        rebalance: bool = False,
+    ) -> Launch | LaunchInProcess:
+        """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
+
+        `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,
+        `listen` also takes calls at a tcp:// address, `rebalance` moves workers off saturated cores. Raises GraphError
+        where the graph is not valid; entering raises StartError where it does not become ready.
+        """
+        if is_loading():
+            raise GraphError(
+                f"graph '{self.name}' is run while its module is being imported by a worker; "
+                'put graph.run() under `if __name__ == "__main__":`'
+            )
+        if not isinstance(listen, str | None):
+            raise GraphError(f"listen is {listen!r}; it must be one address, such as 'tcp://127.0.0.1:5555', or None")
+        if in_process:
+            if listen or rebalance:
+                raise GraphError("listen= and rebalance= need a supervisor, which a graph in one process has not")
+            from .in_process import LaunchInProcess
+
+            spec = self._validated(travels=False)
+            codes = {plan.name: (plan.code, plan.arguments) for plan in self._plans.values()}
+            return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
+        spec = self.validate()
+        warn_of_unknown()
+        from .running import Launch
+
+        options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
+        return Launch(spec, options)
