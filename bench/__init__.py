@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from ..cli.nearest import did_you_mean
+from ..runtime.spelling import near_or_all
 
 # Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
 _BENCHES = {
@@ -52,7 +52,7 @@ class Benches(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _BENCHES:
-            raise click.UsageError(f"no bench {args[0]!r}{did_you_mean(args[0], _BENCHES)}", ctx)
+            raise click.UsageError(f"no bench {args[0]!r}{near_or_all(args[0], _BENCHES)}", ctx)
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from .nearest import did_you_mean
+from ..runtime.spelling import near_or_all
 from .rendering.complaint import Complaint
 from .settings import BadSettings
 
@@ -77,7 +77,7 @@ def _problems(
             what = "command" if isinstance(value, dict) and inner else "option"
             known = inner if what == "command" else [each.replace("_", "-") for each in options]
             said = key if what == "command" else name
-            yield f"`slabwire {' '.join(path)}` has no {what} {said!r}{did_you_mean(said, known)}"
+            yield f"`slabwire {' '.join(path)}` has no {what} {said!r}{near_or_all(said, known)}"
 
 
 def _fits(option: click.Option, value: Any) -> bool:

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 import click
 
 from ..runtime.errors import SlabwireError
+from ..runtime.spelling import near_or_all
 from .defaults import blame, require_settings
 from .exits import Exit, exit_for
-from .nearest import did_you_mean
+from .loading import BrokenCommand, load
 from .rendering.complaint import Complaint, complain
 from .settings import BadSettings, read_settings
 from .variables import require_variables
@@ -32,12 +33,6 @@ SECTIONS = {
 
 # What ends a command as a matter of course: a traceback of it would teach nobody anything.
 EXPECTED = (click.exceptions.Exit, click.UsageError, click.Abort, SystemExit, KeyboardInterrupt)
-
-
-class BrokenCommand(SlabwireError):
-    """A command that is registered and cannot be imported."""
-
-    code = "load"
 
 
 class Root(click.Group):
@@ -74,7 +69,7 @@ class Root(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in self.found and not name.startswith("-") and not ctx.resilient_parsing:
-            raise click.UsageError(f"no command {name!r}{did_you_mean(name, self.found)}", ctx)
+            raise click.UsageError(f"no command {name!r}{near_or_all(name, self.found)}", ctx)
         found = super().resolve_command(ctx, args)
         if not ctx.resilient_parsing and found[1] is not None:
             require_settings(ctx, found[1], args)
@@ -123,7 +118,7 @@ def _defaults(complaint: Complaint, commands: dict[str, EntryPoint]) -> dict[str
         complaint.settings, defaults = read_settings()
         for name in defaults:
             if name not in commands:
-                raise BadSettings(f"{complaint.settings}: there is no command {name!r}{did_you_mean(name, commands)}")
+                raise BadSettings(f"{complaint.settings}: there is no command {name!r}{near_or_all(name, commands)}")
     except BadSettings as error:
         complaint.bad_settings = error
         return {}
@@ -157,20 +152,6 @@ def _asks_for_json(arguments: Sequence[str]) -> bool:
     if os.environ.get("SLABWIRE_FORMAT") == "json" and not any(each.startswith("--format") for each in arguments):
         return True
     return "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
-
-
-def load(entry: EntryPoint) -> click.Command:
-    """Imports one command; raises BrokenCommand with the remedy, whatever the import raised."""
-    try:
-        command = entry.load()
-    except Exception as error:
-        what = f"{entry.value} cannot be imported: {type(error).__name__}: {error}"
-        extras = ",".join(entry.extras)
-        remedy = f"pip install 'slabwire[{extras}]'" if extras else "install what is missing, or reinstall its package"
-        raise BrokenCommand(f"command {entry.name!r} is not available, {what}; {remedy}") from error
-    if not isinstance(command, click.Command):
-        raise BrokenCommand(f"command {entry.name!r} is not available: {entry.value} is not a click command")
-    return command
 
 
 def _summary(entry: EntryPoint) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .nearest import did_you_mean
+from ..runtime.spelling import near_or_all
 
 
 class Subcommands(click.Group):
@@ -16,6 +16,6 @@ class Subcommands(click.Group):
         name = args[0]
         if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(
-                f"{ctx.command_path} has no command {name!r}{did_you_mean(name, list(self.commands))}", ctx
+                f"{ctx.command_path} has no command {name!r}{near_or_all(name, list(self.commands))}", ctx
             )
         return super().resolve_command(ctx, args)

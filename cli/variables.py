@@ -14,6 +14,7 @@ import click
 from ..runtime.errors import SlabwireError
 from ..runtime.host.variables import PREFIX, VARIABLES, unread
 from .defaults import WITHOUT_SETTINGS, answer_help
+from .loading import load
 from .rendering.complaint import Complaint
 from .settings import BadSettings
 
@@ -70,8 +71,6 @@ def _prefix(command: str) -> str:
 
 def _options(command: str) -> Iterator[tuple[str, str]]:
     """The variables of a command's options and of those of its commands, each with whose it is."""
-    from .root import load
-
     (entry,) = entry_points(group="slabwire.commands", name=command)
     waiting = [(command, load(entry))]
     while waiting:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from .block import Block
     from .lease import Lease
-    from .slab import Block
 
 logger = logging.getLogger("slabwire")
 

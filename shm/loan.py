@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .tensor import base_of
 
 if TYPE_CHECKING:
-    from .slab import Block
+    from .block import Block
 
 
 class LoanBase:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .block import METADATA_NBYTES, Block, size_class
 from .errors import OutOfMemory
 from .layout import LINE_NBYTES, round_up
 from .ledger import VARIABLE, Ledger
 from .loan import LoanBase, loaned
-from .slab import METADATA_NBYTES, Block, Slab, size_class
+from .slab import Slab
 from .tensor import interface_of, readable_dtype
 
 _FIRST_SLAB_NBYTES = 1 << 20

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slabwire.shm.bell import BELL, Bell, Ringer, new_doorbell
+from slabwire.shm.block import Block
 from slabwire.shm.lane import LANE, Consumer, Producer, Source
 from slabwire.shm.layout import LINE_NBYTES, Layout
 from slabwire.shm.lease import Lease
@@ -18,7 +19,7 @@ from slabwire.shm.ledger import Ledger
 from slabwire.shm.pool import Pool
 from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
-from slabwire.shm.slab import SLAB, Block, Slab
+from slabwire.shm.slab import SLAB, Slab
 
 LANE_NUMBER = 7
 _RECORD = struct.Struct("<QQIIQ")

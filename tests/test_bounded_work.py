@@ -20,10 +20,9 @@ from slabwire.actors.llm.text.template import ChatTemplate, conversation_of
 from slabwire.actors.llm.text.tokenizer import Tokenizer
 from slabwire.actors.prompt_cache.responses import is_short
 from slabwire.bench.fidelity.tokenizer_corpus import the_model
-from slabwire.cli.nearest import did_you_mean as did_you_mean_in_a_command
 from slabwire.runtime.actor.fields import fields_of
 from slabwire.runtime.errors import MessageError
-from slabwire.runtime.spelling import did_you_mean
+from slabwire.runtime.spelling import did_you_mean, near_or_all
 
 LONG = "x" * (1 << 20)
 EMPTY = {"role": "user", "content": ""}
@@ -51,13 +50,13 @@ def unmatched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_looks_for_what_is_near_to_a_name_longer_than_names_are(unmatched: None) -> None:
     for name in ("x" * 101, LONG):
         assert did_you_mean(name, ["model", LONG]) == ""
-        assert did_you_mean_in_a_command(name, ["model"] * 17) == ""
+        assert near_or_all(name, ["model"] * 17) == ""
         assert asyncio.run(Ingress().post(None, None, **{name: 1})).error["param"] == name[:100]
 
 
 def test_what_is_near_is_still_found() -> None:
     assert did_you_mean("pixel", ["pixels", "model"]) == "; did you mean 'pixels'?"
-    assert did_you_mean_in_a_command("statsu", ["status", "stop"]) == "; did you mean 'status'?"
+    assert near_or_all("statsu", ["status", "stop"]) == "; did you mean 'status'?"
 
 
 def test_an_unknown_field_of_a_port_is_quoted_no_longer_than_names_are(unmatched: None) -> None:

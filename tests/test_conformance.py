@@ -12,7 +12,7 @@ import pytest
 
 from exchange import Exchange
 from party import KINDS, Driven
-from slabwire.shm.slab import METADATA_NBYTES, SMALLEST_BLOCK_NBYTES, size_class
+from slabwire.shm.block import METADATA_NBYTES, SMALLEST_BLOCK_NBYTES, size_class
 
 SENDER, READER, OTHER, THIRD = 1, 2, 3, 4
 CAPACITY, LEASES, BLOCKS = 4, 6, 8

@@ -27,13 +27,14 @@ from slabwire.runtime.errors import SlabwireError
 from slabwire.runtime.message.header import Kind, read_header
 from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
+from slabwire.shm.block import size_class
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.inflight import INFLIGHT
 from slabwire.shm.lane import LANE, RECORD_NBYTES
 from slabwire.shm.layout import HEADER, Layout, all_layouts
 from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
-from slabwire.shm.slab import SLAB, Slab, size_class
+from slabwire.shm.slab import SLAB, Slab
 
 SENDER, READER = 1, 2
 # Whoever takes this long hangs: the whole takes a second or two.

@@ -21,7 +21,7 @@ import slabwire
 from kill_stage import SIZES, Forwards, Sink, Streams, bare_letter, checksum, letter, read_bare
 from points import POINTS, Strikes
 from slabwire import Graph
-from slabwire.shm.slab import METADATA_NBYTES, size_class
+from slabwire.shm.block import METADATA_NBYTES, size_class
 from waiting import wait_until, worker_of
 
 KILL, STOP = int(signal.SIGKILL), int(signal.SIGSTOP)

@@ -15,10 +15,10 @@ from slabwire.runtime.cell.redelivery import unfinished_works
 from slabwire.runtime.cell.work import Work
 from slabwire.runtime.message.header import Kind, read_header
 from slabwire.runtime.message.payload import Parcel
+from slabwire.shm.block import size_class
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
 from slabwire.shm.lane import Producer
 from slabwire.shm.segment import Segment
-from slabwire.shm.slab import size_class
 
 WAY = 3
 CAPACITY = 4

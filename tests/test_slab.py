@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import Edge, array_of, peek, receive, send_block
+from slabwire.shm.block import SMALLEST_BLOCK_NBYTES, size_class
 from slabwire.shm.errors import OutOfMemory, StaleReference
 from slabwire.shm.lane import Source
 from slabwire.shm.lease import Lease
 from slabwire.shm.ledger import POISON
 from slabwire.shm.loan import loaned_block
-from slabwire.shm.slab import SMALLEST_BLOCK_NBYTES, size_class
 
 
 @pytest.fixture

@@ -29,12 +29,12 @@ def test_memory_is_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
         return dict.fromkeys(pids, 7)
 
     monkeypatch.setattr(status, "pss_of", slow)
-    monkeypatch.setattr(status, "_document", lambda _, memory: memory)
+    monkeypatch.setattr(status, "_document", lambda _graph, _mover, _balancer, memory: memory)
     workers = {"one": SimpleNamespace(pid=11, is_alive=True), "gone": SimpleNamespace(pid=12, is_alive=False)}
-    supervisor: Any = SimpleNamespace(workers=workers, spawner=SimpleNamespace(nursery_pid=10))
+    graph: Any = SimpleNamespace(workers=workers, spawner=SimpleNamespace(nursery_pid=10))
 
     async def ask() -> Any:
-        asking = asyncio.create_task(status.status_of(supervisor))
+        asking = asyncio.create_task(status.status_of(graph, graph, None))
         while not is_counting.is_set():
             await asyncio.sleep(0)
         may_end.set()  # which the loop would not come to while it counted itself

@@ -11,8 +11,8 @@ import pytest
 from edge import Edge, peek, receive, send_block
 from memory_stage import Bursts
 from slabwire import Graph
+from slabwire.shm.block import Block
 from slabwire.shm.pool import Pool
-from slabwire.shm.slab import Block
 from slabwire.shm.trimming import IDLE_NS, Trimmer
 from waiting import wait_until, worker_of
 

@@ -16,6 +16,7 @@ from ...runtime.errors import SlabwireError
 from ...runtime.spelling import did_you_mean
 from .openai.completions import ChatCompletions
 from .openai.models import Models
+from .openai.seats import Seats
 from .probes.graph_metrics import GraphMetrics
 from .probes.page import page
 from .probes.probes import Probes
@@ -29,7 +30,6 @@ from .requests.parameters import named
 from .requests.problems import Problem, problem_of, response_to
 from .requests.request_id import Identified, request_id
 from .requests.serving import Ask, ServingState
-from .seats import Seats
 
 __all__ = ["Ask", "ServingState", "build_application"]
 

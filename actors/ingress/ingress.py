@@ -93,13 +93,13 @@ class Ingress(Actor):
         from .http.certificate import development_certificate, given_certificate
         from .http.server import HttpServer
         from .http.tls import StdlibTerminator
+        from .openai.seats import Seats
         from .probes.graph_metrics import GraphMetrics, ask_supervisor
         from .probes.supervisor import Supervisor
         from .requests.hosts import Hosts
         from .requests.limits import Limits
         from .requests.metrics import Metrics
         from .requests.serving import ServingState
-        from .seats import Seats
 
         if self.certificate is None:
             certificate = development_certificate(self.host)

@@ -14,9 +14,9 @@ import numpy as np
 from ...runtime.dataplane.caller import deadline_of
 from ...runtime.message.header import Kind, read_header
 from ...runtime.message.payload import Parcel, open_parcel, source_of
+from ...shm.block import size_class
 from ...shm.lease import Lease
 from ...shm.pool import Pool
-from ...shm.slab import size_class
 from ..harness.contestant import BenchError, Seats
 from ..harness.echo import EchoProcess, Order
 from ..harness.measure import Case, Cell, cells_of

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ...shm.block import METADATA_NBYTES
 from ...shm.pool import Pool
-from ...shm.slab import METADATA_NBYTES
 from ..harness.contestant import Payload, Seats
 from ..harness.echo import Echoed, EchoProcess, Order
 from ..harness.wiring import Waiter, Wiring, no_slabs

@@ -17,11 +17,12 @@ from ...runtime.message.fast_path import post
 from ...runtime.message.header import Flag, Header, Kind, read_header, write_record
 from ...runtime.message.payload import open_parcel, source_of
 from ...shm.bell import now_ns
+from ...shm.block import Block
 from ...shm.inflight import Inflight
 from ...shm.lane import Consumer, Producer, Source
 from ...shm.lease import Lease
 from ...shm.pool import Pool
-from ...shm.slab import Block, Slab
+from ...shm.slab import Slab
 from ..harness.contestant import BenchError, Payload, checksum
 from ..harness.wiring import Wiring
 

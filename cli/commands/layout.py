@@ -10,7 +10,7 @@ import click
 
 from ...runtime.errors import Disconnected
 from ...runtime.host import run_directory as rundir
-from ..nearest import did_you_mean
+from ...runtime.spelling import near_or_all
 from ..rendering.choice import graphs_for_completion
 from ..rendering.presentation import format_option, print_json
 
@@ -30,7 +30,7 @@ def command(name: str | None, kind: str | None, form: str) -> None:
     """
     kinds = _kinds()
     if kind is not None and kind not in kinds:
-        raise click.BadParameter(f"there is no kind {kind!r}{did_you_mean(kind, kinds)}", param_hint="--kind")
+        raise click.BadParameter(f"there is no kind {kind!r}{near_or_all(kind, kinds)}", param_hint="--kind")
     graphs = rundir.list_graphs() if name is not None else []
     if name is None or (name in kinds and name not in graphs and kind is None):
         wanted = kind or name
@@ -40,7 +40,7 @@ def command(name: str | None, kind: str | None, form: str) -> None:
             click.echo(f"note: a graph {name!r} runs; `slabwire layout --kind {name}` shows the kind", err=True)
         _print_segments(name, kind, form)
     else:
-        there = did_you_mean(name, [*graphs, *kinds])
+        there = near_or_all(name, [*graphs, *kinds])
         known = "`slabwire ps` lists graphs, `slabwire layout` all kinds"
         raise Disconnected(f"no graph {name!r} is running, nor is it a kind of segment{there} ({known})")
 

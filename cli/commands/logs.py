@@ -12,7 +12,7 @@ from time import monotonic, sleep, time
 import click
 
 from ...runtime.errors import Disconnected, SlabwireError
-from ..nearest import did_you_mean
+from ...runtime.spelling import near_or_all
 from ..rendering.choice import base_name, complete_actor, known_actor, name_argument, running_graph
 from ..rendering.crashes import show_crashes
 from ..rendering.logfile import Line, LogFolder, log_paths
@@ -105,7 +105,7 @@ def _folder(name: str | None) -> tuple[str, Path]:
     folder = rundir.graph_directory(name) / "logs"
     if not rundir.is_private(rundir.base_directory()) or not folder.is_dir():
         graphs = rundir.list_graphs()
-        there = did_you_mean(name, graphs) if graphs else "; no graph is running"
+        there = near_or_all(name, graphs) if graphs else "; no graph is running"
         raise Disconnected(f"there are no logs of a graph {name!r}{there}")
     return name, folder
 

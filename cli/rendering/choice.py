@@ -9,7 +9,7 @@ import click
 
 from ...runtime.errors import Disconnected, SlabwireError
 from ...runtime.host import run_directory as rundir
-from ..nearest import did_you_mean
+from ...runtime.spelling import near_or_all
 
 
 class UnknownActor(SlabwireError):
@@ -63,7 +63,7 @@ def running_graph(name: str | None) -> str:
     graphs: list[str] = rundir.list_graphs()
     if name is not None:
         if name not in graphs:
-            there = f"{did_you_mean(name, graphs)} (`slabwire ps` lists them)" if graphs else ", nor any other"
+            there = f"{near_or_all(name, graphs)} (`slabwire ps` lists them)" if graphs else ", nor any other"
             raise Disconnected(f"no graph {name!r} is running{there}")
         return name
     if not graphs:
@@ -88,5 +88,5 @@ def known_actor(graph: str, actor: str, names: Iterable[str]) -> str:
     """`actor`, if it is one of `names`; raises UnknownActor with the closest ones."""
     known = list(names)
     if actor not in known:
-        raise UnknownActor(f"graph {graph!r} has no actor {actor!r}{did_you_mean(actor, known)}")
+        raise UnknownActor(f"graph {graph!r} has no actor {actor!r}{near_or_all(actor, known)}")
     return actor

@@ -11,7 +11,7 @@ import click
 from ...runtime.errors import Disconnected
 from ...runtime.host import run_directory as rundir
 from ...runtime.postmortem.report_store import graphs_with_reports, reports
-from ..nearest import did_you_mean
+from ...runtime.spelling import near_or_all
 from .choice import base_name, known_actor
 from .presentation import bytes_text, duration_text, print_json, print_table
 
@@ -44,7 +44,7 @@ def _graph(name: str | None) -> str:
         return running[0] if running else known[-1]
     if name not in running and name not in known:
         everything = [*running, *known]
-        there = did_you_mean(name, everything) if everything else ""
+        there = near_or_all(name, everything) if everything else ""
         raise Disconnected(f"there are no crash reports of a graph {name!r}{there}")
     return name
 

@@ -10,16 +10,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from ...shm.inflight import lanes_kept
 from ...shm.open_calls import calls_left
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from .idleness import is_idle
-from .peers import Line, Party
-
-if TYPE_CHECKING:
-    from .switchboard import Switchboard
+from .peers import Board, Line, Party
 
 logger = logging.getLogger("slabwire")
 
@@ -30,7 +26,7 @@ MOST_LEAVING = 64
 class Departures:
     """Of one switchboard. One thread."""
 
-    def __init__(self, board: Switchboard) -> None:
+    def __init__(self, board: Board) -> None:
         self._board = board
         self._leaving: dict[int, Party] = {}
         # For workers that hear nothing now: their successors are told.

@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ...shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
+from ...shm.block import Block
 from ...shm.errors import CorruptLane, SlabwireError, StaleReference
 from ...shm.huge_pages import HugePages
 from ...shm.lane import LANE, Consumer, Producer, Source
@@ -18,7 +19,7 @@ from ...shm.open_calls import OpenCalls
 from ...shm.pool import Pool
 from ...shm.returns import RETURNS
 from ...shm.segment import Segment
-from ...shm.slab import SLAB, Block, Slab
+from ...shm.slab import SLAB, Slab
 from ...shm.trimming import Trimmer
 from ...shm.wait import AdaptiveWait
 from ..errors import Disconnected

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from ...shm.inflight import lanes_kept
 
 if TYPE_CHECKING:
-    from .peers import Party
-    from .switchboard import Switchboard
+    from .peers import Board, Party
 
 
-def is_idle(board: Switchboard, gone: Collection[str] = ()) -> bool:
+def is_idle(board: Board, gone: Collection[str] = ()) -> bool:
     """Whether nothing waits and nothing is being handled: a drained graph. What `gone` workers have left is no matter.
 
     What moves on while it is looked at is found by the count of what was sent.
@@ -21,7 +20,7 @@ def is_idle(board: Switchboard, gone: Collection[str] = ()) -> bool:
     return not (unfinished(board, gone) or _is_any_busy(board, gone)) and _published(board) == before
 
 
-def unfinished(board: Switchboard, gone: Collection[str] = ()) -> dict[str, int]:
+def unfinished(board: Board, gone: Collection[str] = ()) -> dict[str, int]:
     """How many inputs wait for each actor or are being handled, where there are any. What the workers `gone` have left
     does not count: nobody waits for that.
     """
@@ -34,21 +33,21 @@ def unfinished(board: Switchboard, gone: Collection[str] = ()) -> dict[str, int]
     return found
 
 
-def _instances(board: Switchboard, gone: Collection[str]) -> Iterator[tuple[Party, str]]:
+def _instances(board: Board, gone: Collection[str]) -> Iterator[tuple[Party, str]]:
     for party in board.parties.values():
         if party.name not in gone:
             yield from ((party, each) for each in party.instances)
 
 
-def _published(board: Switchboard) -> int:
+def _published(board: Board) -> int:
     return sum(each.published() for each in board.lines.values())
 
 
-def _waiting(board: Switchboard, instance: str) -> int:
+def _waiting(board: Board, instance: str) -> int:
     return sum(e.waiting() for e in board.lines.values() if e.target == instance and e.purpose != "reply")
 
 
-def _is_any_busy(board: Switchboard, gone: Collection[str]) -> bool:
+def _is_any_busy(board: Board, gone: Collection[str]) -> bool:
     """Whether a handler runs, outside of any input perhaps, or messages wait for room, perhaps they alone."""
     for party, instance in _instances(board, gone):
         stats = board.actor_stats(party, instance)

@@ -6,12 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...shm.lane import LENT_NBYTES, OUTCOMES, RECORD_NBYTES
 from ...shm.layout import WORD_NBYTES
 from ...shm.segment import Segment
+from ..graph.compiled import Routing
 from ..message.header import SENT_AT
 from .descriptor_channel import Channel
 
@@ -127,3 +129,19 @@ class SlabLine:
     number: int
     segment: Segment
     owner: Party
+
+
+class Board(Protocol):
+    """What `departures` and `idleness` ask of the switchboard."""
+
+    routing: Routing
+    parties: dict[int, Party]
+    lines: dict[int, Line]
+
+    def actor_stats(self, party: Party, instance: str) -> dict[str, int]: ...
+
+    def tell_workers(self, news: dict[str, Any]) -> None: ...
+
+    def remove_lines(self, lines: list[Line]) -> None: ...
+
+    def remove_party(self, party: Party, lines: list[Line]) -> None: ...

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import zmq
 
 from ..remote.protocol import Frame
 from .backlog import Backlog
 from .strangers import inode_of, shut_down
-
-if TYPE_CHECKING:
-    from .door import Door
 
 # Of answers for one client, besides the one that came last: as much as one message may have.
 MOST_WAITING_NBYTES = 256 << 20
@@ -25,10 +22,18 @@ BEHIND_FROM_NBYTES = 16 << 20
 LOOK_EVERY_S = 0.25
 
 
+class WayOut(Protocol):
+    """The socket that connections came by, as `Door` is one."""
+
+    def write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None: ...
+
+    def forget(self, name: bytes) -> None: ...
+
+
 class Peer:
     """One connection from which something came, known by its descriptor, which belongs to libzmq."""
 
-    def __init__(self, peers: Peers, door: Door, name: bytes, descriptor: int, address: str) -> None:
+    def __init__(self, peers: Peers, door: WayOut, name: bytes, descriptor: int, address: str) -> None:
         self.address = address
         self._peers = peers
         self._door = door
@@ -85,7 +90,7 @@ class Peers:
         self._all: set[Peer] = set()
         self._looking: asyncio.TimerHandle | None = None
 
-    def enter(self, door: Door, name: bytes, descriptor: int, address: str) -> Peer | None:
+    def enter(self, door: WayOut, name: bytes, descriptor: int, address: str) -> Peer | None:
         """A new one; None where it has gone already."""
         peer = Peer(self, door, name, descriptor, address)
         if not peer.is_there():

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from ..errors import GraphError
 from ..spec import INTENSITY, WITHIN_S, GroupSpec, Strategy
 from ..spelling import did_you_mean
-from .node import NAME, NAME_RULE, Node
-
-if TYPE_CHECKING:
-    from .definition import Definition
+from .node import NAME, NAME_RULE, Node, Owner
 
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
@@ -21,7 +18,7 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 class Group:
     """A group of a graph, as `graph.supervise` gives it; may be a member of another."""
 
-    graph: Definition
+    graph: Owner
     spec: GroupSpec
 
     @property
@@ -35,7 +32,7 @@ class Group:
 class Groups:
     """All groups of one graph."""
 
-    def __init__(self, graph: Definition) -> None:
+    def __init__(self, graph: Owner) -> None:
         self._graph = graph
         self._all: dict[str, GroupSpec] = {}
 

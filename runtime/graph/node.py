@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..actor.actor import Actor, ports_of
 from ..actor.handler import summary_of
@@ -15,9 +15,6 @@ from ..errors import GraphError
 from ..spec import ActorSpec, CodeSpec, HandlerSpec, OutputSpec, PortRef, Restart, TypeSpec
 from ..spelling import did_you_mean
 
-if TYPE_CHECKING:
-    from .definition import Definition
-
 Code = type[Actor] | Callable[..., Any]
 
 # One that begins with a dash would be an option to each command that it is given to.
@@ -25,6 +22,12 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}")
 NAME_RULE = "letters, digits, - and _, at most 40 of them, no - in front"
 RESERVED_NAMES = ("supervisor", "gateway")
 RESTARTS = ("permanent", "transient", "temporary")
+
+
+class Owner(Protocol):
+    """The graph that a node or a group belongs to: itself, for there may be several of one name."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def _is_whole(value: object, least: int) -> bool:
 class Plan:
     """One actor as it was added; becomes an `ActorSpec` when the graph is validated."""
 
-    graph: Definition
+    graph: Owner
     name: str
     code: Code
     arguments: dict[str, Any]
@@ -159,7 +162,7 @@ def _hint(name: str, ports: dict[str, None]) -> str:
     return did_you_mean(name, ports) or f"; it has {', '.join(ports) or 'none'}"
 
 
-def plan_of(graph: Definition, code: Code, name: str | None, settings: Settings, arguments: dict[str, Any]) -> Plan:
+def plan_of(graph: Owner, code: Code, name: str | None, settings: Settings, arguments: dict[str, Any]) -> Plan:
     """Checks what `graph.add` was given as far as it can be checked at once. Raises GraphError."""
     is_class = isinstance(code, type) and issubclass(code, Actor) and code is not Actor
     if not is_class and not inspect.isfunction(code):

@@ -12,12 +12,12 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shm.block import Block
 from ...shm.errors import MessageError
 from ...shm.lane import Producer
 from ...shm.lease import Lease, LeasedArray
 from ...shm.loan import LoanBase
 from ...shm.pool import Pool
-from ...shm.slab import Block
 from ...shm.tensor import Description, Token, describe, description_of, inline_array, token_of
 from .header import INLINE_NBYTES, Flag, Header, write_record
 

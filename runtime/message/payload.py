@@ -12,12 +12,12 @@ from typing import Any
 import msgpack
 from numpy.typing import NDArray
 
+from ...shm.block import METADATA_NBYTES, Block
 from ...shm.errors import MessageError
 from ...shm.lane import OWN, Producer, Source
 from ...shm.layout import LINE_NBYTES, round_up
 from ...shm.lease import Lease
 from ...shm.pool import Pool
-from ...shm.slab import METADATA_NBYTES, Block
 from ...shm.tensor import describe, inline_array, pack_tensor, token_of, unpack_tensor
 from .fast_path import (
     INLINE_TENSOR_NBYTES,

@@ -5,47 +5,72 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..dataplane.switchboard import Switchboard
 from ..errors import ProtocolError, UnknownPort
 from ..spec import GraphSpec
 from ..spelling import did_you_mean
 from ..telemetry.flight_recorder import EVENTS, snapshot
+from .balancer import Balancer
 from .lease_map import memory_map
+from .mover import Mover
+from .renewal import Renewals
+from .running_graph import RunningGraph
 from .running_now import at_work
 from .status import durations_of, status_of
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
+from .stopped import Stopped
 
 
-async def serve(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one control request. Raises SlabwireError for what cannot be done."""
-    verb = request.get("verb")
-    if verb in _SHOWN:
-        return _SHOWN[verb](supervisor)
-    if verb == "status":
-        return await status_of(supervisor)
-    if verb == "metrics":
-        return {"status": await status_of(supervisor), "durations": durations_of(supervisor)}
-    if verb == "events":
-        return _events(supervisor, request.get("worker"))
-    if verb == "stop":
-        supervisor.stop(drain_timeout_s=_seconds(request.get("drain_timeout_s")))
-        outcome = (await supervisor.stopped()).to_plain() if request.get("wait") else {}
-        return {"stopping": supervisor.name, **outcome}
-    if verb == "restart":
-        return await _restart(supervisor, request)
-    if verb == "move":
-        return supervisor.mover.serve(str(request.get("actor")), str(request.get("cpus")))
-    if verb == "leases":
-        return await memory_map(supervisor)
-    if verb == "gateway":
-        doorkeeper = supervisor.doorkeeper
-        await doorkeeper.open()
-        return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
-    raise ProtocolError(f"nobody here knows the verb {verb!r}")
+class Ending(Protocol):
+    """Who ends the graph."""
+
+    def stop(self, *, drain_timeout_s: float | None = None) -> None: ...
+
+    async def stopped(self) -> Stopped: ...
+
+
+class ControlApi:
+    """Of one running graph, on its supervisor's loop. `end` is the supervisor's: how it is told to stop."""
+
+    def __init__(
+        self, graph: RunningGraph, end: Ending, mover: Mover, renewals: Renewals, balancer: Balancer | None
+    ) -> None:
+        self._graph = graph
+        self._end = end
+        self._mover = mover
+        self._renewals = renewals
+        self._balancer = balancer
+
+    async def serve(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one control request. Raises SlabwireError for what cannot be done."""
+        graph, verb = self._graph, request.get("verb")
+        if verb in _SHOWN:
+            return _SHOWN[verb](graph)
+        if verb == "status":
+            return await self._status()
+        if verb == "metrics":
+            return {"status": await self._status(), "durations": durations_of(graph)}
+        if verb == "events":
+            return _events(graph, request.get("worker"))
+        if verb == "stop":
+            self._end.stop(drain_timeout_s=_seconds(request.get("drain_timeout_s")))
+            outcome = (await self._end.stopped()).to_plain() if request.get("wait") else {}
+            return {"stopping": graph.name, **outcome}
+        if verb == "restart":
+            return await _restart(graph, self._renewals, request)
+        if verb == "move":
+            return self._mover.serve(str(request.get("actor")), str(request.get("cpus")))
+        if verb == "leases":
+            return await memory_map(graph)
+        if verb == "gateway":
+            doorkeeper = graph.doorkeeper
+            await doorkeeper.open()
+            return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
+        raise ProtocolError(f"nobody here knows the verb {verb!r}")
+
+    async def _status(self) -> dict[str, Any]:
+        return await status_of(self._graph, self._mover, self._balancer)
 
 
 def _seconds(value: Any) -> float | None:
@@ -54,51 +79,51 @@ def _seconds(value: Any) -> float | None:
     return value
 
 
-def _hello(supervisor: Supervisor) -> dict[str, Any]:
-    spec = _for_clients(supervisor.spec)
-    local = str(supervisor.directory.local)
-    return {"graph": supervisor.name, "state": supervisor.state, "local": local, "spec": spec}
+def _hello(graph: RunningGraph) -> dict[str, Any]:
+    spec = _for_clients(graph.spec)
+    local = str(graph.directory.local)
+    return {"graph": graph.name, "state": graph.state, "local": local, "spec": spec}
 
 
-def _dead(supervisor: Supervisor) -> dict[str, Any]:
-    return {"dead": supervisor.dead_letters.listed()}
+def _dead(graph: RunningGraph) -> dict[str, Any]:
+    return {"dead": graph.dead_letters.listed()}
 
 
-def _layout(supervisor: Supervisor) -> dict[str, Any]:
-    return {"segments": _described(supervisor.switchboard)}
+def _layout(graph: RunningGraph) -> dict[str, Any]:
+    return {"segments": _described(graph.switchboard)}
 
 
-def _describe(supervisor: Supervisor) -> dict[str, Any]:
-    plan, topology = supervisor.plan.to_plain(), supervisor.topology.to_plain()
-    return {"spec": _for_clients(supervisor.spec), "plan": plan, "topology": topology}
+def _describe(graph: RunningGraph) -> dict[str, Any]:
+    plan, topology = graph.plan.to_plain(), graph.topology.to_plain()
+    return {"spec": _for_clients(graph.spec), "plan": plan, "topology": topology}
 
 
-def _events(supervisor: Supervisor, name: object) -> dict[str, Any]:
+def _events(graph: RunningGraph, name: object) -> dict[str, Any]:
     """The rows of one worker's flight recorder; without a name which workers there are."""
     if name is None:
-        return {"workers": list(supervisor.workers)}
-    worker = supervisor.workers.get(str(name))
+        return {"workers": list(graph.workers)}
+    worker = graph.workers.get(str(name))
     if worker is None or worker.party.recorder is None:
-        raise ProtocolError(f"graph {supervisor.name!r} has no worker {name!r}")
-    running = [astuple(each) for each in at_work(worker.party, supervisor.switchboard.lines)]
+        raise ProtocolError(f"graph {graph.name!r} has no worker {name!r}")
+    running = [astuple(each) for each in at_work(worker.party, graph.switchboard.lines)]
     rows = snapshot(worker.party.recorder, EVENTS)
     return {"instances": list(worker.party.instances), "rows": rows, "running": running}
 
 
-async def _restart(supervisor: Supervisor, request: dict[str, Any]) -> dict[str, Any]:
+async def _restart(graph: RunningGraph, renewals: Renewals, request: dict[str, Any]) -> dict[str, Any]:
     """Drains and ends the workers of an actor, or of one of its instances; their successors take over.
 
     With `wait` the answer comes when these are ready, or cannot start, and tells of each.
     """
     actor, drain_timeout_s = str(request.get("actor")), _seconds(request.get("drain_timeout_s"))
-    routing = supervisor.switchboard.routing
+    routing = graph.switchboard.routing
     instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
     if not instances:
         hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
-        raise UnknownPort(f"graph {supervisor.name!r} has no actor {actor!r}{hint}")
-    names = list(dict.fromkeys(supervisor.switchboard.home_of(each).name for each in instances))
-    timeout_s = supervisor.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
-    outcomes = supervisor.renewals.begin(names, timeout_s)
+        raise UnknownPort(f"graph {graph.name!r} has no actor {actor!r}{hint}")
+    names = list(dict.fromkeys(graph.switchboard.home_of(each).name for each in instances))
+    timeout_s = graph.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+    outcomes = renewals.begin(names, timeout_s)
     if not request.get("wait"):
         return {"restarted": names}
     return {"restarted": names, "workers": await asyncio.gather(*map(asyncio.shield, outcomes))}
@@ -126,7 +151,7 @@ def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
 
 
 # What is only looked at.
-_SHOWN: Mapping[object, Callable[[Supervisor], dict[str, Any]]] = {
+_SHOWN: Mapping[object, Callable[[RunningGraph], dict[str, Any]]] = {
     "hello": _hello,
     "dead": _dead,
     "layout": _layout,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...shm.layout import LINE_NBYTES
 from ..dataplane.peers import Line, SlabLine
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
+from .running_graph import RunningGraph
 
 Answers = dict[str, dict[str, Any] | None]
 
 
-async def memory_map(supervisor: Supervisor) -> dict[str, Any]:
+async def memory_map(graph: RunningGraph) -> dict[str, Any]:
     """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
-    alive = [worker.name for worker in supervisor.workers.values() if worker.is_ready and worker.is_alive]
-    answers = await supervisor.inquiry.ask(alive, "holdings")
-    return compose(answers, supervisor.switchboard.lines, supervisor.switchboard.slabs)
+    alive = [worker.name for worker in graph.workers.values() if worker.is_ready and worker.is_alive]
+    answers = await graph.inquiry.ask(alive, "holdings")
+    return compose(answers, graph.switchboard.lines, graph.switchboard.slabs)
 
 
 def compose(answers: Answers, lines: Mapping[int, Line], slabs: Mapping[int, SlabLine]) -> dict[str, Any]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UnknownPort
 from ..host.affinity import repin
 from ..placement.moves import MoveError, changed, moved, wanted_cpus
 from ..placement.plan import Plan, WorkerPlan, cpu_list
 from ..spelling import did_you_mean
+from .running_graph import RunningGraph
 from .worker_handle import WorkerProcess
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 logger = logging.getLogger("slabwire")
 
@@ -21,18 +19,18 @@ logger = logging.getLogger("slabwire")
 class Mover:
     """The supervisor's; on its loop. A process that dies meanwhile has a successor that starts by the new plan."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(self, graph: RunningGraph) -> None:
+        self._graph = graph
         self.moves: dict[str, int] = {}
 
     def serve(self, actor: str, cpus: str) -> dict[str, Any]:
         """Does what `slabwire move` asks for. Raises UnknownPort and MoveError."""
         worker = self._worker_of(actor)
-        before = self._supervisor.plan
-        wanted = wanted_cpus(cpus, before, self._supervisor.topology, worker.name)
+        before = self._graph.plan
+        wanted = wanted_cpus(cpus, before, self._graph.topology, worker.name)
         if wanted != worker.plan.cores:
             self.move(worker, wanted, "moved here")
-        lines = changed(before, self._supervisor.plan)
+        lines = changed(before, self._graph.plan)
         return {
             "worker": worker.name,
             "instances": list(worker.plan.instances),
@@ -42,20 +40,20 @@ class Mover:
         }
 
     def _worker_of(self, actor: str) -> WorkerProcess:
-        routing = self._supervisor.switchboard.routing
+        routing = self._graph.switchboard.routing
         instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
         if not instances:
             hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
-            raise UnknownPort(f"graph {self._supervisor.name!r} has no actor {actor!r}{hint}")
-        homes = list(dict.fromkeys(self._supervisor.plan.worker_of(each).name for each in instances))
+            raise UnknownPort(f"graph {self._graph.name!r} has no actor {actor!r}{hint}")
+        homes = list(dict.fromkeys(self._graph.plan.worker_of(each).name for each in instances))
         if len(homes) > 1:
             raise MoveError(f"{actor} has replicas in {len(homes)} workers; say which: {', '.join(instances)}")
-        return self._supervisor.workers[homes[0]]
+        return self._graph.workers[homes[0]]
 
     def move(self, worker: WorkerProcess, cpus: tuple[int, ...], why: str) -> None:
         """Threads first: what the kernel refuses leaves the plan as it was. Raises MoveError."""
         old = worker.plan.cores
-        plan = moved(self._supervisor.plan, self._supervisor.topology, worker.name, cpus, why)
+        plan = moved(self._graph.plan, self._graph.topology, worker.name, cpus, why)
         if worker.is_alive:
             try:
                 repin(worker.pid, cpus)
@@ -69,14 +67,14 @@ class Mover:
         logger.info("%s: CPU %s to %s: %s", worker.name, cpu_list(old), cpu_list(cpus), worker.plan.reason)
 
     def _adopt(self, plan: Plan) -> None:
-        lines = changed(self._supervisor.plan, plan)
-        self._supervisor.plan = self._supervisor.switchboard.plan = plan
+        lines = changed(self._graph.plan, plan)
+        self._graph.switchboard.plan = plan
         for line in lines:
-            self._supervisor.workers[line.name].plan = line
+            self._graph.workers[line.name].plan = line
             self._tell(line)
 
     def _tell(self, line: WorkerPlan) -> None:
-        self._supervisor.tell(line.name, {"verb": "seat", "cores": list(line.cores), "spin": line.spin})
+        self._graph.tell(line.name, {"verb": "seat", "cores": list(line.cores), "spin": line.spin})
 
     def settle(self, worker: WorkerProcess) -> None:
         """A worker has become ready. One that was moved while it started may have missed it."""

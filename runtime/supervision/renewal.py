@@ -7,12 +7,10 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .running_graph import RunningGraph
 from .worker_handle import WorkerProcess
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 logger = logging.getLogger("slabwire")
 
@@ -32,8 +30,8 @@ class _Drained:
 class Renewals:
     """The supervisor's."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
+    def __init__(self, graph: RunningGraph) -> None:
+        self._graph = graph
         self._running: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._drained: dict[str, asyncio.Future[_Drained]] = {}
 
@@ -42,7 +40,7 @@ class Renewals:
         loop = asyncio.get_running_loop()
         for name in names:
             if name not in self._running:
-                worker = self._supervisor.workers[name]
+                worker = self._graph.workers[name]
                 task = self._running[name] = loop.create_task(self._renew(worker, drain_timeout_s))
                 task.add_done_callback(lambda _, name=name: self._running.pop(name))  # type: ignore[misc]
         return [self._running[name] for name in names]
@@ -58,7 +56,7 @@ class Renewals:
         drained = await self._drain(worker, drain_timeout_s) if worker.is_ready else _Drained()
         failed_starts = worker.failed_starts
         if not worker.is_alive or worker.pid == before:  # else it has died meanwhile, and has its successor
-            self._supervisor.workforce.renew(worker.name)
+            self._graph.workforce.renew(worker.name)
         error = await self._awaited(worker, before, failed_starts)
         said = {
             "worker": worker.name,
@@ -75,7 +73,7 @@ class Renewals:
     async def _drain(self, worker: WorkerProcess, timeout_s: float) -> _Drained:
         pid = worker.pid
         heard = self._drained[worker.name] = asyncio.get_running_loop().create_future()
-        self._supervisor.tell(worker.name, {"verb": "retire", "within_s": timeout_s})
+        self._graph.tell(worker.name, {"verb": "retire", "within_s": timeout_s})
         until_s = time.monotonic() + timeout_s + _ANSWER_WITHIN_S
         while not heard.done() and worker.is_alive and worker.pid == pid and time.monotonic() < until_s:
             await asyncio.wait([heard], timeout=_LOOK_EVERY_S * 10)
@@ -84,7 +82,7 @@ class Renewals:
 
     def _counted(self, worker: WorkerProcess) -> _Drained:
         """What the counters tell of one that did not answer. The plain handler that it is deep in will still end."""
-        board = self._supervisor.switchboard
+        board = self._graph.switchboard
         rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
         left = sum(row["in_flight"] for row in rows)
         return _Drained(left, left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.lane import OUTCOMES
@@ -13,50 +13,52 @@ from ..dataplane.peers import Party
 from ..dataplane.switchboard import Switchboard
 from ..host.process_usage import cpu_s, pss_of
 from ..telemetry.stats import CellStats
+from .balancer import Balancer
+from .mover import Mover
+from .running_graph import RunningGraph
 from .worker_handle import WorkerProcess
 
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
-
-async def status_of(supervisor: Supervisor) -> dict[str, Any]:
+async def status_of(graph: RunningGraph, mover: Mover, balancer: Balancer | None) -> dict[str, Any]:
     """State, workers with their actors, edges and memory."""
-    pids = [each.pid for each in supervisor.workers.values() if each.is_alive]
+    pids = [each.pid for each in graph.workers.values() if each.is_alive]
     # In a thread: large workers would hold up the loop, which restarts others.
-    memory = await asyncio.to_thread(pss_of, [os.getpid(), supervisor.spawner.nursery_pid, *pids])
-    return _document(supervisor, memory)
+    memory = await asyncio.to_thread(pss_of, [os.getpid(), graph.spawner.nursery_pid, *pids])
+    return _document(graph, mover, balancer, memory)
 
 
-def _document(supervisor: Supervisor, memory: Mapping[int, int]) -> dict[str, Any]:
-    board = supervisor.switchboard
-    workers = [_worker(supervisor, worker, memory) for worker in supervisor.workers.values()]
-    nursery = supervisor.spawner.nursery_pid
-    gateway = supervisor.doorkeeper.status()
+def _document(
+    graph: RunningGraph, mover: Mover, balancer: Balancer | None, memory: Mapping[int, int]
+) -> dict[str, Any]:
+    board = graph.switchboard
+    workers = [_worker(graph, worker, mover.moves.get(worker.name, 0), memory) for worker in graph.workers.values()]
+    nursery = graph.spawner.nursery_pid
+    gateway = graph.doorkeeper.status()
     return {
-        "graph": supervisor.name,
+        "graph": graph.name,
         "pid": os.getpid(),
-        "state": supervisor.state,
+        "state": graph.state,
         "not_ready": [
-            *(_reason(each) for each in supervisor.workers.values() if not each.is_ready),
+            *(_reason(each) for each in graph.workers.values() if not each.is_ready),
             *_reason_of_gateway(gateway),
         ],
-        "started_unix_s": supervisor.started_unix_s,
+        "started_unix_s": graph.started_unix_s,
         "clients": len(board.clients()),
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
         "supervisor": {"pid": os.getpid(), "pss_bytes": memory.get(os.getpid(), 0), "cpu_s": cpu_s(os.getpid())},
         "nursery": {"pid": nursery, "pss_bytes": memory.get(nursery, 0)},
         "gateway": gateway,
         "workers": workers,
-        "rebalance": supervisor.balancer.stats() if supervisor.balancer is not None else None,
-        "edges": edges_of(board, lambda name: supervisor.workers[name].is_ready),
+        "rebalance": balancer.stats() if balancer is not None else None,
+        "edges": edges_of(board, lambda name: graph.workers[name].is_ready),
     }
 
 
-def durations_of(supervisor: Supervisor) -> dict[str, list[int]]:
+def durations_of(graph: RunningGraph) -> dict[str, list[int]]:
     """How many runs of each actor instance took how long, by the buckets of CellStats."""
     return {
         instance: CellStats(worker.party.stats, row).durations()
-        for worker in supervisor.workers.values()
+        for worker in graph.workers.values()
         if worker.party.stats is not None
         for row, instance in enumerate(worker.party.instances)
     }
@@ -80,11 +82,11 @@ def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
     return [{"actor": "the gateway", "reason": f"{gateway['state']}{silent}{last}"}]
 
 
-def _worker(supervisor: Supervisor, worker: WorkerProcess, memory: Mapping[int, int]) -> dict[str, Any]:
-    board = supervisor.switchboard
+def _worker(graph: RunningGraph, worker: WorkerProcess, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
+    board = graph.switchboard
     stats = board.worker_stats(worker.party)
     names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")
-    tree = supervisor.workforce.tree
+    tree = graph.workforce.tree
     is_awaited = worker.is_alive or tree.is_awaited(worker.name)
     state = "ready" if worker.is_ready else "starting" if is_awaited else "stopped"
     return {
@@ -94,7 +96,7 @@ def _worker(supervisor: Supervisor, worker: WorkerProcess, memory: Mapping[int, 
         "threads": worker.plan.threads,
         "spin": worker.plan.spin,
         "reason": worker.plan.reason,
-        "moves": supervisor.mover.moves.get(worker.name, 0),
+        "moves": moves,
         "state": "restarting" if state == "starting" and worker.restarts else state,
         "restarts": worker.restarts,
         "last_exit": worker.last_exit,

@@ -24,18 +24,17 @@ from ..host.frames import write_frame
 from ..host.run_directory import RunDirectory
 from ..host.topology import Topology
 from ..logs.log_watch import LogWatch
-from ..placement.plan import Plan, plan
+from ..placement.plan import plan
 from ..spec import GraphSpec
 from .balancer import Balancer
-from .control_api import serve
+from .control_api import ControlApi
 from .control_server import ControlServer
-from .dead_letters import DeadLetters
 from .gateway_handle import Doorkeeper
 from .mover import Mover
 from .renewal import Renewals
+from .running_graph import RunningGraph
 from .spawner import Spawner
 from .stopped import CUT_WITHIN_S, UNCLEAN, Stopped
-from .worker_handle import WorkerProcess
 from .worker_queries import Inquiry
 from .workforce import Workforce
 
@@ -52,46 +51,38 @@ class Supervisor:
     def __init__(self, spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> None:
         if options.get("rebalance"):
             demand_counts()  # before anything is made
-        self.spec = spec
-        self.name = options.get("name") or spec.name
-        self.drain_timeout_s = float(options["drain_timeout_s"])
-        self.state = "starting"
-        self.started_unix_s = time.time()
-        self.directory = RunDirectory(self.name)
-        self.topology = Topology.read()
-        self.plan: Plan = plan(spec, self.topology)
-        self.switchboard = Switchboard(Routing(spec), self.plan)
-        self.dead_letters = DeadLetters()
+        topology = Topology.read()
+        switchboard = Switchboard(Routing(spec), plan(spec, topology))
+        directory = RunDirectory(options.get("name") or spec.name)
+        listen = options.get("listen")
+        self._server = ControlServer(f"ipc://{directory.control}", self._serve, self._report)
+        self._reception = Reception(directory.local, switchboard, self._takes_clients)
+        workforce = Workforce(
+            spec, switchboard, self._reception, directory, spawner, lambda: self.graph.state, self._give_up
+        )
+        self.graph = RunningGraph(
+            options.get("name") or spec.name,
+            spec,
+            topology,
+            directory,
+            switchboard,
+            workforce,
+            Doorkeeper(options.get("name") or spec.name, directory, [listen] if listen else []),
+            spawner,
+            self._server.tell,
+            Inquiry(self._server.tell),
+            float(options["drain_timeout_s"]),
+        )
         self.failure: str | None = None
         self._owner = owner
-        self.spawner = spawner
-        self._server = ControlServer(f"ipc://{self.directory.control}", self._serve, self._report)
-        self.tell = self._server.tell
-        self.inquiry = Inquiry(self.tell)
-        self.mover = Mover(self)
-        self.renewals = Renewals(self)
-        self._reception = Reception(self.directory.local, self.switchboard, self._takes_clients)
-        self.workforce = Workforce(
-            spec,
-            self.plan,
-            self.switchboard,
-            self._reception,
-            self.directory,
-            spawner,
-            lambda: self.state,
-            self._give_up,
-        )
-        self.balancer = Balancer(self) if options.get("rebalance") else None
+        self._mover = Mover(self.graph)
+        self._renewals = Renewals(self.graph)
+        self._balancer = Balancer(self.graph, self._mover) if options.get("rebalance") else None
+        self._api = ControlApi(self.graph, self, self._mover, self._renewals, self._balancer)
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._cut: dict[str, int] = {}
-        listen = options.get("listen")
-        self.doorkeeper = Doorkeeper(self.name, self.directory, [listen] if listen else [])
-
-    @property
-    def workers(self) -> dict[str, WorkerProcess]:
-        return self.workforce.workers
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -105,11 +96,11 @@ class Supervisor:
         loop.add_reader(self._owner, self._hear_owner)
         self._reception.open()
         self._server.attach(loop)
-        self.workforce.start()
-        watches = [loop.create_task(self.workforce.watch()), loop.create_task(self.workforce.bound_logs())]
-        watches.append(loop.create_task(LogWatch(self.directory.path / "logs").watch()))
-        if self.balancer is not None:
-            watches.append(loop.create_task(self.balancer.watch()))
+        self.graph.workforce.start()
+        watches = [loop.create_task(self.graph.workforce.watch()), loop.create_task(self.graph.workforce.bound_logs())]
+        watches.append(loop.create_task(LogWatch(self.graph.directory.path / "logs").watch()))
+        if self._balancer is not None:
+            watches.append(loop.create_task(self._balancer.watch()))
         await self._stopped.wait()
         for watch in watches:
             watch.cancel()
@@ -131,26 +122,26 @@ class Supervisor:
         if self._stopping is not None:
             drain = False
             self._stopping.cancel()
-        timeout_s = self.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        timeout_s = self.graph.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
         self._stopping = asyncio.get_running_loop().create_task(self._end(timeout_s if drain else None))
 
     async def _end(self, drain_timeout_s: float | None) -> None:
-        was_ready, is_done = self.state == "ready", False
-        self.state = "draining"
+        was_ready, is_done = self.graph.state == "ready", False
+        self.graph.state = "draining"
         if drain_timeout_s and was_ready:
             is_done = await self._drain(drain_timeout_s) or await self._cut_off(drain_timeout_s)
         elif not self._cut:
-            self._cut = unfinished(self.switchboard, self.workforce.gone())
-        await self.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
+            self._cut = unfinished(self.graph.switchboard, self.graph.workforce.gone())
+        await self.graph.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_done=is_done)
-        self.state = "stopped"
+        self.graph.state = "stopped"
         self._tell_owner({"event": "stopped", **self.outcome.to_plain()})
         self._stopped.set()
 
     @property
     def outcome(self) -> Stopped:
         """How it has stopped, once it has."""
-        return Stopped(self._cut, self.workforce.failed_to_stop)
+        return Stopped(self._cut, self.graph.workforce.failed_to_stop)
 
     async def stopped(self) -> Stopped:
         """Waits until it has, and says how."""
@@ -160,15 +151,17 @@ class Supervisor:
     async def _drain(self, timeout_s: float) -> bool:
         """Takes no new requests and lets those in flight end; whether they did."""
         logger.info("draining, for at most %.1f s", timeout_s)
-        for worker in self.workers.values():
+        for worker in self.graph.workers.values():
             self._server.tell(worker.name, {"verb": "drain"})
         return await self._wait_idle(time.monotonic() + timeout_s, looks=3)
 
     async def _cut_off(self, timeout_s: float) -> bool:
         """Ends what is in flight with errors to its callers; whether all workers have."""
-        self._cut = unfinished(self.switchboard, self.workforce.gone())
-        logger.warning("after %g s %s", timeout_s, Stopped(self._cut).text(self.name) or "work was still in flight")
-        for worker in self.workers.values():
+        self._cut = unfinished(self.graph.switchboard, self.graph.workforce.gone())
+        logger.warning(
+            "after %g s %s", timeout_s, Stopped(self._cut).text(self.graph.name) or "work was still in flight"
+        )
+        for worker in self.graph.workers.values():
             self._server.tell(worker.name, {"verb": "cut"})
         return await self._wait_idle(time.monotonic() + CUT_WITHIN_S, looks=3)
 
@@ -176,7 +169,7 @@ class Supervisor:
         """Until nothing was in flight at so many looks, one after the other; False if that took too long."""
         idle = 0
         while time.monotonic() < until_s:
-            idle = idle + 1 if is_idle(self.switchboard, self.workforce.gone()) else 0
+            idle = idle + 1 if is_idle(self.graph.switchboard, self.graph.workforce.gone()) else 0
             if idle == looks:
                 return True
             await asyncio.sleep(_POLL_DRAIN_S)
@@ -185,23 +178,23 @@ class Supervisor:
     async def _stop_workers(self, within_s: float, *, is_done: bool) -> None:
         """Who sends stops before whoever it sends to, who still handles what an on_stop has sent."""
         until_s = time.monotonic() + within_s
-        for wave in self.workforce.waves:
+        for wave in self.graph.workforce.waves:
             if is_done and within_s:
                 is_done = await self._wait_idle(until_s, looks=1)
-            self.workforce.stop(wave, self._server.tell if within_s else None)
+            self.graph.workforce.stop(wave, self._server.tell if within_s else None)
             # Half of what is left: whoever hangs must not take the others' time to stop.
-            await self.workforce.wait_left(wave, (time.monotonic() + until_s) / 2)
-        await self.workforce.end(until_s)
+            await self.graph.workforce.wait_left(wave, (time.monotonic() + until_s) / 2)
+        await self.graph.workforce.end(until_s)
 
     def _takes_clients(self) -> bool:
-        return self.state not in ("draining", "stopped")
+        return self.graph.state not in ("draining", "stopped")
 
     def _close(self) -> None:
         self._reception.close()
         self._server.close()
-        self.spawner.close()
-        self.switchboard.close()
-        self.directory.remove()
+        self.graph.spawner.close()
+        self.graph.switchboard.close()
+        self.graph.directory.remove()
 
     # -- the owner ---------------------------------------------------------------------------------------------------
 
@@ -228,41 +221,41 @@ class Supervisor:
 
     def _report(self, worker_name: str, message: dict[str, Any]) -> None:
         """What a worker says over ZeroMQ."""
-        worker = self.workers.get(worker_name)
+        worker = self.graph.workers.get(worker_name)
         if worker is None or message.get("pid") != worker.pid:
             return  # a late word of one that was replaced
         verb = message["verb"]
         if verb == "ready":
             worker.became_ready()
-            self.mover.settle(worker)
+            self._mover.settle(worker)
             self._became_ready()
-            if self.state == "draining":
+            if self.graph.state == "draining":
                 self._server.tell(worker_name, {"verb": "drain"})
         elif verb == "stopped":
             worker.has_left()
         elif verb == "failed":
             worker.has_failed(message["error"], message.get("detail", ""), message.get("code", ""))
         elif verb == "drained":
-            self.renewals.heard(worker_name, message["begun"], message["left"])
+            self._renewals.heard(worker_name, message["begun"], message["left"])
         elif verb == "dead":
-            self.dead_letters.add(message)
-            self.workforce.tree.forgive(worker_name)  # what it died of is out of the way
+            self.graph.dead_letters.add(message)
+            self.graph.workforce.tree.forgive(worker_name)  # what it died of is out of the way
         elif verb == "answer":
-            self.inquiry.heard(worker_name, message)
+            self.graph.inquiry.heard(worker_name, message)
         elif verb == "corrupt":
             self._reception.turn_out(message["client"])
 
     def _became_ready(self) -> None:
-        if self.state != "starting" or not all(worker.is_ready for worker in self.workers.values()):
+        if self.graph.state != "starting" or not all(worker.is_ready for worker in self.graph.workers.values()):
             return
-        if not self.doorkeeper.listen:
+        if not self.graph.doorkeeper.listen:
             self._tell_ready()
         elif self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open_gateway())
 
     async def _open_gateway(self) -> None:
         try:
-            await self.doorkeeper.open()
+            await self.graph.doorkeeper.open()
         except SlabwireError as error:
             self._give_up(str(error))
         except OSError as error:  # no process for it, or no descriptor
@@ -271,19 +264,19 @@ class Supervisor:
             self._tell_ready()
 
     def _tell_ready(self) -> None:
-        if self.state == "starting":
-            self.state = "ready"
-            logger.info("%s is ready", self.name)
-            self._tell_owner({"event": "ready", "name": self.name, "directory": str(self.directory.path)})
+        if self.graph.state == "starting":
+            self.graph.state = "ready"
+            logger.info("%s is ready", self.graph.name)
+            self._tell_owner({"event": "ready", "name": self.graph.name, "directory": str(self.graph.directory.path)})
 
     async def _serve(self, request: dict[str, Any]) -> dict[str, Any]:
-        return await serve(self, request)
+        return await self._api.serve(request)
 
 
 async def run(spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> int:
     """Runs a graph to its end; the process's exit status."""
     supervisor = Supervisor(spec, options, owner, spawner)
-    _log_to(supervisor.directory)
+    _log_to(supervisor.graph.directory)
     return await supervisor.run()
 
 

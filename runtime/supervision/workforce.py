@@ -15,7 +15,6 @@ from ..graph.start_order import start_order, stop_waves, targets_of
 from ..host.oom_kills import kills_in_machine
 from ..host.run_directory import RunDirectory
 from ..logs.log_rotation import long_logs, put_aside
-from ..placement.plan import Plan
 from ..postmortem.exit_reason import Ending
 from ..spec import GraphSpec
 from .crash_reporter import Coroner
@@ -39,7 +38,6 @@ class Workforce:
     def __init__(
         self,
         spec: GraphSpec,
-        plan: Plan,
         switchboard: Switchboard,
         reception: Reception,
         directory: RunDirectory,
@@ -55,7 +53,7 @@ class Workforce:
         self._alarm: asyncio.TimerHandle | None = None
         routing = switchboard.routing
         self.workers: dict[str, WorkerProcess] = {}
-        for planned in plan.workers:
+        for planned in switchboard.plan.workers:
             actors = [spec.actor(routing.actor_of[each]) for each in planned.instances]
             party = switchboard.home_of(planned.instances[0])
             self.workers[planned.name] = WorkerProcess(planned, party, actors, directory, spawner, self._exited)

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..cell.cell import Cell
-    from .worker import Worker
+    from ..cell.own_tasks import OwnTasks
+    from ..dataplane.caller import Caller
 
 _LOOK_EVERY_S = 0.005
 
 
-async def retire(worker: Worker, within_s: float) -> None:
+async def retire(
+    cells: Collection[Cell], caller: Caller, own: OwnTasks, report: Callable[..., None], within_s: float
+) -> None:
     """Tells the supervisor when nothing is in flight any more, or after so many seconds. Inputs wait for a successor.
 
     Calls of its own count, for an ingress has nothing else in flight.
     """
-    cells = list(worker.cells.values())
     for cell in cells:
         cell.inlets.shut()
-    worker.own.drain()
-    begun = left = _in_flight(cells) + worker.caller.in_flight
+    own.drain()
+    begun = left = _in_flight(cells) + caller.in_flight
     until_s = time.monotonic() + within_s
     while left and time.monotonic() < until_s:
         await asyncio.sleep(_LOOK_EVERY_S)
         for cell in cells:
             cell.inlets.look_into_held()
             cell.heed_cancels()
-        left = _in_flight(cells) + worker.caller.in_flight
-    worker.report("drained", begun=begun, left=left)
+        left = _in_flight(cells) + caller.in_flight
+    report("drained", begun=begun, left=left)
 
 
 def _in_flight(cells: Iterable[Cell]) -> int:

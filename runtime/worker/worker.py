@@ -340,7 +340,9 @@ class Worker:
                     cell.cut_off()
             elif order["verb"] == "retire":
                 self._note(Happening.DRAINING)
-                self._retiring = self.loop.create_task(retire(self, order["within_s"]))
+                cells = list(self.cells.values())
+                retiring = retire(cells, self.caller, self.own, self.report, order["within_s"])
+                self._retiring = self.loop.create_task(retiring)
             elif order["verb"] == "stop":
                 self.stop()
             elif order["verb"] == "seat":

@@ -21,12 +21,12 @@ from ..requests.refusals import ClientLeft, Refusal
 from ..requests.request_id import request_id
 from ..requests.serving import Ask, ServingState
 from ..requests.together import beside
-from ..seats import Seats
 from .chat_request import ChatRequest, chat_request
 from .choices import Choices, open_choices
 from .chunks import DONE, Chunks, Whole, event, usage_of
 from .event_stream import EventStream
 from .models import actor_of
+from .seats import Seats
 
 # A client that has stopped reading is not told why its stream ends, once this has passed.
 _FAREWELL_S = 1.0
