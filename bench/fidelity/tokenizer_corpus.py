@@ -1,4 +1,4 @@
-"""Texts and the tokens that llama.cpp makes of them: what tests/test_tokenizer.py compares with.
+"""Texts and the tokens that llama.cpp makes of them: what tests/actors/llm/test_tokenizer.py compares with.
 
     python -m slabwire.bench.fidelity.tokenizer_corpus [--fuzz 3000] [--model FILE]
 
