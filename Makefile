@@ -31,6 +31,7 @@ check: setup-dev names ## formatting, lint, types, and which floor imports what
 	@$(BIN)/mypy -p slabwire | sed 's#build/import/slabwire/##'
 	@$(BIN)/mypy examples tests
 	@PYTHONPATH=build/import $(BIN)/lint-imports
+	@$(BIN)/python tools/circles.py
 
 bench: setup-dev ## every benchmark, one after the other (minutes each)
 	@for each in all placement read-page chat stalls fidelity footprint; do $(BIN)/slabwire bench "$$each"; done

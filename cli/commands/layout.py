@@ -66,7 +66,7 @@ def _layouts() -> list[Layout]:
     from ...shm.layout import all_layouts
 
     for package in (shm, runtime):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.ispkg:
                 import_module(module.name)
     return all_layouts()
