@@ -91,7 +91,7 @@ class Switchboard:
         self, producer: Party, consumer: Party, purpose: str, source: str, target: str, capacity: int, edge: int = -1
     ) -> Line:
         self._last_number += 1
-        # Of two the newest survives when its writer dies while it writes the next: see `recovery`.
+        # Of two the newest survives when its writer dies while it writes the next: see `redelivery`.
         capacity = max(2, capacity)
         # Inputs in flight keep their leases, beside those of all that wait in the lane.
         held = self._most_in_flight(target) if purpose != "reply" else 0

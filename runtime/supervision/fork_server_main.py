@@ -1,4 +1,4 @@
-"""The nursery itself: `python -m slabwire.runtime.supervision.fork_server_main`, as `nursery` starts it.
+"""The fork server: `python -m slabwire.runtime.supervision.fork_server_main`, as `fork_server` starts it.
 
 It waits for orders, and turns its grandchildren into workers.
 """

@@ -1,6 +1,6 @@
 """The parent of all workers: spawns, watches, restarts and drains them. It imports no user code.
 
-`supervisor_process` is its main program. A socket ties it to whoever runs the graph: at its end it drains and stops.
+`main` is its program. A socket ties it to whoever runs the graph: at its end it drains and stops.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Network:
     """A session over one converted model, bound to `slots`. One thread; `threads` sizes ONNX Runtime's own pool, whose
     threads sit where `seats` (see pool_seats.py) says.
 
-    Source of the names of inputs and outputs: graph.py.
+    Source of the names of inputs and outputs: onnx_network.py.
     """
 
     def __init__(self, path: Path, architecture: Architecture, slots: Slots, threads: int, seats: str = "") -> None:

@@ -23,7 +23,7 @@ from .architecture import Architecture
 from .cache_folder import CacheFolder, Progress
 from .gguf import Gguf, ModelFileError
 
-# Of graph.py and quantisation.py together: to be raised when they write something else.
+# Of onnx_network.py and quantisation.py together: to be raised when they write something else.
 FORMAT = 1
 _MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
 
