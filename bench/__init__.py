@@ -11,23 +11,51 @@ from ..runtime.spelling import near_or_all
 
 # Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
 _BENCHES = {
-    "ping_pong": ("ping_pong", "command", "Round trips between two processes that are awake, beside other ways."),
-    "one_to_one": ("one_to_one", "command", "Small records and messages a second, one way."),
-    "fan_out": ("fan_out", "command", "What a sender pays for 1 MiB to 1, 2 and 4 readers."),
-    "forward": ("forward", "command", "Round trips through a chain of actors, without a copy."),
-    "parked": ("parked", "command", "Round trips that find the other process asleep, beside a bare eventfd."),
-    "actor_call": ("actor_call", "command", "Calls of an actor that echoes, beside Ray's and xoscar's."),
-    "idle": ("idle", "command", "CPU time of a graph of 20 idle actors."),
-    "start": ("start", "command", "Imports, and a graph of 10 small actors until it is ready."),
-    "false_sharing": ("false_sharing", "command", "What two writers of one cache line cost each other."),
-    "scaling": ("scaling", "command", "Cost of a message from 10 to 10 million, and from 1 to 64 edges."),
-    "all": ("data_plane", "command", "All of the above, one after the other."),
-    "placement": ("placement", "command", "Two actors on two cores or one, pinned or not; thread pools by the plan."),
-    "chat": ("chat", "command", "Tokens a second of a chat model through the whole stack, beside its engine alone."),
-    "stalls": ("stalls", "command", "How long a stream stands still for what another client sends."),
-    "fidelity": ("fidelity", "command", "The language model's logits beside its weights in float32, and llama.cpp's."),
-    "footprint": ("footprint", "command", "CPU time of an idle chat graph, and memory that a second replica adds."),
-    "read-page": ("read_page", "main", "Pages a second of examples/read_page.py, beside one straight script."),
+    "ping_pong": (
+        "topologies.ping_pong",
+        "command",
+        "Round trips between two processes that are awake, beside other ways.",
+    ),
+    "one_to_one": ("topologies.one_to_one", "command", "Small records and messages a second, one way."),
+    "fan_out": ("topologies.fan_out", "command", "What a sender pays for 1 MiB to 1, 2 and 4 readers."),
+    "forward": ("topologies.forward", "command", "Round trips through a chain of actors, without a copy."),
+    "parked": (
+        "topologies.parked",
+        "command",
+        "Round trips that find the other process asleep, beside a bare eventfd.",
+    ),
+    "actor_call": ("topologies.actor_call", "command", "Calls of an actor that echoes, beside Ray's and xoscar's."),
+    "idle": ("topologies.idle", "command", "CPU time of a graph of 20 idle actors."),
+    "start": ("topologies.start", "command", "Imports, and a graph of 10 small actors until it is ready."),
+    "false_sharing": ("topologies.false_sharing", "command", "What two writers of one cache line cost each other."),
+    "scaling": ("topologies.scaling", "command", "Cost of a message from 10 to 10 million, and from 1 to 64 edges."),
+    "all": ("topologies.data_plane", "command", "All of the above, one after the other."),
+    "placement": (
+        "topologies.placement",
+        "command",
+        "Two actors on two cores or one, pinned or not; thread pools by the plan.",
+    ),
+    "chat": (
+        "chat.chat",
+        "command",
+        "Tokens a second of a chat model through the whole stack, beside its engine alone.",
+    ),
+    "stalls": ("chat.stalls", "command", "How long a stream stands still for what another client sends."),
+    "fidelity": (
+        "fidelity.fidelity",
+        "command",
+        "The language model's logits beside its weights in float32, and llama.cpp's.",
+    ),
+    "footprint": (
+        "chat.footprint",
+        "command",
+        "CPU time of an idle chat graph, and memory that a second replica adds.",
+    ),
+    "read-page": (
+        "topologies.read_page",
+        "main",
+        "Pages a second of examples/read_page.py, beside one straight script.",
+    ),
 }
 
 

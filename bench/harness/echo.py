@@ -115,7 +115,7 @@ def main() -> None:
     os.sched_setaffinity(0, {options.cpu})
     module, _, function = options.serve.partition(":")
     with socket.socket(fileno=options.fd) as orders:
-        getattr(import_module(f".{module}", __package__), function)(_received(orders), options.details)
+        getattr(import_module(f"..{module}", __package__), function)(_received(orders), options.details)
 
 
 if __name__ == "__main__":

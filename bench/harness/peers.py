@@ -20,8 +20,10 @@ def enter(entries: Iterable[Entry], stack: ExitStack, *arguments: Any) -> tuple[
     left_out: dict[str, str] = {}
     for module, name in entries:
         try:
-            kind = getattr(import_module(f".ways.{module}", __package__), name)
+            kind = getattr(import_module(f"..ways.{module}", __package__), name)
         except ImportError as error:
+            if (error.name or "").startswith(__package__.partition(".")[0]):
+                raise  # ours is there, or something is broken
             left_out[(error.name or module).rpartition(".")[2]] = str(error)
             continue
         contestant = stack.enter_context(kind(*arguments))

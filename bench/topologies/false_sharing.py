@@ -42,7 +42,7 @@ class Writers:
         self._fd = os.memfd_create("slabwire:bench", os.MFD_CLOEXEC)
         os.ftruncate(self._fd, _PAGE)
         self._words = _words(self._fd)
-        self._echo = EchoProcess("false_sharing:serve", seats.echo, {"fd": self._fd}, [self._fd])
+        self._echo = EchoProcess("topologies.false_sharing:serve", seats.echo, {"fd": self._fd}, [self._fd])
 
     def visit(self, case: Case, adds: int) -> tuple[list[float], int]:
         """Microseconds a thousand additions here, while the other adds to the word so many bytes away."""

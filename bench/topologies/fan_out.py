@@ -54,7 +54,9 @@ class FanOut:
         self._echoes: list[EchoProcess] = []
         for reader in range(1, readers + 1):
             details = {"wiring": self._wiring.plain(), "reader": reader, "readers": readers}
-            self._echoes.append(EchoProcess("fan_out:serve", seats.echo, details, self._wiring.descriptors()))
+            self._echoes.append(
+                EchoProcess("topologies.fan_out:serve", seats.echo, details, self._wiring.descriptors())
+            )
 
     def _reap(self) -> None:
         for each in self._out:
