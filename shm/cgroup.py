@@ -63,6 +63,11 @@ def limit_files(root: Path) -> Iterator[Path]:
             yield from (group / name for name in names)
 
 
+def memory_groups(root: Path) -> Iterator[Path]:
+    """The groups that may limit the memory of the process that reads, innermost first."""
+    return _chain(root, "memory")
+
+
 def memory_group(root: Path, pid: int) -> Path | None:
     """The group that accounts for the memory of a process, as far as it can be seen from here."""
     return next((each for each in _chain(root, "memory", str(pid)) if _counts_memory(each)), None)

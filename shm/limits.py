@@ -6,10 +6,11 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cgroup import UNLIMITED_BYTES, memory_groups, read_text
 from .errors import OutOfMemory
 
-# cgroup v1 writes the largest multiple of a page below 2**63 where there is no limit.
-_UNLIMITED = 1 << 60
+# What a group may have, and what it has: version 2, version 1.
+_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -18,36 +19,6 @@ class MemoryLimit:
 
     available_nbytes: int
     setting: str
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
-
-
-def _cgroup_paths(root: Path) -> dict[str, str]:
-    """Controller ("" for the unified hierarchy) to path, of the calling process."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return {}
-    return {
-        controller: path
-        for _, controllers, path in (line.split(":", 2) for line in lines)
-        for controller in controllers.split(",")
-    }
-
-
-def _folders(mount: Path, path: str) -> list[Path]:
-    """The group of the process and all that it lies in, each of which may have a limit.
-
-    Inside a container the path names the host's tree while the mount shows only our part: so the mount itself too.
-    """
-    group = Path(path.lstrip("/"))
-    return [mount / each for each in (group, *group.parents) if ".." not in each.parts]
 
 
 def _page_cache_nbytes(stat: Path) -> int:
@@ -63,18 +34,13 @@ def _page_cache_nbytes(stat: Path) -> int:
 
 
 def _cgroup_limits(root: Path) -> list[MemoryLimit]:
-    paths = _cgroup_paths(root)
-    candidates = [
-        (root / "sys/fs/cgroup", paths.get(""), "memory.max", "memory.current"),
-        (root / "sys/fs/cgroup/memory", paths.get("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ]
     limits = []
-    for mount, path, limit_file, usage_file in candidates:
-        for folder in _folders(mount, path or "/"):
-            limit, usage = _number(folder / limit_file), _number(folder / usage_file)
-            if limit is not None and usage is not None and limit < _UNLIMITED:
-                needed = usage - min(usage, _page_cache_nbytes(folder / "memory.stat"))
-                limits.append(MemoryLimit(limit - needed, f"{folder / limit_file} = {limit} bytes"))
+    for group in memory_groups(root):
+        for limit_file, usage_file in _FILES:
+            limit, usage = read_text(group / limit_file), read_text(group / usage_file)
+            if limit.isdigit() and usage.isdigit() and int(limit) < UNLIMITED_BYTES:
+                needed = int(usage) - min(int(usage), _page_cache_nbytes(group / "memory.stat"))
+                limits.append(MemoryLimit(int(limit) - needed, f"{group / limit_file} = {limit} bytes"))
     return limits
 
 

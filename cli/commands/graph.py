@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from ...runtime.errors import LoadError
+from ...runtime.graph.mermaid import mermaid
 from ...runtime.spec import GraphSpec
-from ..rendering.mermaid import mermaid
 from ..rendering.presentation import format_option, print_json
 from ..target import TARGET_HELP, read_running, read_target, runs, target_argument
 

@@ -12,7 +12,7 @@ from ..spelling import did_you_mean
 from .cycles import cycles, deadlock
 from .edge_types import why_no_edge
 from .groups import Group, Groups
-from .mermaid import boxed
+from .mermaid import mermaid
 from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
 from .replicas import routing_problems
 from .routes import Routes
@@ -225,29 +225,12 @@ class Definition:
                 yield why
 
     def mermaid(self) -> str:
-        """The graph as a Mermaid flowchart; works for one that is not valid yet."""
-        numbers = {name: f"n{index}" for index, name in enumerate(self._plans)}
-        lines = ["flowchart LR"]
-        boxes = {name: f'{numbers[name]}["{_label(plan)}"]' for name, plan in self._plans.items()}
-        lines += boxed(self._groups, boxes)
-        for edge in self._edges:
-            kind = self._plans[edge.source.actor].output_type(edge.source.port).text.replace('"', "'")
-            text = f"{edge.source.port} → {edge.target.port}<br/>{kind}"
-            lines.append(f'    {numbers[edge.source.actor]} -- "{text}" --> {numbers[edge.target.actor]}')
-        if self._exposed:
-            lines.append("    client([client])")
-        lines += [f'    client -. "{each.entry.port}" .-> {numbers[each.entry.actor]}' for each in self._exposed]
-        return "\n".join(lines) + "\n"
+        """The graph as a Mermaid flowchart. Raises GraphError for one that is not valid."""
+        return mermaid(self.validate())
 
 
 def _ends(edge: EdgeSpec) -> str:
     return f"{edge.source} → {edge.target}"
-
-
-def _label(plan: Plan) -> str:
-    count = f" ×{plan.settings.replicas}" if plan.settings.replicas != 1 else ""
-    kind = plan.code.__name__.replace("<", "").replace(">", "")
-    return f"{plan.name}<br/>{kind}{count}"
 
 
 def _no_answer(routes: Routes, exposure: _Exposure) -> str | None:

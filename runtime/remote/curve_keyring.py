@@ -1,4 +1,4 @@
-"""Makes the folders of CURVE keys that `curve_keys` reads. Secrets are written for their owner alone, and shown to nobody."""
+"""Makes the folders of CURVE keys that `curve_keys` reads. Secrets are written for their owner, and shown to nobody."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The protocol between a remote client and a graph's gateway: heads of messages, and what is allowed. No I/O.
 
-A message is a ZeroMQ multipart message: a head, a payload, then one frame a tensor; see `frame_codec` for the latter two.
-`docs/wire.md` describes every byte.
+A message is a ZeroMQ multipart message: a head, a payload, then one frame a tensor; see `frame_codec` for the latter
+two. `docs/wire.md` describes every byte.
 """
 
 from __future__ import annotations

@@ -11,10 +11,16 @@ import pytest
 from slabwire.shm.errors import OutOfMemory
 from slabwire.shm.limits import memory_limits, require_memory
 
+MOUNTS = """\
+30 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+31 1 0:2 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+"""
+
 
 def _machine(root: Path, available_kib: int, groups: str, files: dict[str, str]) -> Path:
     """A root folder with what the kernel would show."""
-    files = {"proc/meminfo": f"MemTotal: 9 kB\nMemAvailable: {available_kib} kB\n", "proc/self/cgroup": groups, **files}
+    meminfo = f"MemTotal: 9 kB\nMemAvailable: {available_kib} kB\n"
+    files = {"proc/meminfo": meminfo, "proc/self/cgroup": groups, "proc/self/mountinfo": MOUNTS, **files}
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

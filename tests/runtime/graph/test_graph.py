@@ -412,11 +412,11 @@ def test_mermaid() -> None:
     graph.expose(scale)
     assert graph.mermaid().splitlines() == [
         "flowchart LR",
-        '    n0["scale<br/>Scale ×2"]',
-        '    n1["blur<br/>Blur"]',
-        '    n0 -- "image → soft<br/>Float32[h w 3]" --> n1',
+        '    a0["scale ×2<br/>Scale"]',
+        '    a1["blur<br/>Blur"]',
+        '    a0 -- "image → soft<br/>Float32[h w 3]" --> a1',
         "    client([client])",
-        '    client -. "image" .-> n0',
+        '    client -. "image" .-> a0',
     ]
 
 
