@@ -158,11 +158,18 @@ class Actor:
         return self._bound("context").context
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
-        """A writable array in this actor's slab: returned or emitted, it is published without a copy."""
+        """A writable array in this actor's slab: returned or emitted, it is published without a copy.
+
+        Its contents are undefined. Raises OutOfMemory where the slabs may not grow for it (`memory_bytes` of
+        `Graph.add`, or the machine's memory), MessageError for a dtype that no message carries.
+        """
         return self._bound("loan").loan(shape, dtype)
 
     def loan_many(self, *tensors: tuple[Shape, DTypeLike]) -> list[NDArray[Any]]:
-        """Writable arrays, one for each `(shape, dtype)`, in one block: sent in one message, none of them is copied."""
+        """Writable arrays, one for each `(shape, dtype)`, in one block: sent in one message, none of them is copied.
+
+        Raises what `loan` does.
+        """
         return self._bound("loan_many").loan_many(tensors)
 
     def emit(self, port: str, value: Any) -> None:

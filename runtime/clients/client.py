@@ -71,7 +71,8 @@ class Client:
         It is made again up to `retries` times, within `timeout_s`, after errors that pass: those that came before the
         work began, and with an `idempotency_key` (True makes one) those after, too. Arrays that come back are read-only
         views of shared memory, given back when the last of them dies. Raises DeadlineExceeded, UnknownPort,
-        MessageError, Overloaded, Disconnected, or what the handler raised.
+        MessageError, OutOfMemory (this client's slabs hold 1 GiB at most), Overloaded, Disconnected, ClientClosed, or
+        HandlerError for what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
         if retries is None and idempotency_key is None and self._retry is None:

@@ -63,11 +63,19 @@ class Definition:
     ) -> Node:
         """Adds an actor: a class derived from Actor, constructed with `arguments` in its worker, or a function.
 
-        `name`: the class in lower case, if not given. `routing`: which of the `replicas` gets a message, least_loaded,
-        round_robin, or "hash:field", by which equal values of that field go to one of them. `cores`: whole cores for it
-        alone, 0 is a share of one. `worker`: actors that name the same one share its process. `concurrency`: inputs in
-        flight, 1 where all handlers are plain, else 64. `huge_pages`: its worker's slabs lie in huge pages, where the
-        kernel gives them. Raises GraphError at once for a name that is taken and arguments that do not fit.
+        - `name`: of the actor; the name of the class or function in lower case, if not given.
+        - `replicas`: instances, each in a worker process of its own. `routing`: which of them gets a message:
+          least_loaded, round_robin, or "hash:field", by which equal values of that field go to one of them.
+        - `cores`: whole cores for each instance alone; 0 is a share of one. `worker`: actors that name the same one
+          share its process, and there `weight` is the share of its time that this one may have.
+        - `concurrency`: inputs in flight; 1 where all handlers are plain, else 64.
+        - `restart`: permanent starts a process that ended again, always; transient after a failure; temporary never.
+        - `start_timeout_s`: to be ready, `on_start` included; `hang_after_s`: without a sign of life. A process that
+          takes longer is killed, and restarted as `restart` says.
+        - `max_attempts`: processes that an input may be handled in before it becomes a dead letter.
+        - `memory_bytes`: that its slabs may grow to. `huge_pages`: they lie in huge pages, where the kernel gives them.
+
+        Raises GraphError at once for a name that is taken and arguments that do not fit.
         """
         settings = Settings(
             replicas,

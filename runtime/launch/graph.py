@@ -47,8 +47,9 @@ class Graph(Definition):
         """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
         `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,
-        `listen` also takes calls at a tcp:// address, `rebalance` moves workers off saturated cores. Raises GraphError
-        where the graph is not valid; entering raises StartError where it does not become ready.
+        `listen` also takes calls at a tcp:// address, `rebalance` moves workers off saturated cores. At the end inputs
+        in flight get `drain_timeout_s` seconds to be answered; what is left then ends with Interrupted. Raises
+        GraphError where the graph is not valid; entering raises StartError where it does not become ready.
         """
         if is_loading():
             raise GraphError(
