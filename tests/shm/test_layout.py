@@ -36,7 +36,7 @@ def _modules() -> dict[str, str]:
     return sources
 
 
-FLOORS = ("slabwire.shm", "slabwire.runtime", "slabwire.actors", "slabwire.bench")
+FLOORS = ("slabwire.shm", "slabwire.runtime", "slabwire.cli", "slabwire.actors", "slabwire.bench")
 DECLARING = sorted(
     name for name, source in _modules().items() if re.search(r"^[A-Z_]+ = Layout\(", source, re.MULTILINE)
 )

@@ -6,11 +6,9 @@ import asyncio
 import http.client
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from slabwire import Actor, Graph
 from slabwire.actors.ingress import Ingress
@@ -86,9 +84,3 @@ class Door:
         while b"one" not in answer.readline():
             continue
         return connection, answer
-
-
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Any]:
-    with counting(tmp_path).run() as running:
-        yield running

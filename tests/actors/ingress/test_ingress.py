@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def test_models_and_a_key_without_its_certificate_are_checked() -> None:
         Ingress(models={})
     with pytest.raises(GraphError, match="without the certificate="):
         Ingress(models={"a": "b"}, key="key.pem")
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Any]:
+    with counting(tmp_path).run() as running:
+        yield running
 
 
 def test_openais_own_client_talks_to_an_actor(tmp_path: Path, running: Any) -> None:
