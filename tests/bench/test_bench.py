@@ -171,10 +171,15 @@ def test_numbers_for_people() -> None:
     assert [ratio_text(each) for each in (None, 1.234, 12.3)] == ["-", "1.23", "12"]
 
 
-def test_who_is_not_installed_is_left_out(tmp_path: Path) -> None:
+def test_who_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import ExitStack
 
+    monkeypatch.setitem(sys.modules, "zenoh", None)
+    monkeypatch.delitem(sys.modules, "slabwire.bench.ways.zenoh_peers", raising=False)
+    entries = (("eventfd", "Eventfd"), ("zenoh_peers", "ZenohStream"))
     with ExitStack() as stack:
-        contestants, left_out = enter((("eventfd", "Eventfd"), ("no_such_way", "X")), stack, Seats.choose(), ())
+        contestants, left_out = enter(entries, stack, Seats.choose(), ())
     assert list(contestants) == ["eventfd"]
-    assert "no_such_way" in left_out["no_such_way"]
+    assert "zenoh" in left_out["zenoh"]
+    with ExitStack() as stack, pytest.raises(ImportError, match="no_such_way"):  # a way of ours is there
+        enter((("no_such_way", "X"),), stack)
