@@ -57,7 +57,7 @@ def nursery_of(running: Running) -> int:
     """0 where there is none."""
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return next((pid for pid, command in commands.items() if b"nursery_process" in command), 0)
+    return next((pid for pid, command in commands.items() if b"fork_server_main" in command), 0)
 
 
 def was_restarted(running: Running, actor: str) -> bool:
@@ -85,6 +85,7 @@ def test_a_worker_that_was_not_handed_over_is_seen() -> None:
 def test_workers_outlive_the_nursery(running: Running) -> None:
     before = {actor: about(running, actor)["pid"] for actor in ("one", "two")}
     bearer = nursery_of(running)
+    assert bearer
     os.kill(bearer, signal.SIGKILL)
     wait_until(lambda: Path(f"/proc/{bearer}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     assert {actor: about(running, actor)["pid"] for actor in ("one", "two")} == before
@@ -101,6 +102,7 @@ def test_workers_outlive_the_nursery(running: Running) -> None:
 def test_a_successor_that_stands_still_holds_up_nobody(running: Running) -> None:
     """It may be stopped before it is ready: its graph answers, and starts workers without it."""
     first = nursery_of(running)
+    assert first
     os.kill(first, signal.SIGKILL)
     os.kill(worker_of(running, "one")["pid"], signal.SIGKILL)
     second = wait_until(lambda: each if (each := nursery_of(running)) not in (0, first) else 0)
