@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Self
 
 from ..runtime.errors import Disconnected, SlabwireError, StartError
-from ..runtime.supervision.stopped import UNCLEAN
+from ..runtime.postmortem.stopped import UNCLEAN
 
 
 class Exit(IntEnum):

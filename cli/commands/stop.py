@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...runtime.errors import Disconnected, SlabwireError
-from ...runtime.supervision.stopped import Stopped
+from ...runtime.postmortem.stopped import Stopped
 from ..exits import Exit
 from ..rendering.choice import name_argument, running_graph
 from ..rendering.presentation import format_option, print_json

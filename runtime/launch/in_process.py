@@ -18,9 +18,9 @@ from ..dataplane.async_calls import timed_out
 from ..dataplane.caller import deadline_of
 from ..error_text import described, is_of, text_of
 from ..errors import HandlerError, LoadError, SlabwireError, StartError
+from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
 from ..supervision.status import actors_of, edges_of
-from ..supervision.stopped import Stopped
 from .in_process_engine import WORKER, Codes, Room
 
 logger = logging.getLogger("slabwire")

@@ -36,8 +36,8 @@ from ..host.inherited import fill_standard_descriptors
 from ..host.interrupts import Interrupts
 from ..message.capacities import FIRST_CLIENT
 from ..placement.plan import Plan, WorkerPlan
+from ..postmortem.stopped import CUT_WITHIN_S, Stopped
 from ..spec import ActorSpec, GraphSpec
-from ..supervision.stopped import CUT_WITHIN_S, Stopped
 from ..worker.control_line import OwnOrders
 from ..worker.forked_child import Partition
 from ..worker.worker import Worker

@@ -24,8 +24,8 @@ from ..host.forks import keep_from_children
 from ..host.frames import FrameReader, write_frame
 from ..host.inherited import fill_standard_descriptors
 from ..host.run_directory import graph_directory
+from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
-from ..supervision.stopped import Stopped
 
 logger = logging.getLogger("slabwire")
 

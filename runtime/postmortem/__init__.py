@@ -1,1 +1,1 @@
-"""What a dead process has left, as plain data."""
+"""What a dead process, or a graph that has stopped, has left, as plain data."""

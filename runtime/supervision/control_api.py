@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ..dataplane.switchboard import Switchboard
 from ..errors import ProtocolError, UnknownPort
+from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
 from ..spelling import did_you_mean
 from ..telemetry.flight_recorder import EVENTS, snapshot
@@ -19,7 +20,6 @@ from .renewal import Renewals
 from .running_graph import RunningGraph
 from .running_now import at_work
 from .status import durations_of, status_of
-from .stopped import Stopped
 
 
 class Ending(Protocol):

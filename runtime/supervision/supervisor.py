@@ -25,6 +25,7 @@ from ..host.run_directory import RunDirectory
 from ..host.topology import Topology
 from ..logs.log_watch import LogWatch
 from ..placement.plan import plan
+from ..postmortem.stopped import CUT_WITHIN_S, UNCLEAN, Stopped
 from ..spec import GraphSpec
 from .balancer import Balancer
 from .control_api import ControlApi
@@ -34,7 +35,6 @@ from .mover import Mover
 from .renewal import Renewals
 from .running_graph import RunningGraph
 from .spawner import Spawner
-from .stopped import CUT_WITHIN_S, UNCLEAN, Stopped
 from .worker_queries import Inquiry
 from .workforce import Workforce
 

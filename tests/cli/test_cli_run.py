@@ -16,8 +16,8 @@ from click.testing import Result
 from fake_graphs import Graphs, fake_graphs, fake_targets, invoke
 from slabwire.cli.exits import Exit
 from slabwire.runtime.launch import running as running_module
+from slabwire.runtime.postmortem.stopped import Stopped
 from slabwire.runtime.spec import GraphSpec
-from slabwire.runtime.supervision.stopped import Stopped
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from slabwire.runtime.clients.control import Control
 from slabwire.runtime.host.frames import FrameReader
 from slabwire.runtime.host.run_directory import list_graphs
 from slabwire.runtime.postmortem.report_store import reports
+from slabwire.runtime.postmortem.stopped import UNCLEAN
 from slabwire.runtime.supervision import main as supervisor_process
-from slabwire.runtime.supervision.stopped import UNCLEAN
 from slabwire.runtime.supervision.workforce import Workforce
 from slabwire.runtime.worker.parking_loop import pausing_loop
 from slabwire.shm.bell import RECORDS
