@@ -265,8 +265,7 @@ def test_a_killed_embedder_drains_its_graph(tmp_path: Path) -> None:
         "        print(running.pid, *(each['pid'] for each in running.status()['workers']), flush=True)\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "stages")}
-    ended = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    ended = subprocess.run([sys.executable, script], stdout=subprocess.PIPE, text=True, check=False)
     pids = [int(word) for word in ended.stdout.split()]
     assert len(pids) == 2
     wait_until(lambda: not any(_lives(pid) for pid in pids))

@@ -1,6 +1,6 @@
 """A crowd at the gateway: clients that come and go, vanish in every phase, and never read. Prints what it takes of it.
 
-    PYTHONPATH=tests/stages python tests/chaos/test_gateway_crowd.py [clients]        (10,000 without)
+    PYTHONPATH=tests/helpers python tests/chaos/test_gateway_crowd.py [clients]        (10,000 without)
 
 Memory in MiB: what the gateway shares with nobody; what of its slabs in shared memory it has touched is told beside it.
 """

@@ -244,11 +244,7 @@ def limited(service: Service) -> Iterator[Path]:
 def test_a_worker_that_is_killed_for_memory(limited: Path, tmp_path: Path) -> None:
     script = tmp_path / "eater.py"
     script.write_text(_EATER)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1] / "stages"),
-        "SLABWIRE_RUN_DIR": str(tmp_path / "run"),
-    }
+    environment = {**os.environ, "SLABWIRE_RUN_DIR": str(tmp_path / "run")}
     ran = subprocess.run(
         [sys.executable, script, limited], capture_output=True, text=True, check=False, env=environment
     )

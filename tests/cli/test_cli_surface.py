@@ -7,6 +7,6 @@ import cli_surface
 
 def test_the_surface_is_the_one_that_is_written_down() -> None:
     assert cli_surface.surface() == cli_surface.FILE.read_text(), (
-        "the command line has changed: if that is meant, run `python tests/stages/cli_surface.py`, "
+        "the command line has changed: if that is meant, run `python tests/helpers/cli_surface.py`, "
         "and say so in CHANGELOG"
     )

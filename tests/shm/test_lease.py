@@ -242,6 +242,6 @@ threading.Thread(target=lambda array=kept: threading.Event().wait(), daemon=True
 
 
 def test_the_interpreter_may_end_while_arrays_live() -> None:
-    command = [sys.executable, "-c", AT_EXIT, str(Path(__file__).parents[1] / "stages")]
+    command = [sys.executable, "-c", AT_EXIT, str(Path(__file__).parents[1] / "helpers")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")

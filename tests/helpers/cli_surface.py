@@ -1,6 +1,6 @@
 """What the command line offers, as text: every command, argument and option, and every exit status.
 
-`python tests/stages/cli_surface.py` writes it to tests/data/cli_surface.txt, to which test_cli_surface.py compares it.
+`python tests/helpers/cli_surface.py` writes it to tests/data/cli_surface.txt, to which test_cli_surface.py compares it.
 """
 
 from __future__ import annotations
