@@ -6,6 +6,7 @@ import socket
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from ..runtime.clients.control import Control
+from ..runtime.control.verbs import Metrics
 from ..runtime.errors import SlabwireError, StartError
 from ..runtime.telemetry.exposition import CONTENT_TYPE
 from ..runtime.telemetry.metrics import metrics_text
@@ -49,7 +50,7 @@ class _Scrape(BaseHTTPRequestHandler):
             return
         try:
             with Control(self.server.graph) as control:
-                text = metrics_text(control.request("metrics"))
+                text = metrics_text(control.request(Metrics()))
         except SlabwireError as error:
             self._answer(503, "text/plain; charset=utf-8", f"{error}\n")
         else:

@@ -25,10 +25,11 @@ TARGET_HELP = (
 def read_running(name: str) -> GraphSpec:
     """The graph that runs under that name, as it was started. Raises Disconnected."""
     from ..runtime.clients.control import Control
+    from ..runtime.control.verbs import Describe
     from ..runtime.spec import graph_from_plain
 
     with Control(running_graph(name)) as control:
-        return graph_from_plain(control.request("describe")["spec"])
+        return graph_from_plain(control.request(Describe())["spec"])
 
 
 def runs(name: str) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from ...runtime.actor.actor import Actor
 from ...runtime.clients.async_client import AsyncClient
 from ...runtime.clients.control import Control
+from ...runtime.control.verbs import Move
 from ...runtime.host.affinity import repin
 from ...runtime.host.topology import Topology
 from ...runtime.launch.graph import Graph
@@ -140,7 +141,7 @@ class OnOneCore(_Stages):
         cpu = str(Topology.read().cores[0].cpus[0])
         with Control(self.running.name) as control:
             for actor in ("first", "second"):
-                control.request("move", actor=actor, cpus=cpu)
+                control.request(Move(actor, cpu))
 
 
 class NotPinned(_Stages):

@@ -17,10 +17,11 @@ from ..rendering.presentation import format_option, print_json, print_table
 def command(name: str | None, form: str) -> None:
     """List the dead messages of a running graph, with the reason of each."""
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import DeadLetters
 
     graph = running_graph(name)
     with Control(graph) as control:
-        letters = control.request("dead")["dead"]
+        letters = control.request(DeadLetters())["dead"]
     if form == "json":
         print_json({"graph": graph, "dead": letters})
     elif letters:

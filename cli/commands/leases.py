@@ -23,10 +23,11 @@ def command(name: str | None, every: bool, form: str) -> None:
     A graph that was started with SLABWIRE_DEBUG_BLOCKS=1 tells also since when, for which request, and which line.
     """
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Leases
 
     graph = running_graph(name)
     with Control(graph) as control:
-        found = control.request("leases")
+        found = control.request(Leases())
     if form == "json":
         print_json({"graph": graph, **found})
         return

@@ -124,10 +124,11 @@ def _workers(graph: str, folder: Path, actors: tuple[str, ...]) -> set[str]:
 def _add_shared(homes: dict[str, set[str]], graph: str) -> None:
     """Actors that share a worker are not named by its file; only the running graph knows them."""
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Status
 
     try:
         with Control(graph) as control:
-            workers = control.request("status")["workers"]
+            workers = control.request(Status())["workers"]
     except SlabwireError:
         return
     for worker in workers:

@@ -21,6 +21,7 @@ from ..rendering.presentation import format_option, print_json
 def command(name: str | None, listen: str | None, form: str) -> None:
     """Print counters, gauges and histograms of a running graph for Prometheus, or serve them."""
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Metrics
     from ...runtime.telemetry.metrics import families_of, metrics_text
 
     graph = running_graph(name)
@@ -28,7 +29,7 @@ def command(name: str | None, listen: str | None, form: str) -> None:
         _serve(graph, listen, form)
         return
     with Control(graph) as control:
-        answer = control.request("metrics")
+        answer = control.request(Metrics())
     if form == "json":
         families = families_of(answer["status"], answer["durations"])
         print_json({"graph": graph, "metrics": [_plain(each) for each in families]})

@@ -70,12 +70,13 @@ def _planned(target: str, machine: Path | None) -> tuple[Plan, Topology]:
 
 def _running(name: str) -> tuple[Plan, Topology]:
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Describe
     from ...runtime.host.topology import Topology
     from ...runtime.placement.plan import Plan
     from ..rendering.choice import running_graph
 
     with Control(running_graph(name)) as control:
-        described = control.request("describe")
+        described = control.request(Describe())
     return Plan.from_plain(described["plan"]), Topology.from_plain(described["topology"])
 
 

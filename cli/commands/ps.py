@@ -69,10 +69,11 @@ def _print(rows: Sequence[tuple[str, ...]], screen: Any) -> None:
 
 def _status(name: str) -> dict[str, Any]:
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Status
 
     try:
         with Control(name, timeout_s=ANSWER_TIMEOUT_S) as control:
-            answer: dict[str, Any] = control.request("status")
+            answer: dict[str, Any] = control.request(Status())
             return answer
     except SlabwireError as error:
         return {"graph": name, "state": "no answer", "error": str(error)}

@@ -48,13 +48,13 @@ def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait
 
 def _restart(graph: str, word: str, drain_timeout: float | None, wait: bool) -> dict[str, Any]:
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Restart, Status
 
     with Control(graph) as control:
-        actor = known_actor(graph, word, actor_names(control.request("status")))
-    arguments: dict[str, Any] = {} if drain_timeout is None else {"drain_timeout_s": drain_timeout}
+        actor = known_actor(graph, word, actor_names(control.request(Status())))
     # The supervisor knows how long it may take, and its end is noticed.
     with Control(graph, timeout_s=float("inf")) as control:
-        return {"actor": actor, **control.request("restart", actor=actor, wait=wait, **arguments)}
+        return {"actor": actor, **control.request(Restart(actor, drain_timeout, wait))}
 
 
 def _told(graph: str, worker: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ import os
 import select
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ...runtime.control.verbs import Status, StopGraph
 from ...runtime.errors import Disconnected, SlabwireError
 from ...runtime.postmortem.stopped import Stopped
 from ..exits import Exit
@@ -61,28 +62,27 @@ def _stop(graph: str, drain_timeout: float | None, wait: bool) -> tuple[int, Sto
     from ...runtime.clients.control import Control
 
     with Control(graph) as control:
-        pid: int = control.request("status")["pid"]
+        pid: int = control.request(Status())["pid"]
         # Opened before the request, so that it is this process whose end we wait for and not a later one of its number.
         process = os.pidfd_open(pid)
         try:
-            arguments = {} if drain_timeout is None else {"drain_timeout_s": drain_timeout}
             if not wait:
-                control.request("stop", **arguments)
+                control.request(StopGraph(drain_timeout))
                 return pid, Stopped()
             # Without a time of our own the supervisor's holds, which we do not know: it ends by itself.
             within_s = inf if drain_timeout is None else drain_timeout + GRACE_S
             until = monotonic() + within_s
-            outcome = _ended(control, within_s, arguments)
+            outcome = _ended(control, within_s, drain_timeout)
             _wait(process, graph, pid, max(0.0, until - monotonic()))
         finally:
             os.close(process)
     return pid, outcome
 
 
-def _ended(control: Control, within_s: float, arguments: dict[str, Any]) -> Stopped:
+def _ended(control: Control, within_s: float, drain_timeout: float | None) -> Stopped:
     """How it has stopped, by the supervisor's last word; one that was killed has none."""
     try:
-        return Stopped.from_plain(control.request("stop", within_s=within_s, wait=True, **arguments))
+        return Stopped.from_plain(control.request(StopGraph(drain_timeout, wait=True), within_s=within_s))
     except Disconnected:
         return Stopped()
 

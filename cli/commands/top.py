@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...runtime.control.verbs import Status
 from ..rendering.board import SORTS, actor_table, edge_table, lines_of, remember
 from ..rendering.choice import name_argument, running_graph
 from ..rendering.presentation import bytes_text, console, format_option, print_json
@@ -53,7 +54,7 @@ def command(name: str | None, once: bool, interval: float, edges: bool, form: st
 
 
 def _sample(control: Control, previous: Sample | None) -> Sample:
-    return Sample(control.request("status"), time(), previous)
+    return Sample(control.request(Status()), time(), previous)
 
 
 def _samples(control: Control, interval: float) -> Iterator[Sample]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...runtime.control.verbs import Events, Hello
 from ...runtime.errors import SlabwireError
 from ..rendering.choice import name_argument, running_graph
 from ..rendering.presentation import format_option, print_json
@@ -74,7 +75,7 @@ def _ports(control: Control) -> list[str]:
     from ...runtime.graph.compiled import Routing
     from ...runtime.spec import graph_from_plain
 
-    return [str(port) for port in Routing(graph_from_plain(control.request("hello")["spec"])).ports]
+    return [str(port) for port in Routing(graph_from_plain(control.request(Hello())["spec"])).ports]
 
 
 def _flights(control: Control) -> list[Flight]:
@@ -83,8 +84,8 @@ def _flights(control: Control) -> list[Flight]:
     from ...runtime.telemetry.trace import Flight
 
     flights = []
-    for worker in control.request("events")["workers"]:
-        answer = control.request("events", worker=worker)
+    for worker in control.request(Events())["workers"]:
+        answer = control.request(Events(worker))
         running = [Event(*each) for each in answer["running"]]
         flights.append(Flight(worker, answer["instances"], [*events_of(answer["rows"]), *running]))
     return flights

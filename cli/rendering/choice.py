@@ -42,12 +42,13 @@ def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: 
 def _actors_of(graph: str | None) -> list[str]:
     """Asked briefly: whoever presses Tab waits."""
     from ...runtime.clients.control import Control
+    from ...runtime.control.verbs import Status
 
     if graph is None:
         return []
     try:
         with Control(graph, timeout_s=0.5) as control:
-            return actor_names(control.request("status"))
+            return actor_names(control.request(Status()))
     except SlabwireError:
         return []
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import zmq
 
+from ..control.verbs import VERBS, Verb
 from ..errors import Disconnected, ProtocolError, error_from_wire
 from ..host.descriptors import FOR_A_CONNECTION, require_free
 from ..host.inherited import fill_standard_descriptors
@@ -43,14 +44,14 @@ class Control:
         self._socket.connect(address)
         self._last_token = 0
 
-    def request(self, verb: str, *, within_s: float | None = None, **arguments: Any) -> dict[str, Any]:
+    def request(self, verb: Verb, *, within_s: float | None = None) -> dict[str, Any]:
         """The answer to one request, which may take `within_s` where it is no matter of a moment. Raises what the
         supervisor refuses with.
         """
         self._last_token += 1
-        self._socket.send(pack_document({"verb": verb, "token": self._last_token, **arguments}))
+        self._socket.send(pack_document(VERBS.document(verb, token=self._last_token)))
         while True:
-            self._await_word(verb, self._timeout_s if within_s is None else within_s)
+            self._await_word(VERBS.name_of(verb), self._timeout_s if within_s is None else within_s)
             answer = unpack_document(self._socket.recv())
             if answer.get("token") == self._last_token:
                 break
@@ -58,7 +59,7 @@ class Control:
             raise error_from_wire(str(answer.get("code")), str(answer.get("error")))
         result = answer.get("result")
         if not isinstance(result, dict):
-            raise ProtocolError(f"the supervisor of {self.name!r} gave no answer to {verb!r}")
+            raise ProtocolError(f"the supervisor of {self.name!r} gave no answer to {VERBS.name_of(verb)!r}")
         return result
 
     def _await_word(self, verb: str, within_s: float) -> None:

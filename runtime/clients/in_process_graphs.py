@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..dataplane.descriptor_client import Heard, Link
+from ..dataplane.descriptor_client import Link, Listener
 from ..errors import SlabwireError, StartError
 from ..graph.compiled import Routing
 
@@ -18,7 +18,7 @@ class Here(Protocol):
     routing: Routing
     is_driven: bool
 
-    def link(self, heard: Heard) -> Link:
+    def link(self, listener: Listener) -> Link:
         """A new client's line to whoever holds the lanes."""
         ...
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 from ...shm.bell import Bell
 from ...shm.lane import Consumer, Producer
 from ...shm.wait import AdaptiveWait
+from ..control.asks import EverythingMine
+from ..control.news import News, Shrunk
+from ..control.offers import BellOffer, LaneOffer, Offer
+from ..control.verbs import Hello
 from ..dataplane.caller import Caller
 from ..dataplane.descriptor_channel import Channel, close_all
 from ..dataplane.descriptor_client import Link
@@ -55,7 +58,7 @@ class LocalConnection:
                     f"graph {name!r} runs in this process and works only while a client waits that is not of asyncio; "
                     "run it by `async with`, or in processes"
                 )
-            self.routing, self.link = self.here.routing, self.here.link(self._heard)
+            self.routing, self.link = self.here.routing, self.here.link(self)
         may_spin = may_spin and self.here is None
         self._tie: _Tie | None = _Tie(self.link.channel)
         self.endpoint = Endpoint(
@@ -65,7 +68,7 @@ class LocalConnection:
         if self.here is not None:
             self.caller.explain = self.here.explain
         try:
-            self.link.ask("offers")
+            self.link.ask(EverythingMine())
             self.endpoint.recover()
             self.bell  # noqa: B018
         except Disconnected:
@@ -77,7 +80,7 @@ class LocalConnection:
 
     def _dialled(self, name: str, answer_within_s: float) -> tuple[Routing, Link]:
         with Control(name, answer_within_s) as control:
-            hello = control.request("hello")
+            hello = control.request(Hello())
         connection = keep_from_children(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         try:
             connection.connect(str(own_socket(name, "local")))
@@ -88,7 +91,7 @@ class LocalConnection:
         except SlabwireError:
             connection.close()
             raise
-        return Routing(graph_from_plain(hello["spec"])), Link(Channel(connection), self._heard)
+        return Routing(graph_from_plain(hello["spec"])), Link(Channel(connection), self)
 
     @property
     def bell(self) -> Bell:
@@ -102,19 +105,20 @@ class LocalConnection:
             raise Disconnected("the supervisor handed over no bell")
         return self.endpoint.wait
 
-    def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if "shrunk" in message:
-            self.endpoint.forget_slabs(message["shrunk"])
-        offers = message.get("offer", [])
-        if self.endpoint.bell is None and offers and offers[0]["what"] == "bell":
-            self.endpoint.identifier = offers[0]["endpoint"]  # the first bell that a client is offered is its own
+    def told(self, news: News) -> None:
+        if isinstance(news, Shrunk):
+            self.endpoint.forget_slabs(news.slabs)
+
+    def offered(self, offers: list[Offer], descriptors: list[int]) -> None:
+        if self.endpoint.bell is None and isinstance(own := offers[0], BellOffer):
+            self.endpoint.identifier = own.endpoint  # the first bell that a client is offered is its own
         for _, unwanted in self.endpoint.take_offers(offers, descriptors):
             close_all(unwanted)
 
-    def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+    def _lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         if isinstance(end, Consumer):
             end.keeps = self._tie
-        self.caller.lane_opened(label, end)
+        self.caller.lane_opened(offer, end)
 
     def take_in(self) -> bool:
         """Takes in answers and news; True if answers came. Raises Disconnected when the graph has ended."""

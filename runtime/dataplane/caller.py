@@ -11,6 +11,8 @@ from typing import Any
 from ...shm.bell import now_ns
 from ...shm.lane import Consumer, Producer
 from ...shm.returns import STREAM_SLOTS
+from ..control.asks import OpenRoute
+from ..control.offers import LaneOffer
 from ..errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
@@ -88,10 +90,10 @@ class Caller:
         self._choices: dict[str, Choice] = {}  # by actor
         self._keys: dict[int, Keys] = {}  # by route
 
-    def lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
+    def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
         if isinstance(end, Producer):
-            self._entries[label["target"]] = end
+            self._entries[offer.target] = end
             self._lanes.clear()
         else:
             self.replies.append(end)
@@ -116,7 +118,7 @@ class Caller:
                 Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
             )
         if route not in self._open_routes:
-            self._endpoint.ask("route", route=route)
+            self._endpoint.ask(OpenRoute(route))
             self._open_routes.add(route)
         entry = self._entry(route, fields)
         if not self._leaves_room(entry):

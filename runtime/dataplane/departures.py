@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from ...shm.inflight import lanes_kept
 from ...shm.open_calls import calls_left
+from ..control.news import Cancelled, Left
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from .idleness import is_idle
 from .peers import Board, Line, Party
@@ -43,14 +44,14 @@ class Departures:
     def _cancel(self, keys: list[Key]) -> None:
         if keys:
             self._cancelled += keys
-            self._board.tell_workers({"cancelled": keys})
+            self._board.tell_workers(Cancelled(keys))
 
     def client_left(self, party: Party) -> None:
         """A client has closed, or died."""
         self.caller_died(party)
         replies = [each for each in self._board.lines.values() if each.consumer is party]
         self._board.remove_lines(replies)
-        self._board.tell_workers({"left": party.number, "lanes": [each.number for each in replies]})
+        self._board.tell_workers(Left(party.number, [each.number for each in replies]))
         self._leaving[party.number] = party
         self.see_off()
 

@@ -1,7 +1,8 @@
 """Descriptors between supervisor and a worker or a local client: labelled with msgpack, over a SEQPACKET socket.
 
-Either side may send; a message is a dict and the descriptors that belong to it. A peer *asks* (`ask`, `token`) and the
-supervisor *answers* (`answer` = token), or tells on its own (`offer`, `gone`).
+Either side may send; a message is a document and the descriptors that belong to it. A peer asks (`ask`, `token`), and
+the supervisor answers (`answer` is the token). Before that, or unasked, it sends offers (`offers`) and news (`news`).
+The types of all of them stand in `runtime/control/`.
 """
 
 from __future__ import annotations

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import select
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ...shm.bell import now_ns
+from ..control.asks import ASKS, Ask
+from ..control.news import NEWS, News
+from ..control.offers import OFFERS, Offer
 from ..errors import DeadlineExceeded, Disconnected, SlabwireError, error_from_wire
 from .descriptor_channel import Channel, close_all
 
@@ -18,43 +20,52 @@ ANSWER_WITHIN_S = 20.0
 FIRST_TOKEN = 1
 
 
-Heard = Callable[[dict[str, Any], list[int]], None]
+class Listener(Protocol):
+    """Who hears what a supervisor says, in the order in which it was said."""
+
+    def offered(self, offers: list[Offer], descriptors: list[int]) -> None:
+        """Takes the descriptors over."""
+
+    def told(self, news: News) -> None: ...
 
 
-def _close_unheard(_message: dict[str, Any], descriptors: list[int]) -> None:
-    close_all(descriptors)
+class Unheard:
+    """The listener of a line whose owner is not there yet, or wants nothing."""
+
+    def offered(self, _: list[Offer], descriptors: list[int]) -> None:
+        close_all(descriptors)
+
+    def told(self, news: News) -> None: ...
 
 
 class Link:
     """What a worker or a local client holds of the supervisor. Any thread may ask.
 
-    `heard(message, descriptors)` is called for every message, answers included, in the order they came.
     `is_torn`, to be asked where nobody is hearing news: some were lost, since an exception that a signal's handler
     raised, KeyboardInterrupt for one, came after they had been received and before they were taken in.
     """
 
-    def __init__(self, channel: Channel, heard: Heard = _close_unheard) -> None:
+    def __init__(self, channel: Channel, listener: Listener) -> None:
         self.channel = channel
-        self.heard = heard
+        self.listener = listener
         self._lock = threading.RLock()
         self._last_token = FIRST_TOKEN - 1
         self._answers: dict[int, dict[str, Any]] = {}
         self.is_torn = False
 
-    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-        """Asks and waits. Raises what the supervisor refuses with, Disconnected when it is gone."""
+    def ask(self, ask: Ask) -> None:
+        """Asks and waits until it was done. Raises what the supervisor refuses with, Disconnected when it is gone."""
         with self._lock:
             self._last_token += 1
             token = self._last_token
             try:
-                self.channel.send({"ask": what, "token": token, **arguments})
+                self.channel.send(ASKS.document(ask, token=token))
             except Disconnected:
                 if not self._heard_last(token):
                     raise
             answer = self._await(token)
         if "error" in answer:
             raise error_from_wire(*answer["error"])
-        return answer
 
     def pump(self) -> bool:
         """Hears all that has come; True if there was something. Raises Disconnected when the supervisor is gone."""
@@ -93,10 +104,13 @@ class Link:
             self.pump()
         return token in self._answers
 
-    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        self.heard(message, descriptors)
-        if "answer" in message:
-            self._answers[message["answer"]] = message
+    def _take(self, document: dict[str, Any], descriptors: list[int]) -> None:
+        if "answer" in document:
+            self._answers[document["answer"]] = document
+        elif "offers" in document:
+            self.listener.offered([OFFERS.read(each) for each in document["offers"]], descriptors)
+        else:
+            self.listener.told(NEWS.read(document))
 
     def close(self) -> None:
         self.channel.close()

@@ -11,20 +11,19 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import Disconnected, Overloaded, ProtocolError, SlabwireError
+from ..errors import Disconnected, Overloaded, SlabwireError
 from ..host.descriptors import REMEDY, is_scarce
 from ..host.ownership import is_own, peer_uid
-from .descriptor_channel import Channel, close_all
+from .descriptor_channel import Channel
 from .descriptor_client import FIRST_TOKEN
 from .peers import Party
+from .requests import Requests
 from .switchboard import Switchboard
 
 logger = logging.getLogger("slabwire")
 
 # Answers that may wait for one client that asks and does not read. Nothing is told to it that it has not asked for.
 MOST_UNSENT = 256
-# Questions of one party that are answered before others get their turn.
-_BATCH = 64
 
 
 class Reception:
@@ -32,6 +31,7 @@ class Reception:
 
     def __init__(self, path: Path, switchboard: Switchboard, is_open: Callable[[], bool]) -> None:
         self._switchboard = switchboard
+        self._requests = Requests(switchboard)
         self._is_open = is_open
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._door.bind(str(path))
@@ -55,9 +55,7 @@ class Reception:
             loop = asyncio.get_running_loop()
             loop.remove_reader(party.channel.fileno())
             loop.remove_writer(party.channel.fileno())
-            party.channel.close()
-            party.channel = None
-            party.is_told = False
+            party.hang_up()
 
     def turn_out(self, client: int) -> None:
         """Ends a client's connection: it writes into its lanes what no client writes."""
@@ -100,14 +98,7 @@ class Reception:
             self._spare = os.dup(self._door.fileno())
 
     def _serve(self, party: Party, channel: Channel) -> None:
-        try:
-            for _ in range(_BATCH):
-                if party.channel is not channel or (received := channel.receive()) is None:
-                    break
-                message, descriptors = received
-                close_all(descriptors)  # nobody has any to give us
-                self._switchboard.answer(party, message)
-        except (Disconnected, ProtocolError):
+        if not self._requests.serve(party, channel):
             self.detach(party)
             if not party.instances:
                 self._switchboard.departures.client_left(party)

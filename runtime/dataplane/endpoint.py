@@ -6,13 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakValueDictionary
 
 from ...shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
-from ...shm.block import Block
 from ...shm.errors import CorruptLane, SlabwireError, StaleReference
 from ...shm.huge_pages import HugePages
-from ...shm.lane import LANE, Consumer, Producer, Source
+from ...shm.lane import LANE, Consumer, Producer
 from ...shm.lease import Lease
 from ...shm.ledger import Origin, user_line
 from ...shm.open_calls import OpenCalls
@@ -22,53 +20,29 @@ from ...shm.segment import Segment
 from ...shm.slab import SLAB, Slab
 from ...shm.trimming import Trimmer
 from ...shm.wait import AdaptiveWait
+from ..control.asks import Ask, Grow, Shrink, View
+from ..control.offers import BellOffer, LaneOffer, Offer, SlabOffer, descriptors_of
 from ..errors import Disconnected
 from ..message.capacities import FIRST_CLIENT
-from ..message.header import Flag, Header, read_header
+from ..message.header import Flag, Header
 from ..message.payload import open_parcel, source_of
+from .adoption import Adoption, Relay
 from .descriptor_channel import close_all
 
-Ask = Callable[..., dict[str, Any]]
-LaneOpened = Callable[[dict[str, Any], Producer | Consumer], None]
-
-
-class _Nobody:
-    """Holder of a predecessor's loan whose owner has gone."""
-
-    def returned(self) -> None:
-        """There is nobody to give it back to."""
-
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
-        """It is nobody's."""
-        return False
-
-
-class _Relay:
-    """Holder of a forwarded block whose owner has gone: nobody here can look at it, but its lease must end."""
-
-    def __init__(self, consumer: Consumer, source: Source) -> None:
-        self._consumer = consumer
-        self._source = source
-
-    def returned(self) -> None:
-        self._consumer.release(self._source.row, self._source.generation)
-
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
-        """It is not ours."""
-        return False
+LaneOpened = Callable[[LaneOffer, Producer | Consumer], None]
 
 
 class Endpoint:
     """Built from what the supervisor offers: its bell, then peers' bells, lanes and slabs. One thread, but for leases.
 
-    `lane_opened(label, end)` is called for every lane that arrives. Until `recover` was called, loans and leases of a
+    `lane_opened(offer, end)` is called for every lane that arrives. Until `recover` was called, loans and leases of a
     predecessor are as it left them.
     """
 
     def __init__(
         self,
         identifier: int,
-        ask: Ask,
+        ask: Callable[[Ask], None],
         lane_opened: LaneOpened,
         *,
         may_spin: bool,
@@ -88,12 +62,10 @@ class Endpoint:
         self.consumers: dict[int, Consumer] = {}
         self.corrupt: set[int] = set()  # clients whose lanes held impossible words when they arrived, and were left
         self._readers: dict[int, Slab] = {}
-        self._inherited: list[Slab] = []
         self._unjoined: dict[int, Slab] = {}  # own slabs that have come and that the pool does not have yet
         self._recovered = False
-        # A loan has one lease in a process, or the first of two to die would end it under the other. Only what a
-        # predecessor left can be met twice: as a block it forwarded, and as an input that is handled again.
-        self._adopted: WeakValueDictionary[Source, Lease] = WeakValueDictionary()
+        self._adoption = Adoption(self._reader)
+        self._adopted = self._adoption.leases
         self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
         self._trimmer = Trimmer(self.pool)
         # Debug mode: for whom a record is, and at which line.
@@ -105,24 +77,27 @@ class Endpoint:
         if self.wait is not None:
             self.wait.may_spin = may_spin
 
-    def take_offers(
-        self, offers: list[dict[str, Any]], descriptors: list[int]
-    ) -> list[tuple[dict[str, Any], list[int]]]:
+    def take_offers(self, offers: list[Offer], descriptors: list[int]) -> list[tuple[Offer, list[int]]]:
         """Takes over bells, lanes and slabs; hands back the offers that are no business of the data plane."""
-        others, at = [], 0
-        for label in offers:
-            own = descriptors[at : at + label["descriptors"]]
-            at += label["descriptors"]
-            take = {"bell": self._take_bell, "lane": self._take_lane, "slab": self._take_slab}.get(label["what"])
-            if take is None:
-                others.append((label, own))
-            else:
-                take(label, own)
+        others: list[tuple[Offer, list[int]]] = []
+        at = 0
+        for offer in offers:
+            own = descriptors[at : at + descriptors_of(offer)]
+            at += len(own)
+            match offer:
+                case BellOffer():
+                    self._take_bell(offer, own)
+                case LaneOffer():
+                    self._take_lane(offer, own)
+                case SlabOffer():
+                    self._take_slab(offer, own)
+                case _:
+                    others.append((offer, own))
         close_all(descriptors[at:])
         return others
 
-    def _take_bell(self, label: dict[str, Any], descriptors: list[int]) -> None:
-        own = label["endpoint"] == self.identifier
+    def _take_bell(self, offer: BellOffer, descriptors: list[int]) -> None:
+        own = offer.endpoint == self.identifier
         segment = Segment.open(descriptors[0], BELL, writable=own)
         segment.close_descriptor()
         if own:
@@ -131,18 +106,18 @@ class Endpoint:
             self.wait = AdaptiveWait(self.bell, may_spin=self._may_spin)
             self.ringers[self.identifier] = Ringer(segment, os.dup(descriptors[1]))
         else:
-            self.ringers[label["endpoint"]] = Ringer(segment, descriptors[1])
+            self.ringers[offer.endpoint] = Ringer(segment, descriptors[1])
 
-    def _take_lane(self, label: dict[str, Any], descriptors: list[int]) -> None:
+    def _take_lane(self, offer: LaneOffer, descriptors: list[int]) -> None:
         try:
-            self._open_lane(label, descriptors)
+            self._open_lane(offer, descriptors)
         except CorruptLane:
-            if label["peer"] < FIRST_CLIENT:
+            if offer.peer < FIRST_CLIENT:
                 raise
-            self.corrupt.add(label["peer"])
+            self.corrupt.add(offer.peer)
 
-    def _open_lane(self, label: dict[str, Any], descriptors: list[int]) -> None:
-        sends = label["role"] == "producer"
+    def _open_lane(self, offer: LaneOffer, descriptors: list[int]) -> None:
+        sends = offer.role == "producer"
         try:
             segment = Segment.open(descriptors[0], LANE, writable=sends)
         except BaseException:
@@ -151,32 +126,32 @@ class Endpoint:
         segment.close_descriptor()
         returns = Segment.open(descriptors[1], RETURNS, writable=not sends)
         returns.close_descriptor()
-        peer = self.ringers[label["peer"]]
+        peer = self.ringers[offer.peer]
         if sends:
-            producer = self.producers[label["lane"]] = Producer(segment, returns, peer)
-            self._lane_opened(label, producer)
+            producer = self.producers[offer.lane] = Producer(segment, returns, peer)
+            self._lane_opened(offer, producer)
         else:
-            consumer = self.consumers[label["lane"]] = Consumer(label["lane"], segment, returns, peer)
-            self._lane_opened(label, consumer)
+            consumer = self.consumers[offer.lane] = Consumer(offer.lane, segment, returns, peer)
+            self._lane_opened(offer, consumer)
 
-    def _take_slab(self, label: dict[str, Any], descriptors: list[int]) -> None:
-        own = label["owner"] == self.identifier
+    def _take_slab(self, offer: SlabOffer, descriptors: list[int]) -> None:
+        own = offer.owner == self.identifier
         segment = Segment.open(descriptors[0], SLAB, writable=own)
         try:
             if own:
                 segment.reserve() if self._huge_pages is None else self._huge_pages.reserve(segment)
         finally:
             segment.close_descriptor()
-        slab = self._readers[label["slab"]] = Slab(label["slab"], segment)
+        slab = self._readers[offer.slab] = Slab(offer.slab, segment)
         if own and self._recovered:
-            self._unjoined[label["slab"]] = slab
+            self._unjoined[offer.slab] = slab
         elif own:
-            self._inherited.append(slab)
+            self._adoption.slabs.append(slab)
 
     def _grow(self, block_nbytes: int, blocks: int) -> Slab:
         try:
-            answer = self.ask("grow", block_nbytes=block_nbytes, blocks=blocks)
-            return self._unjoined.pop(answer["slab"])
+            self.ask(Grow(block_nbytes, blocks))
+            return self._unjoined.popitem()[1]  # what was offered last
         finally:
             # What Ctrl-C kept an earlier call from taking counts against the limit all the same.
             while self._unjoined:
@@ -184,11 +159,11 @@ class Endpoint:
 
     def _shrink(self, slab: int) -> None:
         self._readers.pop(slab, None)
-        self.ask("shrink", slab=slab)
+        self.ask(Shrink(slab))
 
     def _reader(self, slab: int) -> Slab:
         if slab not in self._readers:
-            self.ask("view", slab=slab)
+            self.ask(View(slab))
         try:
             return self._readers[slab]
         except KeyError:
@@ -199,53 +174,8 @@ class Endpoint:
 
         `kept` are the records, with their lanes, that the predecessor was still handling.
         """
-        needed: dict[int, set[int]] = {lane: set() for lane in self.consumers}
-        for lane, header in kept:
-            if header.flags & Flag.BLOCK and lane in needed:
-                needed[lane].add(header.row)
-        inherited = dict(self.consumers)  # asking for a slab brings news: lanes that come or go meanwhile
-        for lane, consumer in inherited.items():
-            needed[lane].update(_rows_waiting(consumer))
-        out = self._adopt_unfinished(inherited, needed)
-        for lane, consumer in inherited.items():
-            consumer.release_all_but(needed[lane])
-        for slab in self._inherited:
-            self.pool.join(slab, out.get(slab.identifier))
-        self._inherited.clear()
+        self._adoption.take_over(kept, self.consumers, self.producers.values(), self.pool)
         self._recovered = True
-
-    def _adopt_unfinished(
-        self, inherited: dict[int, Consumer], needed: dict[int, set[int]]
-    ) -> dict[int, dict[int, Block]]:
-        """Finds holders for all that the predecessor lent; returns its own blocks that are out, by slab and index."""
-        out: dict[int, dict[int, Block]] = {}
-        own = {slab.identifier: slab for slab in self._inherited}
-        for producer in list(self.producers.values()):
-            for lent in producer.unfinished:
-                if lent.source.lane in inherited:
-                    needed[lent.source.lane].add(lent.source.row)
-                    consumer = inherited[lent.source.lane]
-                    producer.adopt(lent, self._forwarded(consumer, lent.slab, lent.block, lent.source))
-                elif lent.slab in own:
-                    fresh = Block(self.pool, own[lent.slab], lent.block)
-                    block = out.setdefault(lent.slab, {}).setdefault(lent.block, fresh)
-                    block.lends += 1
-                    producer.adopt(lent, block)
-                else:
-                    producer.adopt(lent, _Nobody())
-            producer.unfinished.clear()
-        return out
-
-    def _forwarded(self, consumer: Consumer, slab: int, block: int, source: Source) -> Lease | _Relay:
-        lease = self._adopted.get(source)
-        if lease is None:
-            try:
-                reader = self._reader(slab)
-            except StaleReference:
-                return _Relay(consumer, source)
-            lease = Lease(consumer, source, reader, block, reader.generation(block), 0)
-            self._adopted[source] = lease
-        return lease
 
     def adopted(self, header: Header, lane: int, sequence: int) -> Lease | None:
         """The lease that a record gave a predecessor, which has passed its block on."""
@@ -289,7 +219,7 @@ class Endpoint:
     def forwards(self) -> bool:
         """Whether somebody else's blocks wait here for their next readers: then ended leases are news."""
         return any(
-            isinstance(holder, Lease | _Relay)
+            isinstance(holder, Lease | Relay)
             for producer in self.producers.values()
             for _, holder in producer.holders.values()
         )
@@ -355,17 +285,6 @@ def _whoever_runs(header: Header) -> tuple[Origin, str]:
     return Origin("an answer", header.request, header.trace), user_line()
 
 
-def _rows_waiting(consumer: Consumer) -> list[int]:
-    """The rows lent by records that were not given back. Behind words that are impossible there are none."""
-    rows = []
-    with contextlib.suppress(CorruptLane):  # whoever reads this record finds out, and what to do about it
-        for sequence in range(consumer.tail, consumer.look()):
-            header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
-            if header.flags & Flag.BLOCK:
-                rows.append(header.row)
-    return rows
-
-
-def is_callee(label: dict[str, Any], end: Producer | Consumer) -> bool:
+def is_callee(offer: LaneOffer, end: Producer | Consumer) -> bool:
     """Whether the near end of a call's or a reply's lane is an actor; else it is this process as caller."""
-    return bool((label["purpose"] == "call") == isinstance(end, Consumer))
+    return (offer.purpose == "call") == isinstance(end, Consumer)

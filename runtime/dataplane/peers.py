@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 from ...shm.lane import LENT_NBYTES, OUTCOMES, RECORD_NBYTES
 from ...shm.layout import WORD_NBYTES
 from ...shm.segment import Segment
+from ..control.news import NEWS, News
+from ..errors import SlabwireError
 from ..graph.compiled import Routing
 from ..message.header import SENT_AT
 from .descriptor_channel import Channel
@@ -43,6 +46,30 @@ class Party:
 
     def descriptors(self) -> list[int]:
         return [self.bell.fd, self.doorbell]
+
+    def send(self, document: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """To its process, if there is one. To one that is dying it does not go: whoever watches that will notice."""
+        if self.channel is not None:
+            with contextlib.suppress(SlabwireError):
+                self.channel.send(document, list(descriptors))
+
+    def tell(self, news: News) -> None:
+        self.send(NEWS.document(news))
+
+    def hang_up(self) -> None:
+        """Its process is gone, or is not heard any more."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+            self.is_told = False
+
+    def close(self) -> None:
+        """Gives back its descriptors, but for those of its tables. Twice does nothing more."""
+        self.hang_up()
+        self.bell.close_descriptor()
+        if self.doorbell >= 0:
+            os.close(self.doorbell)
+            self.doorbell = -1
 
     def begin(self) -> None:
         """A process is there that asks for everything, and has nothing yet."""
@@ -140,7 +167,7 @@ class Board(Protocol):
 
     def actor_stats(self, party: Party, instance: str) -> dict[str, int]: ...
 
-    def tell_workers(self, news: dict[str, Any]) -> None: ...
+    def tell_workers(self, news: News) -> None: ...
 
     def remove_lines(self, lines: list[Line]) -> None: ...
 

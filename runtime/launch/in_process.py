@@ -21,7 +21,7 @@ from ..errors import HandlerError, LoadError, SlabwireError, StartError
 from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
 from ..supervision.status import actors_of, edges_of
-from .in_process_engine import WORKER, Codes, Room
+from .in_process_engine import WORKER, Codes, InProcessEngine
 
 logger = logging.getLogger("slabwire")
 
@@ -57,13 +57,13 @@ class RunningInProcess:
     `actors` holds the instances by name, to be looked at.
     """
 
-    def __init__(self, room: Room, drain_timeout_s: float) -> None:
-        self._room = room
+    def __init__(self, engine: InProcessEngine, drain_timeout_s: float) -> None:
+        self._engine = engine
         self._drain_timeout_s = drain_timeout_s
         self._client: UnhurriedClient | None = None
         self._lock = threading.Lock()
         self._started_unix_s = time.time()
-        self.name = room.name
+        self.name = engine.name
         self.pid = os.getpid()
 
     @property
@@ -77,18 +77,18 @@ class RunningInProcess:
     @property
     def actors(self) -> dict[str, Actor]:
         """The instances by name (`scale`, or `scale[0]` of several), as they are."""
-        return self._room.actors
+        return self._engine.actors
 
     @property
     def stopped(self) -> Stopped:
         """Once it has: what was cut off."""
-        return self._room.stopped
+        return self._engine.stopped
 
     def status(self) -> dict[str, Any]:
         """Of what `slabwire ps` and `top` show what there is here, as a dict."""
-        self._room.settle()
-        board = self._room.board
-        with self._room.serving:
+        self._engine.settle()
+        board = self._engine.board
+        with self._engine.serving:
             (party,) = (each for each in board.parties.values() if each.instances)
             worker = {"name": WORKER, "pid": self.pid, "state": "ready", "restarts": 0, **board.worker_stats(party)}
             return {
@@ -105,7 +105,7 @@ class RunningInProcess:
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Lets the graph work for so long, or until Ctrl-C."""
-        self._room.wait(lambda: False, timeout_s)
+        self._engine.wait(lambda: False, timeout_s)
 
     def stop(self) -> None:
         """Drains and stops: `on_stop` runs, and nothing is left. Nothing in a forked child, which has no graph."""
@@ -114,7 +114,7 @@ class RunningInProcess:
         if self._client is not None:
             self._client.withdraw()
         try:
-            self._room.stop(self._drain_timeout_s)
+            self._engine.stop(self._drain_timeout_s)
         finally:
             if self._client is not None:
                 self._client.close()
@@ -161,16 +161,16 @@ class LaunchInProcess:
         self._drain_timeout_s = drain_timeout_s
 
     def _start(self, *, in_thread: bool) -> RunningInProcess:
-        room = Room(self._name, self._spec, self._codes, in_thread=in_thread)
+        engine = InProcessEngine(self._name, self._spec, self._codes, in_thread=in_thread)
         try:
-            room.start()
+            engine.start()
         except StartError:
             raise
         except Exception as error:
             text = text_of(error) if is_of(error, SlabwireError) else described(error)
             failed = StartError(f"graph {self._name!r} did not start: {text}")
             raise failed from (error.__cause__ if isinstance(error, LoadError) else error)
-        return RunningInProcess(room, self._drain_timeout_s)
+        return RunningInProcess(engine, self._drain_timeout_s)
 
     def __enter__(self) -> RunningInProcess:
         self._running = self._start(in_thread=_has_loop())

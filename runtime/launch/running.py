@@ -17,6 +17,8 @@ from typing import Any, Self
 from ..clients.async_client import AsyncClient
 from ..clients.client import Client
 from ..clients.control import Control
+from ..control.owner import EVENTS, JOBS, GraphFailed, GraphReady, GraphStopped, RunGraph
+from ..control.verbs import Status
 from ..errors import Disconnected, StartError
 from ..graph.node import NAME, NAME_RULE
 from ..host.descriptors import FOR_A_CONNECTION, require_free
@@ -39,11 +41,11 @@ class Running:
     No signal handlers are installed. When this process dies, however it dies, the graph drains and ends.
     """
 
-    def __init__(self, spec: GraphSpec, options: dict[str, Any]) -> None:
+    def __init__(self, spec: GraphSpec, name: str, job: RunGraph) -> None:
         self.spec = spec
-        self.name: str = options.get("name") or spec.name
+        self.name = name
         self.directory: Path = graph_directory(self.name)
-        self._drain_timeout_s = float(options["drain_timeout_s"])
+        self._drain_timeout_s = job.drain_timeout_s
         self._client: Client | None = None
         self._client_lock = threading.Lock()
         self.failure: str | None = None  # why the graph gave up, if it did
@@ -62,7 +64,7 @@ class Running:
                 start_new_session=True,
             )
         try:
-            write_frame(self._tie, {"spec": spec.to_plain(), "options": options})
+            write_frame(self._tie, JOBS.document(job))
             self._await_ready()
         except BaseException:
             self.kill()
@@ -70,15 +72,17 @@ class Running:
 
     def _await_ready(self) -> None:
         try:
-            event = FrameReader(self._tie).read()
+            event = EVENTS.read(FrameReader(self._tie).read())
         except Disconnected:
             raise StartError(
                 f"the supervisor of graph {self.name!r} ended with status {self._process.wait()}"
             ) from None
-        if event["event"] != "ready":
-            error = StartError(f"graph {self.name!r} did not start: {event.get('error', event['event'])}")
-            error.detail = event.get("detail", "")
-            raise error
+        if isinstance(event, GraphReady):
+            return
+        failed = event if isinstance(event, GraphFailed) else GraphFailed("it was stopped")
+        error = StartError(f"graph {self.name!r} did not start: {failed.error}")
+        error.detail = failed.detail
+        raise error
 
     @property
     def pid(self) -> int:
@@ -96,7 +100,7 @@ class Running:
     def status(self) -> dict[str, Any]:
         """What `slabwire ps` and `top` show, as a dict."""
         with Control(self.name) as control:
-            return control.request("status")
+            return control.request(Status())
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Waits for the graph to end by itself; its supervisor's exit status, or None if it still runs. `failure` then
@@ -116,11 +120,12 @@ class Running:
             self._tie.settimeout(1.0)  # it is at its end, unless somebody else has inherited the other one
             frames = FrameReader(self._tie)
             while True:
-                event = frames.read()
-                self.failure = self.failure or event.get("error")
-                if event["event"] == "stopped":
+                event = EVENTS.read(frames.read())
+                if isinstance(event, GraphFailed):
+                    self.failure = self.failure or event.error
+                elif isinstance(event, GraphStopped):
                     self._was_stopped = True
-                    self.stopped = Stopped.from_plain(event)
+                    self.stopped = Stopped(event.cut_off, event.failed)
                     return
 
     def stop(self) -> int:
@@ -243,5 +248,4 @@ def start(
     """
     if name is not None and not NAME.fullmatch(name):
         raise StartError(f"a graph cannot run under the name {name!r}; it must consist of {NAME_RULE}")
-    options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
-    return Running(spec, options)
+    return Running(spec, name or spec.name, RunGraph(spec.to_plain(), name, drain_timeout_s, listen, rebalance))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from typing import Any, Protocol
 
+from ..control import verbs
 from ..dataplane.switchboard import Switchboard
 from ..errors import ProtocolError, UnknownPort
 from ..postmortem.stopped import Stopped
@@ -42,67 +42,65 @@ class ControlApi:
         self._renewals = renewals
         self._balancer = balancer
 
-    async def serve(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def serve(self, verb: verbs.Verb) -> dict[str, Any]:
         """The answer to one control request. Raises SlabwireError for what cannot be done."""
-        graph, verb = self._graph, request.get("verb")
-        if verb in _SHOWN:
-            return _SHOWN[verb](graph)
-        if verb == "status":
-            return await self._status()
-        if verb == "metrics":
-            return {"status": await self._status(), "durations": durations_of(graph)}
-        if verb == "events":
-            return _events(graph, request.get("worker"))
-        if verb == "stop":
-            self._end.stop(drain_timeout_s=_seconds(request.get("drain_timeout_s")))
-            outcome = (await self._end.stopped()).to_plain() if request.get("wait") else {}
-            return {"stopping": graph.name, **outcome}
-        if verb == "restart":
-            return await _restart(graph, self._renewals, request)
-        if verb == "move":
-            return self._mover.serve(str(request.get("actor")), str(request.get("cpus")))
-        if verb == "leases":
-            return await memory_map(graph)
-        if verb == "gateway":
-            doorkeeper = graph.doorkeeper
-            await doorkeeper.open()
-            return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
-        raise ProtocolError(f"nobody here knows the verb {verb!r}")
+        graph = self._graph
+        match verb:
+            case verbs.Status():
+                return await self._status()
+            case verbs.Metrics():
+                return {"status": await self._status(), "durations": durations_of(graph)}
+            case verbs.Events(worker):
+                return _events(graph, worker)
+            case verbs.StopGraph(drain_timeout_s, wait):
+                self._end.stop(drain_timeout_s=_seconds(drain_timeout_s))
+                outcome = (await self._end.stopped()).to_plain() if wait else {}
+                return {"stopping": graph.name, **outcome}
+            case verbs.Restart():
+                return await _restart(graph, self._renewals, verb)
+            case verbs.Move(actor, cpus):
+                return self._mover.serve(actor, cpus)
+            case verbs.Leases():
+                return await memory_map(graph)
+            case verbs.OpenGateway():
+                doorkeeper = graph.doorkeeper
+                await doorkeeper.open()
+                return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
+            case _:
+                return _shown(graph, verb)
 
     async def _status(self) -> dict[str, Any]:
         return await status_of(self._graph, self._mover, self._balancer)
 
 
-def _seconds(value: Any) -> float | None:
-    if value is not None and (not isinstance(value, (int, float)) or value < 0):
+def _shown(
+    graph: RunningGraph, verb: verbs.Hello | verbs.DeadLetters | verbs.Layout | verbs.Describe
+) -> dict[str, Any]:
+    """What is only looked at."""
+    match verb:
+        case verbs.Hello():
+            local, spec = str(graph.directory.local), _for_clients(graph.spec)
+            return {"graph": graph.name, "state": graph.state, "local": local, "spec": spec}
+        case verbs.DeadLetters():
+            return {"dead": graph.dead_letters.listed()}
+        case verbs.Layout():
+            return {"segments": _described(graph.switchboard)}
+        case verbs.Describe():
+            plan, topology = graph.plan.to_plain(), graph.topology.to_plain()
+            return {"spec": _for_clients(graph.spec), "plan": plan, "topology": topology}
+
+
+def _seconds(value: float | None) -> float | None:
+    if value is not None and not value >= 0:
         raise ProtocolError(f"drain_timeout_s is {value!r}; it must be a number of seconds")
     return value
 
 
-def _hello(graph: RunningGraph) -> dict[str, Any]:
-    spec = _for_clients(graph.spec)
-    local = str(graph.directory.local)
-    return {"graph": graph.name, "state": graph.state, "local": local, "spec": spec}
-
-
-def _dead(graph: RunningGraph) -> dict[str, Any]:
-    return {"dead": graph.dead_letters.listed()}
-
-
-def _layout(graph: RunningGraph) -> dict[str, Any]:
-    return {"segments": _described(graph.switchboard)}
-
-
-def _describe(graph: RunningGraph) -> dict[str, Any]:
-    plan, topology = graph.plan.to_plain(), graph.topology.to_plain()
-    return {"spec": _for_clients(graph.spec), "plan": plan, "topology": topology}
-
-
-def _events(graph: RunningGraph, name: object) -> dict[str, Any]:
+def _events(graph: RunningGraph, name: str | None) -> dict[str, Any]:
     """The rows of one worker's flight recorder; without a name which workers there are."""
     if name is None:
         return {"workers": list(graph.workers)}
-    worker = graph.workers.get(str(name))
+    worker = graph.workers.get(name)
     if worker is None or worker.party.recorder is None:
         raise ProtocolError(f"graph {graph.name!r} has no worker {name!r}")
     running = [astuple(each) for each in at_work(worker.party, graph.switchboard.lines)]
@@ -110,12 +108,12 @@ def _events(graph: RunningGraph, name: object) -> dict[str, Any]:
     return {"instances": list(worker.party.instances), "rows": rows, "running": running}
 
 
-async def _restart(graph: RunningGraph, renewals: Renewals, request: dict[str, Any]) -> dict[str, Any]:
+async def _restart(graph: RunningGraph, renewals: Renewals, wanted: verbs.Restart) -> dict[str, Any]:
     """Drains and ends the workers of an actor, or of one of its instances; their successors take over.
 
     With `wait` the answer comes when these are ready, or cannot start, and tells of each.
     """
-    actor, drain_timeout_s = str(request.get("actor")), _seconds(request.get("drain_timeout_s"))
+    actor, drain_timeout_s = wanted.actor, _seconds(wanted.drain_timeout_s)
     routing = graph.switchboard.routing
     instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
     if not instances:
@@ -124,7 +122,7 @@ async def _restart(graph: RunningGraph, renewals: Renewals, request: dict[str, A
     names = list(dict.fromkeys(graph.switchboard.home_of(each).name for each in instances))
     timeout_s = graph.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
     outcomes = renewals.begin(names, timeout_s)
-    if not request.get("wait"):
+    if not wanted.wait:
         return {"restarted": names}
     return {"restarted": names, "workers": await asyncio.gather(*map(asyncio.shield, outcomes))}
 
@@ -148,12 +146,3 @@ def _described(switchboard: Switchboard) -> list[dict[str, Any]]:
         text = layout.describe(**parameters) if parameters else layout.describe()
         described.append({"purpose": purpose, "layout": layout.name, "nbytes": segment.nbytes, "map": text})
     return described
-
-
-# What is only looked at.
-_SHOWN: Mapping[object, Callable[[RunningGraph], dict[str, Any]]] = {
-    "hello": _hello,
-    "dead": _dead,
-    "layout": _layout,
-    "describe": _describe,
-}

@@ -11,6 +11,9 @@ from typing import Any
 
 import zmq
 
+from ..control.orders import ORDERS, Order
+from ..control.reports import REPORTS, Report
+from ..control.verbs import VERBS, Verb
 from ..error_text import described, text_of
 from ..errors import Overloaded, ProtocolError, SlabwireError
 from ..host.sealed_document import pack_document, unpack_document
@@ -33,14 +36,14 @@ _BATCH = 64
 class ControlServer:
     """One ROUTER socket. Workers name themselves `w:<name>`; whoever else sends gets one answer to each message.
 
-    `serve(request)` answers, `report(worker, message)` takes a worker's word.
+    `serve(verb)` answers, `report(worker, pid, report)` takes a worker's word.
     """
 
     def __init__(
         self,
         address: str,
-        serve: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
-        report: Callable[[str, dict[str, Any]], None],
+        serve: Callable[[Verb], Awaitable[dict[str, Any]]],
+        report: Callable[[str, int, Report], None],
     ) -> None:
         self._serve = serve
         self._report = report
@@ -67,9 +70,9 @@ class ControlServer:
         loop.add_reader(descriptor_of(self._socket), self._drain)
         self._drain()
 
-    def tell(self, worker: str, message: dict[str, Any]) -> None:
+    def tell(self, worker: str, order: Order) -> None:
         """Sends a worker an order; one that is gone will be told by its successor's start."""
-        self._send(f"w:{worker}".encode(), message)
+        self._send(f"w:{worker}".encode(), ORDERS.document(order))
 
     def _send(self, identity: bytes, message: dict[str, Any]) -> None:
         try:
@@ -90,15 +93,16 @@ class ControlServer:
             self._loop.call_soon(self._drain)
 
     def _take(self, identity: bytes, frames: list[bytes]) -> None:
+        is_worker = identity.startswith(b"w:")
         try:
             message = unpack_document(frames[-1]) if frames else None
-            if not isinstance(message, dict) or "verb" not in message:
+            if not isinstance(message, dict) or not (is_worker or "verb" in message):
                 raise ProtocolError("a control message is a dict with a verb")
         except (ValueError, SlabwireError) as error:
             self._refuse(identity, ProtocolError(str(error)))
             return
-        if identity.startswith(b"w:"):
-            self._report(identity[2:].decode(errors="replace"), message)
+        if is_worker:
+            self._report(identity[2:].decode(errors="replace"), message.get("pid", 0), REPORTS.read(message))
         elif self._requests[identity] >= _MOST_REQUESTS:
             text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
             self._refuse(identity, Overloaded(text), message.get("token"))
@@ -119,7 +123,7 @@ class ControlServer:
 
     async def _answer(self, identity: bytes, request: dict[str, Any]) -> None:
         try:
-            answer = {"ok": True, "version": VERSION, "result": await self._serve(request)}
+            answer = {"ok": True, "version": VERSION, "result": await self._serve(VERBS.read(request))}
         except SlabwireError as error:
             answer = {"ok": False, "code": error.code, "error": text_of(error)}
         except Exception as error:

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from typing import Any
 
+from ..control.reports import Dead
+
 MOST_KEPT = 256
 
 
@@ -15,9 +17,8 @@ class DeadLetters:
     def __init__(self) -> None:
         self._kept: deque[dict[str, Any]] = deque(maxlen=MOST_KEPT)
 
-    def add(self, report: dict[str, Any]) -> None:
-        named = {name: report.get(name) for name in ("actor", "reason", "request", "trace")}
-        self._kept.append({"unix_s": time.time(), **named})
+    def add(self, letter: Dead) -> None:
+        self._kept.append({"unix_s": time.time(), **letter._asdict()})
 
     def listed(self) -> list[dict[str, Any]]:
         return list(self._kept)

@@ -15,7 +15,7 @@ Answers = dict[str, dict[str, Any] | None]
 async def memory_map(graph: RunningGraph) -> dict[str, Any]:
     """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
     alive = [worker.name for worker in graph.workers.values() if worker.is_ready and worker.is_alive]
-    answers = await graph.inquiry.ask(alive, "holdings")
+    answers = await graph.inquiry.holdings(alive)
     return compose(answers, graph.switchboard.lines, graph.switchboard.slabs)
 
 

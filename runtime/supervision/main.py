@@ -36,6 +36,7 @@ def _supervise(owner: socket.socket, spawner: Spawner) -> int:
     import zmq
 
     from ...shm import fence
+    from ..control.owner import JOBS
     from ..errors import SlabwireError
     from ..host.frames import FrameReader
     from ..logs.log_format import configure_logging
@@ -45,17 +46,18 @@ def _supervise(owner: socket.socket, spawner: Spawner) -> int:
     configure_logging()
     fence.register()
     try:
-        document = FrameReader(owner).read()
+        job = JOBS.read(FrameReader(owner).read())
         owner.setblocking(False)
-        spec, options = graph_from_plain(document["spec"]), document["options"]
-        require_for_graph(spec, listens=bool(options.get("listen")))
-        return asyncio.run(run(spec, options, owner, spawner))
+        spec = graph_from_plain(job.spec)
+        require_for_graph(spec, listens=job.listen is not None)
+        return asyncio.run(run(spec, job, owner, spawner))
     except (SlabwireError, OSError, zmq.ZMQError) as error:
         return _give_up(owner, error)
 
 
 def _give_up(owner: socket.socket, error: Exception) -> int:
     """The exit status, after the owner was told."""
+    from ..control.owner import EVENTS, GraphFailed
     from ..errors import SlabwireError, StartError
     from ..host.frames import write_frame
 
@@ -64,7 +66,7 @@ def _give_up(owner: socket.socket, error: Exception) -> int:
         remedy = f"; {REMEDY}" if is_scarce else ""
         error = StartError(f"the supervisor cannot go on: {error}{remedy}")
     with contextlib.suppress(OSError):
-        write_frame(owner, {"event": "failed", "error": str(error), "code": error.code, "detail": ""})
+        write_frame(owner, EVENTS.document(GraphFailed(str(error), code=error.code)))
     return 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ..control.orders import Seat
 from ..errors import UnknownPort
 from ..host.affinity import repin
 from ..placement.moves import MoveError, changed, moved, wanted_cpus
@@ -74,7 +75,7 @@ class Mover:
             self._tell(line)
 
     def _tell(self, line: WorkerPlan) -> None:
-        self._graph.tell(line.name, {"verb": "seat", "cores": list(line.cores), "spin": line.spin})
+        self._graph.tell(line.name, Seat(list(line.cores), line.spin))
 
     def settle(self, worker: WorkerProcess) -> None:
         """A worker has become ready. One that was moved while it started may have missed it."""

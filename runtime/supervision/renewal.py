@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..control.orders import Retire
+from ..control.reports import Drained
 from .running_graph import RunningGraph
 from .worker_handle import WorkerProcess
 
@@ -19,21 +20,13 @@ _ANSWER_WITHIN_S = 1.0
 _LOOK_EVERY_S = 0.005
 
 
-@dataclass
-class _Drained:
-    """What a worker said: how many inputs it had in flight at the beginning, and at the end."""
-
-    begun: int = 0
-    left: int = 0
-
-
 class Renewals:
     """The supervisor's."""
 
     def __init__(self, graph: RunningGraph) -> None:
         self._graph = graph
         self._running: dict[str, asyncio.Task[dict[str, Any]]] = {}
-        self._drained: dict[str, asyncio.Future[_Drained]] = {}
+        self._drained: dict[str, asyncio.Future[Drained]] = {}
 
     def begin(self, names: Sequence[str], drain_timeout_s: float) -> list[asyncio.Task[dict[str, Any]]]:
         """The outcome of each, later; one that is being replaced already is not replaced twice."""
@@ -45,15 +38,15 @@ class Renewals:
                 task.add_done_callback(lambda _, name=name: self._running.pop(name))  # type: ignore[misc]
         return [self._running[name] for name in names]
 
-    def heard(self, worker: str, begun: int, left: int) -> None:
+    def heard(self, worker: str, drained: Drained) -> None:
         """A worker has nothing in flight any more, or no more time."""
         waiting = self._drained.get(worker)
         if waiting is not None and not waiting.done():
-            waiting.set_result(_Drained(begun, left))
+            waiting.set_result(drained)
 
     async def _renew(self, worker: WorkerProcess, drain_timeout_s: float) -> dict[str, Any]:
         began_s, before = time.monotonic(), worker.pid if worker.is_alive else 0
-        drained = await self._drain(worker, drain_timeout_s) if worker.is_ready else _Drained()
+        drained = await self._drain(worker, drain_timeout_s) if worker.is_ready else Drained(0, 0)
         failed_starts = worker.failed_starts
         if not worker.is_alive or worker.pid == before:  # else it has died meanwhile, and has its successor
             self._graph.workforce.renew(worker.name)
@@ -70,22 +63,22 @@ class Renewals:
         logger.info("%s was restarted: %s", worker.name, error or f"pid {before} to {worker.pid}")
         return said
 
-    async def _drain(self, worker: WorkerProcess, timeout_s: float) -> _Drained:
+    async def _drain(self, worker: WorkerProcess, timeout_s: float) -> Drained:
         pid = worker.pid
         heard = self._drained[worker.name] = asyncio.get_running_loop().create_future()
-        self._graph.tell(worker.name, {"verb": "retire", "within_s": timeout_s})
+        self._graph.tell(worker.name, Retire(timeout_s))
         until_s = time.monotonic() + timeout_s + _ANSWER_WITHIN_S
         while not heard.done() and worker.is_alive and worker.pid == pid and time.monotonic() < until_s:
             await asyncio.wait([heard], timeout=_LOOK_EVERY_S * 10)
         del self._drained[worker.name]
         return heard.result() if heard.done() else self._counted(worker)
 
-    def _counted(self, worker: WorkerProcess) -> _Drained:
+    def _counted(self, worker: WorkerProcess) -> Drained:
         """What the counters tell of one that did not answer. The plain handler that it is deep in will still end."""
         board = self._graph.switchboard
         rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
         left = sum(row["in_flight"] for row in rows)
-        return _Drained(left, left)
+        return Drained(left, left)
 
     async def _awaited(self, worker: WorkerProcess, before: int, failed_starts: int) -> str:
         """Why no successor has become ready; "" once one has."""

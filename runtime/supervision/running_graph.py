@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from ..control.orders import Order
 from ..dataplane.switchboard import Switchboard
 from ..host.run_directory import RunDirectory
 from ..host.topology import Topology
@@ -34,7 +35,7 @@ class RunningGraph:
     workforce: Workforce
     doorkeeper: Doorkeeper
     spawner: Spawner
-    tell: Callable[[str, dict[str, Any]], None]
+    tell: Callable[[str, Order], None]
     inquiry: Inquiry
     drain_timeout_s: float
     dead_letters: DeadLetters = field(default_factory=DeadLetters)

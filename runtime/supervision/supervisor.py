@@ -14,6 +14,10 @@ import socket
 import time
 from typing import Any
 
+from ..control import reports
+from ..control.orders import Cut, Drain
+from ..control.owner import EVENTS, Event, GraphFailed, GraphReady, GraphStopped, RunGraph
+from ..control.verbs import Verb
 from ..dataplane.descriptor_server import Reception
 from ..dataplane.idleness import is_idle, unfinished
 from ..dataplane.switchboard import Switchboard
@@ -48,36 +52,36 @@ _POLL_DRAIN_S = 0.005
 class Supervisor:
     """One running graph. Everything happens on one asyncio loop, in the main thread."""
 
-    def __init__(self, spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> None:
-        if options.get("rebalance"):
+    def __init__(self, spec: GraphSpec, job: RunGraph, owner: socket.socket, spawner: Spawner) -> None:
+        name = job.name or spec.name
+        if job.rebalance:
             demand_counts()  # before anything is made
         topology = Topology.read()
         switchboard = Switchboard(Routing(spec), plan(spec, topology))
-        directory = RunDirectory(options.get("name") or spec.name)
-        listen = options.get("listen")
+        directory = RunDirectory(name)
         self._server = ControlServer(f"ipc://{directory.control}", self._serve, self._report)
         self._reception = Reception(directory.local, switchboard, self._takes_clients)
         workforce = Workforce(
             spec, switchboard, self._reception, directory, spawner, lambda: self.graph.state, self._give_up
         )
         self.graph = RunningGraph(
-            options.get("name") or spec.name,
+            name,
             spec,
             topology,
             directory,
             switchboard,
             workforce,
-            Doorkeeper(options.get("name") or spec.name, directory, [listen] if listen else []),
+            Doorkeeper(name, directory, [job.listen] if job.listen else []),
             spawner,
             self._server.tell,
             Inquiry(self._server.tell),
-            float(options["drain_timeout_s"]),
+            job.drain_timeout_s,
         )
         self.failure: str | None = None
         self._owner = owner
         self._mover = Mover(self.graph)
         self._renewals = Renewals(self.graph)
-        self._balancer = Balancer(self.graph, self._mover) if options.get("rebalance") else None
+        self._balancer = Balancer(self.graph, self._mover) if job.rebalance else None
         self._api = ControlApi(self.graph, self, self._mover, self._renewals, self._balancer)
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
@@ -112,7 +116,7 @@ class Supervisor:
         logger.error("the graph gives up: %s", reason)
         if self.failure is None:
             self.failure = reason
-            self._tell_owner({"event": "failed", "error": reason, "detail": detail})
+            self._tell_owner(GraphFailed(reason, detail))
         self.stop(drain=False)
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -135,7 +139,7 @@ class Supervisor:
         await self.graph.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_done=is_done)
         self.graph.state = "stopped"
-        self._tell_owner({"event": "stopped", **self.outcome.to_plain()})
+        self._tell_owner(GraphStopped(**self.outcome.to_plain()))
         self._stopped.set()
 
     @property
@@ -151,8 +155,8 @@ class Supervisor:
     async def _drain(self, timeout_s: float) -> bool:
         """Takes no new requests and lets those in flight end; whether they did."""
         logger.info("draining, for at most %.1f s", timeout_s)
-        for worker in self.graph.workers.values():
-            self._server.tell(worker.name, {"verb": "drain"})
+        for name in self.graph.workers:
+            self._server.tell(name, Drain())
         return await self._wait_idle(time.monotonic() + timeout_s, looks=3)
 
     async def _cut_off(self, timeout_s: float) -> bool:
@@ -161,8 +165,8 @@ class Supervisor:
         logger.warning(
             "after %g s %s", timeout_s, Stopped(self._cut).text(self.graph.name) or "work was still in flight"
         )
-        for worker in self.graph.workers.values():
-            self._server.tell(worker.name, {"verb": "cut"})
+        for name in self.graph.workers:
+            self._server.tell(name, Cut())
         return await self._wait_idle(time.monotonic() + CUT_WITHIN_S, looks=3)
 
     async def _wait_idle(self, until_s: float, *, looks: int) -> bool:
@@ -213,37 +217,37 @@ class Supervisor:
         elif b"s" in received:
             self.stop()
 
-    def _tell_owner(self, event: dict[str, Any]) -> None:
+    def _tell_owner(self, event: Event) -> None:
         with contextlib.suppress(OSError):
-            write_frame(self._owner, event)
+            write_frame(self._owner, EVENTS.document(event))
 
     # -- control -----------------------------------------------------------------------------------------------------
 
-    def _report(self, worker_name: str, message: dict[str, Any]) -> None:
+    def _report(self, name: str, pid: int, report: reports.Report) -> None:
         """What a worker says over ZeroMQ."""
-        worker = self.graph.workers.get(worker_name)
-        if worker is None or message.get("pid") != worker.pid:
+        worker = self.graph.workers.get(name)
+        if worker is None or pid != worker.pid:
             return  # a late word of one that was replaced
-        verb = message["verb"]
-        if verb == "ready":
-            worker.became_ready()
-            self._mover.settle(worker)
-            self._became_ready()
-            if self.graph.state == "draining":
-                self._server.tell(worker_name, {"verb": "drain"})
-        elif verb == "stopped":
-            worker.has_left()
-        elif verb == "failed":
-            worker.has_failed(message["error"], message.get("detail", ""), message.get("code", ""))
-        elif verb == "drained":
-            self._renewals.heard(worker_name, message["begun"], message["left"])
-        elif verb == "dead":
-            self.graph.dead_letters.add(message)
-            self.graph.workforce.tree.forgive(worker_name)  # what it died of is out of the way
-        elif verb == "answer":
-            self.graph.inquiry.heard(worker_name, message)
-        elif verb == "corrupt":
-            self._reception.turn_out(message["client"])
+        match report:
+            case reports.Ready():
+                worker.became_ready()
+                self._mover.settle(worker)
+                self._became_ready()
+                if self.graph.state == "draining":
+                    self._server.tell(name, Drain())
+            case reports.Stopped():
+                worker.has_left()
+            case reports.Failed(error, detail, code):
+                worker.has_failed(error, detail, code)
+            case reports.Drained():
+                self._renewals.heard(name, report)
+            case reports.Dead():
+                self.graph.dead_letters.add(report)
+                self.graph.workforce.tree.forgive(name)  # what it died of is out of the way
+            case reports.Holdings():
+                self.graph.inquiry.heard(name, report)
+            case reports.Corrupt(client):
+                self._reception.turn_out(client)
 
     def _became_ready(self) -> None:
         if self.graph.state != "starting" or not all(worker.is_ready for worker in self.graph.workers.values()):
@@ -267,15 +271,15 @@ class Supervisor:
         if self.graph.state == "starting":
             self.graph.state = "ready"
             logger.info("%s is ready", self.graph.name)
-            self._tell_owner({"event": "ready", "name": self.graph.name, "directory": str(self.graph.directory.path)})
+            self._tell_owner(GraphReady(self.graph.name, str(self.graph.directory.path)))
 
-    async def _serve(self, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._api.serve(request)
+    async def _serve(self, verb: Verb) -> dict[str, Any]:
+        return await self._api.serve(verb)
 
 
-async def run(spec: GraphSpec, options: dict[str, Any], owner: socket.socket, spawner: Spawner) -> int:
+async def run(spec: GraphSpec, job: RunGraph, owner: socket.socket, spawner: Spawner) -> int:
     """Runs a graph to its end; the process's exit status."""
-    supervisor = Supervisor(spec, options, owner, spawner)
+    supervisor = Supervisor(spec, job, owner, spawner)
     _log_to(supervisor.graph.directory)
     return await supervisor.run()
 

@@ -7,8 +7,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from ..control.orders import Order, Stop
 from ..dataplane.descriptor_server import Reception
 from ..dataplane.switchboard import Switchboard
 from ..graph.start_order import start_order, stop_waves, targets_of
@@ -29,7 +29,7 @@ LOOK_EVERY_S = 0.5
 # No descriptors, processes or memory for a worker: some may come back.
 _SPAWN_AGAIN_S = 1.0
 
-Tell = Callable[[str, dict[str, Any]], None]
+Tell = Callable[[str, Order], None]
 
 
 class Workforce:
@@ -210,7 +210,7 @@ class Workforce:
             worker = self.workers[name]
             worker.told_to_stop = True
             if worker.is_ready and tell is not None:
-                tell(name, {"verb": "stop"})
+                tell(name, Stop())
             else:
                 worker.kill()
 

@@ -1,52 +1,80 @@
-"""What a worker hears from whoever runs it, and says to it: a ZeroMQ socket, or what stands in for one."""
+"""The line between a worker and whoever runs it: orders come by it, reports go."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgpack
 import zmq
 
-
-class Orders(Protocol):
-    """The worker's end."""
-
-    def get(self, option: int) -> Any: ...
-
-    def recv(self) -> bytes: ...
-
-    def send(self, packed: bytes) -> Any: ...
+from ..control.orders import ORDERS, Order
+from ..control.reports import REPORTS, Report
+from ..host.sealed_document import pack_document, unpack_document
 
 
-class OwnOrders:
-    """For a worker in the process of whoever runs it. `reported(message)` is told what it says. Any thread may tell."""
+class ControlLine(Protocol):
+    """The worker's end. One thread."""
 
-    def __init__(self, reported: Callable[[dict[str, Any]], None]) -> None:
-        self._reported = reported
-        self._waiting: deque[bytes] = deque()
+    def fileno(self) -> int:
+        """Readable when an order may have come."""
+
+    def next_order(self) -> Order | None:
+        """Without waiting: None where there is none."""
+
+    def report(self, report: Report) -> None: ...
+
+
+class SupervisorLine:
+    """To a supervisor, over ZeroMQ. A successor has its predecessor's name, by which orders find it."""
+
+    def __init__(self, address: str, worker: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.IDENTITY, f"w:{worker}".encode())
+        self._socket.connect(address)
+
+    def fileno(self) -> int:
+        return int(self._socket.get(zmq.FD))
+
+    def next_order(self) -> Order | None:
+        if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            return None
+        return ORDERS.read(unpack_document(self._socket.recv()))
+
+    def report(self, report: Report) -> None:
+        self._socket.send(pack_document(REPORTS.document(report, pid=os.getpid())))
+
+    def close(self) -> None:
+        """Waits up to a second for reports that have not left yet."""
+        self._socket.close()
+        self._context.term()
+
+
+class OwnLine:
+    """To an engine in the same process, which hears `reported(report)`. Any thread may give an order."""
+
+    def __init__(self, reported: Callable[[Report], None]) -> None:
+        self.report = reported
+        self._waiting: deque[Order] = deque()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def tell(self, order: dict[str, Any]) -> None:
-        self._waiting.append(msgpack.packb(order))
+    def tell(self, order: Order) -> None:
+        self._waiting.append(order)
         os.eventfd_write(self._bell, 1)
 
-    def get(self, option: int) -> int:
-        """The two options that a worker asks of a socket."""
-        if option == zmq.FD:
-            return self._bell
-        return zmq.POLLIN if self._waiting else 0
+    def fileno(self) -> int:
+        return self._bell
 
-    def recv(self) -> bytes:
-        packed = self._waiting.popleft()
+    def next_order(self) -> Order | None:
+        if not self._waiting:
+            return None
+        order = self._waiting.popleft()
         if not self._waiting:
             os.eventfd_read(self._bell)
-        return packed
-
-    def send(self, packed: bytes) -> None:
-        self._reported(msgpack.unpackb(packed))
+        return order
 
     def close(self) -> None:
         os.close(self._bell)

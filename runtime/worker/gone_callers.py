@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ..cell.cell import Cell
+from ..control.news import Cancelled, Gone, Left
+from ..control.reports import Corrupt, Report
 from ..dataplane.caller import Caller
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane
@@ -16,10 +17,10 @@ logger = logging.getLogger("slabwire")
 
 
 class GoneCallers:
-    """For all cells of one worker. `report(verb, **details)` tells the supervisor. One thread."""
+    """For all cells of one worker. `report(report)` tells the supervisor. One thread."""
 
     def __init__(
-        self, cells: Mapping[str, Cell], endpoint: Endpoint, caller: Caller, report: Callable[..., None]
+        self, cells: Mapping[str, Cell], endpoint: Endpoint, caller: Caller, report: Callable[[Report], None]
     ) -> None:
         self._cells = cells
         self._endpoint = endpoint
@@ -27,20 +28,20 @@ class GoneCallers:
         self._report = report
         self._early: list[Key] = []  # heard before there were any cells
 
-    def hear(self, message: dict[str, Any]) -> None:
-        """A word of the supervisor, which may be about something else."""
-        if "cancelled" in message:
-            self._cancel([(endpoint, request) for endpoint, request in message["cancelled"]])
-        if "left" in message:
-            for cell in self._cells.values():
-                cell.forget_caller(message["left"])
-            self._endpoint.drop_lanes(message["lanes"])
-        if "gone" in message:
-            for cell in self._cells.values():
-                cell.forget_caller(message["gone"])
-                cell.remove_lanes(message["lanes"])
-            self._caller.replies = [lane for lane in self._caller.replies if lane.lane not in message["lanes"]]
-            self._endpoint.drop(message["lanes"], message["gone"], message["slabs"])
+    def told(self, news: Cancelled | Left | Gone) -> None:
+        """A word of the supervisor."""
+        if isinstance(news, Cancelled):
+            self._cancel([(endpoint, request) for endpoint, request in news.requests])
+            return
+        for cell in self._cells.values():
+            cell.forget_caller(news.endpoint)
+        if isinstance(news, Left):
+            self._endpoint.drop_lanes(news.lanes)
+            return
+        for cell in self._cells.values():
+            cell.remove_lanes(news.lanes)
+        self._caller.replies = [lane for lane in self._caller.replies if lane.lane not in news.lanes]
+        self._endpoint.drop(news.lanes, news.endpoint, news.slabs)
 
     def _cancel(self, keys: list[Key]) -> None:
         if not self._cells:
@@ -64,5 +65,5 @@ class GoneCallers:
             logger.error("client %d wrote what no client writes, and is not heard any more: %s", client, error)
             for cell in self._cells.values():
                 cell.turn_out(client)
-            self._report("corrupt", client=client)
+            self._report(Corrupt(client))
         self._endpoint.corrupt.clear()

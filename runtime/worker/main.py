@@ -19,13 +19,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import msgpack
-import zmq
-
-from ..dataplane.descriptor_channel import Channel
-from ..dataplane.descriptor_client import Link
+from ..control.asks import Start
+from ..control.offers import Assignment, Offer
+from ..control.reports import Failed, Stopped
+from ..dataplane.descriptor_channel import Channel, close_all
+from ..dataplane.descriptor_client import Link, Unheard
 from ..error_text import described, exit_code, is_of, place_of, shown, text_of, traceback_of
 from ..errors import Disconnected, SlabwireError
 from ..host.affinity import repin
@@ -36,30 +35,29 @@ from ..host.no_terminal import explain_missing_terminal
 from ..host.sealed_document import unpack_document
 from ..logs.log_format import configure_logging
 from ..logs.stamped_output import stamp_output
-from ..spec import GraphSpec, graph_from_plain
+from ..spec import graph_from_plain
+from .control_line import SupervisorLine
 from .forked_child import Partition, end_child
 from .worker import Worker
 
 logger = logging.getLogger("slabwire")
 
 
-def _start_of(link: Link) -> tuple[GraphSpec, dict[str, Any]]:
-    """Asks what there is to do: the graph, from sealed memory, and the plan's line for this worker."""
-    documents: list[int] = []
-    link.heard = lambda _, descriptors: documents.extend(descriptors)
-    plan = link.ask("start")
-    packed = os.pread(documents[0], os.fstat(documents[0]).st_size, 0)
-    os.close(documents[0])
-    return graph_from_plain(unpack_document(packed)), plan
+class _Assigned(Unheard):
+    """Hears what this process is to do, and the graph, from sealed memory."""
+
+    def offered(self, offers: list[Offer], descriptors: list[int]) -> None:
+        (self.assignment,) = (each for each in offers if isinstance(each, Assignment))
+        packed = os.pread(descriptors[0], os.fstat(descriptors[0]).st_size, 0)
+        close_all(descriptors)
+        self.spec = graph_from_plain(unpack_document(packed))
 
 
-def _failure(name: str, error: BaseException) -> dict[str, Any]:
+def _failure(name: str, error: BaseException) -> Failed:
     """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
     text = _said_by(error)
     logger.error("%s could not go on: %s", name, text)
-    code = error.code if is_of(error, SlabwireError) else ""
-    detail = traceback_of(error)
-    return {"verb": "failed", "worker": name, "pid": os.getpid(), "error": text, "detail": detail, "code": code}
+    return Failed(text, traceback_of(error), error.code if is_of(error, SlabwireError) else "")
 
 
 def _said_by(error: BaseException) -> str:
@@ -102,15 +100,10 @@ def main(words: Sequence[str] | None = None) -> int:
     stamp_output()
     explain_missing_terminal()
     configure_logging(is_stamped=True)
-    context = zmq.Context()
-    control = context.socket(zmq.DEALER)
-    control.setsockopt(zmq.LINGER, 1000)
-    control.setsockopt(zmq.IDENTITY, f"w:{options.name}".encode())
-    control.connect(options.control)
-    status, is_over = _work(options, control)
+    line = SupervisorLine(options.control, options.name)
+    status, is_over = _work(options, line)
     with contextlib.suppress(Exception):
-        control.close()
-        context.term()
+        line.close()
     gc.collect()  # what user code has left goes while Python is whole
     if not is_over:  # then it would be closed in the middle of Python's own end, and crash
         logging.shutdown()
@@ -118,17 +111,17 @@ def main(words: Sequence[str] | None = None) -> int:
     return status
 
 
-def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int, bool]:
+def _work(options: argparse.Namespace, line: SupervisorLine) -> tuple[int, bool]:
     """All that the process does: its status, and whether everything that it had begun has ended."""
     worker: Worker | None = None
     born, status, says_goodbye = os.getpid(), 0, False
     try:
-        control.send(msgpack.packb({"verb": "register", "worker": options.name, "pid": os.getpid()}))
-        link = Link(Channel(keep_from_children(socket.socket(fileno=options.fd))))
-        spec, plan = _start_of(link)
-        plan["graph"] = Path(options.control).parent.name  # of the run directory: a graph may run under another name
-        repin(os.getpid(), plan["cores"])  # ZeroMQ's threads too, which are there already
-        worker = Worker(options.name, link, control, spec, plan)
+        assigned = _Assigned()
+        link = Link(Channel(keep_from_children(socket.socket(fileno=options.fd))), assigned)
+        link.ask(Start())
+        repin(os.getpid(), assigned.assignment.cores)  # ZeroMQ's threads too, which are there already
+        graph = Path(options.control).parent.name  # of the run directory: a graph may run under another name
+        worker = Worker(options.name, link, line, assigned.spec, assigned.assignment, graph=graph)
         asyncio.set_event_loop(worker.loop)
         threading.excepthook = worker.own.thread_died
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)
@@ -142,11 +135,11 @@ def _work(options: argparse.Namespace, control: zmq.Socket[bytes]) -> tuple[int,
         if os.getpid() != born:
             end_child(error)
         if not is_of(error, Disconnected):  # else the supervisor is gone, and so is the graph
-            control.send(msgpack.packb(_failure(options.name, error)))
+            line.report(_failure(options.name, error))
             status = _status_of(error)
     is_over = worker is None or _unwound(worker)
     if worker is not None and says_goodbye:
-        worker.report("stopped")
+        worker.report(Stopped())
     return status, is_over
 
 

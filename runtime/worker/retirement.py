@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
+from ..control.reports import Drained, Report
+
 if TYPE_CHECKING:
     from ..cell.cell import Cell
     from ..cell.own_tasks import OwnTasks
@@ -16,7 +18,7 @@ _LOOK_EVERY_S = 0.005
 
 
 async def retire(
-    cells: Collection[Cell], caller: Caller, own: OwnTasks, report: Callable[..., None], within_s: float
+    cells: Collection[Cell], caller: Caller, own: OwnTasks, report: Callable[[Report], None], within_s: float
 ) -> None:
     """Tells the supervisor when nothing is in flight any more, or after so many seconds. Inputs wait for a successor.
 
@@ -33,7 +35,7 @@ async def retire(
             cell.inlets.look_into_held()
             cell.heed_cancels()
         left = _in_flight(cells) + caller.in_flight
-    report("drained", begun=begun, left=left)
+    report(Drained(begun, left))
 
 
 def _in_flight(cells: Iterable[Cell]) -> int:

@@ -9,39 +9,31 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
-import zmq
-
 from ...shm.bell import BLOCKS, ROOM, now_ns
-from ...shm.inflight import INFLIGHT, Inflight
-from ...shm.lane import Consumer, Producer
-from ...shm.segment import Segment
 from ..actor.actor import Actor, handlers_of
 from ..actor.user_code import construct
 from ..cell.binding import CellBinding
 from ..cell.cell import Cell
 from ..cell.outlets import Outlets
 from ..cell.own_tasks import OwnTasks
-from ..cell.work import Work, cause
+from ..cell.work import Work
+from ..control import orders, reports
+from ..control.offers import Assignment
 from ..dataplane.async_calls import AsyncCalls
-from ..dataplane.caller import Caller
 from ..dataplane.descriptor_client import Link
-from ..dataplane.endpoint import Endpoint, is_callee
 from ..errors import CorruptLane, Disconnected
 from ..graph.compiled import Routing
-from ..message.capacities import FIRST_CLIENT
-from ..message.header import read_header
 from ..spec import ActorSpec, GraphSpec, PortRef
-from ..telemetry.flight_recorder import RECORDER, Happening, Recorder
-from ..telemetry.stats import STATS, CellStats, WorkerStats
-from . import parking_loop as pause
-from .control_line import Orders
-from .gone_callers import GoneCallers
-from .lease_report import holdings, origin_of_work, receiver, tell_what_is_out
+from ..telemetry.flight_recorder import Happening, Recorder
+from ..telemetry.stats import CellStats
+from . import parking_loop
+from .control_line import ControlLine
+from .lease_report import holdings, tell_what_is_out
 from .loop_end import end_tasks
 from .retirement import retire
 from .startup import Waking
 from .turns import Turns, look_into
+from .wiring import Wiring
 
 logger = logging.getLogger("slabwire")
 
@@ -50,96 +42,64 @@ TICK_NS = 1_000_000
 
 
 class Worker:
-    """One process of a graph, as told by `start`: the graph, the plan's line for it, and its endpoint's number."""
+    """The actors of one process and the loop that runs them: made, built, started and run in this order. One thread."""
 
     def __init__(
         self,
         name: str,
         link: Link,
-        control: Orders,
+        line: ControlLine,
         spec: GraphSpec,
-        plan: dict[str, Any],
+        assignment: Assignment,
         make: Callable[[ActorSpec], Actor] = construct,
+        graph: str = "",
     ) -> None:
         self.name = name
-        self.control = control
         self._make = make
-        self.plan = plan
+        self._assignment = assignment
+        self._graph = graph
         self.routing = Routing(spec)
-        self.loop, self._selector = pause.pausing_loop()
+        self.loop, self._selector = parking_loop.pausing_loop()
         self.link = link
-        link.heard = self._heard
-        actors = [spec.actor(self.routing.actor_of[each]) for each in self.plan["instances"]]
-        self.endpoint = Endpoint(
-            plan["endpoint"],
-            self.link.ask,
-            self._lane_opened,
-            may_spin=self.plan["spin"],
-            limit_nbytes=sum(each.memory_bytes for each in actors),
-            huge_pages=any(each.huge_pages for each in actors),
-        )
-        self.caller = Caller(self.endpoint, self.routing, cause)
-        self._calls = AsyncCalls(self.caller, self.routing, inside=True)
-        self._turns = Turns({each: self._spec_of(each).weight for each in self.plan["instances"]})
+        self._line = line
+        self._turns = Turns({each: self._spec_of(each).weight for each in assignment.instances})
         self.cells = self._turns.cells
-        if self.endpoint.pool.ledger is not None:
-            self.endpoint.pool.ledger.origin = origin_of_work
-            self.endpoint.receiver = receiver(self.routing, self.cells)
-        self._gone_callers = GoneCallers(self.cells, self.endpoint, self.caller, self.report)
-        self._tables: dict[str, Inflight] = {}
+        self.wiring = Wiring(link, assignment, self.routing, self.cells, self.report)
+        self.endpoint, self.caller = self.wiring.endpoint, self.wiring.caller
+        self._calls = AsyncCalls(self.caller, self.routing, inside=True)
         self._bindings: list[CellBinding] = []
-        self._stats: WorkerStats | None = None
-        self._stats_segment: Segment | None = None
-        self._recorder: Recorder | None = None
-        self._early: list[tuple[dict[str, Any], Producer | Consumer]] = []
         self._stopping = False
         self._last_tick_ns = 0
         self.own = OwnTasks(self.loop, self.cells)
 
-    def _spec_of(self, instance: str) -> Any:
+    def _spec_of(self, instance: str) -> ActorSpec:
         return self.routing.spec.actor(self.routing.actor_of[instance])
 
     # -- building ----------------------------------------------------------------------------------------------------
 
     def build(self) -> None:
         """Constructs the actors and takes over what a predecessor left. Raises LoadError."""
-        actors = {each: self._make(self._spec_of(each)) for each in self.plan["instances"]}
-        self.link.ask("offers")
+        actors = {each: self._make(self._spec_of(each)) for each in self._assignment.instances}
+        counters, recorder = self.wiring.connect()
         self._note(Happening.STARTED)
-        for row, instance in enumerate(self.plan["instances"]):
-            self._add_cell(row, instance, actors[instance])
-        self._gone_callers.cells_made()
-        for label, end in self._early:
-            self._lane_opened(label, end)
-        self._early.clear()
-        kept = [
-            (left.lane, read_header(table.record(left.row), 0))
-            for table in self._tables.values()
-            for left in table.live()
-            if left.row
-        ]
-        self.endpoint.recover(kept)
-        for cell in self.cells.values():
-            cell.recover()
+        for row, (instance, actor) in enumerate(actors.items()):
+            self._add_cell(instance, actor, CellStats(counters, row), recorder)
+        self.wiring.cells_made()
         self._watch()
 
-    def _add_cell(self, row: int, instance: str, actor: Actor) -> None:
-        spec, segment = self._spec_of(instance), self._stats_segment
-        recorder = self._recorder
-        if segment is None or recorder is None:
-            raise Disconnected("the supervisor handed over no segment for counters, or none for the flight recorder")
-        stats, table = CellStats(segment, row), self._tables[instance]
+    def _add_cell(self, instance: str, actor: Actor, stats: CellStats, recorder: Recorder) -> None:
+        spec, table = self._spec_of(instance), self.wiring.tables[instance]
         outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
         binding = CellBinding(
             instance,
-            tuple(self.plan["cores"]),
-            self.plan["threads"],
+            tuple(self._assignment.cores),
+            self._assignment.threads,
             self.endpoint,
             outlets,
             self._calls,
             self.own,
             type(actor).__outputs__,
-            self.plan.get("graph", ""),
+            self._graph,
         )
         actor._binding = binding
         self._bindings.append(binding)
@@ -151,38 +111,8 @@ class Worker:
         )
         self._turns.add(instance, cell, stats)
 
-    def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if "shrunk" in message:
-            self.endpoint.forget_slabs(message["shrunk"])
-        self._gone_callers.hear(message)
-        for label, own in self.endpoint.take_offers(message.get("offer", []), descriptors):
-            if label["what"] == "inflight":
-                segment = Segment.open(own[0], INFLIGHT, writable=True)
-                self._tables[label["instance"]] = Inflight(segment)
-            elif label["what"] == "recorder":
-                segment = Segment.open(own[0], RECORDER, writable=True)
-                self._recorder = Recorder(segment)
-            else:
-                segment = self._stats_segment = Segment.open(own[0], STATS, writable=True)
-                self._stats = WorkerStats(segment)
-            segment.close_descriptor()
-
-    def _lane_opened(self, label: dict[str, Any], end: Producer | Consumer) -> None:
-        """Puts a lane where it belongs: to an actor here, or to this process as a caller."""
-        ours = label["source"] if isinstance(end, Producer) else label["target"]
-        if label["purpose"] != "edge" and not is_callee(label, end):
-            self.caller.lane_opened(label, end)
-        elif ours not in self.cells:
-            self._early.append((label, end))
-        elif isinstance(end, Consumer):
-            self.cells[ours].inlets.add(end, client=label["peer"] if label["peer"] >= FIRST_CLIENT else 0)
-        elif label["purpose"] == "edge":
-            self.cells[ours].outlets.edges.setdefault(label["edge"], []).append(end)
-        else:
-            self.cells[ours].outlets.replies[label["peer"]] = end
-
     def _buried(self, instance: str, work: Work, reason: str) -> None:
-        self.report("dead", actor=instance, reason=reason, request=work.header.request, trace=work.header.trace)
+        self.report(reports.Dead(instance, reason, work.header.request, work.header.trace))
 
     def _watch(self) -> None:
         bell, wait = self.endpoint.bell, self.endpoint.wait
@@ -191,7 +121,7 @@ class Worker:
         self._selector.watch(wait, self._reasons, self._has_news, self._asleep, self._between_rounds)
         self.loop.add_reader(bell.fd, self.loop.stop)
         self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
-        self.loop.add_reader(int(self.control.get(zmq.FD)), self.loop.stop)
+        self.loop.add_reader(self._line.fileno(), self.loop.stop)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +132,7 @@ class Worker:
         waking.finish(self.turn)
         self._turns.awake = None
         self._note(Happening.READY)
-        self.report("ready")
+        self.report(reports.Ready())
 
     def finish(self, result: Any) -> None:
         """Goes on working until what a hook has returned is done, if it is to be awaited."""
@@ -223,7 +153,7 @@ class Worker:
         tell_what_is_out(self.endpoint)
 
     def _pardon(self) -> None:
-        for table in self._tables.values():
+        for table in self.wiring.tables.values():
             table.pardon()
 
     def turn(self, longest_s: float | None = None) -> bool:
@@ -237,7 +167,7 @@ class Worker:
                 return True
             self._wait(longest_s)
         except CorruptLane as error:
-            self._gone_callers.shut_out(error)
+            self.wiring.gone_callers.shut_out(error)
         return False
 
     def _wait(self, longest_s: float | None) -> None:
@@ -246,7 +176,7 @@ class Worker:
         # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
         is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
         if wait is not None and (is_held_up or not wait.spin(self._look())):
-            pause.sleep(self.loop, self._selector, self._sleep_s(longest_s))
+            parking_loop.sleep(self.loop, self._selector, self._sleep_s(longest_s))
             # Else nobody but the bell has called: looking costs as much as a message.
             if self._selector.was_called or self.own.fatal:
                 self.obey()
@@ -260,7 +190,7 @@ class Worker:
         now = now_ns()
         if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
             self._show(now_ns())
-            pause.tick(self.loop, self._selector)
+            parking_loop.tick(self.loop, self._selector)
             self._last_tick_ns = now
             self.obey()
         return progressed
@@ -301,14 +231,14 @@ class Worker:
         return min(left_s if longest_s is None else [*left_s, longest_s], default=None)
 
     def _asleep(self, asleep: bool) -> None:
-        if not asleep and self._stats is not None:
-            self._stats.show(alive_ns=now_ns())
+        if not asleep and self.wiring.stats is not None:
+            self.wiring.stats.show(alive_ns=now_ns())
         elif asleep:
             self._show(0)
 
     def _show(self, alive_ns: int) -> None:
         """Shows the supervisor how this process fares; `alive_ns` is now, or 0 where it is about to sleep."""
-        stats, wait, pool = self._stats, self.endpoint.wait, self.endpoint.pool
+        stats, wait, pool = self.wiring.stats, self.endpoint.wait, self.endpoint.pool
         for cell in self.cells.values():
             cell.show_outbox()
         if ran_ns := self._selector.take_ran_ns():
@@ -331,39 +261,33 @@ class Worker:
             self._pardon()  # no input is to blame
             raise self.own.fatal
         self.link.pump()
-        while int(self.control.get(zmq.EVENTS)) & zmq.POLLIN:
-            order = msgpack.unpackb(self.control.recv())
-            if order["verb"] == "drain":
-                self._drain()
-            elif order["verb"] == "cut":
+        while (order := self._line.next_order()) is not None:
+            self._obey(order)
+
+    def _obey(self, order: orders.Order) -> None:
+        match order:
+            case orders.Drain():
+                self._note(Happening.DRAINING)
+                self.own.drain()
+            case orders.Cut():
                 for cell in self.cells.values():
                     cell.cut_off()
-            elif order["verb"] == "retire":
+            case orders.Retire(within_s):
                 self._note(Happening.DRAINING)
-                cells = list(self.cells.values())
-                retiring = retire(cells, self.caller, self.own, self.report, order["within_s"])
+                retiring = retire(list(self.cells.values()), self.caller, self.own, self.report, within_s)
                 self._retiring = self.loop.create_task(retiring)
-            elif order["verb"] == "stop":
+            case orders.Stop():
                 self.stop()
-            elif order["verb"] == "seat":
-                self._take_seat(order["cores"], spin=order["spin"])
-            elif order["verb"] == "holdings":
-                self.report("answer", token=order["token"], answer=holdings(self.endpoint))
-
-    def _take_seat(self, cores: list[int], *, spin: bool) -> None:
-        """The supervisor has pinned the threads of this process anew, or of one beside it."""
-        self.plan.update(cores=cores, spin=spin)
-        self.endpoint.allow_spinning(spin)
-        for binding in self._bindings:
-            binding.cores = tuple(cores)
+            case orders.Seat(cores, spin):
+                self.endpoint.allow_spinning(spin)
+                for binding in self._bindings:
+                    binding.cores = tuple(cores)
+            case orders.TellHoldings(token):
+                self.report(reports.Holdings(token, holdings(self.endpoint)))
 
     def _note(self, happening: Happening) -> None:
-        if self._recorder is not None:
-            self._recorder.note(happening, now_ns(), os.getpid())
-
-    def _drain(self) -> None:
-        self._note(Happening.DRAINING)
-        self.own.drain()
+        if self.wiring.recorder is not None:
+            self.wiring.recorder.note(happening, now_ns(), os.getpid())
 
     def stop(self) -> None:
         """Leaves after the work at hand; what is in flight is taken up by a successor, if there is one."""
@@ -371,10 +295,10 @@ class Worker:
         self._stopping = self.own.are_over = True
         self.loop.stop()
 
-    def report(self, verb: str, **details: Any) -> None:
+    def report(self, report: reports.Report) -> None:
         """Tells the supervisor."""
         self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
-        self.control.send(msgpack.packb({"verb": verb, "worker": self.name, "pid": os.getpid(), **details}))
+        self._line.report(report)
 
     def unwind(self) -> bool:
         """Lets go of all actors, and ends every task and generator while what they use is there; whether all have.

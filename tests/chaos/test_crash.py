@@ -20,6 +20,7 @@ import pytest
 import slabwire
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import DeadLetters
 from slabwire.runtime.host.run_directory import list_graphs
 from stage import Collects, Dies, DiesAfterEmit, Echo, Emits, Passes, Streams, Waits
 from waiting import wait_until, worker_of
@@ -59,7 +60,7 @@ def test_a_message_that_kills_each_time_becomes_a_dead_letter(tmp_path: Path, po
             running.client.call(port, "always", 99)
         assert running.client.call(port, "fine", 0) == 1
         with Control("dying") as control:
-            (letter,) = wait_until(lambda: control.request("dead")["dead"])
+            (letter,) = wait_until(lambda: control.request(DeadLetters())["dead"])
         assert letter["actor"] == "dies"
         assert "died 3 times" in letter["reason"]
 

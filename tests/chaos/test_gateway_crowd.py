@@ -26,6 +26,7 @@ import zmq
 
 import slabwire
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway, Status
 from waiting import wait_until
 from zmtp import GREETING, Bare, framed
 
@@ -51,12 +52,12 @@ class Gateway:
     def __init__(self, graph: str) -> None:
         self._graph = graph
         with Control(graph) as control:
-            self.address = str(control.request("gateway")["listen"][0])
+            self.address = str(control.request(OpenGateway())["listen"][0])
 
     @property
     def status(self) -> dict[str, Any]:
         with Control(self._graph, timeout_s=60.0) as control:
-            found: dict[str, Any] = control.request("status")["gateway"]
+            found: dict[str, Any] = control.request(Status())["gateway"]
         return found
 
     def mib(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import slabwire
 from fake_graphs import invoke
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Restart
 from slabwire.runtime.postmortem.report_store import reports
 from slabwire.shm.cgroup import memory_group
 from stage import Echo
@@ -146,7 +147,7 @@ def test_without_signal_handlers_it_can_still_be_restarted(service: Service, por
     client = service.running.client
     worker = client.call(f"wrecks.{port}")
     with Control("wrecks") as control:
-        control.request("restart", actor="wrecks")
+        control.request(Restart(actor="wrecks"))
     wait_until(lambda: worker_of(service.running, "wrecks")["pid"] not in (0, worker))
     assert client.call("wrecks.fine") != worker
     if port == "ignore_signals":

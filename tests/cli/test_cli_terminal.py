@@ -16,6 +16,7 @@ import pytest
 
 import slabwire
 from slabwire.cli.exits import Exit
+from slabwire.runtime.control.verbs import Status
 from terminal import Terminal
 from waiting import wait_until
 
@@ -59,7 +60,7 @@ def is_at_work() -> bool:
     from slabwire.runtime.clients.control import Control
 
     with Control("patient") as control:
-        (worker,) = control.request("status")["workers"]
+        (worker,) = control.request(Status())["workers"]
     return bool(worker["actors"][0]["waiting"])
 
 

@@ -22,6 +22,7 @@ import chaos_client
 import slabwire
 from chaos_client import ITEMS
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 from waiting import wait_until
 
 # With what a call may end when processes die under it. All else is a loss.
@@ -159,7 +160,7 @@ class Chaos:
             return self._dice.choice(list(self._clients.values())).pid
         if what == "gateway":
             with Control(self._running.name) as control:
-                return int(control.request("gateway")["pid"] or 0)
+                return int(control.request(OpenGateway())["pid"] or 0)
         status = self._running.status()
         if what == "nursery":
             return int(status["nursery"]["pid"] or 0)

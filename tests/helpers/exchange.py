@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from edge import new_lane
+from slabwire.runtime.control.asks import Ask, Grow, View
+from slabwire.runtime.control.offers import BellOffer, LaneOffer, SlabOffer
 from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.shm.bell import BELL, new_doorbell
 from slabwire.shm.errors import OutOfMemory
@@ -15,7 +16,7 @@ from slabwire.shm.layout import LINE_NBYTES
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB
 
-Label = dict[str, Any]
+Offered = BellOffer | LaneOffer | SlabOffer
 
 
 class Exchange:
@@ -43,59 +44,56 @@ class Exchange:
         self.slabs[number] = owner, Segment.create(SLAB, "a slab", blocks=blocks, payload_lines=lines)
         return number
 
-    def offer(self, endpoint: Endpoint, *labels: Label) -> None:
-        """Hands over what the labels say, with duplicates of its descriptors."""
-        described = [(label, self._descriptors(label)) for label in labels]
-        offers = [{**label, "descriptors": len(own)} for label, own in described]
-        assert endpoint.take_offers(offers, [os.dup(fd) for _, own in described for fd in own]) == []
+    def offer(self, endpoint: Endpoint, *offers: Offered) -> None:
+        """Hands over what the offers say, with duplicates of its descriptors."""
+        descriptors = [os.dup(fd) for each in offers for fd in self._descriptors(each)]
+        assert endpoint.take_offers(list(offers), descriptors) == []
 
-    def _descriptors(self, label: Label) -> list[int]:
-        if label["what"] == "bell":
-            bell, doorbell = self.bells[label["endpoint"]]
+    def _descriptors(self, offer: Offered) -> list[int]:
+        if isinstance(offer, BellOffer):
+            bell, doorbell = self.bells[offer.endpoint]
             return [bell.fd, doorbell]
-        if label["what"] == "lane":
-            return [each.fd for each in self.lanes[label["lane"]][2]]
-        return [self.slabs[label["slab"]][1].fd]
+        if isinstance(offer, LaneOffer):
+            return [each.fd for each in self.lanes[offer.lane][2]]
+        return [self.slabs[offer.slab][1].fd]
 
-    def offers_to(self, identifier: int) -> list[Label]:
+    def offers_to(self, identifier: int) -> list[Offered]:
         """All that is an endpoint's: bells first, as lanes need them."""
-        bells: list[Label] = [{"what": "bell", "endpoint": each} for each in self.bells]
+        bells = [BellOffer(each) for each in self.bells]
         lanes = [
             self.lane_offer(number, role)
             for number, (source, target, _) in self.lanes.items()
             for role, near in (("producer", source), ("consumer", target))
             if near == identifier
         ]
-        return bells + lanes + [self.slab_offer(each) for each, (owner, _) in self.slabs.items() if owner == identifier]
+        slabs = [self.slab_offer(each) for each, (owner, _) in self.slabs.items() if owner == identifier]
+        return [*bells, *lanes, *slabs]
 
-    def lane_offer(self, number: int, role: str) -> Label:
+    def lane_offer(self, number: int, role: str) -> LaneOffer:
         source, target, _ = self.lanes[number]
         peer = target if role == "producer" else source
-        return {"what": "lane", "lane": number, "role": role, "peer": peer, "purpose": "edge"}
+        return LaneOffer(number, role, peer, "edge", "", "")
 
-    def slab_offer(self, number: int) -> Label:
-        return {"what": "slab", "slab": number, "owner": self.slabs[number][0]}
+    def slab_offer(self, number: int) -> SlabOffer:
+        return SlabOffer(number, self.slabs[number][0])
 
     def endpoint(self, identifier: int) -> Endpoint:
         """One end, with mappings of its own; it is still to `recover`."""
 
-        def ask(what: str, **details: Any) -> dict[str, Any]:
-            if what == "grow":
-                return {"slab": self._grow(endpoint, details["block_nbytes"], details["blocks"])}
-            if what == "view" and details["slab"] in self.slabs:
-                self.offer(endpoint, self.slab_offer(details["slab"]))
-            return {}
+        def ask(ask: Ask) -> None:
+            if isinstance(ask, Grow):
+                self._grow(endpoint, ask.block_nbytes, ask.blocks)
+            elif isinstance(ask, View) and ask.slab in self.slabs:
+                self.offer(endpoint, self.slab_offer(ask.slab))
 
         endpoint = Endpoint(identifier, ask, _ignore, may_spin=False, limit_nbytes=1 << 30)
         self.offer(endpoint, *self.offers_to(identifier))
         return endpoint
 
-    def _grow(self, endpoint: Endpoint, block_nbytes: int, blocks: int) -> int:
+    def _grow(self, endpoint: Endpoint, block_nbytes: int, blocks: int) -> None:
         if not self.may_grow:
             raise OutOfMemory("these slabs do not grow")
-        number = self.add_slab(endpoint.identifier, block_nbytes, blocks)
-        self.offer(endpoint, self.slab_offer(number))
-        return number
+        self.offer(endpoint, self.slab_offer(self.add_slab(endpoint.identifier, block_nbytes, blocks)))
 
     def table(self, identifier: int) -> Inflight:
         mapped = Segment.open(os.dup(self.tables[identifier].fd), INFLIGHT, writable=True)
@@ -111,5 +109,5 @@ class Exchange:
             segment.close()
 
 
-def _ignore(_label: Label, _end: Producer | Consumer) -> None:
+def _ignore(_offer: LaneOffer, _end: Producer | Consumer) -> None:
     """A lane is found by its number in the endpoint."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from slabwire.cli import root
 from slabwire.runtime.clients import control
+from slabwire.runtime.control.verbs import VERBS, Verb
 from slabwire.runtime.host import run_directory as rundir
 from slabwire.runtime.launch import planner
 from slabwire.runtime.spec import ActorSpec, CodeSpec, EdgeSpec, GraphSpec, HandlerSpec, PortRef, RouteSpec, TypeSpec
@@ -126,8 +127,16 @@ def fake_graphs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Graphs:
         def __exit__(self, *_: object) -> None:
             pass
 
-        def request(self, verb: str, **arguments: Any) -> Any:
-            return here.ask(self.name, verb, arguments)
+        def request(self, verb: Verb, **options: Any) -> Any:
+            return here.ask(
+                self.name,
+                VERBS.name_of(verb),
+                {
+                    name: value
+                    for name, value in {**verb._asdict(), **options}.items()
+                    if value is not None and value is not False
+                },
+            )
 
     monkeypatch.setattr(control, "Control", Control)
     monkeypatch.setattr(rundir, "list_graphs", lambda: sorted(here.statuses))

@@ -19,6 +19,7 @@ import slabwire
 from kill_stage import checksum, letter
 from slabwire import Retry
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 
 # So many items has each stream.
 ITEMS = 5
@@ -107,7 +108,7 @@ class Storm:
 
     def _kill_gateway(self) -> None:
         with Control(self.running.name) as control:
-            pid = control.request("gateway")["pid"]
+            pid = control.request(OpenGateway())["pid"]
         if pid:
             os.kill(pid, signal.SIGKILL)
             self.gateways += 1

@@ -17,6 +17,7 @@ from edge import Edge, lease_of_record, peek, send_block
 from memory_stage import Hoards, Scribbles
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Leases, Restart
 from slabwire.runtime.errors import OutOfMemory
 from slabwire.runtime.message.payload import Parcel
 from slabwire.runtime.supervision.lease_map import compose
@@ -177,7 +178,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def leases() -> dict[str, Any]:
     with Control("memory") as control:
-        return control.request("leases")
+        return control.request(Leases())
 
 
 def test_who_keeps_whose_memory(logs: Path) -> None:
@@ -211,7 +212,7 @@ def test_who_keeps_whose_memory(logs: Path) -> None:
         assert re.search(rf"by loans\.filled \(request \d+\) at {re.escape(filled)}, lent 1 time", text)
 
         with Control("memory") as control:
-            control.request("restart", actor="hoards")
+            control.request(Restart(actor="hoards"))
         log = logs / "hoards.log"
         wait_until(lambda: "still kept at the stop" in log.read_text())
         text = log.read_text()

@@ -10,6 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from ....runtime.clients.control import Control
+from ....runtime.control.verbs import Metrics
 from ....runtime.errors import SlabwireError
 from ....runtime.telemetry.exposition import Family
 from ....runtime.telemetry.metrics import families_of
@@ -24,7 +25,7 @@ Ask = Callable[[], list[Family]]
 def ask_supervisor(graph: str) -> list[Family]:
     """The families of a running graph; blocks. Raises Disconnected if it does not answer."""
     with Control(graph, timeout_s=_ANSWER_S) as control:
-        answer = control.request("metrics")
+        answer = control.request(Metrics())
     return families_of(answer["status"], answer["durations"])
 
 

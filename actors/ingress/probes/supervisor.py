@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from ....runtime.clients.control import Control
+from ....runtime.control.verbs import Hello
 
 # Who looks more often is told the same again.
 _FRESH_S = 1.0
@@ -28,7 +29,7 @@ class Supervisor:
     def _hello(self) -> None:
         """What clients ask it first, over the socket that they use."""
         with Control(self._graph, timeout_s=_ANSWER_S) as control:
-            control.request("hello")
+            control.request(Hello())
 
     async def reason(self) -> str:
         """Why it cannot do its work; "" where it can."""

@@ -19,6 +19,7 @@ from slabwire.actors.inference import Model
 from slabwire.actors.llm import LanguageModel
 from slabwire.actors.pool_seats import pool_seats, seats_on
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Move
 from slabwire.runtime.host.topology import Core, Topology
 from slabwire.runtime.launch.running import Running
 from slabwire.runtime.placement.plan import cpu_list
@@ -88,7 +89,7 @@ def test_pools_move_along(running: Running) -> None:
     others = [cpu for cpu in CPUS if cpu not in before["cores"]]
     target = tuple(others if len(others) >= len(before["cores"]) else before["cores"])
     with Control(running.name) as control:
-        control.request("move", actor="model", cpus=cpu_list(target))
+        control.request(Move(actor="model", cpus=cpu_list(target)))
     found = masks(worker_of(running, "both")["pid"])
     assert all(mask <= set(target) for mask in found)
     assert sum(count for mask, count in found.items() if mask < set(target)) == 2

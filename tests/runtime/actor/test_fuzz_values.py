@@ -21,6 +21,7 @@ from children import in_a_child
 from edge import Edge
 from slabwire import Actor, Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway, Status
 from slabwire.runtime.message.fast_path import pack_short
 from slabwire.runtime.message.payload import Parcel
 from slabwire.runtime.remote.frame_codec import pack_value, unpack_value
@@ -212,7 +213,7 @@ class Attacked:
 
     def __init__(self, name: str) -> None:
         with Control(name) as control:
-            found = control.request("gateway")
+            found = control.request(OpenGateway())
         self.name = name
         self.pid = found["pid"]
         self.honest = slabwire.connect(found["address"])
@@ -222,8 +223,8 @@ class Attacked:
         """The honest client is answered, by the same gateway, and the same worker."""
         assert self.honest.call("target.echo", {"n": 1}, timeout_s=20) == {"n": 1}
         with Control(self.name) as control:
-            assert control.request("gateway")["pid"] == self.pid
-            assert [each["restarts"] for each in control.request("status")["workers"]] == [0]
+            assert control.request(OpenGateway())["pid"] == self.pid
+            assert [each["restarts"] for each in control.request(Status())["workers"]] == [0]
 
     def close(self) -> None:
         self.hostile.close()

@@ -13,6 +13,7 @@ from exchange import Exchange
 from slabwire.runtime.cell.inlets import Inlets
 from slabwire.runtime.cell.redelivery import unfinished_works
 from slabwire.runtime.cell.work import Work
+from slabwire.runtime.control.asks import Ask
 from slabwire.runtime.message.header import Kind, read_header
 from slabwire.runtime.message.payload import Parcel
 from slabwire.shm.block import size_class
@@ -142,11 +143,11 @@ def test_a_lane_that_comes_while_a_successor_asks_for_a_slab_is_no_obstacle() ->
     successor = exchange.endpoint(forwarder)
     ask = successor.ask
 
-    def ask_while_a_client_comes(what: str, **details: object) -> dict[str, object]:
+    def ask_while_a_client_comes(question: Ask) -> None:
         if late not in exchange.lanes:
             exchange.connect(reader, forwarder)
             exchange.offer(successor, exchange.lane_offer(late, "consumer"))
-        return ask(what, **details)
+        ask(question)
 
     successor.ask = ask_while_a_client_comes
     successor.recover()

@@ -20,6 +20,7 @@ import slabwire
 from side_stage import expected, letter, seen, side_graph, talk
 from slabwire import Actor, Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 from waiting import wait_until, worker_of
 from zero_copy import zero_copy_thread  # noqa: F401 - a fixture
 
@@ -38,7 +39,7 @@ def running(tmp_path: Path) -> Iterator[slabwire.Running]:
 
 def gateway_of(running: Any) -> dict[str, Any]:
     with Control(running.name) as control:
-        return control.request("gateway")
+        return control.request(OpenGateway())
 
 
 def cancelled(running: Any, actor: str) -> int:

@@ -13,6 +13,7 @@ import pytest
 import slabwire
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Metrics
 from slabwire.runtime.telemetry.metrics import metrics_text
 from sources import Asked, Careful, Careless, Fails, Hasty, Rows, Takes, Threaded, number
 from waiting import wait_until, worker_of
@@ -191,5 +192,5 @@ def test_threads_use_the_loop_and_are_told_so() -> None:
         wait_until(lambda: actor_of(running, "number")["handled"] == 300)
         assert actor_of(running, "threaded")["begun"] == 300
         with Control(running.name) as control:
-            metrics = metrics_text(control.request("metrics"))
+            metrics = metrics_text(control.request(Metrics()))
         assert 'slabwire_actor_begun_total{graph="threaded",actor="threaded"' in metrics

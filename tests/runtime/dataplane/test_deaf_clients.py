@@ -14,6 +14,7 @@ import zmq
 
 import slabwire
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Hello
 from waiting import wait_until
 
 
@@ -50,7 +51,7 @@ def test_at_the_control_socket(running: slabwire.Running) -> None:
             assert running.status()["state"] == "ready"
         assert private_mib(pid) < before + 64
     with Control(running.name) as control:
-        assert control.request("hello")["graph"] == "deafened"
+        assert control.request(Hello())["graph"] == "deafened"
 
 
 def ask_on(deaf: socket.socket) -> None:

@@ -14,6 +14,7 @@ from kill_stage import Forwards, Lingers, Sink, Streams, checksum, letter
 from points import Strikes
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Status, StopGraph
 from waiting import wait_until, worker_of
 
 LETTERS = 20
@@ -92,10 +93,10 @@ def test_a_graph_that_drains_waits_for_what_a_successor_is_still_to_handle(tmp_p
         os.kill(worker_of(running, "lingers")["pid"], signal.SIGKILL)
         wait_until((tmp_path / "start-1").exists)
         with Control("drains") as control:
-            control.request("stop")
-            wait_until(lambda: control.request("status")["state"] == "draining")
+            control.request(StopGraph())
+            wait_until(lambda: control.request(Status())["state"] == "draining")
             for _ in range(50):
-                assert control.request("status")["state"] == "draining"
+                assert control.request(Status())["state"] == "draining"
         (tmp_path / "go").touch()
         (tmp_path / "end").touch()
         assert call.result() == 7

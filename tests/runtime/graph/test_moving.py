@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from slabwire import Actor, Graph
 from slabwire.cli import root
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Move
 from slabwire.runtime.errors import UnknownPort
 from slabwire.runtime.launch.running import Running
 from slabwire.runtime.placement.moves import MoveError
@@ -71,7 +72,7 @@ def running() -> Iterator[Running]:
 
 def move(running: Running, actor: str, cpus: str) -> dict[str, Any]:
     with Control(running.name) as control:
-        return control.request("move", actor=actor, cpus=cpus)
+        return control.request(Move(actor=actor, cpus=cpus))
 
 
 def masks(pid: int) -> set[frozenset[int]]:

@@ -16,6 +16,7 @@ import pytest
 
 from slabwire.cli.exits import Exit
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Status
 from waiting import wait_until
 
 OWNER = """
@@ -218,7 +219,7 @@ assert refused == 15, refused
         assert command.stdout is not None
         next(line for line in command.stdout if "inherits is ready" in line)
         with Control("inherits") as control:
-            (address,) = control.request("status")["gateway"]["listen"]
+            (address,) = control.request(Status())["gateway"]["listen"]
         ran = [
             subprocess.run([sys.executable, "client.py", each], cwd=folder, stderr=subprocess.PIPE, check=False)
             for each in ("inherits", address)

@@ -20,6 +20,7 @@ from slabwire.actors.ingress.http.certificate import CertificateError, developme
 from slabwire.actors.llm.model_file.cache_folder import CacheFolder
 from slabwire.actors.llm.model_file.gguf import ModelFileError
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 from slabwire.runtime.host import run_directory as rundir
 from slabwire.runtime.host.ownership import require_own_peer, require_own_socket
 from slabwire.runtime.host.run_directory import RunDirectory, UnusableDirectory, base_directory, is_running, list_graphs
@@ -203,7 +204,7 @@ def test_a_stranger_is_not_heard_where_he_gets_in(beside: Path, monkeypatch: pyt
     base = beside / "run"
     monkeypatch.setenv("SLABWIRE_RUN_DIR", str(base))
     with a_graph("watched").run() as running, Control("watched") as control:
-        control.request("gateway")
+        control.request(OpenGateway())
         directory = base / "watched"
         for path in (base, directory, *directory.iterdir()):
             path.chmod(0o777)

@@ -19,6 +19,7 @@ import zmq
 
 import slabwire
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 from waiting import wait_until
 from zmtp import GREETING, Bare, framed
 
@@ -48,7 +49,7 @@ class Served:
     def __init__(self, running: slabwire.Running) -> None:
         self.running = running
         with Control(running.name) as control:
-            found = control.request("gateway")
+            found = control.request(OpenGateway())
         self.ipc, self.tcp = str(found["address"]), str(found["listen"][0])
 
     @property

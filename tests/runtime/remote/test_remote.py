@@ -25,6 +25,7 @@ from jaxtyping import Float32
 
 import slabwire
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 from slabwire.runtime.remote import remote_client as remote
 from slabwire.runtime.remote.curve_keyring import add_client, new_server
 from slabwire.runtime.remote.remote_client import RemoteClient
@@ -104,7 +105,7 @@ class Served:
 
     def gateway(self) -> dict[str, Any]:
         with Control(self.running.name) as control:
-            return control.request("gateway")
+            return control.request(OpenGateway())
 
 
 @pytest.fixture
@@ -473,7 +474,7 @@ def test_the_gateway_is_started_when_somebody_asks(run_directory: Path) -> None:
     with graph_of("echoes").run() as running:
         assert not (running.directory / "gateway").exists()
         with Control("echoes") as control:
-            found = control.request("gateway")
+            found = control.request(OpenGateway())
         assert found["address"] == f"ipc://{running.directory}/gateway"
         with slabwire.connect(found["address"]) as client:
             assert client.call("echo.it", 1) == 1

@@ -19,6 +19,7 @@ import zmq.auth
 
 import slabwire
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "wire.md").read_text()
 
@@ -105,7 +106,7 @@ def doors() -> Iterator[tuple[str, str, Path]]:
         patch.setenv("SLABWIRE_RUN_DIR", f"{folder}/run")
         patch.setenv("SLABWIRE_KEYS", f"{folder}/server")
         with graph.run(listen="tcp://lo:*"), Control("page") as control:
-            found = control.request("gateway")
+            found = control.request(OpenGateway())
             yield found["address"], found["listen"][0], Path(folder) / "client"
 
 

@@ -25,6 +25,7 @@ from chat_service import serving, user
 from slabwire import Actor, Graph
 from slabwire.cli.exits import Exit
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Restart, Status
 from slabwire.runtime.errors import ClientClosed
 from slabwire.runtime.host.run_directory import graph_directory
 from slabwire.runtime.postmortem.report_store import reports
@@ -395,7 +396,7 @@ def test_the_command_line_says_what_was_cut_off(tmp_path: Path, way: str) -> Non
 
         def is_in_flight() -> bool:
             with Control("waits") as control:
-                return bool(control.request("status")["workers"][0]["actors"][0]["in_flight"] == 1)
+                return bool(control.request(Status())["workers"][0]["actors"][0]["in_flight"] == 1)
 
         wait_until(is_in_flight)
         if way == "run":
@@ -441,7 +442,7 @@ def test_an_input_in_flight_keeps_its_block_for_the_successor(tmp_path: Path) ->
         wait_until(lambda: (tmp_path / "began-1").exists())
         before = worker_of(running, "patient")["pid"]
         with Control("patient") as control:
-            control.request("restart", actor="patient")
+            control.request(Restart(actor="patient"))
         wait_until(lambda: worker_of(running, "patient")["pid"] not in (0, before))
         for value in range(40):  # takes every block that is free, over and over
             assert client.call("other.size", np.full(10_000, float(value))) == 10_000

@@ -19,6 +19,7 @@ import pytest
 import slabwire
 from slabwire.cli.exits import Exit
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Restart
 from slabwire.runtime.launch.planner import plan_target
 from slabwire.runtime.launch.running import Running, start
 from slabwire.runtime.postmortem.report_store import reports
@@ -153,9 +154,9 @@ def test_cancelled_streams_do_not_hold_up_a_restart(running: Running, shop: Path
 def test_two_who_ask_for_a_restart_get_one(asked: bool, running: Running) -> None:
     with Control("shop", timeout_s=30) as one, Control("shop", timeout_s=30) as two:
         answers: list[Any] = []
-        thread = threading.Thread(target=lambda: answers.append(one.request("restart", actor="price", wait=asked)))
+        thread = threading.Thread(target=lambda: answers.append(one.request(Restart(actor="price", wait=asked))))
         thread.start()
-        answers.append(two.request("restart", actor="price", wait=True))
+        answers.append(two.request(Restart(actor="price", wait=True)))
         thread.join()
     wait_until(lambda: running.status()["not_ready"] == [])
     assert all(each["restarted"] == ["price"] for each in answers)
@@ -189,7 +190,7 @@ def test_code_that_cannot_be_loaded_is_tried_until_it_is_mended(running: Running
     with slabwire.connect("shop") as client, Control("shop", timeout_s=60) as control:
         for what, (old, new, said) in BROKEN.items():
             write(shop, SHOP.replace(old, new, 1))
-            (told,) = control.request("restart", actor="price", wait=True)["workers"]
+            (told,) = control.request(Restart(actor="price", wait=True))["workers"]
             assert re.search(f"its successor could not start: .*{said}", told["error"]), (what, told)
             assert client.call("other.it", 5) == 5
             (waiting,) = running.status()["not_ready"]

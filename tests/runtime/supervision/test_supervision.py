@@ -20,6 +20,7 @@ import slabwire
 from edge import Edge
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Restart, Status, StopGraph
 from slabwire.runtime.host.frames import FrameReader
 from slabwire.runtime.host.run_directory import list_graphs
 from slabwire.runtime.postmortem.report_store import reports
@@ -128,11 +129,11 @@ def test_a_graph_gives_up_when_an_actor_keeps_dying(tmp_path: Path) -> None:
 def test_restart_takes_effect_while_idle() -> None:
     with echo_graph().run() as running, Control("echoes") as control:
         (before,) = running.status()["workers"]
-        assert control.request("restart", actor="echo") == {"restarted": ["echo"]}
+        assert control.request(Restart(actor="echo")) == {"restarted": ["echo"]}
         wait_until(lambda: running.status()["workers"][0]["pid"] not in (0, before["pid"]))
         assert running.client.call("echo.echo", 1) == 1
         with pytest.raises(slabwire.UnknownPort, match="did you mean 'echo'"):
-            control.request("restart", actor="ecco")
+            control.request(Restart(actor="ecco"))
 
 
 def call_for_ever(client: Any, target: str, value: int) -> None:
@@ -153,8 +154,8 @@ def test_stopping_finishes_what_is_in_flight(tmp_path: Path) -> None:
         wait_until(lambda: running.status()["workers"][0]["actors"][0]["in_flight"])
         running.client.call("emits.go", 1, times=200)
         with Control("drains") as control:
-            control.request("stop")
-            wait_until(lambda: control.request("status")["state"] == "draining")
+            control.request(StopGraph())
+            wait_until(lambda: control.request(Status())["state"] == "draining")
         with pytest.raises((slabwire.Draining, slabwire.Disconnected)):
             call_for_ever(client, "emits.go", 2)  # until the worker has heard of it too
         thread.join()
@@ -179,7 +180,7 @@ def test_messages_wait_while_their_reader_is_away(tmp_path: Path, run_directory:
         wait_until(lambda: worker_of(running, "collects")["state"] == "stopped")
         first = pool.submit(running.client.call, "emits.go", 0, times=3)
         wait_until(lambda: edge() == (1, 3))
-        control.request("restart", actor="collects")
+        control.request(Restart(actor="collects"))
         assert first.result() == 0
         wait_until(lambda: edge() == (0, 0))
         assert (tmp_path / "seen").read_text().split() == ["0", "1", "2"]
@@ -188,7 +189,7 @@ def test_messages_wait_while_their_reader_is_away(tmp_path: Path, run_directory:
         second = pool.submit(running.client.call, "emits.go", 1)
         wait_until(lambda: edge() == (1, 1))
         with open(run_directory / "away" / "logs" / "supervisor.log") as log:
-            control.request("stop")
+            control.request(StopGraph())
             assert running.wait() == 0
             assert "cut off" not in log.read(), "waited for one who is not started again"
         assert isinstance(second.exception(), slabwire.Disconnected)
@@ -218,7 +219,7 @@ def test_actors_are_told_of_a_drain(tmp_path: Path) -> None:
         caller.start()
         wait_until((tmp_path / "told").exists)
         with Control(running.name) as control:
-            control.request("stop")
+            control.request(StopGraph())
         caller.join()
     assert answers == ["drained"]
 
@@ -247,7 +248,7 @@ def test_orders_are_heard_while_a_task_never_waits(tmp_path: Path) -> None:
         answer = pool.submit(running.client.call, "busy.until_drained", str(tmp_path / "busy"))
         wait_until((tmp_path / "busy").exists)
         with Control(running.name) as control:
-            control.request("stop")
+            control.request(StopGraph())
         assert answer.result() == "drained"
 
 

@@ -24,6 +24,7 @@ from slabwire import Graph
 from slabwire.cli.exits import Exit
 from slabwire.cli.scrape import MetricsServer
 from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Events, Metrics
 from slabwire.runtime.telemetry.exposition import Family, text_of
 from slabwire.runtime.telemetry.flight_recorder import Happening, events_of
 from slabwire.runtime.telemetry.metrics import cumulative, families_of, metrics_text
@@ -75,7 +76,7 @@ def samples(text: str) -> Samples:
 
 def metrics(running: Any) -> Samples:
     with Control(running.name) as control:
-        return samples(metrics_text(control.request("metrics")))
+        return samples(metrics_text(control.request(Metrics())))
 
 
 def of_actor(seen: Samples, name: str, actor: str) -> float:
@@ -226,7 +227,7 @@ def test_the_documentation_names_every_metric(running: Any) -> None:
     text = (Path(__file__).resolve().parents[3] / "docs" / "operating.md").read_text()
     named = {word for row in text.splitlines() if row.startswith("| `") for word in re.findall(r"`(\w+)`", row)}
     with Control(running.name) as control:
-        answer = control.request("metrics")
+        answer = control.request(Metrics())
     assert {each.name.removeprefix("slabwire_") for each in families_of(answer["status"], answer["durations"])} <= named
 
 
@@ -253,7 +254,7 @@ def test_no_counter_goes_back_when_a_worker_is_killed(running: Any, client: Any)
     for earlier, later in pairwise(seen):
         assert {key for key, value in earlier.items() if is_counter(key[0]) and later[key] < value} == set()
     with Control(running.name) as control:
-        events = events_of(control.request("events", worker="echo")["rows"])
+        events = events_of(control.request(Events(worker="echo"))["rows"])
     turns = [each for each in events if each.happening != Happening.INPUT]
     pids = [each.pid for each in turns if each.happening == Happening.STARTED]
     assert pids == [pid, worker_of(running, "echo")["pid"]]

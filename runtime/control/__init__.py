@@ -1,0 +1,15 @@
+"""What the processes of a graph say to each other: every message is a declared type, one file for each direction.
+
+| file | from, to | line |
+| --- | --- | --- |
+| `asks.py` | worker or local client, supervisor | SEQPACKET |
+| `offers.py` | supervisor, worker or local client | SEQPACKET, with descriptors |
+| `news.py` | supervisor, worker or local client, unasked | SEQPACKET |
+| `orders.py` | supervisor, worker | ZeroMQ |
+| `reports.py` | worker, supervisor | ZeroMQ |
+| `verbs.py` | CLI, clients and actors, supervisor | ZeroMQ |
+| `owner.py` | owner, supervisor, both ways | stream socket |
+
+A message is a NamedTuple. On the line it is a document, packed by msgpack: the name of the type, and its fields.
+`schema.py` translates, and refuses what is no message of its line.
+"""
