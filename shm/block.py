@@ -38,7 +38,7 @@ class Block:
         self._words, self._at = slab.generation_word(index)
         self.generation = 0
         self.lends = 0
-        self.views = 0  # arrays of its owner, and parcels that wait
+        self.views = 0  # arrays of its owner, and payloads that wait
         self.has_metadata = False  # of a message that may not have been read yet
 
     def take(self) -> None:
@@ -72,7 +72,7 @@ class Block:
             self.pool.reclaim(self)
 
     def unviewed(self) -> None:
-        """One array of the owner, or one parcel, needs it no more."""
+        """One array of the owner, or one payload, needs it no more."""
         self.views -= 1
         if not (self.lends or self.views):
             self.pool.reclaim(self)

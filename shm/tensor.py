@@ -186,10 +186,15 @@ def dtype_name(dtype: np.dtype[Any]) -> bytes:
 @lru_cache(maxsize=256)
 def _name(token: Token) -> bytes:
     dtype = readable_dtype(np.dtype(token))
-    named = is_extension(dtype) or (dtype.isnative and dtype.kind in "biufc")
-    name = (dtype.name if named else dtype.str).encode()
+    name = _spelt(dtype)
     dtype_named(name)  # the receiver, too, must know it
     return name
+
+
+def _spelt(dtype: np.dtype[Any]) -> bytes:
+    """The one name of a dtype that records and frames may have."""
+    named = is_extension(dtype) or (dtype.isnative and dtype.kind in "biufc")
+    return (dtype.name if named else dtype.str).encode()
 
 
 @lru_cache(maxsize=256)
@@ -205,7 +210,9 @@ def dtype_named(name: bytes) -> np.dtype[Any]:
         dtype = np.dtype(text)
     except (TypeError, ValueError, SyntaxError):
         dtype = _extension_dtype(text)
-    return readable_dtype(dtype)
+    if _spelt(readable_dtype(dtype)) != name:
+        raise MessageError(f"a tensor has the dtype {text!r}, which numpy calls {_spelt(dtype).decode()!r}")
+    return dtype
 
 
 def is_extension(dtype: np.dtype[Any]) -> bool:

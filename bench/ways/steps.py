@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.dataplane.caller import deadline_of
-from ...runtime.message.fast_path import post
+from ...runtime.message.encoding import decode
+from ...runtime.message.fast_path import encode_and_publish
 from ...runtime.message.header import Flag, Header, Kind, read_header, write_record
-from ...runtime.message.payload import open_parcel, source_of
+from ...runtime.message.lending import source_of
 from ...shm.bell import now_ns
 from ...shm.block import Block
 from ...shm.inflight import Inflight
@@ -171,12 +172,12 @@ class Message(Record):
 
     def ask(self, payload: Payload) -> None:
         head = (0, 0, 0, _CALLER, 0, _REQUEST, deadline_of(_TIMEOUT_S), *_new_trace(), 0, 0, 0, 0)
-        _require(post({"payload": payload}, self.pool, self.out, _DATA, 0, head, is_fields=True))
+        _require(encode_and_publish({"payload": payload}, self.pool, self.out, _DATA, 0, head, is_fields=True))
 
     def take(self) -> int:
         back = self.back
         header = read_header(back.segment.bytes, back.offset())
-        value = open_parcel(header, None)
+        value = decode(header, None)
         _require(header.kind == _REPLY and header.request == _REQUEST)
         back.commit()
         return int(value)
@@ -189,10 +190,10 @@ class Message(Record):
         if header.flags & _BLOCK:
             source = source_of(header, back.lane, back.cursor)
             lease = Lease(back, source, self.slab(header.slab), header.block, header.generation, 0)
-        fields = open_parcel(header, lease)
+        fields = decode(header, lease)
         self.table.begin_running(back.lane, back.cursor, 1)
         value = checksum(fields["payload"])
-        _require(post(value, self.pool, self.out, _REPLY, 0, _answering(header, back)))
+        _require(encode_and_publish(value, self.pool, self.out, _REPLY, 0, _answering(header, back)))
         back.commit()
 
 

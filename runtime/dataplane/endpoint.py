@@ -24,8 +24,9 @@ from ...shm.trimming import Trimmer
 from ...shm.wait import AdaptiveWait
 from ..errors import Disconnected
 from ..message.capacities import FIRST_CLIENT
+from ..message.encoding import decode
 from ..message.header import Flag, Header, read_header
-from ..message.payload import open_parcel, source_of
+from ..message.lending import source_of
 from .descriptor_channel import close_all
 
 Ask = Callable[..., dict[str, Any]]
@@ -253,7 +254,7 @@ class Endpoint:
 
     def open(self, consumer: Consumer, header: Header, sequence: int) -> Any:
         """The value of a record; its arrays hold the lease of its block."""
-        return open_parcel(header, self.lease(consumer, header, sequence))
+        return decode(header, self.lease(consumer, header, sequence))
 
     def lease(self, consumer: Consumer, header: Header, sequence: int) -> Lease | None:
         """The lease that a record gives: when it dies, the block is released."""

@@ -8,7 +8,7 @@ from ...shm.pool import Pool
 from ..error_text import name_of, sendable, text_of
 from ..errors import OutOfMemory, SlabwireError
 from .header import INLINE_NBYTES
-from .payload import Parcel
+from .payload import Payload
 
 logger = logging.getLogger("slabwire")
 
@@ -20,14 +20,14 @@ def wire_form(error: SlabwireError) -> list[str]:
     return [_code_of(error), text_of(error)]
 
 
-def failure(error: SlabwireError, actor: str, pool: Pool) -> Parcel:
-    """Its code and text; where there is no block for a long one, as much as fits the record."""
+def failure(error: SlabwireError, actor: str, pool: Pool) -> Payload:
+    """The error's code and text. Where there is no block for a long text, as much of it as fits the record."""
     code, text = wire_form(error)
     try:
-        return Parcel([code, text], pool)
+        return Payload([code, text], pool)
     except OutOfMemory:  # which is most likely what the error is about
         logger.error("%s: %s", actor, text)
-        return Parcel([code, _cut(text, INLINE_NBYTES - len(code.encode()) - 8)], pool)
+        return Payload([code, _cut(text, INLINE_NBYTES - len(code.encode()) - 8)], pool)
 
 
 def _code_of(error: SlabwireError) -> str:

@@ -14,6 +14,11 @@ from ...shm.errors import MessageError
 from ...shm.tensor import check_array, is_extension
 
 DEEPEST = 64
+# The code of msgpack's extension type for a tensor, in records as in frames.
+TENSOR_CODE = 1
+# From this length on, bytes could make msgpack reserve much more than they fill: each level of nesting may announce as
+# many elements as there are bytes.
+_SKIP_FROM_NBYTES = 1024
 _LEAVES = frozenset((type(None), bool, int, float, str, bytes, bytearray, np.ndarray))
 # Subclasses of ndarray that hold nothing beside their values. Of any other nobody knows: it may have a unit, or a mask.
 _PLAIN_ARRAYS = (np.memmap, np.matrix, np.recarray)
@@ -66,6 +71,33 @@ def packed(value: Any, place: Callable[[NDArray[Any]], msgpack.ExtType]) -> byte
         if found is None and isinstance(error, MessageError):
             raise
         raise MessageError(found or f"the message cannot be packed: {error}") from None
+
+
+def unpacked(data: bytes | memoryview, place: Callable[[int, bytes], Any], *, is_foreign: bool = False) -> Any:
+    """The inverse of `packed`; `place` makes arrays of extensions. Raises MessageError for bytes that are no value.
+
+    Bytes from another machine (`is_foreign`) make msgpack reserve no more memory than they fill.
+    """
+    try:
+        if is_foreign and len(data) > _SKIP_FROM_NBYTES:
+            _check_announced(data)
+        return msgpack.unpackb(data, ext_hook=place, timestamp=1)  # a float: no message holds dates
+    except MessageError:
+        raise
+    except Exception as error:  # msgpack's own errors have no common base
+        raise MessageError(f"a message cannot be unpacked: {error}") from None
+
+
+def _check_announced(data: bytes | memoryview) -> None:
+    """Walks over the bytes and builds nothing, so that a container that announces more than came reserves nothing."""
+    unpacker = msgpack.Unpacker(read_size=len(data), max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
+
+
+def unknown_code(code: int) -> MessageError:
+    """What is wrong with an extension that is no tensor."""
+    return MessageError(f"a message holds an extension of unknown code {code}")
 
 
 # -- what holds others -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from slabwire.runtime.cell.redelivery import unfinished_works
 from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.runtime.errors import SlabwireError
 from slabwire.runtime.message.header import Kind, read_header
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
 from slabwire.shm.block import size_class
 from slabwire.shm.errors import LayoutError, OutOfMemory
@@ -105,14 +105,14 @@ def fuzz_messages(dice: random.Random) -> None:
     producer, consumer = sender.producers[lane], reader.consumers[lane]
     refused = passed = 0
     for _ in range(3000):
-        parcel = Parcel(dice.choice(MESSAGES)(), sender.pool)
-        parcel.publish(producer, Kind.DATA, 0, (0,) * 13)
-        if parcel.holder is not None and dice.random() < 0.5:
-            corrupt(parcel.holder.bytes(), dice)
+        payload = Payload(dice.choice(MESSAGES)(), sender.pool)
+        payload.publish(producer, Kind.DATA, 0, (0,) * 13)
+        if payload.holder is not None and dice.random() < 0.5:
+            corrupt(payload.holder.bytes(), dice)
         else:
             start = consumer.offset()
             corrupt(producer.segment.bytes[start : start + RECORD_NBYTES], dice)
-        parcel.close()
+        payload.close()
         assert consumer.available() == 1
         try:
             touch(_opened(reader, lane))
@@ -192,7 +192,7 @@ def fuzz_successors(dice: random.Random) -> None:
         sender = exchange.endpoint(SENDER)
         sender.recover()
         for number in range(dice.randrange(4)):
-            Parcel(MESSAGES[(number + 3) % 5](), sender.pool).publish(sender.producers[lane], Kind.DATA, 0, (0,) * 13)
+            Payload(MESSAGES[(number + 3) % 5](), sender.pool).publish(sender.producers[lane], Kind.DATA, 0, (0,) * 13)
         table = exchange.table(READER)
         table.begin_running(lane, 0, 1)
         table.keep(lane, 1, 1, sender.producers[lane].segment.bytes[:RECORD_NBYTES])

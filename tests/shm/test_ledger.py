@@ -18,7 +18,7 @@ from memory_stage import Hoards, Scribbles
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.errors import OutOfMemory
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from slabwire.runtime.supervision.lease_map import compose
 from slabwire.shm.ledger import Ledger, Origin
 from slabwire.shm.loan import loaned_block
@@ -41,7 +41,7 @@ class Stage:
 
     def publish(self, value: object) -> None:
         """As sending does, without a lane."""
-        Parcel(value, self.pool).close()
+        Payload(value, self.pool).close()
         self.pool.collect()
 
     def close(self) -> None:
