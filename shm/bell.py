@@ -6,8 +6,8 @@ import os
 import time
 
 from . import fence
+from .lane import STREAM_SLOTS
 from .layout import Group, Layout, Word
-from .returns import STREAM_SLOTS
 from .segment import Segment
 
 # Why its owner waits; several may be set at once.

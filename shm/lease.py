@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .lane import Consumer, Source
+from .consumer import Consumer
+from .lane import Source
 from .slab import Slab
 
 _new_array = np.ndarray.__new__

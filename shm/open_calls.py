@@ -6,7 +6,7 @@ import os
 import struct
 
 from .bell import BELL
-from .returns import STREAM_SLOTS
+from .lane import STREAM_SLOTS
 from .segment import Segment
 
 _FIRST = BELL.place().word("open")

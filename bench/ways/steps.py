@@ -19,10 +19,12 @@ from ...runtime.message.header import Flag, Header, Kind, read_header, write_rec
 from ...runtime.message.lending import source_of
 from ...shm.bell import now_ns
 from ...shm.block import Block
+from ...shm.consumer import Consumer
 from ...shm.inflight import Inflight
-from ...shm.lane import Consumer, Producer, Source
+from ...shm.lane import Source
 from ...shm.lease import Lease
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from ...shm.slab import Slab
 from ..harness.contestant import BenchError, Payload, checksum
 from ..harness.wiring import Wiring

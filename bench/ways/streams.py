@@ -9,7 +9,8 @@ from typing import Any
 
 from ...runtime.actor.actor import Actor, Output
 from ...runtime.launch.graph import Graph
-from ...shm.lane import Consumer, Producer
+from ...shm.consumer import Consumer
+from ...shm.producer import Producer
 from ..harness.contestant import Seats
 from ..harness.echo import Echoed, EchoProcess, Order
 from ..harness.wiring import Waiter, Wiring

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from ...shm.lane import Consumer
+from ...shm.consumer import Consumer
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from ..message.header import Header, Kind
 from .inlets import Inlets

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ...shm.bell import now_ns
+from ...shm.consumer import Consumer
 from ...shm.inflight import RUNNING_ROW, Inflight
-from ...shm.lane import Consumer
 from ..actor.actor import Actor
 from ..actor.handler import Handler
 from ..dataplane.endpoint import Endpoint

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...shm.consumer import Consumer
 from ...shm.errors import CorruptLane
-from ...shm.lane import RECORD_NBYTES, Consumer
+from ...shm.lane import RECORD_NBYTES
 from ..message.header import Header, Kind, read_header
 
 # Looking into each of many lanes for every record would cost more than to handle it; few enough to be fair.

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
-from ...shm.lane import Producer
+from ...shm.producer import Producer
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from ..graph.compiled import Routing

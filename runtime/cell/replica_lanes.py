@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from ...shm.lane import Producer
+from ...shm.producer import Producer
 from ..errors import CorruptLane, MessageError
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of

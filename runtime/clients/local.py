@@ -6,7 +6,8 @@ import socket
 from typing import Any
 
 from ...shm.bell import Bell
-from ...shm.lane import Consumer, Producer
+from ...shm.consumer import Consumer
+from ...shm.producer import Producer
 from ...shm.wait import AdaptiveWait
 from ..dataplane.caller import Caller
 from ..dataplane.descriptor_channel import Channel, close_all

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ...shm.bell import now_ns
-from ...shm.lane import Consumer, Producer
-from ...shm.returns import STREAM_SLOTS
+from ...shm.consumer import Consumer
+from ...shm.lane import STREAM_SLOTS
+from ...shm.producer import Producer
 from ..errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of

@@ -10,14 +10,15 @@ from weakref import WeakValueDictionary
 
 from ...shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
 from ...shm.block import Block
+from ...shm.consumer import Consumer
 from ...shm.errors import CorruptLane, SlabwireError, StaleReference
 from ...shm.huge_pages import HugePages
-from ...shm.lane import LANE, Consumer, Producer, Source
+from ...shm.lane import LANE, RETURNS, Source
 from ...shm.lease import Lease
 from ...shm.ledger import Origin, user_line
 from ...shm.open_calls import OpenCalls
 from ...shm.pool import Pool
-from ...shm.returns import RETURNS
+from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ...shm.slab import SLAB, Slab
 from ...shm.trimming import Trimmer

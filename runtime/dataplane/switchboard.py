@@ -12,9 +12,8 @@ from typing import Any
 from ...shm.bell import BELL, new_doorbell
 from ...shm.errors import OutOfMemory, SlabwireError
 from ...shm.inflight import INFLIGHT
-from ...shm.lane import LANE
+from ...shm.lane import LANE, RETURNS
 from ...shm.layout import LINE_NBYTES, Layout
-from ...shm.returns import RETURNS
 from ...shm.segment import Segment
 from ...shm.slab import SLAB
 from ..errors import Overloaded, ProtocolError, UnknownPort

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...shm.returns import STREAM_SLOTS
+from ...shm.lane import STREAM_SLOTS
 
 # Endpoints from this number on are clients, those below workers.
 FIRST_CLIENT = 1 << 16

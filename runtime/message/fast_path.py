@@ -10,8 +10,8 @@ from typing import Any, cast
 from numpy.typing import NDArray
 
 from ...shm.block import Block
-from ...shm.lane import Producer
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from .encoding import encode
 from .header import write_record
 from .lending import NOWHERE, Holder, Reference, copy_in, freeze, lend

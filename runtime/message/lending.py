@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ...shm.block import Block
 from ...shm.errors import MessageError
-from ...shm.lane import OWN, Producer, Source
+from ...shm.lane import OWN, Source
 from ...shm.lease import Lease, LeasedArray
 from ...shm.loan import LoanBase
+from ...shm.producer import Producer
 from ...shm.tensor import Description
 from .header import Flag, Header
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ...shm.block import METADATA_NBYTES, Block
 from ...shm.errors import MessageError
-from ...shm.lane import Producer
 from ...shm.layout import LINE_NBYTES, round_up
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from ...shm.tensor import describe, pack_tensor, token_of
 from .encoding import INLINE_TENSOR_NBYTES, encode
 from .header import INLINE_NBYTES, Flag, write_record

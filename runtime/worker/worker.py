@@ -13,8 +13,9 @@ import msgpack
 import zmq
 
 from ...shm.bell import BLOCKS, ROOM, now_ns
+from ...shm.consumer import Consumer
 from ...shm.inflight import INFLIGHT, Inflight
-from ...shm.lane import Consumer, Producer
+from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ..actor.actor import Actor, handlers_of
 from ..actor.user_code import construct

@@ -22,8 +22,9 @@ from slabwire.runtime.message.header import Kind, read_header
 from slabwire.runtime.message.payload import Payload
 from slabwire.shm.bell import BLOCKS, RECORDS, ROOM
 from slabwire.shm.block import METADATA_NBYTES, size_class
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.inflight import RUNNING_ROW, Inflight
-from slabwire.shm.lane import Consumer, Producer
+from slabwire.shm.producer import Producer
 from waiting import wait_until
 
 SOURCE, FORWARDER, SINK = 1, 2, 3

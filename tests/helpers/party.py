@@ -16,7 +16,7 @@ from exchange import Exchange
 from slabwire.runtime.message.header import Header, Kind, read_header
 from slabwire.runtime.message.lending import holder_of
 from slabwire.runtime.message.payload import Payload
-from slabwire.shm.lane import Consumer
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.lease import Lease
 
 

@@ -29,9 +29,8 @@ from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
 from slabwire.shm.block import size_class
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.inflight import INFLIGHT
-from slabwire.shm.lane import LANE, RECORD_NBYTES
+from slabwire.shm.lane import LANE, RECORD_NBYTES, RETURNS
 from slabwire.shm.layout import HEADER, Layout, all_layouts
-from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Slab
 

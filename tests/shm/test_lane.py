@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from edge import Edge, lend, peek, receive, send_block, send_number
 from slabwire.shm import fence
 from slabwire.shm.bell import RECORDS, ROOM
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.errors import CorruptLane
-from slabwire.shm.lane import OUTCOMES, RECORD_NBYTES, Consumer, Producer
+from slabwire.shm.lane import OUTCOMES, RECORD_NBYTES
+from slabwire.shm.producer import Producer
 
 
 @pytest.fixture

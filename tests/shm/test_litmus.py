@@ -14,9 +14,10 @@ from collections.abc import Callable
 import pytest
 
 from edge import LANE_NUMBER, Edge
-from slabwire.shm.lane import RECORD_NBYTES, Producer, Source
+from slabwire.shm.lane import RECORD_NBYTES, Source
 from slabwire.shm.lease import Lease
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 
 WORDS = RECORD_NBYTES // 8
 _RECORD = struct.Struct(f"<{WORDS}Q")

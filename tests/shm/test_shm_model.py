@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge import Edge, Record, array_of, lease_of_record, lend, peek, send_block, send_number, write_record
-from slabwire.shm.lane import Consumer, Producer
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 from slabwire.shm.slab import Slab
 
 CAPACITY, LEASES = 4, 6

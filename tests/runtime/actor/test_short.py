@@ -16,8 +16,8 @@ from slabwire.runtime.message.encoding import Encoded, decode, encode
 from slabwire.runtime.message.fast_path import encode_and_publish
 from slabwire.runtime.message.header import Kind, read_header, write_record
 from slabwire.shm.errors import CorruptLane
-from slabwire.shm.lane import Producer
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 from stage import Echo
 
 HEAD = (0,) * 13

@@ -17,7 +17,7 @@ from slabwire.runtime.message.header import Kind, read_header
 from slabwire.runtime.message.payload import Payload
 from slabwire.shm.block import size_class
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
-from slabwire.shm.lane import Producer
+from slabwire.shm.producer import Producer
 from slabwire.shm.segment import Segment
 
 WAY = 3
