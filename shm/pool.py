@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .block import METADATA_NBYTES, Block, size_class
+from .block import METADATA_NBYTES, Block, LoanBase, loaned, size_class
 from .errors import OutOfMemory
 from .layout import LINE_NBYTES, round_up
 from .ledger import VARIABLE, Ledger
-from .loan import LoanBase, loaned
 from .slab import Slab
 from .tensor import interface_of, readable_dtype
 
@@ -49,7 +48,7 @@ class Pool:
         self.limit_nbytes = limit_nbytes
         self.slabs: dict[int, Slab] = {}
         self._free: dict[int, list[Block]] = {}
-        self.unviewed: deque[Block] = deque()
+        self.dead_views: deque[Block] = deque()
         self.nbytes = 0
         self.used_nbytes = 0
         self.blocks_out = 0
@@ -58,13 +57,12 @@ class Pool:
         self.ledger = ledger or Ledger.if_wanted()
 
     def stats(self) -> dict[str, int]:
-        free = sum(len(each) for each in self._free.values())
         return {
             "slabs": len(self.slabs),
             "nbytes": self.nbytes,
             "used_nbytes": self.used_nbytes,
             "out": self.blocks_out,
-            "free": free,
+            "free": sum(map(len, self._free.values())),
             "grown": self.grown,
             "trimmed": self.trimmed,
         }
@@ -77,7 +75,8 @@ class Pool:
         for index in reversed(range(slab.blocks)):
             if out and index in out:
                 out[index].generation = slab.generation(index)
-                self._note_out(slab)
+                self.blocks_out += 1
+                self.used_nbytes += slab.block_nbytes
                 continue
             if slab.generation(index) % 2:
                 slab.raise_generation(index)  # a predecessor died with it
@@ -91,7 +90,7 @@ class Pool:
             self._takes_until_look = self.blocks_out // _BLOCKS_A_LOOK
             if self.blocks_out:
                 self._reap()
-        if self.unviewed:
+        if self.dead_views:
             self.collect()
         block = (self._free.get(size) or self._more(size)).pop()
         block.take()
@@ -100,10 +99,6 @@ class Pool:
         if self.ledger is not None:
             self.ledger.took(block)
         return block
-
-    def _note_out(self, slab: Slab) -> None:
-        self.blocks_out += 1
-        self.used_nbytes += slab.block_nbytes
 
     def loan(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A writable array in a block of its own, uninitialised, aligned to 128 bytes."""
@@ -128,9 +123,9 @@ class Pool:
         return [loaned(base, kind) for base, (_, kind) in zip(bases, kinds, strict=True)]
 
     def collect(self) -> None:
-        """Takes note of loaned arrays that have died."""
-        while self.unviewed:
-            self.unviewed.popleft().unviewed()
+        """Counts the loaned arrays and the payloads that have died since the last call."""
+        while self.dead_views:
+            self.dead_views.popleft().view_died()
 
     def reclaim(self, block: Block) -> None:
         """Frees a block if nothing needs it any more. Idempotent: a block that were free twice would be lent twice."""
@@ -223,6 +218,6 @@ class Pool:
             slab.segment.close_descriptor()
         self.slabs.clear()
         self._free.clear()
-        self.unviewed.clear()
+        self.dead_views.clear()
         if self.ledger is not None:
             self.ledger.blocks.clear()

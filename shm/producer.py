@@ -39,17 +39,17 @@ class Lent(NamedTuple):
 class Holder(Protocol):
     """What a producer keeps for a loan until it ends: its own block, or the lease that it forwards."""
 
-    def returned(self) -> None: ...
+    def on_loan_ended(self) -> None:
+        """One loan of its block has ended."""
 
-    def renew(self, nbytes: int) -> bool:
-        """Its loan has ended: whether its block is for another of so many bytes, which nothing else needs it for."""
-        ...
+    def try_reuse(self, nbytes: int) -> bool:
+        """Its loan has ended. Takes the same block for a loan of `nbytes`, if nothing else needs it; says whether."""
 
 
 class Producer:
     """The writing end of a lane: `segment` is its own, `returns` the consumer's. One thread.
 
-    `unfinished` are the loans of a predecessor that have not ended; whoever takes over adopts each of them. Raises
+    `unfinished` are the loans of a predecessor that have not ended; its successor must `adopt` each of them. Raises
     LayoutError where the two segments are not of one lane, CorruptLane for a tail that cannot be right.
     """
 
@@ -66,7 +66,7 @@ class Producer:
         self._outcomes = segment.placed.word(OUTCOMES[0])
         self._blocked_since = segment.placed.word("blocked_since_ns")
         if since_ns := self._words[self._blocked_since]:
-            # A predecessor's wait: its successor sends anew. Its words may be anything.
+            # A predecessor waited and died. Its successor sends the message again. The word may hold any number.
             self.unblock(since_ns, max(since_ns, now_ns()))
         self._ring = segment.placed["record"]
         self.head = self._words[self._head_word]
@@ -80,12 +80,14 @@ class Producer:
     @property
     def waiting(self) -> int:
         """Records that the consumer has not given back."""
+        # pairs with: Consumer.commit
         return int(self.head - self._theirs[self._tail_word])
 
-    def room(self, wanted: int = 1) -> int:
-        """How many records may be published now. Reads the tail only when less than `wanted` seem to have room."""
+    def free_records(self, wanted: int = 1) -> int:
+        """How many records may be published now. Reads the tail only when less than `wanted` records seem free."""
         room = self.capacity - self.head + self._tail
         if room < wanted:
+            # pairs with: Consumer.commit
             self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
             room = self.capacity - self.head + self._tail
         return room
@@ -107,44 +109,49 @@ class Producer:
             _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, 0, 0, 0)
         else:
             _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, *source)
-        # One store, and after the rest: a successor never sees half of it (struct writes byte by byte).
+        # One store, after the rest of the row, so that a successor never sees half a row (struct writes byte by byte).
+        # pairs with: Producer._find_unfinished
         self._words[start // WORD_NBYTES] = generation
         self.holders[row] = (generation, holder)
         return row
 
     def lend_again(self, nbytes: int) -> tuple[int, Holder] | None:
-        """Lends the block of the newest loan for the next record, by the same row, if that loan has ended and the block
-        is free for it: the shortest way for a block from one message to the next. Row and holder, or None.
+        """Lends the block of the newest loan with the next record, by the same row, if that loan has ended and nothing
+        else needs the block: the shortest way for a block from one message to the next. Row and holder, or None.
         """
         newest = self.holders.get(self._newest)
-        if newest is None or self._theirs[self._released + self._newest] < newest[0] or not newest[1].renew(nbytes):
+        # pairs with: Consumer.release
+        if newest is None or self._theirs[self._released + self._newest] < newest[0] or not newest[1].try_reuse(nbytes):
             return None
         generation = self.head + 1
-        # All else in the row stands there as it must.
+        # The other words of the row are right already.
+        # pairs with: Producer._find_unfinished
         self._words[(self._lent + self._newest * LENT_NBYTES) // WORD_NBYTES] = generation
         self.holders[self._newest] = generation, newest[1]
         return self._newest, newest[1]
 
     def take_back(self, row: int) -> None:
-        """The record of this loan will not be published: an exception came in between."""
+        """Ends a loan whose record will not be published, because of an exception before `publish`."""
         generation, holder = self.holders[row]
         if generation > self.head:
             self._words[(self._lent + row * LENT_NBYTES) // WORD_NBYTES] = 0
             del self.holders[row]
             self._free_rows.append(row)
-            holder.returned()
+            holder.on_loan_ended()
 
     def adopt(self, lent: Lent, holder: Holder) -> None:
         """Takes over a predecessor's loan."""
         self.holders[lent.row] = (lent.generation, holder)
 
     def publish(self, records: int = 1) -> None:
-        """Makes the record written at `slot()` visible, or several from there on."""
+        """Makes the record that was written at `slot()` visible, or several records from there on."""
         if not fence.KEEPS_ORDER:
             fence.full_barrier()
         self.head = head = self.head + records
-        self._words[self._head_word] = head  # pairs with: Consumer.available
-        if self.consumer.words[WAITING_FOR] & RECORDS:  # pairs with: Bell.park
+        # pairs with: Consumer.available, Consumer.read_head
+        self._words[self._head_word] = head
+        # pairs with: Bell.park
+        if self.consumer.words[WAITING_FOR] & RECORDS:
             self.consumer.ring_always()
 
     def reap(self) -> int:
@@ -153,33 +160,34 @@ class Producer:
             return 0
         words, first = self._theirs, self._released
         ended = []
-        for row, (generation, _) in self.holders.items():  # mostly one: a comprehension would cost more than the look
+        # pairs with: Consumer.release
+        for row, (generation, _) in self.holders.items():  # mostly one, for which a comprehension would cost more
             if words[first + row] >= generation:
                 ended.append(row)
         for row in ended:
             _, holder = self.holders.pop(row)
             self._free_rows.append(row)
-            holder.returned()
+            holder.on_loan_ended()
         return len(ended)
 
     def end_all(self) -> None:
         """Ends every loan: the consumer is gone for good."""
         for _, holder in self.holders.values():
-            holder.returned()
+            holder.on_loan_ended()
         self.holders.clear()
 
     def count(self, outcome: str, by: int = 1) -> None:
-        """Counts what became of a message that found no room; `outcome` is one of OUTCOMES."""
+        """Counts what became of a message that found the lane full; `outcome` is one of OUTCOMES."""
         at = self._outcomes + OUTCOMES.index(outcome)
         self._words[at] = (self._words[at] + by) & _LARGEST_WORD
 
     def block(self, since_ns: int) -> None:
-        """Shows that a message waits for room; of several the one that began to first."""
+        """Shows since when a message waits for a free record. Of several messages, the longest wait is shown."""
         if not self._words[self._blocked_since]:
             self._words[self._blocked_since] = since_ns
 
     def unblock(self, since_ns: int, now_ns: int) -> None:
-        """A message waits no more. Others that still do show themselves when they look for room next."""
+        """Ends the wait of a message. Other waiting messages call `block` again when they next look for a record."""
         self.count("blocked_ns", now_ns - since_ns)
         if self._words[self._blocked_since] == since_ns:
             self._words[self._blocked_since] = 0
@@ -192,7 +200,8 @@ class Producer:
 
     def items_read(self, stream: int) -> int:
         """How many items of a stream its reader has read; 0 if it has not begun."""
-        word = self._theirs[self._read + stream % STREAM_SLOTS]  # pairs with: Consumer.note_read
+        # pairs with: Consumer.note_read
+        word = self._theirs[self._read + stream % STREAM_SLOTS]
         return word & LOW_HALF if word >> 32 == tag_of(stream) else 0
 
     def record(self, sequence: int) -> memoryview:
@@ -202,10 +211,11 @@ class Producer:
 
     def _find_unfinished(self) -> list[Lent]:
         found = []
+        # pairs with: Producer.lend, Producer.lend_again (of the predecessor), Consumer.release
         for row in range(self.leases):
             generation, slab, block, *source = _LENT.unpack_from(self._bytes, self._lent + row * LENT_NBYTES)
             if generation > self.head:
-                # It died before the record was published. Another record will have this number: forget the loan.
+                # The predecessor died before it published the record. Another record will have this number.
                 self._words[(self._lent + row * LENT_NBYTES) // WORD_NBYTES] = 0
             elif self._theirs[self._released + row] < generation:
                 found.append(Lent(row, generation, slab, block, Source(*source)))

@@ -52,7 +52,7 @@ class Record:
     def ask(self, payload: Payload) -> None:
         """The caller's: carries it there."""
         out = self.out
-        out.room()
+        out.free_records()
         _NUMBER.pack_into(out.segment.bytes, out.slot(), checksum(payload))
         out.publish()
 
@@ -67,7 +67,7 @@ class Record:
         """The echo's: handles the record that has come."""
         back, out = self.back, self.out
         (value,) = _NUMBER.unpack_from(back.segment.bytes, back.offset())
-        out.room()
+        out.free_records()
         _NUMBER.pack_into(out.segment.bytes, out.slot(), value)
         out.publish()
         back.commit()
@@ -80,7 +80,7 @@ class Lending(Record):
 
     def ask(self, payload: Payload) -> None:
         out = self.out
-        out.room()
+        out.free_records()
         _REFERENCE.pack_into(out.segment.bytes, out.slot(), *self._lent(payload))
         out.publish()
 
@@ -99,7 +99,7 @@ class Lending(Record):
         back, out = self.back, self.out
         row, slab, block, nbytes, generation = _REFERENCE.unpack_from(back.segment.bytes, back.offset())
         value = checksum(self._view(row, self.slab(slab), block, generation, nbytes))
-        out.room()
+        out.free_records()
         _NUMBER.pack_into(out.segment.bytes, out.slot(), value)
         out.publish()
         back.commit()
@@ -117,7 +117,7 @@ class Headed(Lending):
 
     def ask(self, payload: Payload) -> None:
         out = self.out
-        out.room()
+        out.free_records()
         row, slab, block, nbytes, generation = self._lent(payload)
         deadline, trace = (deadline_of(_TIMEOUT_S), _new_trace()) if self.timed else (0, (0, 0))
         head = (0, 0, 0, _CALLER, 0, _REQUEST, deadline, *trace, 0, 0, 0, 0)
@@ -140,7 +140,7 @@ class Headed(Lending):
             _require(now_ns() <= header.deadline_ns)
         self._begin()
         value = checksum(self._view(header.row, self.slab(header.slab), header.block, header.generation, header.at))
-        out.room()
+        out.free_records()
         inline = _NUMBER.pack(value)
         where = (len(inline), 0, 0, 0, 0, 0)
         write_record(out.segment.bytes, out.slot(), Kind.REPLY, 0, *_answering(header, back), *where, inline)

@@ -105,7 +105,7 @@ class Inlets:
     def _is_sound(self, lane: Consumer) -> bool:
         """Whether all words that its producer has written can be right, also those behind a record that waits."""
         try:
-            for sequence in range(lane.cursor, lane.look()):
+            for sequence in range(lane.cursor, lane.read_head()):
                 self.header(lane, sequence)
         except CorruptLane:
             return False

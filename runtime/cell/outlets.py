@@ -236,7 +236,7 @@ class Outlets:
         """
         if dispatch.kind == Kind.ITEM:
             half = producer.capacity // 2
-            if producer.room(half + 1) <= half:
+            if producer.free_records(half + 1) <= half:
                 return False
             read = producer.items_read(header.request)
             if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
@@ -318,7 +318,7 @@ class Outlets:
         """Whether one of them could go now."""
         if (self.own_account.outbox and self.could_go(self.own_account)) or self.sends.can_go():
             return True
-        if any(producer.room() for producer, _, _ in self._cancels):
+        if any(producer.free_records() for producer, _, _ in self._cancels):
             return True
         return any(
             waiting and waiting[0][1].parcel.can_go(self._spread.lane_for(waiting[0][1], waiting[0][0].header))
@@ -376,7 +376,7 @@ class Outlets:
     def _send_cancels(self) -> None:
         for _ in range(len(self._cancels)):
             producer, work, target = self._cancels.popleft()
-            if producer.room():
+            if producer.free_records():
                 parcel = Payload(None, self._endpoint.pool)
                 self._write(producer, work, Dispatch(parcel, Kind.CANCEL, 0, 0, 0, 0), target)
             else:
@@ -395,7 +395,7 @@ class Outlets:
 def _is_sound(producer: Producer) -> bool:
     """Whether the word that its consumer writes can be right."""
     try:
-        producer.room(producer.capacity + 1)
+        producer.free_records(producer.capacity + 1)
     except CorruptLane:
         return False
     return True

@@ -130,8 +130,9 @@ class Caller:
         flags = 0
         if key:
             fields, flags = with_key(fields, key), KEYED
-        head = self._head(pending, deadline_ns)
-        if not encode_and_publish(fields, self._endpoint.pool, entry, _DATA, flags, head, is_fields=True):
+        if not encode_and_publish(
+            fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True
+        ):
             parcel = Payload(fields, self._endpoint.pool, is_fields=True)
             if not parcel.can_go(entry):
                 raise self._overloaded(target, entry)
@@ -151,7 +152,7 @@ class Caller:
         The record at the front may wait for a place that nothing frees but the cancel of what has it.
         """
         wanted = 2 + (sum(pending.entry is entry for pending in self._pending.values()) if self._pending else 0)
-        return entry.room(wanted) >= wanted
+        return entry.free_records(wanted) >= wanted
 
     def _next_request(self) -> int:
         """A number whose slot no other call in flight has."""

@@ -37,10 +37,10 @@ LaneOpened = Callable[[dict[str, Any], Producer | Consumer], None]
 class _Nobody:
     """Holder of a predecessor's loan whose owner has gone."""
 
-    def returned(self) -> None:
+    def on_loan_ended(self) -> None:
         """There is nobody to give it back to."""
 
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+    def try_reuse(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
         """It is nobody's."""
         return False
 
@@ -52,10 +52,10 @@ class _Relay:
         self._consumer = consumer
         self._source = source
 
-    def returned(self) -> None:
+    def on_loan_ended(self) -> None:
         self._consumer.release(self._source.row, self._source.generation)
 
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+    def try_reuse(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
         """It is not ours."""
         return False
 
@@ -361,7 +361,7 @@ def _rows_waiting(consumer: Consumer) -> list[int]:
     """The rows lent by records that were not given back. Behind words that are impossible there are none."""
     rows = []
     with contextlib.suppress(CorruptLane):  # whoever reads this record finds out, and what to do about it
-        for sequence in range(consumer.tail, consumer.look()):
+        for sequence in range(consumer.tail, consumer.read_head()):
             header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
             if header.flags & Flag.BLOCK:
                 rows.append(header.row)

@@ -26,7 +26,7 @@ def encode_and_publish(
 
     Raises OutOfMemory when the pool is exhausted.
     """
-    if producer.room() < 1 or (encoded := encode(value, is_fields)) is None:
+    if producer.free_records() < 1 or (encoded := encode(value, is_fields)) is None:
         return False
     own, metadata, at, array, holder = encoded
     place = NOWHERE if array is None else _lent(producer, pool, array, holder)

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shm.block import Block
+from ...shm.block import Block, LoanBase
 from ...shm.errors import MessageError
 from ...shm.lane import OWN, Source
 from ...shm.lease import Lease, LeasedArray
-from ...shm.loan import LoanBase
 from ...shm.producer import Producer
 from ...shm.tensor import Description
 from .header import Flag, Header

@@ -46,12 +46,12 @@ class _Hold:
     def end(self) -> None:
         block, self._block = self._block, None
         if block is not None:
-            block.unviewed()
+            block.view_died()
 
     def __del__(self) -> None:
         # May run in any thread, inside any function: the pool looks into this queue when it next needs a block.
         if self._block is not None:
-            self._block.pool.unviewed.append(self._block)
+            self._block.pool.dead_views.append(self._block)
 
 
 class Payload:
@@ -159,7 +159,7 @@ class Payload:
 
     def can_go(self, producer: Producer) -> bool:
         """Whether the lane has a free record, and a free row if the payload lends a block."""
-        return producer.room() > 0 and (self.holder is None or producer.can_lend())
+        return producer.free_records() > 0 and (self.holder is None or producer.can_lend())
 
     def publish(self, producer: Producer, kind: int, flags: int, head: tuple[int, ...]) -> None:
         """Writes one record and makes it visible; only if `can_go`.

@@ -167,7 +167,7 @@ def _spoil(edge: Edge, name: str, dice: random.Random) -> None:
 
 
 def _use_producer(producer: Any, dice: random.Random) -> None:
-    producer.room(2)
+    producer.free_records(2)
     producer.items_read(dice.getrandbits(64))
     producer.reap()
     producer.can_lend()
@@ -175,7 +175,7 @@ def _use_producer(producer: Any, dice: random.Random) -> None:
 
 
 def _use_consumer(consumer: Any, dice: random.Random) -> None:
-    consumer.look()
+    consumer.read_head()
     while consumer.available():
         consumer.record(consumer.cursor)
         consumer.commit()

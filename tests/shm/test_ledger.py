@@ -20,8 +20,8 @@ from slabwire.runtime.clients.control import Control
 from slabwire.runtime.errors import OutOfMemory
 from slabwire.runtime.message.payload import Payload
 from slabwire.runtime.supervision.lease_map import compose
+from slabwire.shm.block import loaned_block
 from slabwire.shm.ledger import Ledger, Origin
-from slabwire.shm.loan import loaned_block
 from slabwire.shm.pool import Pool
 from stage import Loans
 from waiting import wait_until

@@ -47,7 +47,7 @@ def write(edge: Edge, rounds: int, lives: Callable[[], bool]) -> None:
     pool = edge.recovered_pool(producer)
     buffer = producer.segment.bytes
     for number in range(rounds):
-        _spin(producer.room, lives)
+        _spin(producer.free_records, lives)
         place = (0, 0, 0)
         if number % LENDS_EVERY == 0:
             place = _lend(producer, pool, number, lives)

@@ -16,7 +16,7 @@ from memory_stage import Hogs, Several
 from slabwire import Graph, OutOfMemory
 from slabwire.runtime.message.lending import holder_of
 from slabwire.runtime.message.payload import Payload
-from slabwire.shm.loan import loaned_block
+from slabwire.shm.block import loaned_block
 from slabwire.shm.pool import Pool
 
 
