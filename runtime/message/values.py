@@ -41,7 +41,7 @@ class _Name(str):
 
 def plain(value: Any) -> Any:
     """The value, made of the types that a packer knows: None, bool, int, float, str, bytes, bytearray, contiguous
-    memoryview, list, tuple, dict with str keys and ndarray, each of exactly this type. Parts that are plain already are not copied.
+    memoryview, list, tuple, dict with str keys and ndarray, each of exactly this type. Plain parts are not copied.
 
     A subclass becomes the type that it derives from, a scalar of numpy one of Python, a dataclass a dict of its fields.
     Raises MessageError for anything else, with the path to it. `packed` checks whether each plain part can be packed.
