@@ -132,7 +132,7 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: in
 
 
 def check_array(array: NDArray[Any]) -> None:
-    """Raises MessageError for an array that cannot be sent, neither in a record nor in a frame."""
+    """Raises MessageError for an array that cannot be sent, in a record or in a frame."""
     describe(token_of(array.dtype), array.shape, None, 0, None)
 
 
