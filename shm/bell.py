@@ -1,4 +1,4 @@
-"""Park and wake: who waits says so in a word, who has news rings an eventfd only then."""
+"""Park and wake: a process that waits says so in a word, and its peers ring its eventfd only then."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import time
 
 from . import fence
+from .lane import STREAM_SLOTS
 from .layout import Group, Layout, Word
-from .returns import STREAM_SLOTS
 from .segment import Segment
 
 # Why its owner waits; several may be set at once.
@@ -43,9 +43,9 @@ UNFENCED_PARK_S = 0.002
 
 
 class Ringer:
-    """A peer's side of somebody's bell. Any thread may ring.
+    """A peer's side of the bell of another process. Any thread may ring.
 
-    `words[WAITING_FOR]` says what its owner is parked for: who sends often looks there before it calls `ring_always`.
+    `words[WAITING_FOR]` says what the bell's owner is parked for. A frequent sender reads it before `ring_always`.
     """
 
     __slots__ = ("_doorbell", "segment", "words")
@@ -57,18 +57,21 @@ class Ringer:
         fence.register()  # the parked side's barrier reaches registered processes only
 
     def ring(self, news: int) -> None:
-        """Wakes the owner if it is parked for such news. Call it after the store that it shall see."""
-        if self.words[WAITING_FOR] & news:  # pairs with: Bell.park
+        """Wakes the owner if it is parked for such news. Call it after the store that the owner must see."""
+        # pairs with: Bell.park
+        if self.words[WAITING_FOR] & news:
             self.ring_always()
 
     def ring_always(self) -> None:
         """Wakes the owner, parked or not; nothing after `close`."""
-        doorbell = self._doorbell  # holds it: another thread may close meanwhile, and the number may be used again
+        doorbell = (
+            self._doorbell
+        )  # another thread may close meanwhile: this keeps the descriptor open, so that its number stays ours
         if doorbell is not None:
             try:
                 doorbell.write(doorbell.fd, 1)
             except OSError:
-                return  # full, so it is ringing already
+                return  # the counter is full: the bell is ringing already
 
     def close(self) -> None:
         """Gives the descriptor back as soon as no thread is ringing."""
@@ -78,7 +81,7 @@ class Ringer:
 
 
 class _Doorbell:
-    """An eventfd; once it is `closing` the last thread that still uses it closes it."""
+    """An eventfd. Once it is `closing`, the last thread that uses it closes it."""
 
     __slots__ = ("_close", "closing", "fd", "write")
 
@@ -93,7 +96,7 @@ class _Doorbell:
 
 
 class Bell:
-    """The owner's side: what it says before it sleeps. One thread; `AdaptiveWait` decides when.
+    """The owner's side: it announces each sleep. One thread; `AdaptiveWait` decides when to sleep.
 
     Counters: `parks`, and `wakes` (parks ended by a ring).
     """
@@ -107,12 +110,13 @@ class Bell:
         fence.register()
 
     def park(self, reasons: int) -> float | None:
-        """Announces that the owner is about to sleep; it must look at its lanes once more after this.
+        """Announces that the owner is about to sleep. The owner must look at its lanes once more after this call.
 
-        Returns how long it may sleep at most, in seconds: None for as long as it likes.
+        Returns the longest sleep in seconds; None: without a limit.
         """
         self.parks += 1
-        self._words[WAITING_FOR] = reasons  # pairs with: Ringer.ring
+        # pairs with: Ringer.ring, Producer.publish, Consumer.commit, Consumer.release
+        self._words[WAITING_FOR] = reasons
         return None if fence.full_barrier() else UNFENCED_PARK_S
 
     def unpark(self) -> None:

@@ -1,4 +1,4 @@
-"""One block of a slab that is out, as its owner sees it."""
+"""One block of a slab, as its owner sees it, and the writable arrays over it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections import deque
 from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .layout import LINE_NBYTES, round_up
 from .slab import Slab
+from .tensor import base_of
 
 # Room behind a loaned tensor for the metadata of its message, should that not fit its record.
 METADATA_NBYTES = 1024
@@ -15,9 +19,12 @@ SMALLEST_BLOCK_NBYTES = 2048
 
 
 class Home(Protocol):
-    """The pool that a block belongs to. `unviewed` are blocks whose last array has died; `ledger` is debug mode's."""
+    """The pool that a block belongs to.
 
-    unviewed: deque[Block]
+    `dead_views` has a block for each array or payload that has died and is not counted yet; `ledger` is debug mode's.
+    """
+
+    dead_views: deque[Block]
 
     @property
     def ledger(self) -> Any: ...
@@ -38,22 +45,25 @@ class Block:
         self._words, self._at = slab.generation_word(index)
         self.generation = 0
         self.lends = 0
-        self.views = 0  # arrays of its owner, and parcels that wait
-        self.has_metadata = False  # of a message that may not have been read yet
+        self.views = 0  # arrays of its owner, and payloads that wait
+        self.has_metadata = False  # metadata of a message that may not have been read yet
 
     def take(self) -> None:
-        """It is out from now on."""
+        """Marks the block as out: it belongs to a message or an array."""
         # pairs with: Slab.check
         self.generation = self._words[self._at] = self._words[self._at] + 1
         self.has_metadata = False
 
     def give_back(self) -> None:
-        """It is free from now on: all references to it are stale."""
+        """Marks the block as free, so that all references to it are stale."""
         self.generation = 0
-        self._words[self._at] += 1  # pairs with: Slab.check
+        # pairs with: Slab.check
+        self._words[self._at] += 1
 
-    def renew(self, nbytes: int) -> bool:
-        """Its only loan has ended: whether it is out for another one from now on, with a new generation."""
+    def try_reuse(self, nbytes: int) -> bool:
+        """Takes the block for another loan, with a new generation, after its only loan has ended. False, with nothing
+        done, if something else needs the block or its size is not that of `nbytes`.
+        """
         if (
             self.lends != 1
             or self.views
@@ -61,18 +71,19 @@ class Block:
             or self.pool.ledger is not None
         ):
             return False
-        self.generation = self._words[self._at] = self._words[self._at] + 2  # pairs with: Slab.check
+        # pairs with: Slab.check
+        self.generation = self._words[self._at] = self._words[self._at] + 2
         self.has_metadata = False
         return True
 
-    def returned(self) -> None:
-        """One lease has ended."""
+    def on_loan_ended(self) -> None:
+        """One loan of the block has ended."""
         self.lends -= 1
         if not (self.lends or self.views):
             self.pool.reclaim(self)
 
-    def unviewed(self) -> None:
-        """One array of the owner, or one parcel, needs it no more."""
+    def view_died(self) -> None:
+        """One array of the owner, or one payload, has died."""
         self.views -= 1
         if not (self.lends or self.views):
             self.pool.reclaim(self)
@@ -82,6 +93,31 @@ class Block:
 
     def bytes(self) -> memoryview:
         return self.slab.block_bytes(self.index)
+
+
+class LoanBase:
+    """The base of a loaned array. While it or any view of it lives, the block stays out. It may die in any thread."""
+
+    __slots__ = ("__array_interface__", "block")
+
+    def __init__(self, block: Block, interface: dict[str, Any]) -> None:
+        self.block = block
+        self.__array_interface__ = interface
+
+    def __del__(self) -> None:
+        self.block.pool.dead_views.append(self.block)
+
+
+def loaned(base: LoanBase, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array over a base; `dtype` may be one that an array interface cannot name."""
+    array = np.asarray(base)
+    return array if array.dtype == dtype else array.view(dtype)
+
+
+def loaned_block(array: NDArray[Any]) -> Block | None:
+    """The block of a loan or of a view of one; None for any other array."""
+    base = base_of(array)
+    return base.block if isinstance(base, LoanBase) else None
 
 
 @lru_cache(maxsize=1024)

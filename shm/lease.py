@@ -1,4 +1,4 @@
-"""The reader's side of a block: read-only arrays whose lifetime is the lease."""
+"""The reader's side of a block: the lease, and read-only arrays that keep it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .lane import Consumer, Source
+from .consumer import Consumer
+from .lane import Source
 from .slab import Slab
 
 _new_array = np.ndarray.__new__
 
 
 class Lease:
-    """The right to read one published block; it ends when the last array over it has died, in whatever thread.
+    """The right to read one published block. It ends when the last array over the block has died, in any thread.
 
-    `source` names it for whoever forwards the block. There is one of it for each loan: two would end it twice. Raises
-    StaleReference if the block is not, or no longer, what the reference says; the loan is then still to be released.
+    `source` names the lease in a record that forwards the block. There is one Lease for each loan: two would end the
+    loan twice. Raises StaleReference if the block is not, or no longer, what the reference says; the caller must then
+    release the loan.
     """
 
     __slots__ = ("__weakref__", "_consumer", "block", "generation", "offset", "slab", "source")
@@ -30,7 +32,7 @@ class Lease:
         self.slab = slab
         self.block = block
         self.generation = generation
-        self.source = source  # last: `__del__` sees by it whether there is anything to end
+        self.source = source  # last: `__del__` ends the lease only if it is set
 
     def array(
         self, at: int, shape: tuple[int, ...], dtype: np.dtype[Any], strides: tuple[int, ...] | None
@@ -47,14 +49,14 @@ class Lease:
         return self.slab.segment.address + self.offset
 
     def abandon(self) -> None:
-        """The process goes, and not the loan: its successor has it, and reads the block again."""
+        """Leaves the loan to the successor of this process, which reads the block again."""
         self.source = None  # type: ignore[assignment]
 
-    def returned(self) -> None:
-        """A forwarded block was released by its next reader: dropping this object ends the lease."""
+    def on_loan_ended(self) -> None:
+        """The next reader has released the forwarded block. Nothing to do: the lease ends when this object dies."""
 
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
-        """It is not ours to lend anew."""
+    def try_reuse(self, nbytes: int) -> bool:  # noqa: ARG002 - no size is possible
+        """Never: the block belongs to another process."""
         return False
 
     def __del__(self) -> None:
@@ -67,8 +69,8 @@ class Lease:
 class LeasedArray(np.ndarray):
     """The base of a received array, over the mapping itself; it holds the lease, and by it the mapping.
 
-    numpy keeps it as the base of all further views, since it is no plain ndarray. An object with an
-    `__array_interface__`, which numpy has to parse, would cost more.
+    numpy keeps it as the base of all further views, because it is not a plain ndarray. An object with an
+    `__array_interface__` would cost more, since numpy parses it.
     """
 
     __slots__ = ("lease",)

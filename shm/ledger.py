@@ -13,15 +13,14 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .block import Block
-    from .lease import Lease
+from .block import Block
+from .lease import Lease
 
 logger = logging.getLogger("slabwire")
 

@@ -1,4 +1,4 @@
-"""The calls of one process that wait for their answers, beside its bell: whoever survives it knows what to cancel."""
+"""The calls of one process that wait for answers, beside its bell, so that the supervisor can cancel a dead one's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import struct
 
 from .bell import BELL
-from .returns import STREAM_SLOTS
+from .lane import STREAM_SLOTS
 from .segment import Segment
 
 _FIRST = BELL.place().word("open")
@@ -14,10 +14,10 @@ _ALL = struct.Struct(f"={STREAM_SLOTS}Q")
 
 
 class OpenCalls:
-    """Written by the process that calls, one thread. What a predecessor left is forgotten here: it was read when the
-    predecessor was reaped. No two calls in flight have one slot: their numbers differ modulo STREAM_SLOTS.
+    """Written by the process that calls, in one thread. It clears what a predecessor left, which the supervisor read
+    when it reaped the predecessor. Two calls in flight never share a slot: their numbers differ modulo STREAM_SLOTS.
 
-    Without a segment, before there is a bell and after it has been closed, nobody sees what is noted.
+    Without a segment, before the bell exists and after it was closed, nobody else sees these notes.
     """
 
     __slots__ = ("_words",)
@@ -28,14 +28,14 @@ class OpenCalls:
             self._words[_FIRST + slot] = 0
 
     def begin(self, request: int) -> None:
-        """To be called before the request is published: one that nobody knows of could not be cancelled."""
+        """Notes a call, before its request is published, so that a published request can always be cancelled."""
         self._words[_FIRST + request % STREAM_SLOTS] = request
 
     def end(self, request: int) -> None:
-        """Its answer is here, or word that it is not wanted any more is on its way."""
+        """Forgets a call: its answer has come, or its cancel is published."""
         self._words[_FIRST + request % STREAM_SLOTS] = 0
 
 
 def calls_left(segment: Segment) -> list[int]:
-    """The requests that a process which is gone still waited for, by the descriptor of its bell's segment."""
+    """The requests for whose answers a dead process waited, read by the descriptor of its bell's segment."""
     return [each for each in _ALL.unpack(os.pread(segment.fd, _ALL.size, _FIRST * 8)) if each]

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .block import METADATA_NBYTES, Block, size_class
+from .block import METADATA_NBYTES, Block, LoanBase, loaned, size_class
 from .errors import OutOfMemory
 from .layout import LINE_NBYTES, round_up
 from .ledger import VARIABLE, Ledger
-from .loan import LoanBase, loaned
 from .slab import Slab
 from .tensor import interface_of, readable_dtype
 
 _FIRST_SLAB_NBYTES = 1 << 20
 _MOST_BLOCKS = 64
 _LEAST_BLOCKS = 4
-# Ended loans are looked for at every take while few blocks are out, else after as many takes as an eighth of them: the
-# cost of a look, which grows with them, stays the same per take, and few blocks cycle through the cache.
+# While few blocks are out, every take looks for ended loans. Later, a look comes after as many takes as an eighth of
+# the blocks that are out: a look costs more the more blocks are out, so its cost per take stays the same. Looking often
+# while few are out keeps few blocks in use, which stay in cache.
 _BLOCKS_A_LOOK = 8
 
 
@@ -30,8 +30,8 @@ class Pool:
     """All slabs of one process, as size classes with private free lists. One thread.
 
     `grow(block_nbytes, blocks)` makes one more slab and returns it, `shrink(slab)` gives one back, `reap()` collects
-    ended leases. Newest-freed block first: it is the one that is still in cache. A `ledger` (there is one by itself
-    where SLABWIRE_DEBUG_BLOCKS=1) knows who took what is out, and poisons what comes back.
+    ended leases. The newest freed block is taken first, because it is still in cache. A `ledger` (made by default where
+    SLABWIRE_DEBUG_BLOCKS=1) knows who took each block that is out, and poisons the blocks that come back.
     """
 
     def __init__(
@@ -49,22 +49,21 @@ class Pool:
         self.limit_nbytes = limit_nbytes
         self.slabs: dict[int, Slab] = {}
         self._free: dict[int, list[Block]] = {}
-        self.unviewed: deque[Block] = deque()
+        self.dead_views: deque[Block] = deque()
         self.nbytes = 0
         self.used_nbytes = 0
         self.blocks_out = 0
-        self.grown = self.trimmed = 0  # slabs that came, and that were given back
+        self.grown = self.trimmed = 0  # slabs that were added, and that were given back
         self._takes_until_look = 0
         self.ledger = ledger or Ledger.if_wanted()
 
     def stats(self) -> dict[str, int]:
-        free = sum(len(each) for each in self._free.values())
         return {
             "slabs": len(self.slabs),
             "nbytes": self.nbytes,
             "used_nbytes": self.used_nbytes,
             "out": self.blocks_out,
-            "free": free,
+            "free": sum(map(len, self._free.values())),
             "grown": self.grown,
             "trimmed": self.trimmed,
         }
@@ -77,7 +76,8 @@ class Pool:
         for index in reversed(range(slab.blocks)):
             if out and index in out:
                 out[index].generation = slab.generation(index)
-                self._note_out(slab)
+                self.blocks_out += 1
+                self.used_nbytes += slab.block_nbytes
                 continue
             if slab.generation(index) % 2:
                 slab.raise_generation(index)  # a predecessor died with it
@@ -91,7 +91,7 @@ class Pool:
             self._takes_until_look = self.blocks_out // _BLOCKS_A_LOOK
             if self.blocks_out:
                 self._reap()
-        if self.unviewed:
+        if self.dead_views:
             self.collect()
         block = (self._free.get(size) or self._more(size)).pop()
         block.take()
@@ -100,10 +100,6 @@ class Pool:
         if self.ledger is not None:
             self.ledger.took(block)
         return block
-
-    def _note_out(self, slab: Slab) -> None:
-        self.blocks_out += 1
-        self.used_nbytes += slab.block_nbytes
 
     def loan(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A writable array in a block of its own, uninitialised, aligned to 128 bytes."""
@@ -120,7 +116,7 @@ class Pool:
         block = self.take(starts[-1] + METADATA_NBYTES)
         address = block.address()
         block.views = len(kinds)
-        # All of them before the first array: should numpy refuse a shape, the block comes back as they die.
+        # All bases are made before the first array: if numpy refuses a shape, the block comes back as the bases die.
         bases = [
             LoanBase(block, interface_of(address + at, *each, writable=True))
             for at, each in zip(starts, kinds, strict=False)
@@ -128,12 +124,12 @@ class Pool:
         return [loaned(base, kind) for base, (_, kind) in zip(bases, kinds, strict=True)]
 
     def collect(self) -> None:
-        """Takes note of loaned arrays that have died."""
-        while self.unviewed:
-            self.unviewed.popleft().unviewed()
+        """Counts the loaned arrays and the payloads that have died since the last call."""
+        while self.dead_views:
+            self.dead_views.popleft().view_died()
 
     def reclaim(self, block: Block) -> None:
-        """Frees a block if nothing needs it any more. Idempotent: a block that were free twice would be lent twice."""
+        """Frees a block if nothing needs it any more. Idempotent: a block that is free twice would be lent twice."""
         if block.lends or block.views or not block.generation:
             return
         block.give_back()
@@ -147,7 +143,7 @@ class Pool:
             free.append(block)
 
     def _more(self, size: int) -> list[Block]:
-        """Free blocks of a new slab; where none is to be had, larger ones that lie idle."""
+        """Free blocks of a new slab; if the pool cannot grow, larger free blocks."""
         try:
             try:
                 return self._join_larger(size)
@@ -162,13 +158,13 @@ class Pool:
             return self._free[larger]
 
     def _holders(self) -> str:
-        """Who has what is out, for the text of an error."""
+        """Who holds the blocks that are out, for the text of an error."""
         if self.ledger is None:
             return f"`slabwire leases` shows who has blocks, {VARIABLE}=1 also which lines took them"
         return f"out are {self.ledger.named() or 'none'}"
 
     def _give_back_idle(self, size: int) -> bool:
-        """Parts with idle slabs of other sizes, so that this size may grow; True if there were any."""
+        """Gives back idle slabs of other sizes, so that this size may grow; True if there were any."""
         idle = [slab for slab in self.slabs.values() if slab.block_nbytes != size and self.is_idle(slab)]
         for slab in idle:
             self.part_with(slab)
@@ -179,7 +175,7 @@ class Pool:
         return sum(block.slab is slab for block in self._free[slab.block_nbytes]) == slab.blocks
 
     def take_back(self) -> None:
-        """Takes note of all that has come back."""
+        """Takes back all blocks whose loans and arrays have ended."""
         self._reap()
         self.collect()
 
@@ -223,6 +219,6 @@ class Pool:
             slab.segment.close_descriptor()
         self.slabs.clear()
         self._free.clear()
-        self.unviewed.clear()
+        self.dead_views.clear()
         if self.ledger is not None:
             self.ledger.blocks.clear()

@@ -57,7 +57,7 @@ class Slab:
                 f"slab {identifier}: {rows['payload']} lines cannot be cut into {self.blocks} equal blocks"
             )
         self.mapping = segment.mapping
-        # What leases lie over; the owner may be lent its own block, when somebody sends it back.
+        # The memory of received arrays. The owner also receives arrays in its own slab: those that a peer sends back.
         self.readable = np.asarray(_Fixed(segment)).view(_ReadOnly) if segment.writable else segment.mapping
         self._words, self._bytes = segment.words, segment.bytes
         self._generation = segment.placed.word("generation")
@@ -71,14 +71,13 @@ class Slab:
         return self._words[self._generation + block]
 
     def generation_word(self, block: int) -> tuple[memoryview, int]:
-        """Where a block's generation stands: words, and the index in them."""
+        """Where a block's generation lies: the words of the segment, and its index there."""
         return self._words, self._generation + block
 
-    def raise_generation(self, block: int) -> int:
+    def raise_generation(self, block: int) -> None:
         """Owner only: makes all earlier references to the block stale."""
-        generation = self._words[self._generation + block] + 1
-        self._words[self._generation + block] = generation  # pairs with: Slab.check
-        return generation
+        # pairs with: Slab.check
+        self._words[self._generation + block] += 1
 
     def uses(self) -> int:
         """Rises with each block that is taken or comes back."""
@@ -90,6 +89,7 @@ class Slab:
 
     def check(self, block: int, generation: int, nbytes: int) -> int:
         """The offset of a referenced block. Raises StaleReference if it is not, or no longer, that block."""
+        # pairs with: Block.take, Block.give_back, Block.try_reuse, Slab.raise_generation
         if (
             block < self.blocks
             and nbytes <= self.block_nbytes
@@ -112,7 +112,7 @@ class Slab:
 
 
 class _Fixed:
-    """What numpy cannot be talked into writing to, though this process may write to it elsewhere."""
+    """Memory that numpy cannot be made to write to, although this process may write to it by another mapping object."""
 
     __slots__ = ("__array_interface__", "_mapping")
 
@@ -123,6 +123,6 @@ class _Fixed:
 
 
 class _ReadOnly(np.ndarray):
-    """Such memory as an array of bytes. No plain ndarray: over one of those numpy would pass over the base that holds
-    the lease, and keep this one.
+    """Such memory as an array of bytes. It is not a plain ndarray: as the base of a view, numpy would keep a plain
+    ndarray in place of the array that holds the lease.
     """

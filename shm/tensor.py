@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from .errors import MessageError
 
-# What `dtype_name` makes. numpy itself dies of a division by zero: in <M8[ns/0], and where it compares <m8[0s].
+# The form of the names that `dtype_name` makes. Others may crash numpy by a division by zero: <M8[ns/0], <m8[0s].
 _NAME = re.compile(rb"[a-z][a-z0-9_]{1,23}|[<>|=]?[biufcSUVmM][0-9]{0,10}(\[([1-9][0-9]{0,9})?[a-zA-Z]{1,2}\])?")
 _FIXED = struct.Struct("<BBBxI")  # length of the dtype's name, dimensions, flags, bytes that lie inline
 _INLINE, _STRIDED = 1, 2
 _LONGEST_TEXT = 100  # of a dtype in the text of an error
-MOST_DIMENSIONS = 32  # numpy 1's limit; numpy 2 allows 64, which no tensor needs
-# What stands for a dtype where something is looked up: see `token_of`.
+MOST_DIMENSIONS = 32  # the limit of numpy 1; numpy 2 allows 64, which no tensor needs
+# The key of a dtype in a cache: see `token_of`.
 Token = np.dtype[Any] | str
 
 
@@ -132,7 +132,7 @@ def extent(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: in
 
 
 def check_array(array: NDArray[Any]) -> None:
-    """Raises MessageError for an array that cannot be sent, whatever the way."""
+    """Raises MessageError for an array that cannot be sent, in a record or in a frame."""
     describe(token_of(array.dtype), array.shape, None, 0, None)
 
 
@@ -166,10 +166,10 @@ def _cut(dtype: np.dtype[Any]) -> str:
 
 
 def token_of(dtype: np.dtype[Any]) -> Token:
-    """What stands for a dtype as a key of a cache: itself, if it is one of numpy's or of an extension, else its text.
+    """The key of a dtype in a cache: the dtype itself, if numpy or an extension has built it in, else its text.
 
-    All dtypes of time hash alike, and numpy, which then compares them, dies of some and takes others for equal. Raises
-    MessageError for those of which several have one text.
+    All dtypes of time have the same hash. numpy then compares them, crashes on some and takes others for equal. Raises
+    MessageError for kinds of dtypes of which several have the same text.
     """
     if dtype.isbuiltin:
         return dtype
@@ -186,10 +186,15 @@ def dtype_name(dtype: np.dtype[Any]) -> bytes:
 @lru_cache(maxsize=256)
 def _name(token: Token) -> bytes:
     dtype = readable_dtype(np.dtype(token))
-    named = is_extension(dtype) or (dtype.isnative and dtype.kind in "biufc")
-    name = (dtype.name if named else dtype.str).encode()
-    dtype_named(name)  # the receiver, too, must know it
+    name = _spelt(dtype)
+    dtype_named(name)  # the receiver must know the dtype, too
     return name
+
+
+def _spelt(dtype: np.dtype[Any]) -> bytes:
+    """The one name of a dtype that records and frames may have."""
+    named = is_extension(dtype) or (dtype.isnative and dtype.kind in "biufc")
+    return (dtype.name if named else dtype.str).encode()
 
 
 @lru_cache(maxsize=256)
@@ -205,11 +210,13 @@ def dtype_named(name: bytes) -> np.dtype[Any]:
         dtype = np.dtype(text)
     except (TypeError, ValueError, SyntaxError):
         dtype = _extension_dtype(text)
-    return readable_dtype(dtype)
+    if _spelt(readable_dtype(dtype)) != name:
+        raise MessageError(f"a tensor has the dtype {text!r}, which numpy calls {_spelt(dtype).decode()!r}")
+    return dtype
 
 
 def is_extension(dtype: np.dtype[Any]) -> bool:
-    """Whether another package registered it with numpy, so that its `str` does not name it."""
+    """Whether another package registered the dtype with numpy, so that its `str` does not name it."""
     return dtype.isbuiltin == 2
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .pool import Pool
+from .pool import Pool
 from .slab import Slab
 
 # Longer than the pauses within what comes in bursts, so that a pool does not give back what it asks for at once again
@@ -16,11 +13,11 @@ IDLE_NS = 10_000_000_000
 class Trimmer:
     """Looks at a pool whenever its process is about to sleep.
 
-    Of each size class one slab stays, the smallest if all are idle: so whoever sends now and then, however seldom,
-    never waits for memory, and since each further slab is as large as all before it, at least half of what a burst took
-    is given back. `due_ns` is when to look again though nothing has happened, 0 for never: it is set only while there
-    is a slab that may be idle long enough by then, so an idle process wakes up for this once or twice, not for ever.
-    `waits_for_blocks`: nothing happens, but readers keep blocks of slabs that could go; their end is worth a look.
+    One slab of each size class stays, the smallest if all are idle, so that a process that sends seldom never waits for
+    memory. Each further slab is as large as all slabs before it, so at least half of what a burst took is given back.
+    `due_ns` is when to look again although nothing has happened; 0: never. It is set only while there is a slab that
+    may be idle long enough by then, so an idle process wakes up for it once or twice. `waits_for_blocks` says that
+    readers keep blocks of slabs that could go: the pool is worth a look when they end.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -31,7 +28,7 @@ class Trimmer:
         self._uses = self._grown = -1  # of all slabs at the last look; and how many had come by then
 
     def look(self, now_ns: int) -> None:
-        """Gives back what has lain idle for long enough. Cheap where it is not time yet, or nothing is to be had."""
+        """Gives back slabs that were idle for long enough. Costs little when it is too early or no slab could go."""
         waits = self.waits_for_blocks
         if (now_ns < self.due_ns and not waits) or (self._grown == self._pool.grown and not (self.due_ns or waits)):
             return

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from ...shm.bell import BELL, RECORDS, Bell, Ringer, new_doorbell
+from ...shm.consumer import Consumer
 from ...shm.inflight import INFLIGHT, Inflight
-from ...shm.lane import LANE, Consumer, Producer
+from ...shm.lane import LANE, RETURNS
 from ...shm.layout import LINE_NBYTES, Layout
 from ...shm.pool import Pool
-from ...shm.returns import RETURNS
+from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ...shm.slab import SLAB, Slab
 from ...shm.wait import AdaptiveWait

@@ -12,8 +12,10 @@ from typing import Any, Self
 import numpy as np
 
 from ...runtime.dataplane.caller import deadline_of
+from ...runtime.message.encoding import decode
 from ...runtime.message.header import Kind, read_header
-from ...runtime.message.payload import Parcel, open_parcel, source_of
+from ...runtime.message.lending import source_of
+from ...runtime.message.payload import Payload
 from ...shm.block import size_class
 from ...shm.lease import Lease
 from ...shm.pool import Pool
@@ -78,18 +80,18 @@ class FanOut:
 
     def _publish(self, payload: Any) -> None:
         head = (0, 0, 0, 1, 0, 1, deadline_of(_TIMEOUT_S), 1, 2, 0, 0, 0, 0)
-        parcel = Parcel({"payload": payload}, self.pool, is_fields=True)
+        encoded = Payload({"payload": payload}, self.pool, is_fields=True)
         for lane in self._out:
-            if not parcel.can_go(lane):
+            if not encoded.can_go(lane):
                 raise BenchError("a reader did not give back what it was sent")
-            parcel.publish(lane, Kind.DATA, 0, head)
-        parcel.close()
+            encoded.publish(lane, Kind.DATA, 0, head)
+        encoded.close()
 
     def _check(self, expected: int) -> None:
         """Waits for all readers; each still holds what it got."""
         for waiter, lane in zip(self._waiters, self._back, strict=True):
             waiter.wait(spinning=False)
-            found = open_parcel(read_header(lane.segment.bytes, lane.offset()), None)
+            found = decode(read_header(lane.segment.bytes, lane.offset()), None)
             lane.commit()
             if found != expected:
                 raise BenchError(f"a reader of {self.readers} read the sum {found} and not {expected}")
@@ -137,11 +139,11 @@ def serve(orders: Iterable[Order], details: dict[str, Any]) -> None:
                 header.generation,
                 0,
             )
-            held = open_parcel(header, lease)["payload"]
+            held = decode(header, lease)["payload"]
             del lease
             lane.commit()
             total = int(held[::_PAGE].sum(dtype=np.int64))
-            Parcel(total, pool).publish(out, Kind.REPLY, 0, (0, 0, 1, *header[5:12], lane.lane, 0, lane.cursor))
+            Payload(total, pool).publish(out, Kind.REPLY, 0, (0, 0, 1, *header[5:12], lane.lane, 0, lane.cursor))
     del held
 
 

@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.dataplane.caller import deadline_of
-from ...runtime.message.fast_path import post
+from ...runtime.message.encoding import decode
+from ...runtime.message.fast_path import encode_and_publish
 from ...runtime.message.header import Flag, Header, Kind, read_header, write_record
-from ...runtime.message.payload import open_parcel, source_of
+from ...runtime.message.lending import source_of
 from ...shm.bell import now_ns
 from ...shm.block import Block
+from ...shm.consumer import Consumer
 from ...shm.inflight import Inflight
-from ...shm.lane import Consumer, Producer, Source
+from ...shm.lane import Source
 from ...shm.lease import Lease
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from ...shm.slab import Slab
 from ..harness.contestant import BenchError, Payload, checksum
 from ..harness.wiring import Wiring
@@ -49,7 +52,7 @@ class Record:
     def ask(self, payload: Payload) -> None:
         """The caller's: carries it there."""
         out = self.out
-        out.room()
+        out.free_records()
         _NUMBER.pack_into(out.segment.bytes, out.slot(), checksum(payload))
         out.publish()
 
@@ -64,7 +67,7 @@ class Record:
         """The echo's: handles the record that has come."""
         back, out = self.back, self.out
         (value,) = _NUMBER.unpack_from(back.segment.bytes, back.offset())
-        out.room()
+        out.free_records()
         _NUMBER.pack_into(out.segment.bytes, out.slot(), value)
         out.publish()
         back.commit()
@@ -77,7 +80,7 @@ class Lending(Record):
 
     def ask(self, payload: Payload) -> None:
         out = self.out
-        out.room()
+        out.free_records()
         _REFERENCE.pack_into(out.segment.bytes, out.slot(), *self._lent(payload))
         out.publish()
 
@@ -96,7 +99,7 @@ class Lending(Record):
         back, out = self.back, self.out
         row, slab, block, nbytes, generation = _REFERENCE.unpack_from(back.segment.bytes, back.offset())
         value = checksum(self._view(row, self.slab(slab), block, generation, nbytes))
-        out.room()
+        out.free_records()
         _NUMBER.pack_into(out.segment.bytes, out.slot(), value)
         out.publish()
         back.commit()
@@ -114,7 +117,7 @@ class Headed(Lending):
 
     def ask(self, payload: Payload) -> None:
         out = self.out
-        out.room()
+        out.free_records()
         row, slab, block, nbytes, generation = self._lent(payload)
         deadline, trace = (deadline_of(_TIMEOUT_S), _new_trace()) if self.timed else (0, (0, 0))
         head = (0, 0, 0, _CALLER, 0, _REQUEST, deadline, *trace, 0, 0, 0, 0)
@@ -137,7 +140,7 @@ class Headed(Lending):
             _require(now_ns() <= header.deadline_ns)
         self._begin()
         value = checksum(self._view(header.row, self.slab(header.slab), header.block, header.generation, header.at))
-        out.room()
+        out.free_records()
         inline = _NUMBER.pack(value)
         where = (len(inline), 0, 0, 0, 0, 0)
         write_record(out.segment.bytes, out.slot(), Kind.REPLY, 0, *_answering(header, back), *where, inline)
@@ -171,12 +174,12 @@ class Message(Record):
 
     def ask(self, payload: Payload) -> None:
         head = (0, 0, 0, _CALLER, 0, _REQUEST, deadline_of(_TIMEOUT_S), *_new_trace(), 0, 0, 0, 0)
-        _require(post({"payload": payload}, self.pool, self.out, _DATA, 0, head, is_fields=True))
+        _require(encode_and_publish({"payload": payload}, self.pool, self.out, _DATA, 0, head, is_fields=True))
 
     def take(self) -> int:
         back = self.back
         header = read_header(back.segment.bytes, back.offset())
-        value = open_parcel(header, None)
+        value = decode(header, None)
         _require(header.kind == _REPLY and header.request == _REQUEST)
         back.commit()
         return int(value)
@@ -189,10 +192,10 @@ class Message(Record):
         if header.flags & _BLOCK:
             source = source_of(header, back.lane, back.cursor)
             lease = Lease(back, source, self.slab(header.slab), header.block, header.generation, 0)
-        fields = open_parcel(header, lease)
+        fields = decode(header, lease)
         self.table.begin_running(back.lane, back.cursor, 1)
         value = checksum(fields["payload"])
-        _require(post(value, self.pool, self.out, _REPLY, 0, _answering(header, back)))
+        _require(encode_and_publish(value, self.pool, self.out, _REPLY, 0, _answering(header, back)))
         back.commit()
 
 

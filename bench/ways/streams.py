@@ -9,7 +9,8 @@ from typing import Any
 
 from ...runtime.actor.actor import Actor, Output
 from ...runtime.launch.graph import Graph
-from ...shm.lane import Consumer, Producer
+from ...shm.consumer import Consumer
+from ...shm.producer import Producer
 from ..harness.contestant import Seats
 from ..harness.echo import Echoed, EchoProcess, Order
 from ..harness.wiring import Waiter, Wiring
@@ -24,10 +25,11 @@ _CAPACITY = 2048
 
 def produce(lane: Producer, count: int, *, spinning: bool) -> None:
     """Publishes 1, 2, ... `count`, each as a record of its own."""
-    pack, slot, publish, room, buffer = _NUMBER.pack_into, lane.slot, lane.publish, lane.room, lane.segment.bytes
+    pack, slot, publish, free_records = _NUMBER.pack_into, lane.slot, lane.publish, lane.free_records
+    buffer = lane.segment.bytes
     number = 0
     while number < count:
-        free = room()
+        free = free_records()
         if not free and not spinning:
             os.sched_yield()
         for number in range(number + 1, min(number + free, count) + 1):  # noqa: B020 - it goes on where it was
@@ -80,7 +82,7 @@ def serve(orders: Iterable[Order], details: dict[str, Any]) -> None:
     numbers, sums = wiring.consumer(_NUMBERS), wiring.producer(_SUMS)
     for order in orders:
         total = consume(numbers, order.trips, spinning=order.spinning)
-        sums.room()
+        sums.free_records()
         _NUMBER.pack_into(sums.segment.bytes, sums.slot(), total)
         sums.publish()
 

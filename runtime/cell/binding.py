@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from ...shm.loan import loaned_block
+from ...shm.block import loaned_block
 from ..actor.actor import Actor, Context, Shape
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of

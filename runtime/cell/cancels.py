@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from ...shm.lane import Consumer
+from ...shm.consumer import Consumer
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from ..message.header import Header, Kind
 from .inlets import Inlets
@@ -36,14 +36,14 @@ class Cancels:
     def may_lie_in(self, lanes: Iterable[Consumer]) -> bool:
         """Whether records came, behind others that must wait, which nobody has searched."""
         held = (lane for lane in lanes if lane.cursor != lane.head)
-        return any(lane.look() > max(lane.cursor + 1, self._searched.get(lane.lane, 0)) for lane in held)
+        return any(lane.read_head() > max(lane.cursor + 1, self._searched.get(lane.lane, 0)) for lane in held)
 
     def found_in(self, inlets: Inlets) -> Iterator[Header]:
         """Word of cancels that are not known yet; their records stay where they are. Raises CorruptLane."""
         for lane in inlets.held or inlets.lanes:
             if lane.cursor == lane.head:
                 continue
-            end = lane.look()
+            end = lane.read_head()
             for sequence in range(max(lane.cursor, self._searched.get(lane.lane, 0)), end):
                 header = inlets.header(lane, sequence)
                 if header.kind == Kind.CANCEL and header.key not in self._keys:

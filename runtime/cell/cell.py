@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ...shm.bell import now_ns
+from ...shm.consumer import Consumer
 from ...shm.inflight import RUNNING_ROW, Inflight
-from ...shm.lane import Consumer
 from ..actor.actor import Actor
 from ..actor.handler import Handler
 from ..dataplane.endpoint import Endpoint
 from ..errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, SlabwireError, cut_off_error
 from ..message.capacities import EVERY_REQUEST, Key
+from ..message.encoding import decode
 from ..message.header import Flag, Header, Kind
 from ..message.keyed import KEYED, take_key
-from ..message.payload import open_parcel
 from ..spec import ActorSpec
 from ..telemetry.flight_recorder import Recorder, outcome_of
 from ..telemetry.stats import CellStats
@@ -247,7 +247,7 @@ class Cell:
         try:
             if work.header.flags & _BLOCK:
                 work.lease = self._endpoint.lease(lane, work.header, work.sequence)
-            work.value = open_parcel(work.header, work.lease)
+            work.value = decode(work.header, work.lease)
             if work.header.flags & KEYED:
                 work.key = take_key(work.value)
         except SlabwireError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ...shm.consumer import Consumer
 from ...shm.errors import CorruptLane
-from ...shm.lane import RECORD_NBYTES, Consumer
+from ...shm.lane import RECORD_NBYTES
 from ..message.header import Header, Kind, read_header
 
 # Looking into each of many lanes for every record would cost more than to handle it; few enough to be fair.
@@ -104,7 +105,7 @@ class Inlets:
     def _is_sound(self, lane: Consumer) -> bool:
         """Whether all words that its producer has written can be right, also those behind a record that waits."""
         try:
-            for sequence in range(lane.cursor, lane.look()):
+            for sequence in range(lane.cursor, lane.read_head()):
                 self.header(lane, sequence)
         except CorruptLane:
             return False

@@ -8,15 +8,15 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
-from ...shm.lane import Producer
+from ...shm.producer import Producer
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
 from ..graph.compiled import Routing
 from ..message.capacities import MOST_REMEMBERED
 from ..message.error_payload import failure, wire_form
-from ..message.fast_path import post
+from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind
-from ..message.payload import Parcel, parcel_from
+from ..message.payload import Payload, payload_from
 from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats
 from .cancels import Cancels
@@ -76,7 +76,7 @@ class Outlets:
         item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
         if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
-            parcel = parcel_from(self._actor, port, value, self._endpoint.pool)
+            parcel = payload_from(self._actor, port, value, self._endpoint.pool)
             self._dispatch(work, port, parcel, Kind.DATA, value, item=item)
             work.ordinal += 1
             self.flush(work)
@@ -106,7 +106,7 @@ class Outlets:
                 header = header._replace(deadline_ns=0)
         head = number, target, work.attempt, *header[5:11], now_ns(), work.lane, work.ordinal, work.sequence
         try:
-            if not post(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
+            if not encode_and_publish(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
                 return False
         except CorruptLane:
             return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
@@ -122,11 +122,11 @@ class Outlets:
             return
         kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
         if kind == Kind.REPLY:
-            self._answer(work, kind, Parcel(None, self._endpoint.pool))
+            self._answer(work, kind, Payload(None, self._endpoint.pool))
 
     def end_stream(self, work: Work, ports: list[str]) -> None:
         """No more items: tells the caller, or whoever got the items."""
-        parcel = Parcel(None, self._endpoint.pool)
+        parcel = Payload(None, self._endpoint.pool)
         for port in ports:
             self._dispatch(work, port, parcel, Kind.END, None, item=True)
         work.ordinal += 1
@@ -136,14 +136,14 @@ class Outlets:
         """Ends the request with an error, if anybody waits for it."""
         self._answer(work, Kind.ERROR, failure(error, self._actor, self._endpoint.pool))
 
-    def _answer(self, work: Work, kind: Kind, parcel: Parcel) -> None:
+    def _answer(self, work: Work, kind: Kind, parcel: Payload) -> None:
         if work.header.reply_to:
             due_ns = work.header.deadline_ns
             work.outbox.append(Dispatch(parcel, kind, 0, 0, REPLY_KEY, work.ordinal, deadline_ns=due_ns))
             work.ordinal += 1
             self.flush(work)
 
-    def _dispatch(self, work: Work, port: str, parcel: Parcel, kind: Kind, value: Any, *, item: bool) -> None:
+    def _dispatch(self, work: Work, port: str, parcel: Payload, kind: Kind, value: Any, *, item: bool) -> None:
         number, edges = self._leaving[port]
         replicas = [self._spread.bind(edge, kind, value, work.header, item=item) for edge, _, _ in edges]
         header = work.header
@@ -236,7 +236,7 @@ class Outlets:
         """
         if dispatch.kind == Kind.ITEM:
             half = producer.capacity // 2
-            if producer.room(half + 1) <= half:
+            if producer.free_records(half + 1) <= half:
                 return False
             read = producer.items_read(header.request)
             if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
@@ -318,7 +318,7 @@ class Outlets:
         """Whether one of them could go now."""
         if (self.own_account.outbox and self.could_go(self.own_account)) or self.sends.can_go():
             return True
-        if any(producer.room() for producer, _, _ in self._cancels):
+        if any(producer.free_records() for producer, _, _ in self._cancels):
             return True
         return any(
             waiting and waiting[0][1].parcel.can_go(self._spread.lane_for(waiting[0][1], waiting[0][0].header))
@@ -345,7 +345,7 @@ class Outlets:
         """Counts a message that goes no further. Its caller is told, unless a stream may miss it."""
         self._stats.count("dropped")
         if work.header.reply_to and is_missed:
-            parcel = Parcel(wire_form(error), self._endpoint.pool)
+            parcel = Payload(wire_form(error), self._endpoint.pool)
             # Answered at once, past the outbox, at whose front the dropped message still stands.
             self._reply(work, Dispatch(parcel, Kind.ERROR, 0, 0, REPLY_KEY, work.ordinal))
 
@@ -376,8 +376,8 @@ class Outlets:
     def _send_cancels(self) -> None:
         for _ in range(len(self._cancels)):
             producer, work, target = self._cancels.popleft()
-            if producer.room():
-                parcel = Parcel(None, self._endpoint.pool)
+            if producer.free_records():
+                parcel = Payload(None, self._endpoint.pool)
                 self._write(producer, work, Dispatch(parcel, Kind.CANCEL, 0, 0, 0, 0), target)
             else:
                 self._cancels.append((producer, work, target))
@@ -395,7 +395,7 @@ class Outlets:
 def _is_sound(producer: Producer) -> bool:
     """Whether the word that its consumer writes can be right."""
     try:
-        producer.room(producer.capacity + 1)
+        producer.free_records(producer.capacity + 1)
     except CorruptLane:
         return False
     return True

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from ...shm.errors import CorruptLane
 from ...shm.inflight import RUNNING_ROW, Inflight, Input
-from ...shm.lane import Producer
 from ...shm.lease import Lease
+from ...shm.producer import Producer
 from ..actor.handler import Handler
 from ..errors import DeadLetter, Interrupted
 from ..message.header import Header, Kind, read_header

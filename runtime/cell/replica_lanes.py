@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
-from ...shm.lane import Producer
+from ...shm.producer import Producer
 from ..errors import CorruptLane, MessageError
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
@@ -97,7 +97,7 @@ class Spread:
         """A lane of the first of these edges that has no room now, of those that wait for it; None: all have some."""
         for number, edge, _ in edges:
             lanes = self.lanes[number]
-            if edge.when_full == "block" and not any(each.room() > 0 and each.can_lend() for each in lanes):
+            if edge.when_full == "block" and not any(each.free_records() > 0 and each.can_lend() for each in lanes):
                 return lanes[0]
         return None
 

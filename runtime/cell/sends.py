@@ -8,8 +8,8 @@ from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 from ...shm.bell import now_ns
-from ...shm.lane import Producer
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from ..errors import EdgeFull, OutOfMemory
 from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...shm.lease import Lease
     from ..actor.handler import Handler
-    from ..message.payload import Parcel
+    from ..message.payload import Payload
 
 REPLY_KEY = -1  # where edges are named by their number, this names the way back to the caller
 
@@ -29,7 +29,7 @@ class Dispatch:
     On a side branch `deadline_ns` is 0, for the call may be answered by then.
     """
 
-    parcel: Parcel
+    parcel: Payload
     kind: int
     flags: int
     source: int

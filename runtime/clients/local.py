@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from ...shm.bell import Bell
-from ...shm.lane import Consumer, Producer
+from ...shm.consumer import Consumer
+from ...shm.producer import Producer
 from ...shm.wait import AdaptiveWait
 from ..control.asks import EverythingMine
 from ..control.news import News, Shrunk

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
 from ...shm.block import Block
+from ...shm.consumer import Consumer
 from ...shm.errors import CorruptLane, StaleReference
-from ...shm.lane import Consumer, Producer, Source
+from ...shm.lane import Source
 from ...shm.lease import Lease
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from ...shm.slab import Slab
 from ..message.header import Flag, Header, read_header
 
@@ -18,10 +20,10 @@ from ..message.header import Flag, Header, read_header
 class _Nobody:
     """Holder of a predecessor's loan whose owner has gone."""
 
-    def returned(self) -> None:
+    def on_loan_ended(self) -> None:
         """There is nobody to give it back to."""
 
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+    def try_reuse(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
         """It is nobody's."""
         return False
 
@@ -33,10 +35,10 @@ class Relay:
         self._consumer = consumer
         self._source = source
 
-    def returned(self) -> None:
+    def on_loan_ended(self) -> None:
         self._consumer.release(self._source.row, self._source.generation)
 
-    def renew(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
+    def try_reuse(self, nbytes: int) -> bool:  # noqa: ARG002 - no size would do
         """It is not ours."""
         return False
 
@@ -114,7 +116,7 @@ def _rows_waiting(consumer: Consumer) -> list[int]:
     """The rows lent by records that were not given back. Behind words that are impossible there are none."""
     rows = []
     with contextlib.suppress(CorruptLane):  # whoever reads this record finds out, and what to do about it
-        for sequence in range(consumer.tail, consumer.look()):
+        for sequence in range(consumer.tail, consumer.read_head()):
             header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
             if header.flags & Flag.BLOCK:
                 rows.append(header.row)

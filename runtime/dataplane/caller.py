@@ -9,18 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 from ...shm.bell import now_ns
-from ...shm.lane import Consumer, Producer
-from ...shm.returns import STREAM_SLOTS
+from ...shm.consumer import Consumer
+from ...shm.lane import STREAM_SLOTS
+from ...shm.producer import Producer
 from ..control.asks import OpenRoute
 from ..control.offers import LaneOffer
 from ..errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
 from ..message.capacities import MOST_CALLS
-from ..message.fast_path import post
+from ..message.fast_path import encode_and_publish
 from ..message.header import Kind, read_header
 from ..message.keyed import KEYED, with_key
-from ..message.payload import Parcel
+from ..message.payload import Payload
 from .endpoint import Endpoint
 
 _LATEST_NS = (1 << 63) - 1
@@ -131,8 +132,10 @@ class Caller:
         flags = 0
         if key:
             fields, flags = with_key(fields, key), KEYED
-        if not post(fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True):
-            parcel = Parcel(fields, self._endpoint.pool, is_fields=True)
+        if not encode_and_publish(
+            fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True
+        ):
+            parcel = Payload(fields, self._endpoint.pool, is_fields=True)
             if not parcel.can_go(entry):
                 raise self._overloaded(target, entry)
             self._write(pending, Kind.DATA, parcel, deadline_ns, flags)
@@ -151,7 +154,7 @@ class Caller:
         The record at the front may wait for a place that nothing frees but the cancel of what has it.
         """
         wanted = 2 + (sum(pending.entry is entry for pending in self._pending.values()) if self._pending else 0)
-        return entry.room(wanted) >= wanted
+        return entry.free_records(wanted) >= wanted
 
     def _next_request(self) -> int:
         """A number whose slot no other call in flight has."""
@@ -201,7 +204,7 @@ class Caller:
             known = self._targets[route] = self._routing.number[self._routing.spec.routes[route].entry]
         return known
 
-    def _write(self, pending: Pending, kind: Kind, parcel: Parcel, deadline_ns: int, flags: int = 0) -> None:
+    def _write(self, pending: Pending, kind: Kind, parcel: Payload, deadline_ns: int, flags: int = 0) -> None:
         parcel.publish(pending.entry, kind, flags, self._head(pending, deadline_ns))
         parcel.close()
 
@@ -222,7 +225,7 @@ class Caller:
         if not pending.entry.segment.is_mapped:  # this is a child of the process that called
             del self._pending[pending.request]
             return
-        self._write(pending, Kind.CANCEL, Parcel(None, self._endpoint.pool), 0)
+        self._write(pending, Kind.CANCEL, Payload(None, self._endpoint.pool), 0)
         self.finish(pending)
 
     def fail_all(self, error: SlabwireError) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...shm.bell import BELL, BLOCKS, RECORDS, Bell, Ringer
+from ...shm.consumer import Consumer
 from ...shm.errors import CorruptLane, SlabwireError, StaleReference
 from ...shm.huge_pages import HugePages
-from ...shm.lane import LANE, Consumer, Producer
+from ...shm.lane import LANE, RETURNS
 from ...shm.lease import Lease
 from ...shm.ledger import Origin, user_line
 from ...shm.open_calls import OpenCalls
 from ...shm.pool import Pool
-from ...shm.returns import RETURNS
+from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ...shm.slab import SLAB, Slab
 from ...shm.trimming import Trimmer
@@ -24,8 +25,9 @@ from ..control.asks import Ask, Grow, Shrink, View
 from ..control.offers import BellOffer, LaneOffer, Offer, SlabOffer, descriptors_of
 from ..errors import Disconnected
 from ..message.capacities import FIRST_CLIENT
+from ..message.encoding import decode
 from ..message.header import Flag, Header
-from ..message.payload import open_parcel, source_of
+from ..message.lending import source_of
 from .adoption import Adoption, Relay
 from .descriptor_channel import close_all
 
@@ -183,7 +185,7 @@ class Endpoint:
 
     def open(self, consumer: Consumer, header: Header, sequence: int) -> Any:
         """The value of a record; its arrays hold the lease of its block."""
-        return open_parcel(header, self.lease(consumer, header, sequence))
+        return decode(header, self.lease(consumer, header, sequence))
 
     def lease(self, consumer: Consumer, header: Header, sequence: int) -> Lease | None:
         """The lease that a record gives: when it dies, the block is released."""

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from ...shm.bell import BELL, new_doorbell
 from ...shm.inflight import INFLIGHT
-from ...shm.lane import LANE
+from ...shm.lane import LANE, RETURNS
 from ...shm.layout import LINE_NBYTES, Layout
-from ...shm.returns import RETURNS
 from ...shm.segment import Segment
 from ...shm.slab import SLAB
 from ..control.news import Gone, News

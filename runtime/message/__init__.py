@@ -1,1 +1,1 @@
-"""What lies in a record: header, payload, values."""
+"""What lies in a record: its header, the encoded value, and the blocks that it lends."""

@@ -1,21 +1,22 @@
-"""How much lanes for calls hold, and the numbers that have a meaning on both of their sides."""
+"""How much lanes for calls hold, and the numbers that mean the same to both of their ends."""
 
 from __future__ import annotations
 
-from ...shm.returns import STREAM_SLOTS
+from ...shm.lane import STREAM_SLOTS
 
-# Endpoints from this number on are clients, those below workers.
+# Endpoints from this number on are clients; endpoints below it are workers.
 FIRST_CLIENT = 1 << 16
 REPLY_CAPACITY = 256
-# Half of a reply lane is kept for single answers, so this many calls always find room for theirs; each has its slot.
+# Half of a reply lane is kept for single answers, so the answers of this many calls always find room. Each call has a
+# slot of its own.
 MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
-# Beside these, for short questions that must not wait until long streams have ended, such as those of probes. They have
-# no slot: only streams need one.
+# Additional calls for short questions that must not wait until long streams have ended, for example those of probes.
+# They have no slot, because only streams need one.
 MOST_ASIDE = 8
-# Room for the request and the cancel of each, and for calls that were given up and whose actor has not read yet.
+# Room for the request and the cancel of each call, and for abandoned calls that the actor has not read yet.
 CALL_CAPACITY = 3 * MOST_CALLS
-# Cancelled requests that are remembered: for messages of theirs that are still on the road.
+# Cancelled requests that are remembered, because messages of theirs may still arrive.
 MOST_REMEMBERED = 1024
 Key = tuple[int, int]  # of a request: see Header.key
-# No request has this number. In its place it stands for all that a caller has made and may yet make.
+# No request has this number. In a cancel it stands for all requests of a caller, also for later ones.
 EVERY_REQUEST = 0

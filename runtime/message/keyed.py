@@ -1,4 +1,4 @@
-"""A request with an idempotency key: the key travels as a field whose name is none, behind a flag of the record."""
+"""A request with an idempotency key. The key is a field with an empty name, and a flag of the record says so."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..errors import MessageError
 from .header import Flag
 
 KEYED = Flag.KEYED
-# No parameter can bear this name, and nobody may send a field that no parameter bears.
+# No parameter can have this name, and a user's field must have the name of a parameter.
 _NAME = ""
 
 
 def with_key(fields: dict[str, Any], key: str) -> dict[str, Any]:
-    """The fields of a message that carries a key; its record is to be flagged `KEYED`."""
+    """The fields of a message that carries a key. The caller must flag its record with `KEYED`."""
     return {**fields, _NAME: key}
 
 

@@ -1,4 +1,4 @@
-"""What a message carries, and what it becomes: decided here for every way that a value takes, in the same words."""
+"""What a message may carry, and how it is packed: one set of rules and error texts for records and for frames."""
 
 from __future__ import annotations
 
@@ -14,32 +14,37 @@ from ...shm.errors import MessageError
 from ...shm.tensor import check_array, is_extension
 
 DEEPEST = 64
+# The code of msgpack's extension type for a tensor, in records as in frames.
+TENSOR_CODE = 1
+# From this length on, bytes could make msgpack reserve much more than they fill: each level of nesting may announce as
+# many elements as there are bytes.
+_SKIP_FROM_NBYTES = 1024
 _LEAVES = frozenset((type(None), bool, int, float, str, bytes, bytearray, np.ndarray))
-# Subclasses of ndarray that hold nothing beside their values. Of any other nobody knows: it may have a unit, or a mask.
+# Subclasses of ndarray that hold nothing beside their values. Any other subclass may hold more: a unit, or a mask.
 _PLAIN_ARRAYS = (np.memmap, np.matrix, np.recarray)
-# Of numpy's scalars, those of these kinds are equal to what their `item` gives; so are those of extensions.
+# A scalar of numpy of one of these kinds equals the result of its `item`; so does a scalar of an extension.
 _SCALAR_KINDS = "biufUS"
 _SENDABLE = "None, bool, int (64 bits), float, str, bytes, lists, dicts with str keys, dataclasses and ndarrays"
-# A dataclass that is one of these has more than its fields.
+# A dataclass that derives from one of these holds more than its fields.
 _BASES = (str, int, float, bytes, bytearray, dict, list, tuple, np.ndarray, np.generic)
 _LONGEST_KEY = 64
 
-# Where a value lies: what holds it (None: it is the message itself), and its key, number or name there.
+# Where a value lies: the path of its container (None: the value is the message), and its key, number or name there.
 Path = tuple["Path", object] | None
 
 
 class _Name(str):
-    """Of a dataclass's field, by which a path tells it from a key."""
+    """The name of a dataclass's field, so that a path can tell it from a key."""
 
     __slots__ = ()
 
 
 def plain(value: Any) -> Any:
-    """The value, made of what a packer knows: None, bool, int, float, str, bytes, bytearray, contiguous memoryview,
-    list, tuple, dict with str keys and ndarray, each of exactly this type. What is so already is not copied.
+    """The value, made of the types that a packer knows: None, bool, int, float, str, bytes, bytearray, contiguous
+    memoryview, list, tuple, dict with str keys and ndarray, each of exactly this type. Plain parts are not copied.
 
-    Subclasses become what they derive from, scalars of numpy Python's, dataclasses dicts of their fields. Raises
-    MessageError for all else, with the path to it; whether what it is made of can be packed is for `packed`.
+    A subclass becomes the type that it derives from, a scalar of numpy one of Python, a dataclass a dict of its fields.
+    Raises MessageError for anything else, with the path to it. `packed` checks whether each plain part can be packed.
     """
     return value if type(value) in _LEAVES else _walked(value, None, 0)
 
@@ -66,6 +71,33 @@ def packed(value: Any, place: Callable[[NDArray[Any]], msgpack.ExtType]) -> byte
         if found is None and isinstance(error, MessageError):
             raise
         raise MessageError(found or f"the message cannot be packed: {error}") from None
+
+
+def unpacked(data: bytes | memoryview, place: Callable[[int, bytes], Any], *, is_foreign: bool = False) -> Any:
+    """The inverse of `packed`; `place` makes arrays of extensions. Raises MessageError for bytes that are no value.
+
+    Bytes from another machine (`is_foreign`) make msgpack reserve no more memory than they fill.
+    """
+    try:
+        if is_foreign and len(data) > _SKIP_FROM_NBYTES:
+            _check_announced(data)
+        return msgpack.unpackb(data, ext_hook=place, timestamp=1)  # a float: no message holds dates
+    except MessageError:
+        raise
+    except Exception as error:  # msgpack's own errors have no common base
+        raise MessageError(f"a message cannot be unpacked: {error}") from None
+
+
+def _check_announced(data: bytes | memoryview) -> None:
+    """Walks over the bytes and builds nothing, so that a container that announces more than came reserves nothing."""
+    unpacker = msgpack.Unpacker(read_size=len(data), max_buffer_size=len(data))
+    unpacker.feed(data)
+    unpacker.skip()
+
+
+def unknown_code(code: int) -> MessageError:
+    """What is wrong with an extension that is no tensor."""
+    return MessageError(f"a message holds an extension of unknown code {code}")
 
 
 # -- what holds others -----------------------------------------------------------------------------------------------
@@ -114,7 +146,7 @@ def _too_deep(path: Path) -> MessageError:
 
 
 def _converted(value: Any, path: Path, depth: int) -> Any:
-    """By the type itself, since `isinstance` believes what an object says of its class."""
+    """Decides by the type itself, because `isinstance` trusts the class that an object claims to have."""
     kind = type(value)
     if issubclass(kind, (msgpack.ExtType, msgpack.Timestamp)):
         raise _refused(value, path)
@@ -129,7 +161,7 @@ def _converted(value: Any, path: Path, depth: int) -> Any:
             return _bytes(value)
         for base, exact in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
             if issubclass(kind, base):
-                return exact(value)  # what the subclass says of itself may be another
+                return exact(value)  # the subclass may override its own conversion
         if issubclass(kind, dict):
             return _dict(dict(value.items()), path, depth)
         if issubclass(kind, (list, tuple)):
@@ -137,7 +169,7 @@ def _converted(value: Any, path: Path, depth: int) -> Any:
         raise _refused(value, path)
     except MessageError:
         raise
-    except Exception as error:  # of code of the user's, whose text may be anything
+    except Exception as error:  # raised by code of the user, so its text may be anything
         text = f"{_words(path)} is a {kind.__name__} that cannot be read: it raised {type(error).__name__}"
         raise MessageError(text) from error
 
@@ -254,10 +286,10 @@ def _words(path: Path) -> str:
 
 
 def _short(key: object) -> str:
-    """How a key is written, cut where it is long."""
+    """The repr of a key, cut if it is long."""
     try:
         text = repr(key)
-    except Exception:  # of code of the user's
+    except Exception:  # raised by code of the user
         return "?"
     return text if len(text) <= _LONGEST_KEY else text[:_LONGEST_KEY] + "..."
 

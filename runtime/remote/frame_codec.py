@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -12,17 +11,12 @@ from numpy.typing import NDArray
 
 from ...shm.tensor import MOST_DIMENSIONS, check_array, dtype_name, dtype_named
 from ..errors import MessageError
-from ..message.values import packed, plain, plain_fields
+from ..message.values import TENSOR_CODE, packed, plain, plain_fields, unknown_code, unpacked
 from .protocol import LARGEST_HEAD_NBYTES, LARGEST_MESSAGE_NBYTES, LARGEST_PAYLOAD_NBYTES, MOST_TENSORS, Frame
 
-# The code of msgpack's extension type for a tensor. Its data is an array: [frame, dtype, shape], or
-# [nil, dtype, shape, bytes] for one that travels inside the payload.
-TENSOR_CODE = 1
-# A frame costs about 2 µs at each end; copying this much costs less.
-INLINE_NBYTES = 512
+# A larger tensor gets a frame of its own. A frame costs about 2 µs at each end; copying this much costs less.
+OWN_FRAME_ABOVE_NBYTES = 512
 _NIL = b"\xc0"
-# Where a payload could make msgpack reserve much more than it holds: each of its levels may announce so many elements.
-_SKIP_FROM_NBYTES = 1024
 
 
 def pack_value(value: Any, *, is_fields: bool = False) -> list[Frame]:
@@ -44,7 +38,7 @@ def pack_value(value: Any, *, is_fields: bool = False) -> list[Frame]:
         return msgpack.ExtType(TENSOR_CODE, _pack_tensor(array, tensors))
 
     payload = packed(plain_fields(value) if is_fields else plain(value), place)
-    _check_size(len(payload), sum(each.nbytes for each in tensors if isinstance(each, memoryview)))
+    _check_size(len(payload), sum(map(len, tensors)))
     return [payload, *tensors]
 
 
@@ -60,9 +54,10 @@ def _check_size(payload_nbytes: int, tensors_nbytes: int) -> None:
 
 
 def _pack_tensor(array: NDArray[Any], tensors: list[Frame]) -> bytes:
+    """[frame, dtype, shape] as msgpack, or [nil, dtype, shape, bytes] for a tensor that travels inside the payload."""
     name, shape = dtype_name(array.dtype).decode(), list(array.shape)
     flat = np.ascontiguousarray(array).reshape(-1)
-    if array.nbytes <= INLINE_NBYTES or len(tensors) == MOST_TENSORS:
+    if array.nbytes <= OWN_FRAME_ABOVE_NBYTES or len(tensors) == MOST_TENSORS:
         inline: bytes = msgpack.packb([None, name, shape, flat.tobytes()])
         return inline
     tensors.append(flat.view(np.uint8).data)
@@ -81,24 +76,10 @@ def unpack_value(frames: Sequence[Frame]) -> Any:
 
     def place(code: int, described: bytes) -> Any:
         if code != TENSOR_CODE:
-            raise MessageError(f"a message holds an extension of unknown code {code}")
+            raise unknown_code(code)
         return _unpack_tensor(described, tensors)
 
-    try:
-        if len(payload) > _SKIP_FROM_NBYTES:
-            _check_announced(payload)
-        return msgpack.unpackb(payload, ext_hook=place, timestamp=1)  # a float: no message holds dates
-    except MessageError:
-        raise
-    except Exception as error:  # msgpack's own errors have no common base
-        raise MessageError(f"a message cannot be unpacked: {error}") from None
-
-
-def _check_announced(payload: Frame) -> None:
-    """Walks over a payload without building anything: so a container that announces more than came reserves nothing."""
-    unpacker = msgpack.Unpacker(read_size=len(payload), max_buffer_size=len(payload))
-    unpacker.feed(payload)
-    unpacker.skip()
+    return unpacked(payload, place, is_foreign=True)
 
 
 def _unpack_tensor(described: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
@@ -111,7 +92,7 @@ def _unpack_tensor(described: bytes, tensors: Sequence[Frame]) -> NDArray[Any]:
             raise MessageError(
                 "a tensor is described neither as [frame, dtype, shape] nor as [nil, dtype, shape, bytes]"
             )
-    dtype = _dtype(name)
+    dtype = dtype_named(name.encode())
     _check_shape(shape, dtype, len(source))
     array: NDArray[Any] = np.ndarray(shape, dtype, source)
     # What the network library received may lie anywhere; native code behind numpy often cannot read that.
@@ -126,19 +107,6 @@ def _check_shape(shape: list[Any], dtype: np.dtype[Any], nbytes: int) -> None:
         needed *= each
     if needed != nbytes:
         raise MessageError(f"a tensor of shape {shape} and dtype {dtype.name} has {needed} bytes, but {nbytes} came")
-
-
-@lru_cache(maxsize=256)
-def _dtype(name: str) -> np.dtype[Any]:
-    try:
-        dtype = dtype_named(name.encode())
-        if dtype_name(dtype) == name.encode():
-            return dtype
-    except MessageError:
-        raise
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise MessageError(f"a tensor has the dtype {name[:64]!r}: {error}") from None
-    raise MessageError(f"a tensor has the dtype {name!r}, which numpy calls {dtype_name(dtype).decode()!r}")
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

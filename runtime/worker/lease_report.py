@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...shm.block import Block
-from ...shm.lane import Producer
 from ...shm.lease import Lease
 from ...shm.ledger import Entry, Ledger, Origin, user_line
 from ...shm.pool import Pool
+from ...shm.producer import Producer
 from ...shm.slab import Slab
 from ..actor.handler import place_of
 from ..cell.cell import Cell

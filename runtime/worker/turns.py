@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ...shm.bell import now_ns
-from ...shm.lane import Consumer
+from ...shm.consumer import Consumer
 from ..cell.cell import Cell
 from ..telemetry.stats import CellStats
 from .run_queue import STARVED_AFTER_NS, RunQueue

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ...shm.consumer import Consumer
 from ...shm.inflight import INFLIGHT, Inflight
-from ...shm.lane import Consumer, Producer
+from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ..cell.cell import Cell
 from ..cell.work import cause

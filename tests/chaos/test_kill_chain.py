@@ -19,11 +19,12 @@ from kill_stage import checksum, letter
 from points import POINTS, Strikes
 from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.runtime.message.header import Kind, read_header
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from slabwire.shm.bell import BLOCKS, RECORDS, ROOM
 from slabwire.shm.block import METADATA_NBYTES, size_class
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.inflight import RUNNING_ROW, Inflight
-from slabwire.shm.lane import Consumer, Producer
+from slabwire.shm.producer import Producer
 from waiting import wait_until
 
 SOURCE, FORWARDER, SINK = 1, 2, 3
@@ -82,10 +83,10 @@ class Post:
     def send(self, producer: Producer, value: dict[str, Any], attempt: int) -> None:
         if value["x"].nbytes < 100:
             self.wait(self.has_block, BLOCKS)
-        parcel = Parcel(value, self.endpoint.pool)
-        self.wait(lambda: parcel.can_go(producer), ROOM | BLOCKS)
-        parcel.publish(producer, Kind.DATA, 0, (0, 0, attempt, *(0,) * 10))
-        parcel.close()
+        payload = Payload(value, self.endpoint.pool)
+        self.wait(lambda: payload.can_go(producer), ROOM | BLOCKS)
+        payload.publish(producer, Kind.DATA, 0, (0, 0, attempt, *(0,) * 10))
+        payload.close()
 
     def attempt_at(self, consumer: Consumer) -> int:
         """How often the record that is next was begun by predecessors, plus one."""

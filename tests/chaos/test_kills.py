@@ -40,7 +40,7 @@ def produce(edge: Edge, target: int) -> None:
     pool = edge.recovered_pool(producer)
 
     def has_all() -> bool:
-        return producer.room() > 0 and producer.can_lend() and has_block()
+        return producer.free_records() > 0 and producer.can_lend() and has_block()
 
     def has_block() -> bool:
         producer.reap()

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from slabwire.shm.bell import BELL, Bell, Ringer, new_doorbell
 from slabwire.shm.block import Block
-from slabwire.shm.lane import LANE, Consumer, Producer, Source
+from slabwire.shm.consumer import Consumer
+from slabwire.shm.lane import LANE, RETURNS, Source
 from slabwire.shm.layout import LINE_NBYTES, Layout
 from slabwire.shm.lease import Lease
 from slabwire.shm.ledger import Ledger
 from slabwire.shm.pool import Pool
-from slabwire.shm.returns import RETURNS
+from slabwire.shm.producer import Producer
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Slab
 

@@ -9,10 +9,11 @@ from slabwire.runtime.control.asks import Ask, Grow, View
 from slabwire.runtime.control.offers import BellOffer, LaneOffer, SlabOffer
 from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.shm.bell import BELL, new_doorbell
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.errors import OutOfMemory
 from slabwire.shm.inflight import INFLIGHT, Inflight
-from slabwire.shm.lane import Consumer, Producer
 from slabwire.shm.layout import LINE_NBYTES
+from slabwire.shm.producer import Producer
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exchange import Exchange
-from slabwire.runtime.message.fast_path import holder_of
 from slabwire.runtime.message.header import Header, Kind, read_header
-from slabwire.runtime.message.payload import Parcel
-from slabwire.shm.lane import Consumer
+from slabwire.runtime.message.lending import holder_of
+from slabwire.runtime.message.payload import Payload
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.lease import Lease
 
 
@@ -53,27 +53,27 @@ class Party:
         return self._publish(lanes, self.kept[name])
 
     def _publish(self, lanes: list[int], value: Any) -> list[bool]:
-        parcel = Parcel(value, self.endpoint.pool)
+        payload = Payload(value, self.endpoint.pool)
         producers = [self.endpoint.producers[each] for each in lanes]
         went = []
         for producer in producers:
-            went.append(parcel.can_go(producer))
+            went.append(payload.can_go(producer))
             if went[-1]:
-                parcel.publish(producer, Kind.DATA, 0, (0,) * 13)
-        parcel.close()
+                payload.publish(producer, Kind.DATA, 0, (0,) * 13)
+        payload.close()
         return went
 
     def write(self, lane: int, value: Any) -> None:
         """Writes a record, block and all, and does not publish it."""
         producer = self.endpoint.producers[lane]
-        parcel = Parcel(value, self.endpoint.pool)
+        payload = Payload(value, self.endpoint.pool)
 
         class Unpublished:
             def __getattr__(self, name: str) -> Any:
                 return (lambda: None) if name == "publish" else getattr(producer, name)
 
-        parcel.publish(Unpublished(), Kind.DATA, 0, (0,) * 13)  # type: ignore[arg-type]
-        self.kept["written"] = parcel
+        payload.publish(Unpublished(), Kind.DATA, 0, (0,) * 13)  # type: ignore[arg-type]
+        self.kept["written"] = payload
 
     def take_loan(self, name: str, nbytes: int, fill: int) -> None:
         self.kept[name] = self.endpoint.pool.loan((nbytes,), np.uint8)

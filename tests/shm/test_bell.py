@@ -12,7 +12,8 @@ import pytest
 from edge import Edge, peek, send_number
 from slabwire.shm import fence
 from slabwire.shm.bell import BLOCKS, RECORDS, ROOM, UNFENCED_PARK_S, Bell, Ringer
-from slabwire.shm.lane import Consumer, Producer
+from slabwire.shm.consumer import Consumer
+from slabwire.shm.producer import Producer
 
 # Far above any wake-up: who sleeps this long has missed one.
 LOST_S = 10.0

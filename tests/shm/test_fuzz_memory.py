@@ -24,14 +24,13 @@ from slabwire.runtime.cell.redelivery import unfinished_works
 from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.runtime.errors import SlabwireError
 from slabwire.runtime.message.header import Kind, read_header
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from slabwire.shm.bell import BELL, BLOCKS, RECORDS, ROOM
 from slabwire.shm.block import size_class
 from slabwire.shm.errors import LayoutError, OutOfMemory
 from slabwire.shm.inflight import INFLIGHT
-from slabwire.shm.lane import LANE, RECORD_NBYTES
+from slabwire.shm.lane import LANE, RECORD_NBYTES, RETURNS
 from slabwire.shm.layout import HEADER, Layout, all_layouts
-from slabwire.shm.returns import RETURNS
 from slabwire.shm.segment import Segment
 from slabwire.shm.slab import SLAB, Slab
 
@@ -105,14 +104,14 @@ def fuzz_messages(dice: random.Random) -> None:
     producer, consumer = sender.producers[lane], reader.consumers[lane]
     refused = passed = 0
     for _ in range(3000):
-        parcel = Parcel(dice.choice(MESSAGES)(), sender.pool)
-        parcel.publish(producer, Kind.DATA, 0, (0,) * 13)
-        if parcel.holder is not None and dice.random() < 0.5:
-            corrupt(parcel.holder.bytes(), dice)
+        payload = Payload(dice.choice(MESSAGES)(), sender.pool)
+        payload.publish(producer, Kind.DATA, 0, (0,) * 13)
+        if payload.holder is not None and dice.random() < 0.5:
+            corrupt(payload.holder.bytes(), dice)
         else:
             start = consumer.offset()
             corrupt(producer.segment.bytes[start : start + RECORD_NBYTES], dice)
-        parcel.close()
+        payload.close()
         assert consumer.available() == 1
         try:
             touch(_opened(reader, lane))
@@ -168,7 +167,7 @@ def _spoil(edge: Edge, name: str, dice: random.Random) -> None:
 
 
 def _use_producer(producer: Any, dice: random.Random) -> None:
-    producer.room(2)
+    producer.free_records(2)
     producer.items_read(dice.getrandbits(64))
     producer.reap()
     producer.can_lend()
@@ -176,7 +175,7 @@ def _use_producer(producer: Any, dice: random.Random) -> None:
 
 
 def _use_consumer(consumer: Any, dice: random.Random) -> None:
-    consumer.look()
+    consumer.read_head()
     while consumer.available():
         consumer.record(consumer.cursor)
         consumer.commit()
@@ -192,7 +191,7 @@ def fuzz_successors(dice: random.Random) -> None:
         sender = exchange.endpoint(SENDER)
         sender.recover()
         for number in range(dice.randrange(4)):
-            Parcel(MESSAGES[(number + 3) % 5](), sender.pool).publish(sender.producers[lane], Kind.DATA, 0, (0,) * 13)
+            Payload(MESSAGES[(number + 3) % 5](), sender.pool).publish(sender.producers[lane], Kind.DATA, 0, (0,) * 13)
         table = exchange.table(READER)
         table.begin_running(lane, 0, 1)
         table.keep(lane, 1, 1, sender.producers[lane].segment.bytes[:RECORD_NBYTES])

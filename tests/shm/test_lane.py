@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from edge import Edge, lend, peek, receive, send_block, send_number
 from slabwire.shm import fence
 from slabwire.shm.bell import RECORDS, ROOM
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.errors import CorruptLane
-from slabwire.shm.lane import OUTCOMES, RECORD_NBYTES, Consumer, Producer
+from slabwire.shm.lane import OUTCOMES, RECORD_NBYTES
+from slabwire.shm.producer import Producer
 
 
 @pytest.fixture
@@ -42,11 +44,11 @@ def test_a_full_lane_has_no_room_until_a_record_is_given_back(edge: Edge) -> Non
     producer, consumer = edge.producer(), edge.consumer()
     for value in range(4):
         send_number(producer, value)
-    assert producer.room() == 0
+    assert producer.free_records() == 0
     assert consumer.available() == 4
-    assert producer.room() == 0  # read, but not given back
+    assert producer.free_records() == 0  # read, but not given back
     consumer.commit()
-    assert producer.room() == 1
+    assert producer.free_records() == 1
     assert producer.waiting == 3
     assert consumer.waiting() == 3
 
@@ -142,7 +144,7 @@ def test_a_successor_of_the_producer_goes_on_where_it_stopped(edge: Edge) -> Non
     producer, consumer = edge.producer(), edge.consumer()
     send_number(producer, 1)
     successor = edge.producer()
-    assert successor.room() == 3
+    assert successor.free_records() == 3
     send_number(successor, 2)
     assert [consumer.available(), take_number(consumer), take_number(consumer)] == [2, 1, 2]
 
@@ -263,7 +265,7 @@ def test_a_tail_that_cannot_be_right_is_an_error(edge: Edge, tail: int) -> None:
         send_number(producer, value)
     edge.returns.words[edge.returns.placed.word("tail")] = tail
     with pytest.raises(CorruptLane, match="tail"):
-        producer.room()
+        producer.free_records()
     with pytest.raises(CorruptLane, match="tail"):
         edge.producer()
 
@@ -285,7 +287,7 @@ def test_damaged_words_are_errors_and_never_a_crash_or_a_hang(
     for index, value in damage:
         words = (edge.lane, edge.returns)[index % 2].words
         words[128 // 8 + index % (len(words) - 16)] = value
-    for work in (producer.room, consumer.available, edge.producer, edge.consumer, producer.reap):
+    for work in (producer.free_records, consumer.available, edge.producer, edge.consumer, producer.reap):
         try:
             work()
         except CorruptLane:

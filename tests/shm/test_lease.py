@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge import LANE_NUMBER, Edge, array_of, lease_of_record, peek, receive, send_block
-from slabwire.runtime.message.fast_path import holder_of
+from slabwire.runtime.message.lending import holder_of
 from slabwire.shm.bell import BLOCKS, Ringer
 from slabwire.shm.errors import StaleReference
 from slabwire.shm.lane import Source

@@ -19,10 +19,10 @@ from slabwire import Graph
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import Leases, Restart
 from slabwire.runtime.errors import OutOfMemory
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from slabwire.runtime.supervision.lease_map import compose
+from slabwire.shm.block import loaned_block
 from slabwire.shm.ledger import Ledger, Origin
-from slabwire.shm.loan import loaned_block
 from slabwire.shm.pool import Pool
 from stage import Loans
 from waiting import wait_until
@@ -42,7 +42,7 @@ class Stage:
 
     def publish(self, value: object) -> None:
         """As sending does, without a lane."""
-        Parcel(value, self.pool).close()
+        Payload(value, self.pool).close()
         self.pool.collect()
 
     def close(self) -> None:

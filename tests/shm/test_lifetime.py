@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from edge import Edge, lease_of_record, peek, receive, send_block
-from slabwire.shm.lane import Consumer, Producer
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 
 NBYTES = 1000
 FILL, OTHER = 5, 0xA7

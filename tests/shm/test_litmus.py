@@ -14,9 +14,10 @@ from collections.abc import Callable
 import pytest
 
 from edge import LANE_NUMBER, Edge
-from slabwire.shm.lane import RECORD_NBYTES, Producer, Source
+from slabwire.shm.lane import RECORD_NBYTES, Source
 from slabwire.shm.lease import Lease
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 
 WORDS = RECORD_NBYTES // 8
 _RECORD = struct.Struct(f"<{WORDS}Q")
@@ -46,7 +47,7 @@ def write(edge: Edge, rounds: int, lives: Callable[[], bool]) -> None:
     pool = edge.recovered_pool(producer)
     buffer = producer.segment.bytes
     for number in range(rounds):
-        _spin(producer.room, lives)
+        _spin(producer.free_records, lives)
         place = (0, 0, 0)
         if number % LENDS_EVERY == 0:
             place = _lend(producer, pool, number, lives)

@@ -14,9 +14,9 @@ import pytest
 from edge import Edge
 from memory_stage import Hogs, Several
 from slabwire import Graph, OutOfMemory
-from slabwire.runtime.message.fast_path import holder_of
-from slabwire.runtime.message.payload import Parcel
-from slabwire.shm.loan import loaned_block
+from slabwire.runtime.message.lending import holder_of
+from slabwire.runtime.message.payload import Payload
+from slabwire.shm.block import loaned_block
 from slabwire.shm.pool import Pool
 
 
@@ -77,9 +77,9 @@ def test_who_has_no_memory_left_can_still_say_so(tmp_path: Path, monkeypatch: py
 def test_all_arrays_of_a_message_are_read_only_once_it_is_sent(pool: Pool) -> None:
     first, second = pool.loan_many([((500,), np.int64), ((500,), np.int8)])
     part = first[:100]
-    parcel = Parcel({"part": part, "second": second}, pool)
+    payload = Payload({"part": part, "second": second}, pool)
     assert [each.flags.writeable for each in (first, part, second)] == [False, False, False]
-    parcel.close()
+    payload.close()
 
 
 def test_a_block_of_several_comes_back_with_the_last_of_them(pool: Pool) -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge import Edge, Record, array_of, lease_of_record, lend, peek, send_block, send_number, write_record
-from slabwire.shm.lane import Consumer, Producer
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 from slabwire.shm.slab import Slab
 
 CAPACITY, LEASES = 4, 6
@@ -45,14 +46,14 @@ class EdgeMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.waiting) < CAPACITY)
     @rule()
     def send_inline(self) -> None:
-        assert self.producer.room()
+        assert self.producer.free_records()
         send_number(self.producer, self.sent)
         self._was_sent(is_block=False)
 
     @precondition(lambda self: len(self.waiting) < CAPACITY)
     @rule()
     def send_in_block(self) -> None:
-        assert self.producer.room()
+        assert self.producer.free_records()
         if not self.producer.can_lend() or not self._has_block():
             return
         send_block(self.producer, self.pool, self.sent, NBYTES)
@@ -115,7 +116,7 @@ class EdgeMachine(RuleBasedStateMachine):
     @rule(half=st.sampled_from(["nothing", "taken", "lent", "written"]))
     def producer_dies(self, half: str) -> None:
         """Also in the middle of sending: with a block taken, lent, or a record written and not published."""
-        if half != "nothing" and self._has_block() and self.producer.room() and self.producer.can_lend():
+        if half != "nothing" and self._has_block() and self.producer.free_records() and self.producer.can_lend():
             block = self.pool.take(NBYTES)
             if half == "lent":
                 lend(self.producer, block, 999)

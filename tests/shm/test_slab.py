@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import Edge, array_of, peek, receive, send_block
-from slabwire.shm.block import SMALLEST_BLOCK_NBYTES, size_class
+from slabwire.shm.block import SMALLEST_BLOCK_NBYTES, loaned_block, size_class
 from slabwire.shm.errors import OutOfMemory, StaleReference
 from slabwire.shm.lane import Source
 from slabwire.shm.lease import Lease
 from slabwire.shm.ledger import POISON
-from slabwire.shm.loan import loaned_block
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_a_block_is_reused_only_when_view_and_all_leases_are_gone(edge: Edge) ->
     del array
     producer.reap()
     assert pool.blocks_out == 1  # the producer still has its own view
-    block.unviewed()
+    block.view_died()
     assert pool.blocks_out == 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from slabwire import Actor
 from slabwire.shm import trimming
-from slabwire.shm.loan import loaned_block
+from slabwire.shm.block import loaned_block
 from slabwire.shm.pool import Pool
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from slabwire.shm.bell import Bell
+from slabwire.shm.consumer import Consumer
 from slabwire.shm.inflight import Inflight
-from slabwire.shm.lane import Consumer, Producer
 from slabwire.shm.lease import Lease
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 
 # By point: the methods that mark it, and whether the process is struck before or after one of them does its work.
 POINTS: dict[str, tuple[tuple[tuple[type, str], ...], str]] = {

@@ -22,8 +22,8 @@ from edge import Edge
 from slabwire import Actor, Graph
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import OpenGateway, Status
-from slabwire.runtime.message.fast_path import pack_short
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.encoding import encode
+from slabwire.runtime.message.payload import Payload
 from slabwire.runtime.remote.frame_codec import pack_value, unpack_value
 from slabwire.shm.errors import MessageError
 from slabwire.shm.pool import Pool
@@ -110,8 +110,8 @@ def send_dtype(text: str, pool: Pool) -> None:
     except Exception:  # numpy raises what it likes
         return
     for array in arrays:
-        pack_short(array, is_fields=False)
-        for send in (lambda value: Parcel(value, pool).close(), lambda value: unpack_value(pack_value(value))):
+        encode(array, is_fields=False)
+        for send in (lambda value: Payload(value, pool).close(), lambda value: unpack_value(pack_value(value))):
             with contextlib.suppress(MessageError):
                 send([array])
 

@@ -1,4 +1,4 @@
-"""Short messages, posted without a parcel: whose block they take, and what is left when something comes in between."""
+"""Messages without a Payload: whose block they take, and what is left when something comes in between."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 from edge import Edge
 from slabwire import Graph
 from slabwire.runtime.cell.inlets import Inlets
-from slabwire.runtime.message import fast_path as short
-from slabwire.runtime.message.fast_path import open_short, pack_short, post
+from slabwire.runtime.message import fast_path
+from slabwire.runtime.message.encoding import Encoded, decode, encode
+from slabwire.runtime.message.fast_path import encode_and_publish
 from slabwire.runtime.message.header import Kind, read_header, write_record
 from slabwire.shm.errors import CorruptLane
-from slabwire.shm.lane import Producer
 from slabwire.shm.pool import Pool
+from slabwire.shm.producer import Producer
 from stage import Echo
 
 HEAD = (0,) * 13
@@ -30,7 +31,7 @@ def edge() -> Iterator[Edge]:
 
 
 def send(producer: Producer, pool: Pool, value: Any) -> bool:
-    return post(value, pool, producer, Kind.DATA, 0, HEAD)
+    return encode_and_publish(value, pool, producer, Kind.DATA, 0, HEAD)
 
 
 def test_the_block_of_the_last_message_serves_the_next(edge: Edge) -> None:
@@ -74,7 +75,7 @@ def test_an_exception_in_between_leaves_nothing_lent(edge: Edge, monkeypatch: py
     for name in ("copy_in", "write_record"):
         for _ in range(20):
             with monkeypatch.context() as patched:
-                patched.setattr(short, name, interrupted)
+                patched.setattr(fast_path, name, interrupted)
                 with pytest.raises(KeyboardInterrupt):
                     send(producer, pool, np.zeros(1000))
         assert (pool.blocks_out, len(producer.holders), producer.head) == (0, 0, 0)
@@ -85,19 +86,19 @@ def test_an_exception_in_between_leaves_nothing_lent(edge: Edge, monkeypatch: py
 
 
 @pytest.mark.parametrize("value", ["x" * 200, b"x" * (1 << 20), {"a": 1}, [1], np.arange(3).view(np.ma.MaskedArray)])
-def test_what_is_not_short_takes_a_parcel(value: Any) -> None:
-    assert pack_short(value, is_fields=False) is None
+def test_what_the_fast_path_does_not_encode_needs_a_payload(value: Any) -> None:
+    assert encode(value, is_fields=False) is None
 
 
 @pytest.mark.parametrize("fields", [{}, {"n": 1}, {"text": "a", "none": None, "x": 0.5, "b": b"1", "yes": True}])
-def test_fields_of_numbers_and_texts_are_short(fields: dict[str, Any]) -> None:
-    packed = pack_short(fields, is_fields=True)
+def test_fields_of_numbers_and_texts_take_the_fast_path(fields: dict[str, Any]) -> None:
+    packed = encode(fields, is_fields=True)
     assert packed is not None
     header = read_header_of(packed)
-    assert open_short(header, None) == fields
+    assert decode(header, None) == fields
 
 
-def read_header_of(packed: short.Short) -> Any:
+def read_header_of(packed: Encoded) -> Any:
     record = bytearray(256)
     where = 0, 0, 0, 0, packed.at
     write_record(record, 0, Kind.DATA, packed.flags, *HEAD, len(packed.metadata), *where, packed.metadata)
@@ -117,7 +118,7 @@ def test_a_client_that_names_no_route_of_the_graph_is_corrupt(edge: Edge) -> Non
     inlets.add(consumer, client=70_000)
     for route in (1, 2):
         head = (0, 0, 0, 70_000, route, 1, *(0,) * 7)
-        assert post(1, edge.pool(producer), producer, Kind.DATA, 0, head)
+        assert encode_and_publish(1, edge.pool(producer), producer, Kind.DATA, 0, head)
     assert consumer.available() == 2
     assert inlets.header(consumer, 0).route == 1
     with pytest.raises(CorruptLane):

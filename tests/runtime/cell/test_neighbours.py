@@ -18,7 +18,7 @@ import pytest
 import slabwire
 from slabwire import Graph
 from slabwire.runtime.message.header import Kind
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from stage import (
     Asks,
     Checks,
@@ -466,7 +466,7 @@ def test_no_client_ends_the_calls_of_another(tmp_path: Path) -> None:
         victim = running.client._connection
         (pending,) = victim.caller._pending.values()
         head = (0, 0, 0, victim.endpoint.identifier, 0, pending.request, 0, 0, 0, 0, 0, 0, 0)
-        Parcel(None, bad._connection.endpoint.pool).publish(entry_of(bad), Kind.CANCEL, 0, head)
+        Payload(None, bad._connection.endpoint.pool).publish(entry_of(bad), Kind.CANCEL, 0, head)
         with pytest.raises(slabwire.Disconnected):
             list(bad.stream("lasts.last", str(tmp_path / "never")))
         (tmp_path / "good.go").touch()

@@ -15,10 +15,10 @@ from slabwire.runtime.cell.redelivery import unfinished_works
 from slabwire.runtime.cell.work import Work
 from slabwire.runtime.control.asks import Ask
 from slabwire.runtime.message.header import Kind, read_header
-from slabwire.runtime.message.payload import Parcel
+from slabwire.runtime.message.payload import Payload
 from slabwire.shm.block import size_class
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
-from slabwire.shm.lane import Producer
+from slabwire.shm.producer import Producer
 from slabwire.shm.segment import Segment
 
 WAY = 3
@@ -33,7 +33,7 @@ class Stage:
         self.table = Inflight(Segment.create(INFLIGHT, "a table", inputs=4))
         self.pool = self.inlet.pool()
         self.caller = self.inlet.producer()
-        Parcel(1, self.pool).publish(self.caller, Kind.DATA, 0, (0,) * 13)
+        Payload(1, self.pool).publish(self.caller, Kind.DATA, 0, (0,) * 13)
         self.consumer = self.inlet.consumer()
         self.reader = self.outlet.consumer()
         self.producer = self.outlet.producer()
@@ -44,7 +44,7 @@ class Stage:
 
     def send(self, producer: Producer, *, cause: int, ordinal: int, kind: int = Kind.DATA) -> None:
         head = (0, 0, 1, 0, 0, 0, 0, 0, 0, 0, LANE_NUMBER, ordinal, cause)
-        Parcel(None, self.pool).publish(producer, kind, 0, head)
+        Payload(None, self.pool).publish(producer, kind, 0, head)
 
     def unfinished(self) -> Work:
         inlets = Inlets(routes=1)
@@ -135,11 +135,11 @@ def test_a_lane_that_comes_while_a_successor_asks_for_a_slab_is_no_obstacle() ->
     first, predecessor = exchange.endpoint(owner), exchange.endpoint(forwarder)
     for each in (first, predecessor):
         each.recover()
-    Parcel(np.arange(300), first.pool).publish(first.producers[into], Kind.DATA, 0, (0,) * 13)
+    Payload(np.arange(300), first.pool).publish(first.producers[into], Kind.DATA, 0, (0,) * 13)
     consumer = predecessor.consumers[into]
     header = read_header(consumer.segment.bytes, consumer.offset())
     received = predecessor.open(consumer, header, 0)
-    Parcel(received, predecessor.pool).publish(predecessor.producers[out], Kind.DATA, 0, (0,) * 13)
+    Payload(received, predecessor.pool).publish(predecessor.producers[out], Kind.DATA, 0, (0,) * 13)
     successor = exchange.endpoint(forwarder)
     ask = successor.ask
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from slabwire.runtime.errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, UnknownPort
 from slabwire.runtime.remote import protocol as wire
 from slabwire.runtime.remote.client_protocol import WINDOW, Session, result_of
-from slabwire.runtime.remote.frame_codec import INLINE_NBYTES, pack_value, unpack_value
+from slabwire.runtime.remote.frame_codec import OWN_FRAME_ABOVE_NBYTES, pack_value, unpack_value
 from slabwire.runtime.remote.protocol import Frame, Head, Kind, pack_head, trace_of, unpack_head
 
 NIL = b"\xc0"
@@ -182,7 +182,7 @@ def test_a_frame_that_lies_askew_is_copied() -> None:
 
 
 def test_more_tensors_than_frames_are_allowed_go_inside() -> None:
-    arrays = [np.full(INLINE_NBYTES, each % 256, np.uint16) for each in range(wire.MOST_TENSORS + 5)]
+    arrays = [np.full(OWN_FRAME_ABOVE_NBYTES, each % 256, np.uint16) for each in range(wire.MOST_TENSORS + 5)]
     frames = pack_value(arrays)
     assert len(frames) == 1 + wire.MOST_TENSORS
     assert all(np.array_equal(*pair) for pair in zip(unpack_value(frames), arrays, strict=True))
