@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -84,3 +85,11 @@ def test_what_no_line_knows_is_refused_by_its_name(name: object) -> None:
 
 def test_every_type_of_a_union_has_a_name() -> None:
     assert all(schema.name_of(kind(*kind._fields)) for schema, kind in TYPES)
+
+
+def test_the_design_page_has_a_row_for_every_message_and_names_its_fields() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "design.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
+    for schema, kind in TYPES:
+        row = rows[f"`{kind.__name__}`, `{schema.name_of(kind(*kind._fields))}`"]
+        assert [each for each in kind._fields if f"`{each}`" not in row] == []
