@@ -93,7 +93,7 @@ class Outlets:
             producer = self.replies.get(header.reply_to)
             if edges or item or producer is None:
                 return False
-            kind, target = _REPLY, 0
+            kind, target, deadline_ns = _REPLY, 0, header.deadline_ns
         else:
             if len(edges) != 1:
                 return False
@@ -102,9 +102,8 @@ class Outlets:
             if len(lanes) != 1 or self.overflow.get(edge):
                 return False
             kind, producer = _DATA, lanes[0]
-            if header.deadline_ns and not self.ways_out.deadline_along(edge, header):
-                header = header._replace(deadline_ns=0)
-        head = number, target, work.attempt, *header[5:11], now_ns(), work.lane, work.ordinal, work.sequence
+            deadline_ns = header.deadline_ns and self.ways_out.deadline_along(edge, header)
+        head = work.head(number, target, work.ordinal, deadline_ns)
         try:
             if not post(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
                 return False
@@ -244,19 +243,7 @@ class Outlets:
         return dispatch.parcel.can_go(producer)
 
     def _write(self, producer: Producer, work: Work, dispatch: Dispatch, target: int) -> None:
-        header = work.header
-        head = (
-            dispatch.source,
-            target,
-            work.attempt,
-            *header[5:8],  # reply_to, route and request
-            dispatch.deadline_ns,
-            *header[9:11],  # the trace
-            now_ns(),
-            work.lane,
-            dispatch.ordinal,
-            work.sequence,
-        )
+        head = work.head(dispatch.source, target, dispatch.ordinal, dispatch.deadline_ns)
         dispatch.parcel.publish(producer, dispatch.kind, dispatch.flags, head)
         self._stats.count_sent()
         if dispatch.since_ns:

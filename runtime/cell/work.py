@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ...shm.bell import now_ns
 from ...shm.inflight import RUNNING_ROW
 from ..message.header import Header
 
@@ -80,6 +81,27 @@ class Work:
         self.attempt = attempt
         self.handler = handler
         self.outbox: deque[Dispatch] = deque()
+
+    def head(self, source: int, target: int, ordinal: int, deadline_ns: int) -> tuple[int, ...]:
+        """The numbers of an output's header, from `source` to `cause_sequence`: whose request the output serves, and
+        that this input caused it.
+        """
+        header = self.header
+        return (
+            source,
+            target,
+            self.attempt,
+            header.reply_to,
+            header.route,
+            header.request,
+            deadline_ns,
+            header.trace_high,
+            header.trace_low,
+            now_ns(),
+            self.lane,
+            ordinal,
+            self.sequence,
+        )
 
     def leave(self) -> None:
         """From now on nothing that becomes of it counts: it is its successor's."""
