@@ -20,6 +20,7 @@ from ..actor.actor import Actor
 from ..error_text import described, place_of, traceback_of
 from ..errors import HandlerError, SlabwireError
 from .answers import ENDS_PROCESS
+from .life import FINISHED
 from .pacing import paced
 from .work import Work, current
 
@@ -97,7 +98,7 @@ class OwnTasks:
         """Tells all actors that the graph drains. One whose `on_drain` fails has been told as well."""
         self.are_over = True
         for name, cell in self._cells.items():
-            cell.draining = True
+            cell.drain()
             context = copy_context()
             context.run(owner.set, Owner(name, False))
             try:
@@ -122,7 +123,7 @@ class OwnTasks:
     def _make(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **rest: Any) -> asyncio.Task[Any]:
         """The loop's way to make a task."""
         work, name = current.get(), str(getattr(coroutine, "__qualname__", "")) or "without a name"
-        if work is not None and not work.finished:
+        if work is not None and work.state is not FINISHED:
             begun = Begun(work, asyncio.current_task(loop), name=name)
             task = asyncio.Task(coroutine, loop=loop, **rest)
         else:

@@ -8,8 +8,8 @@ from ...shm.bell import now_ns
 from ..actor.handler import Handler
 from ..message.header import Flag
 from ..telemetry.flight_recorder import FAILED, Recorder
-from ..telemetry.stats import CellStats
 from .answers import ENDS_PROCESS, Answers
+from .life import FINISHED
 from .outlets import Outlets
 from .work import Work, current
 
@@ -19,10 +19,10 @@ _FIELDS = Flag.FIELDS
 class PlainRuns:
     """For one actor instance. One thread."""
 
-    def __init__(self, outlets: Outlets, answers: Answers, stats: CellStats, recorder: Recorder) -> None:
+    def __init__(self, outlets: Outlets, answers: Answers, recorder: Recorder) -> None:
         self._outlets = outlets
         self._answers = answers
-        self._stats = stats
+        self._stats = outlets.stats
         self._recorder = recorder
 
     def run(self, work: Work, handler: Handler) -> None:
@@ -49,7 +49,7 @@ class PlainRuns:
         except BaseException as error:
             self._answers.fail(work, error)
         finally:
-            work.finished = True
+            work.state = FINISHED
             ended = now_ns()
             stats.end(started, ended)
         self._recorder.record(stats.row, work, started, ended, work.outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from typing import Any
 
 from ...shm.lane import Producer
@@ -11,7 +10,6 @@ from ..errors import CorruptLane, MessageError
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
 from ..message.header import Flag, Header, Kind, read_header
-from ..spec import EdgeSpec
 from .work import Dispatch
 
 ANY = -1  # of the replicas whichever is best when the message leaves
@@ -92,14 +90,6 @@ class Spread:
         if dispatch.flags & Flag.ITEM:
             return lanes[header.request % len(lanes)]
         return self._choices[dispatch.edge].pick(lanes, dispatch.parcel.can_go)
-
-    def full_lane(self, edges: Iterable[tuple[int, EdgeSpec, int]]) -> Producer | None:
-        """A lane of the first of these edges that has no room now, of those that wait for it; None: all have some."""
-        for number, edge, _ in edges:
-            lanes = self.lanes[number]
-            if edge.when_full == "block" and not any(each.room() > 0 and each.can_lend() for each in lanes):
-                return lanes[0]
-        return None
 
     def went(self, dispatch: Dispatch, lane: Producer) -> None:
         """A message has left by a lane of its edge."""

@@ -13,6 +13,7 @@ from ...shm.pool import Pool
 from ..errors import EdgeFull, OutOfMemory
 from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats
+from .life import FINISHED
 from .work import Work
 
 # Who always finds room hands over to the loop this often, as a handler's turn ends.
@@ -125,7 +126,7 @@ class Sends:
 
     def _goes(self, turn: _Turn, value: Any) -> bool:
         turn.used_nbytes = 0
-        if turn.work.finished:  # it is a task that has outlived its handler meanwhile
+        if turn.work.state is FINISHED:  # it is a task that has outlived its handler meanwhile
             turn.work = self._own_account
         lane = self._outlets.full_lane(turn.port)
         if lane is not None or turn.work.outbox:
