@@ -76,7 +76,7 @@ class CellBinding:
         await self._outlets.sends.send(work, port, value)
 
     def _own_account(self, verb: str) -> Work:
-        """Where what happens now has no input to cause it."""
+        """The actor's own account, for what no input has caused. Raises SlabwireError in another thread."""
         self._own.check_thread(self._instance, verb)
         return self._outlets.own_account
 

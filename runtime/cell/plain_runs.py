@@ -1,4 +1,4 @@
-"""Runs of plain handlers: what is done when it returns."""
+"""Runs of plain handlers, which are done when they return."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class PlainRuns:
         self._recorder = recorder
 
     def run(self, work: Work, handler: Handler) -> None:
-        """Handles one input and sends what comes of it. An exception that ends the process goes on its way.
+        """Handles one input and sends the result. Raises an exception of the handler that ends the process.
 
-        Each has a context of its own: what a handler sets in a ContextVar is no matter of the next input.
+        Each input has a context of its own: a ContextVar that a handler sets is not set for the next input.
         """
         copy_context().run(self._run, work, handler)
 
@@ -55,8 +55,8 @@ class PlainRuns:
         self._recorder.record(stats.row, work, started, ended, work.outcome)
 
     def recover(self, lost: Work | None) -> None:
-        """Notes the run that a predecessor died in, if `lost` was running: only its successor can, since a run is
-        recorded at its end.
+        """Notes the run of `lost`, in which a predecessor died (None: in no run). A run is recorded at its end, so only
+        the successor can note this one.
         """
         began = self._stats.read()["busy_since_ns"]
         if lost is not None and began:

@@ -22,8 +22,9 @@ from .runs import Runs
 from .ways_out import WaysOut
 from .work import Published, Work
 
-# All inputs in flight are counted up when a process dies, though one alone may be to blame. From the third attempt on
-# each is handled alone, so that only that one goes on counting; one that has run this long is not to blame.
+# When a process dies the attempts at all inputs in flight go up, though one alone may be to blame. From the third
+# attempt on each input is handled alone, so that only the guilty one goes on counting. An input that has run for this
+# long is not to blame.
 _FROM_ATTEMPT = 3
 _PROVEN_AFTER_NS = 5_000_000_000
 
@@ -40,11 +41,11 @@ class Quarantine:
         return work.attempt >= _FROM_ATTEMPT
 
     def put(self, work: Work) -> None:
-        """It has begun, alone."""
+        """Notes an input that has begun, alone."""
         self.work = work
 
     def holds(self) -> bool:
-        """Whether one is in there, so that no other may begin."""
+        """Whether an input is in quarantine, so that no other may begin."""
         if self.work is not None and (
             self.work.state is FINISHED or now_ns() > self.work.started_ns + _PROVEN_AFTER_NS
         ):
@@ -52,7 +53,7 @@ class Quarantine:
         return self.work is not None
 
     def until_ns(self) -> int:
-        """When the one in there will have proven harmless, on CLOCK_MONOTONIC; 0 if there is none."""
+        """When the input in quarantine will have proven harmless, on CLOCK_MONOTONIC; 0 if there is none."""
         return self.work.started_ns + _PROVEN_AFTER_NS if self.work is not None else 0
 
 

@@ -12,8 +12,8 @@ from ..graph.replicas import HASH, Choice, Keys, policy_of
 from ..message.header import Flag, Header, Kind, read_header
 from .work import Dispatch
 
-ANY = -1  # of the replicas whichever is best when the message leaves
-# Streams whose replica is remembered. Of one that is forgotten it is found again by the next key, or in the ring.
+ANY = -1  # the replica that is best when the message leaves
+# Streams whose replica is remembered. The replica of a forgotten stream is found by its next key, or in the ring.
 _MOST_STREAMS = 1024
 
 
@@ -40,7 +40,7 @@ class Spread:
         """The replica that a message must go to, or ANY.
 
         On the way to a caller the items of one stream stay together, or its end would overtake some. Raises
-        MessageError for an item whose key belongs to another replica than the first, and for what is no key.
+        MessageError for an item whose key belongs to another replica than the first, and for a value that is no key.
         """
         keys = self._keys.get(edge)
         if keys is None:
@@ -66,7 +66,7 @@ class Spread:
         return bound
 
     def _bound_end(self, edge: int, header: Header) -> int:
-        """The replica that the items of a stream went to, or ANY: it hears of their end, behind them."""
+        """The replica that the items of a stream went to, or ANY. The stream's end goes there, behind the items."""
         known = self._streams.pop((edge, header.key), None)
         return known if known is not None else self._went_to(edge, header)
 
