@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
+from ...shm.bell import now_ns
 from ..actor.handler import Handler
 from ..error_text import described, forget_frames, is_of, place_of, text_of, traceback_of
-from ..errors import Cancelled, HandlerError, SlabwireError
-from ..telemetry.flight_recorder import FAILED
-from ..telemetry.stats import CellStats
+from ..errors import Cancelled, DeadLetter, HandlerError, SlabwireError
+from ..telemetry.flight_recorder import FAILED, Recorder, outcome_of
 from .outlets import Outlets
 from .work import Work
 
@@ -22,12 +23,16 @@ ENDS_PROCESS = (SystemExit, KeyboardInterrupt)
 
 
 class Answers:
-    """For one actor instance. One thread."""
+    """For one actor instance; `buried(instance, work, reason)` is told of dead letters. One thread."""
 
-    def __init__(self, instance: str, outlets: Outlets, stats: CellStats) -> None:
+    def __init__(
+        self, instance: str, outlets: Outlets, recorder: Recorder, buried: Callable[[str, Work, str], None]
+    ) -> None:
         self._instance = instance
         self._outlets = outlets
-        self._stats = stats
+        self._stats = outlets.stats
+        self._recorder = recorder
+        self._buried = buried
 
     def give(self, work: Work, handler: Handler, result: Any) -> None:
         """Sends what a handler has returned. Raises MessageError or OutOfMemory if it cannot be sent."""
@@ -39,7 +44,11 @@ class Answers:
             self._outlets.send(work, handler.spec.port, result)
 
     def fail(self, work: Work, error: BaseException) -> None:
-        """Sends an error to whoever waits, and logs what is not ours with its traceback."""
+        """Sends an error to whoever waits, and logs what is not ours with its traceback. Raises an error that ends the
+        process once more: it is no answer.
+        """
+        if is_of(error, ENDS_PROCESS):
+            raise error
         self._stats.count("failed")
         work.outcome = FAILED
         if is_of(error, SlabwireError):
@@ -52,6 +61,17 @@ class Answers:
             logger.error("%s: a handler raised\n%s", self._instance, traceback_of(error))
         forget_frames(error)
         self._outlets.fail(work, reported)
+
+    def refuse(self, work: Work, error: SlabwireError) -> None:
+        """Says why an input is not handled: to its caller, unless that has cancelled it, and to the flight recorder."""
+        self._recorder.record(self._stats.row, work, now := now_ns(), now, outcome_of(error))
+        if isinstance(error, Cancelled):
+            self._stats.count("cancelled")
+            return
+        if isinstance(error, DeadLetter):
+            self._stats.count("dead")
+            self._buried(self._instance, work, str(error))
+        self._outlets.fail(work, error)
 
     def note(self, error: BaseException, what: str, *, keep_frames: bool = False) -> None:
         """Counts and logs an error that is no answer, since nobody waits for one."""

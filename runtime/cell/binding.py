@@ -12,6 +12,7 @@ from ..actor.actor import Actor, Context, Shape
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
 from ..dataplane.endpoint import Endpoint
+from .life import FINISHED
 from .outlets import Outlets
 from .own_tasks import OwnTasks
 from .work import Work, current
@@ -67,21 +68,21 @@ class CellBinding:
 
     def emit(self, port: str, value: Any) -> None:
         work = current.get()
-        self._outlets.send(self._own_account("emit") if work is None or work.finished else work, port, value)
+        self._outlets.send(self._own_account("emit") if work is None or work.state is FINISHED else work, port, value)
 
     async def send(self, port: str, value: Any) -> None:
         work = current.get()
-        work = self._own_account("send") if work is None or work.finished else work
+        work = self._own_account("send") if work is None or work.state is FINISHED else work
         await self._outlets.sends.send(work, port, value)
 
     def _own_account(self, verb: str) -> Work:
-        """Where what happens now has no input to cause it."""
+        """The actor's own account, for what no input has caused. Raises SlabwireError in another thread."""
         self._own.check_thread(self._instance, verb)
         return self._outlets.own_account
 
     def _note_call(self, verb: str) -> None:
         work = current.get()
-        if work is None or work.finished:
+        if work is None or work.state is FINISHED:
             self._own_account(verb)
             self._outlets.sends.note_begun()
 
@@ -116,7 +117,7 @@ class CellBinding:
     def _work(self) -> Work:
         """The input that causes what happens now. A task that outlives its handler acts on the actor's own account."""
         work = current.get()
-        return self._outlets.own_account if work is None or work.finished else work
+        return self._outlets.own_account if work is None or work.state is FINISHED else work
 
     def _deadline(self, timeout_s: float | None) -> int:
         """A call made for a request must end with it."""

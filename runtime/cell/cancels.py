@@ -1,25 +1,31 @@
-"""The requests that their callers have lost interest in, as far as one actor instance knows."""
+"""The requests that their callers have lost interest in, as far as one actor instance knows, and word of them."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 
 from ...shm.consumer import Consumer
+from ...shm.pool import Pool
+from ...shm.producer import Producer
+from ..graph.compiled import Routing
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from ..message.header import Header, Kind
+from ..message.payload import Payload
+from ..telemetry.stats import CellStats
 from .inlets import Inlets
+from .work import Dispatch, Work
 
 
 class Cancels:
-    """Remembers them, and finds word of more behind inputs that must wait. One thread."""
+    """Remembers cancelled requests, and finds word of more behind inputs that must wait. One thread."""
 
     def __init__(self) -> None:
         self._keys: OrderedDict[Key, None] = OrderedDict()
         self._searched: dict[int, int] = {}  # lane to the record up to which it was searched
 
-    def __contains__(self, header: Header) -> bool:
-        return header.key in self._keys or (header.reply_to, EVERY_REQUEST) in self._keys
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys or (key[0], EVERY_REQUEST) in self._keys
 
     def __bool__(self) -> bool:
         return bool(self._keys)
@@ -49,3 +55,39 @@ class Cancels:
                 if header.kind == Kind.CANCEL and header.key not in self._keys:
                     yield header
             self._searched[lane.lane] = end
+
+
+class ForwardedCancels:
+    """Cancels on their way along the edges of one actor instance, whose lanes `edges` has by number. Those that find
+    no room wait in `waiting`: what a reader has left unread may hold the place that other messages wait for there.
+    """
+
+    def __init__(self, edges: dict[int, list[Producer]], routing: Routing, pool: Pool, stats: CellStats) -> None:
+        self.waiting: deque[tuple[Producer, Work, int]] = deque(maxlen=MOST_REMEMBERED)
+        self._edges = edges
+        self._routing = routing
+        self._pool = pool
+        self._stats = stats
+
+    def forward(self, header: Header) -> None:
+        """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""
+        work = Work(header, 0, 0, 0)
+        for number, producers in self._edges.items():
+            target = self._routing.number[self._routing.spec.edges[number].target]
+            self.waiting.extend((producer, work, target) for producer in producers)
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends those that find room."""
+        for _ in range(len(self.waiting)):
+            producer, work, target = self.waiting.popleft()
+            if producer.free_records():
+                work.publish(
+                    Dispatch(Payload(None, self._pool), Kind.CANCEL, 0, 0, 0, 0), producer, target, self._stats
+                )
+            else:
+                self.waiting.append((producer, work, target))
+
+    def can_go(self) -> bool:
+        """Whether one of them finds room now."""
+        return any(producer.free_records() for producer, _, _ in self.waiting)

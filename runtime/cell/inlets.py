@@ -1,4 +1,4 @@
-"""The ways into one actor instance: lanes along its edges, and of its callers, which may be strangers' work."""
+"""The ways into one actor instance: lanes along its edges, and lanes of callers, whose words may be impossible."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _RECORDS_A_TURN = 16
 
 
 class Inlets:
-    """All lanes in, in the order they came. `routes` is how many the graph has. One thread."""
+    """All lanes in, in the order in which they came. `routes` is how many routes the graph has. One thread."""
 
     def __init__(self, routes: int) -> None:
         self._routes = routes
         self.lanes: list[Consumer] = []
-        self.held: list[Consumer] = []  # from which nothing is taken any more
+        self.held: list[Consumer] = []  # lanes from which nothing is taken any more
         self._is_shut = False
         self._clients: dict[int, int] = {}  # by lane
         self.place = 0
@@ -29,7 +29,7 @@ class Inlets:
         return iter(self.lanes)
 
     def add(self, lane: Consumer, *, client: int = 0) -> None:
-        """One more lane. By that of a `client` come its calls."""
+        """One more lane. If it is a client's, `client` is the number of its endpoint."""
         (self.held if self._is_shut else self.lanes).append(lane)
         if client:
             self._clients[lane.lane] = client
@@ -48,24 +48,24 @@ class Inlets:
         return len(self.lanes)
 
     def shut(self) -> None:
-        """Nothing is taken any more: what waits, and what comes, is for a successor."""
+        """Nothing is taken any more: all records that wait, and all that come, are for a successor."""
         self._is_shut = True
         self.held += self.lanes
         self.lanes, self.place = [], 0
 
     def look_into_held(self) -> None:
-        """Takes note of what has come: there may be word of cancels in it."""
+        """Takes note of records that have come: some may be cancels."""
         for lane in self.held:
             lane.available()
 
     def took(self) -> None:
-        """One record of that lane was taken: it keeps its turn for some more."""
+        """One record of the lane was taken: the lane keeps its turn for some more."""
         self._left -= 1
         if self._left <= 0:
             self.turn()
 
     def turn(self) -> None:
-        """The next lane."""
+        """The turn goes to the next lane."""
         self.place = (self.place + 1) % max(1, len(self.lanes))  # a handler may have heard that all of them are gone
         self._left = _RECORDS_A_TURN
 
@@ -84,7 +84,7 @@ class Inlets:
         return header
 
     def next_headers(self) -> Iterator[Header]:
-        """Those of the records that are next in their lanes."""
+        """The headers of the records that are next in their lanes."""
         return (self.header(lane, lane.cursor) for lane in self.lanes if lane.available())
 
     # -- clients -----------------------------------------------------------------------------------------------------

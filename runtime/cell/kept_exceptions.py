@@ -42,11 +42,11 @@ class Failures:
         handler.function = around[handler.spec.kind](handler.function, _Noting(self._noted, instance))
 
     def end_program(self, error: BaseException) -> None:
-        """Whoever drives the graph gets it."""
+        """Keeps an exception that ends the program, for whoever drives the graph."""
         self.interrupt = error
 
     def forget(self) -> None:
-        """Nobody will ask any more."""
+        """Drops all exceptions: nobody will ask for them any more."""
         self._kept.clear()
 
     def explain(self, key: tuple[int, int], error: SlabwireError) -> None:
@@ -60,7 +60,7 @@ class Failures:
             error.__cause__ = BaseException.with_traceback(cause, trace)
 
     def _noted(self, error: BaseException, instance: str) -> SlabwireError:
-        """What the graph is to see of it."""
+        """The error that the graph sees in the place of an exception."""
         work = current.get()
         kind = type(error)  # the class that it says it has may be a lie, or raise
         if issubclass(kind, SlabwireError):

@@ -1,8 +1,7 @@
-"""The ways out of one actor instance: lanes along its edges and back to callers, and what if they are full."""
+"""The ways out of one actor instance: along its edges, and back to callers."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,23 +9,21 @@ from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
 from ...shm.producer import Producer
 from ..dataplane.endpoint import Endpoint
-from ..errors import CorruptLane, DeadlineExceeded, EdgeFull, SlabwireError
+from ..errors import CorruptLane, SlabwireError
 from ..graph.compiled import Routing
-from ..message.capacities import MOST_REMEMBERED
-from ..message.error_payload import failure, wire_form
+from ..message.error_payload import failure
 from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind
 from ..message.payload import Payload, payload_from
-from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats
-from .cancels import Cancels
+from .cancels import ForwardedCancels
+from .full_edges import FullEdges
 from .replica_lanes import Spread
+from .reply_lanes import ReplyLanes
 from .sends import Sends
 from .ways_out import WaysOut
 from .work import REPLY_KEY, Dispatch, Work
 
-# Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
-STREAM_WINDOW = 64
 # Members of an enumeration are looked up by attribute, at every message.
 _DATA, _REPLY, _ITEM = int(Kind.DATA), int(Kind.REPLY), Flag.ITEM
 
@@ -34,7 +31,8 @@ _DATA, _REPLY, _ITEM = int(Kind.DATA), int(Kind.REPLY), Flag.ITEM
 class Outlets:
     """Sends for one actor instance. An output that finds no room waits in the outbox of the input that caused it.
 
-    `look_for_lanes` is called when a caller's lane is not known: its offer may lie unread.
+    `edges` has the lanes along edges by number, `replies` those to callers. `look_for_lanes` is called when the lane of
+    a caller is not known: its offer may lie unread.
     """
 
     def __init__(
@@ -47,22 +45,21 @@ class Outlets:
         look_for_lanes: Callable[[], Any],
     ) -> None:
         self._actor = actor
-        self._routing = routing
-        self._endpoint = endpoint
-        self._table = table
-        self._stats = stats
-        self._look_for_lanes = look_for_lanes
+        self.endpoint = endpoint
+        self.table = table
+        self.stats = stats
+        self._pool = endpoint.pool
         self._spread = Spread(routing)
         self.edges = self._spread.lanes
-        self.replies: dict[int, Producer] = {}
+        self.callers = ReplyLanes(stats, look_for_lanes)
+        self.replies = self.callers.lanes
+        self._full = FullEdges(routing, self._spread, self.callers, endpoint.pool, stats)
+        self._overflow, self.abandon = self._full.overflow, self._full.abandon
+        self.cancels = ForwardedCancels(self.edges, routing, endpoint.pool, stats)
         self.ways_out = WaysOut(actor, routing)
         self._leaving, self._reply_ports = self.ways_out.leaving, self.ways_out.reply_ports
+        self.outputs = [each.port for each in routing.spec.actor(actor).outputs]
         self.routes = len(self._reply_ports)
-        self._items: dict[tuple[int, int], int] = {}  # sent of each stream that is open
-        # Messages of drop_oldest edges: they hold up nobody, so their inputs are finished before they have left.
-        self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
-        # Cancels on their way along full edges. What a reader has left may hold the place that others wait for there.
-        self._cancels: deque[tuple[Producer, Work, int]] = deque(maxlen=MOST_REMEMBERED)
         self.own_account = Work(Header(Kind.DATA), 0, 0, 1)  # what it emits outside of any input
         self.sends = Sends(self, self.own_account, endpoint.pool, stats)
 
@@ -76,105 +73,112 @@ class Outlets:
         item = item or work.header.flags & _ITEM != 0
         # Nearly all: the first attempt, nothing waits before it, and it leaves by one lane that has room.
         if work.outbox or work.attempt > 1 or not self._went_straight(work, port, value, item=item):
-            parcel = payload_from(self._actor, port, value, self._endpoint.pool)
-            self._dispatch(work, port, parcel, Kind.DATA, value, item=item)
+            payload = payload_from(self._actor, port, value, self._pool)
+            self._dispatch(work, port, payload, Kind.DATA, value, item=item)
             work.ordinal += 1
             self.flush(work)
 
     def full_lane(self, port: str) -> Producer | None:
         """A lane that lets no output of this port leave now, of those that wait for room."""
-        return self._spread.full_lane(self._leaving[port][1])
+        return self._full.blocked_lane(self._leaving[port][1])
 
     def _went_straight(self, work: Work, port: str, value: Any, *, item: bool) -> bool:
-        """Sends an output that leaves by one way, if that is open; what is not is for `_dispatch`."""
+        """Sends an output that leaves by one way, if that is open; all others are for `_dispatch`."""
         header = work.header
         number, edges = self._leaving[port]
         if header.reply_to and self._reply_ports[header.route] == port:
             producer = self.replies.get(header.reply_to)
             if edges or item or producer is None:
                 return False
-            kind, target = _REPLY, 0
+            kind, target, deadline_ns = _REPLY, 0, header.deadline_ns
         else:
             if len(edges) != 1:
                 return False
             edge, _, target = edges[0]
             lanes = self.edges[edge]
-            if len(lanes) != 1 or self.overflow.get(edge):
+            if len(lanes) != 1 or self._overflow.get(edge):
                 return False
             kind, producer = _DATA, lanes[0]
-            if header.deadline_ns and not self.ways_out.deadline_along(edge, header):
-                header = header._replace(deadline_ns=0)
-        head = number, target, work.attempt, *header[5:11], now_ns(), work.lane, work.ordinal, work.sequence
+            deadline_ns = header.deadline_ns and self.ways_out.deadline_along(edge, header)
+        head = work.head(number, target, work.ordinal, deadline_ns)
         try:
-            if not encode_and_publish(value, self._endpoint.pool, producer, kind, _ITEM * item, head):
+            if not encode_and_publish(value, self._pool, producer, kind, _ITEM * item, head):
                 return False
         except CorruptLane:
-            return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
-        self._stats.count_sent()
+            return False  # this may be inside a handler: the worker's own look at the lane ends the connection
+        self.stats.count_sent()
         work.ordinal += 1
         if work.row:
-            self._table.sent(work.row, work.ordinal)
+            self.table.sent(work.row, work.ordinal)
         return True
 
     def answer_none(self, work: Work, port: str) -> None:
-        """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch."""
-        if not work.header.reply_to or not self.ways_out.leads_to_reply(work.header.route, port):
-            return
-        kind = Kind.ITEM if work.header.flags & Flag.ITEM else Kind.REPLY
-        if kind == Kind.REPLY:
-            self._answer(work, kind, Payload(None, self._endpoint.pool))
+        """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch. An
+        item of a stream that becomes nothing is no answer.
+        """
+        header = work.header
+        if header.reply_to and self.ways_out.leads_to_reply(header.route, port) and not header.flags & _ITEM:
+            self._answer(work, Kind.REPLY, Payload(None, self._pool))
+
+    def end_stream_of(self, work: Work, port: str) -> None:
+        """The handler of an input has no more items. Where the input is an item itself, its stream goes on: the end of
+        that comes along the edge.
+        """
+        if not work.header.flags & _ITEM:
+            self.end_stream(work, [port])
 
     def end_stream(self, work: Work, ports: list[str]) -> None:
-        """No more items: tells the caller, or whoever got the items."""
-        parcel = Payload(None, self._endpoint.pool)
+        """Tells the caller, or whoever got the items, that there are no more."""
+        payload = Payload(None, self._pool)
         for port in ports:
-            self._dispatch(work, port, parcel, Kind.END, None, item=True)
+            self._dispatch(work, port, payload, Kind.END, None, item=True)
         work.ordinal += 1
         self.flush(work)
 
     def fail(self, work: Work, error: SlabwireError) -> None:
         """Ends the request with an error, if anybody waits for it."""
-        self._answer(work, Kind.ERROR, failure(error, self._actor, self._endpoint.pool))
+        self._answer(work, Kind.ERROR, failure(error, self._actor, self._pool))
 
-    def _answer(self, work: Work, kind: Kind, parcel: Payload) -> None:
+    def _answer(self, work: Work, kind: Kind, payload: Payload) -> None:
         if work.header.reply_to:
             due_ns = work.header.deadline_ns
-            work.outbox.append(Dispatch(parcel, kind, 0, 0, REPLY_KEY, work.ordinal, deadline_ns=due_ns))
+            work.outbox.append(Dispatch(payload, kind, 0, 0, REPLY_KEY, work.ordinal, deadline_ns=due_ns))
             work.ordinal += 1
             self.flush(work)
 
-    def _dispatch(self, work: Work, port: str, parcel: Payload, kind: Kind, value: Any, *, item: bool) -> None:
+    def _dispatch(self, work: Work, port: str, payload: Payload, kind: Kind, value: Any, *, item: bool) -> None:
+        """Puts an output into the outbox, once for each way by which it leaves."""
         number, edges = self._leaving[port]
-        replicas = [self._spread.bind(edge, kind, value, work.header, item=item) for edge, _, _ in edges]
-        header = work.header
-        flags = Flag.ITEM if item else 0
-        outbox = work.outbox
+        header, outbox = work.header, work.outbox
+        replicas = [self._spread.bind(edge, kind, value, header, item=item) for edge, _, _ in edges]
+        flags = _ITEM * item
         # The end of a stream leaves by several ports.
         way = outbox[-1].way + 1 if outbox and outbox[-1].ordinal == work.ordinal else 0
         if header.reply_to and self._reply_ports[header.route] == port:
             reply = kind if kind == Kind.END else Kind.ITEM if item else Kind.REPLY
             due_ns = header.deadline_ns
-            outbox.append(Dispatch(parcel, reply, flags, number, REPLY_KEY, work.ordinal, way, deadline_ns=due_ns))
+            outbox.append(Dispatch(payload, reply, flags, number, REPLY_KEY, work.ordinal, way, deadline_ns=due_ns))
             way += 1
         for (edge, _, _), replica in zip(edges, replicas, strict=True):
             due_ns = self.ways_out.deadline_along(edge, header)
-            outbox.append(Dispatch(parcel, kind, flags, number, edge, work.ordinal, way, replica, due_ns))
+            outbox.append(Dispatch(payload, kind, flags, number, edge, work.ordinal, way, replica, due_ns))
             way += 1
 
     def flush(self, work: Work) -> bool:
-        """Publishes what waits, in order; True when nothing is left."""
-        outbox = work.outbox
+        """Publishes the outputs that wait, in order; True when nothing is left."""
+        outbox, published = work.outbox, work.published
         while outbox:
             dispatch = outbox[0]
-            if not work.was_sent(dispatch) and not self._publish(work, dispatch):
+            send = self.callers.send if dispatch.edge == REPLY_KEY else self._full.send
+            if (published is None or not published.holds(dispatch)) and not send(work, dispatch):
                 if work is not self.own_account:  # what others send meanwhile will overwrite its records in the rings
-                    self._table.sent(work.row, dispatch.ordinal, dispatch.way)
+                    self.table.sent(work.row, dispatch.ordinal, dispatch.way)
                 return False
             if not outbox:
                 return True  # its caller was found to be gone
             outbox.popleft()
             if work.row and (not outbox or outbox[0].ordinal != dispatch.ordinal):
-                self._table.sent(work.row, dispatch.ordinal + 1)
+                self.table.sent(work.row, dispatch.ordinal + 1)
         return True
 
     def could_go(self, work: Work) -> bool:
@@ -185,217 +189,45 @@ class Outlets:
         if dispatch.deadline_ns and now_ns() >= dispatch.deadline_ns:
             return True
         if dispatch.edge == REPLY_KEY:
-            producer = self.replies.get(work.header.reply_to)
-            return producer is None or self._has_room(producer, work.header, dispatch)
-        return dispatch.parcel.can_go(self._spread.lane_for(dispatch, work.header))
+            return self.callers.could_go(work.header, dispatch)
+        return dispatch.payload.can_go(self._spread.lane_for(dispatch, work.header))
 
-    def _publish(self, work: Work, dispatch: Dispatch) -> bool:
-        """Sends it, or disposes of it as the edge's policy says; False if it must wait."""
-        if dispatch.edge == REPLY_KEY:
-            return self._reply(work, dispatch)
-        edge = self._routing.spec.edges[dispatch.edge]
-        waiting = self.overflow.get(dispatch.edge)
-        producer = self._spread.lane_for(dispatch, work.header)
-        if not waiting and dispatch.parcel.can_go(producer):
-            self._write(producer, work, dispatch, self._routing.number[edge.target])
-            self._spread.went(dispatch, producer)
-            return True
-        return self._full(work, dispatch, edge, producer)
-
-    def _reply(self, work: Work, dispatch: Dispatch) -> bool:
-        reply_to, deadline = work.header.reply_to, work.header.deadline_ns
-        if not self.knows(reply_to):
-            return True  # the caller is gone
-        producer = self.replies[reply_to]
-        try:
-            has_room = self._has_room(producer, work.header, dispatch)
-        except CorruptLane:
-            return False  # this may be inside a handler: it is the worker's own look at the lane that ends it
-        if not has_room:
-            # A caller that has given up, and does not even take in that it has, must hold up nobody.
-            return bool(deadline and now_ns() >= deadline)
-        self._write(producer, work, dispatch, 0)
-        if dispatch.kind == Kind.ITEM:
-            self._items[work.header.key] = self._items.get(work.header.key, 0) + 1
-        else:
-            self._items.pop(work.header.key, None)
-        return True
-
-    def knows(self, caller: int) -> bool:
-        """Whether there is a way back to a caller. Its lanes are opened before it may call, but may lie unread."""
-        if caller not in self.replies:
-            self._look_for_lanes()
-        return caller in self.replies
-
-    def _has_room(self, producer: Producer, header: Header, dispatch: Dispatch) -> bool:
-        """Whether the caller takes one more record.
-
-        A stream runs ahead of its reader by a window. All streams together may fill half of the lane: the rest is kept
-        for single answers, of which a caller awaits no more than that. So a caller that does not read a stream stops
-        that stream, and nobody else.
-        """
-        if dispatch.kind == Kind.ITEM:
-            half = producer.capacity // 2
-            if producer.free_records(half + 1) <= half:
-                return False
-            read = producer.items_read(header.request)
-            if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
-                return False
-        return dispatch.parcel.can_go(producer)
-
-    def _write(self, producer: Producer, work: Work, dispatch: Dispatch, target: int) -> None:
-        header = work.header
-        head = (
-            dispatch.source,
-            target,
-            work.attempt,
-            *header[5:8],  # reply_to, route and request
-            dispatch.deadline_ns,
-            *header[9:11],  # the trace
-            now_ns(),
-            work.lane,
-            dispatch.ordinal,
-            work.sequence,
-        )
-        dispatch.parcel.publish(producer, dispatch.kind, dispatch.flags, head)
-        self._stats.count_sent()
-        if dispatch.since_ns:
-            producer.count("blocked")
-            self._unblock(dispatch)
-
-    def _full(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> bool:
-        deadline = dispatch.deadline_ns
-        if edge.when_full == "block":
-            dispatch.since_ns = dispatch.since_ns or now_ns()
-            self.edges[dispatch.edge][0].block(dispatch.since_ns)
-            if not deadline or now_ns() < deadline:
-                return False
-            producer.count("expired")
-            self._unblock(dispatch)
-            self._drop(work, DeadlineExceeded(f"edge {edge.source} -> {edge.target} was full until the deadline"))
-        elif edge.when_full == "drop_oldest":
-            self._overflow(work, dispatch, edge, producer)
-        else:
-            producer.count("rejected" if edge.when_full == "reject" else "dropped_newest")
-            reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full: {edge.capacity} messages wait")
-            self._drop(work, reason, is_missed=edge.when_full == "reject" or not dispatch.flags & Flag.ITEM)
-        return True
-
-    def _unblock(self, dispatch: Dispatch) -> None:
-        """Its wait is over. The edge's first lane shows it, for the message may go by another than it waited for."""
-        self.edges[dispatch.edge][0].unblock(dispatch.since_ns, now_ns())
-        dispatch.since_ns = 0
-
-    def abandon(self, work: Work) -> None:
-        """What still waits to leave is wanted no more."""
-        if work.outbox and work.outbox[0].since_ns:
-            self._unblock(work.outbox[0])
-        work.outbox.clear()
-
-    def _overflow(self, work: Work, dispatch: Dispatch, edge: EdgeSpec, producer: Producer) -> None:
-        waiting = self.overflow.setdefault(dispatch.edge, deque())
-        waiting.append((work, dispatch))
-        if len(waiting) > edge.capacity:
-            oldest, dropped = waiting.popleft()
-            producer.count("dropped_oldest")
-            reason = EdgeFull(f"edge {edge.source} -> {edge.target} is full and newer messages came")
-            self._drop(oldest, reason, is_missed=not dropped.flags & Flag.ITEM)
+    # -- messages that hold up no input ------------------------------------------------------------------------------
 
     @property
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
         sends = self.sends  # whose length has the price of a call
-        waiting = self.own_account.outbox or sends.turns or sends.paused or self._cancels
-        return bool(waiting or any(self.overflow.values()))
+        waiting = self.own_account.outbox or sends.turns or sends.paused or self.cancels.waiting
+        return bool(waiting or any(self._overflow.values()))
 
-    def stats(self) -> dict[str, int]:
-        """What waits here for room, and the streams that are open."""
-        own = len(self.own_account.outbox) + len(self.sends)
-        waiting = {"own_account": own, "overflow": sum(map(len, self.overflow.values()))}
-        return {**waiting, "cancels": len(self._cancels), "streams": len(self._items)}
+    def waiting(self) -> int:
+        """How many these are."""
+        overflow = sum(map(len, self._overflow.values()))
+        return len(self.own_account.outbox) + len(self.sends) + overflow + len(self.cancels.waiting)
 
     def can_shed(self) -> bool:
         """Whether one of them could go now."""
-        if (self.own_account.outbox and self.could_go(self.own_account)) or self.sends.can_go():
-            return True
-        if any(producer.free_records() for producer, _, _ in self._cancels):
-            return True
-        return any(
-            waiting and waiting[0][1].parcel.can_go(self._spread.lane_for(waiting[0][1], waiting[0][0].header))
-            for waiting in self.overflow.values()
-        )
+        is_own = bool(self.own_account.outbox) and self.could_go(self.own_account)
+        return is_own or self.sends.can_go() or self.cancels.can_go() or self._full.can_shed()
 
     def shed(self) -> None:
-        """Lets messages go that hold up no input, while there is room."""
-        self._send_cancels()
+        """Lets these messages go while there is room."""
+        self.cancels.flush()
         self.flush(self.own_account)
         self.sends.admit()
-        for edge, waiting in self.overflow.items():
-            target = self._routing.number[self._routing.spec.edges[edge].target]
-            while waiting:
-                work, dispatch = waiting[0]
-                producer = self._spread.lane_for(dispatch, work.header)
-                if not dispatch.parcel.can_go(producer):
-                    break
-                waiting.popleft()
-                self._write(producer, work, dispatch, target)
-                self._spread.went(dispatch, producer)
+        self._full.shed()
 
-    def _drop(self, work: Work, error: SlabwireError, *, is_missed: bool = True) -> None:
-        """Counts a message that goes no further. Its caller is told, unless a stream may miss it."""
-        self._stats.count("dropped")
-        if work.header.reply_to and is_missed:
-            parcel = Payload(wire_form(error), self._endpoint.pool)
-            # Answered at once, past the outbox, at whose front the dropped message still stands.
-            self._reply(work, Dispatch(parcel, Kind.ERROR, 0, 0, REPLY_KEY, work.ordinal))
-
-    def forget_caller(self, endpoint: int) -> None:
-        """A caller is gone."""
-        self.replies.pop(endpoint, None)
-        for key in [each for each in self._items if each[0] == endpoint]:
-            del self._items[key]
-
-    def forget_streams(self, cancels: Cancels) -> None:
-        """Nobody reads them any more."""
-        for key in [each for each in self._items if Header(Kind.DATA, reply_to=each[0], request=each[1]) in cancels]:
-            del self._items[key]
+    # -- callers -----------------------------------------------------------------------------------------------------
 
     def streams_to_nobody(self, work: Work) -> bool:
-        """Whether it is a stream of answers alone, and its caller is gone: it might never end."""
+        """Whether an input makes a stream of answers alone, and its caller is gone: the stream might never end."""
         caller = work.header.reply_to
-        return caller not in self.replies and self.ways_out.streams_answers_alone(work) and not self.knows(caller)
-
-    def forward_cancel(self, header: Header) -> None:
-        """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""
-        work = Work(header, 0, 0, 0)
-        for number, producers in self.edges.items():
-            target = self._routing.number[self._routing.spec.edges[number].target]
-            self._cancels.extend((producer, work, target) for producer in producers)
-        self._send_cancels()
-
-    def _send_cancels(self) -> None:
-        for _ in range(len(self._cancels)):
-            producer, work, target = self._cancels.popleft()
-            if producer.free_records():
-                parcel = Payload(None, self._endpoint.pool)
-                self._write(producer, work, Dispatch(parcel, Kind.CANCEL, 0, 0, 0, 0), target)
-            else:
-                self._cancels.append((producer, work, target))
-
-    def corrupt_callers(self) -> set[int]:
-        """The callers whose lanes hold impossible words."""
-        return {caller for caller, producer in self.replies.items() if not _is_sound(producer)}
+        return (
+            caller not in self.replies and self.ways_out.streams_answers_alone(work) and not self.callers.knows(caller)
+        )
 
     def lanes(self) -> list[tuple[int, Producer]]:
         """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""
         along = [(edge, producer) for edge, producers in self.edges.items() for producer in producers]
         return along + [(REPLY_KEY, producer) for producer in self.replies.values()]
-
-
-def _is_sound(producer: Producer) -> bool:
-    """Whether the word that its consumer writes can be right."""
-    try:
-        producer.free_records(producer.capacity + 1)
-    except CorruptLane:
-        return False
-    return True

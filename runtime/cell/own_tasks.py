@@ -1,8 +1,8 @@
-"""What actors do outside of any input: the tasks, timers and threads that they begin for themselves.
+"""Tasks, timers and threads that actors begin for themselves, outside of any input.
 
-Tasks are kept until they end, for asyncio keeps none. What one of them raises, and nobody takes, is logged with the
-name of its actor and counted as a failure of it. If `on_start` began it, the actor is a source that has died, and the
-worker ends by it, so that its restart policy decides what comes next.
+Tasks are kept until they end, for asyncio keeps none. An exception of a task that nobody takes is logged with the name
+of the actor and counted as a failure of the actor. If `on_start` began the task, the actor is a source that has died,
+and the worker ends, so that its restart policy decides what comes next.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..actor.actor import Actor
 from ..error_text import described, place_of, traceback_of
 from ..errors import HandlerError, SlabwireError
 from .answers import ENDS_PROCESS
+from .life import FINISHED
 from .pacing import paced
 from .work import Work, current
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("slabwire")
 
-# How long an error may lie before it counts as taken by nobody: whoever awaits the task needs some rounds of the loop.
+# How long an error may lie until it counts as taken by nobody: a task that awaits the failed one needs some rounds of
+# the loop.
 TAKEN_WITHIN_S = 0.1
 _UNTAKEN = "_log_traceback"  # of a Future: it ended with an exception that nobody has asked for
 
@@ -78,7 +80,7 @@ class OwnTasks:
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def start(self, actor: str, hook: Callable[[], Any]) -> asyncio.Future[Any] | None:
-        """Begins an `on_start`; what is to be awaited, if it is a coroutine."""
+        """Begins an `on_start`; returns a future of its end, if it is a coroutine."""
         context = copy_context()
         context.run(owner.set, Owner(actor, True))
         self._starting[actor] = None
@@ -97,7 +99,7 @@ class OwnTasks:
         """Tells all actors that the graph drains. One whose `on_drain` fails has been told as well."""
         self.are_over = True
         for name, cell in self._cells.items():
-            cell.draining = True
+            cell.drain()
             context = copy_context()
             context.run(owner.set, Owner(name, False))
             try:
@@ -112,7 +114,7 @@ class OwnTasks:
                 self._cancel_sources(name)
 
     def _cancel_sources(self, actor: str) -> None:
-        """Nobody sends to it, and it has no word on draining: so it would send for ever."""
+        """Ends the sources of an actor that gets no inputs and has no `on_drain`: they would send for ever."""
         for task, begun in self._alive.items():
             if begun.is_source and begun.owner == actor:
                 task.cancel()
@@ -122,7 +124,7 @@ class OwnTasks:
     def _make(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **rest: Any) -> asyncio.Task[Any]:
         """The loop's way to make a task."""
         work, name = current.get(), str(getattr(coroutine, "__qualname__", "")) or "without a name"
-        if work is not None and not work.finished:
+        if work is not None and work.state is not FINISHED:
             begun = Begun(work, asyncio.current_task(loop), name=name)
             task = asyncio.Task(coroutine, loop=loop, **rest)
         else:
@@ -162,8 +164,8 @@ class OwnTasks:
             self._loop.call_later(TAKEN_WITHIN_S, self._judge, task, begun)
 
     def _judge(self, task: asyncio.Task[Any], begun: Begun) -> None:
-        """Reports what nobody has taken. Whoever began the task may still want it, as long as it runs; if it is dropped
-        meanwhile, asyncio tells.
+        """Reports an error that nobody has taken. The task that began the failed one may still take the error, as long
+        as it runs; if the failed task is dropped meanwhile, asyncio tells.
         """
         if not getattr(task, _UNTAKEN):
             return

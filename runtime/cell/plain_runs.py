@@ -1,4 +1,4 @@
-"""Runs of plain handlers: what is done when it returns."""
+"""Runs of plain handlers, which are done when they return."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ...shm.bell import now_ns
 from ..actor.handler import Handler
 from ..message.header import Flag
 from ..telemetry.flight_recorder import FAILED, Recorder
-from ..telemetry.stats import CellStats
 from .answers import ENDS_PROCESS, Answers
+from .life import FINISHED
 from .outlets import Outlets
 from .work import Work, current
 
@@ -19,16 +19,16 @@ _FIELDS = Flag.FIELDS
 class PlainRuns:
     """For one actor instance. One thread."""
 
-    def __init__(self, outlets: Outlets, answers: Answers, stats: CellStats, recorder: Recorder) -> None:
+    def __init__(self, outlets: Outlets, answers: Answers, recorder: Recorder) -> None:
         self._outlets = outlets
         self._answers = answers
-        self._stats = stats
+        self._stats = outlets.stats
         self._recorder = recorder
 
     def run(self, work: Work, handler: Handler) -> None:
-        """Handles one input and sends what comes of it. An exception that ends the process goes on its way.
+        """Handles one input and sends the result. Raises an exception of the handler that ends the process.
 
-        Each has a context of its own: what a handler sets in a ContextVar is no matter of the next input.
+        Each input has a context of its own: a ContextVar that a handler sets is not set for the next input.
         """
         copy_context().run(self._run, work, handler)
 
@@ -49,14 +49,14 @@ class PlainRuns:
         except BaseException as error:
             self._answers.fail(work, error)
         finally:
-            work.finished = True
+            work.state = FINISHED
             ended = now_ns()
             stats.end(started, ended)
         self._recorder.record(stats.row, work, started, ended, work.outcome)
 
     def recover(self, lost: Work | None) -> None:
-        """Notes the run that a predecessor died in, if `lost` was running: only its successor can, since a run is
-        recorded at its end.
+        """Notes the run of `lost`, in which a predecessor died (None: in no run). A run is recorded at its end, so only
+        the successor can note this one.
         """
         began = self._stats.read()["busy_since_ns"]
         if lost is not None and began:

@@ -1,20 +1,137 @@
-"""What a predecessor was handling when it died, read from its in-flight table, its lanes and what it had sent."""
+"""What a predecessor was handling when it died: found in its table, its lanes and what it had sent; handled again."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping
 
+from ...shm.bell import now_ns
+from ...shm.consumer import Consumer
 from ...shm.errors import CorruptLane
 from ...shm.inflight import RUNNING_ROW, Inflight, Input
 from ...shm.lease import Lease
 from ...shm.producer import Producer
 from ..actor.handler import Handler
-from ..errors import DeadLetter, Interrupted
+from ..errors import Interrupted
 from ..message.header import Header, Kind, read_header
 from .inlets import Inlets
+from .intake import Intake
+from .life import FINISHED
+from .outlets import Outlets
+from .runs import Runs
 from .ways_out import WaysOut
-from .work import Work
+from .work import Published, Work
+
+# When a process dies the attempts at all inputs in flight go up, though one alone may be to blame. From the third
+# attempt on each input is handled alone, so that only the guilty one goes on counting. An input that has run for this
+# long is not to blame.
+_FROM_ATTEMPT = 3
+_PROVEN_AFTER_NS = 5_000_000_000
+
+
+class Quarantine:
+    """Holds an input that its actor may have died of, twice: no other is handled beside it. `work` is that input."""
+
+    def __init__(self) -> None:
+        self.work: Work | None = None
+
+    @staticmethod
+    def is_for(work: Work) -> bool:
+        """Whether an input must be handled alone."""
+        return work.attempt >= _FROM_ATTEMPT
+
+    def put(self, work: Work) -> None:
+        """Notes an input that has begun, alone."""
+        self.work = work
+
+    def holds(self) -> bool:
+        """Whether an input is in quarantine, so that no other may begin."""
+        if self.work is not None and (
+            self.work.state is FINISHED or now_ns() > self.work.started_ns + _PROVEN_AFTER_NS
+        ):
+            self.work = None
+        return self.work is not None
+
+    def until_ns(self) -> int:
+        """When the input in quarantine will have proven harmless, on CLOCK_MONOTONIC; 0 if there is none."""
+        return self.work.started_ns + _PROVEN_AFTER_NS if self.work is not None else 0
+
+
+class Redelivery:
+    """Begins again what a predecessor had begun, before anything new. `waiting` has what is left of that.
+
+    An input that the actor may have died of twice is handled alone, in `quarantine`. One thread.
+    """
+
+    def __init__(self, instance: str, outlets: Outlets, intake: Intake, runs: Runs) -> None:
+        self.waiting: deque[Work] = deque()
+        self.quarantine = Quarantine()
+        self._instance = instance
+        self._outlets = outlets
+        self._intake = intake
+        self._runs = runs
+
+    def recover(self) -> None:
+        """Finds what a predecessor was handling. To be called once, before the first step."""
+        intake = self._intake
+        ways, adopted = self._outlets.lanes(), self._outlets.endpoint.adopted
+        self.waiting += unfinished_works(self._outlets.table, intake.inlets, ways, intake.ports, adopted)
+        intake.plain.recover(next((work for work in self.waiting if work.row == RUNNING_ROW), None))
+        self._outlets.stats.reset_gauges()
+        # Else a graph that drains would take an actor that is still starting for one with nothing to do.
+        self._outlets.stats.show("in_flight", sum(work.row != RUNNING_ROW for work in self.waiting))
+
+    def can_begin(self) -> bool:
+        """Whether the next input need not wait until it is alone."""
+        return not (self.quarantine.is_for(self.waiting[0]) and self._runs.works)
+
+    def begin_next(self) -> bool:
+        """Begins the next input, of the predecessor's first; False if there is none, or no place for it yet."""
+        if self.quarantine.holds():
+            return False
+        if not self.waiting:
+            return self._intake.take_next()
+        work = self.waiting[0]
+        if not self.can_begin():
+            return False
+        lane = self._intake.inlets.find(work.lane)
+        if lane is None:
+            if work.row:
+                self._outlets.table.clear(work.row)
+        elif work.row == RUNNING_ROW:
+            if not self._intake.begin(work, lane):
+                return False
+        else:
+            self._begin_again(work, lane)
+            if self.quarantine.is_for(work) and work.state is not FINISHED:
+                self.quarantine.put(work)
+        self._outlets.stats.count("redelivered")
+        self.waiting.popleft()
+        return True
+
+    def _begin_again(self, work: Work, lane: Consumer) -> None:
+        """Starts an input that has its row from a predecessor."""
+        self._outlets.table.restart(work.row, work.attempt)
+        refusal = self._intake.refusals.why(work) or resumed(work, self._outlets.ways_out, self._instance)
+        broken = self._intake.open(work, lane)
+        refusal = refusal or broken
+        ended = work.published.last if work.published is not None else None
+        if ended is not None:
+            self._end_again(work, *ended)
+        elif refusal is None and work.handler is not None:
+            self._runs.start(work, work.handler)
+        else:
+            self._intake.refuse(work, refusal)
+            self._runs.end_unbegun(work)
+
+    def _end_again(self, work: Work, kind: int, ordinal: int) -> None:
+        """The handler was done, and had begun to say so: the rest of the ways hear of it."""
+        work.value = None
+        work.ordinal = ordinal
+        if kind == Kind.END and work.handler is not None:
+            self._outlets.end_stream(work, [work.handler.spec.port])
+        self._runs.end_unbegun(work)
 
 
 def unfinished_works(
@@ -26,9 +143,9 @@ def unfinished_works(
 ) -> list[Work]:
     """The inputs to handle again, each with what had been sent for it already; clears rows that mean nothing any more.
 
-    `ways` are all lanes out, with the names that `Work.sent` uses. `adopted` gives the lease by which the predecessor
-    has passed on the block of a record. It ends with whoever has it now, so each input holds it until it is handled.
-    Lanes with impossible words are left as they are: the first turn finds them.
+    `ways` are all lanes out, with the names that `Published.by_edge` uses. `adopted` gives the lease by which the
+    predecessor has passed on the block of a record. It ends with whoever has it now, so each input holds it until the
+    input is handled. Lanes with impossible words are left as they are: the first turn finds them.
     """
     works: dict[tuple[int, int], Work] = {}
     for left in table.live():
@@ -49,7 +166,7 @@ def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work 
         if lane is not None and lane.tail == left.sequence and lane.available():
             header = inlets.header(lane, lane.cursor)
             work = Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
-            work.floor, work.ways, work.pardons = left.ordinal, left.ways, left.pardons
+            work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
             return work
     return None
 
@@ -66,7 +183,7 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
             lane.commit()  # it died after the copy and before giving the record back
     work = Work(header, left.lane, left.sequence, left.attempt + 1, ports[header.target])
     work.row = left.row
-    work.floor, work.ways, work.pardons = left.ordinal, left.ways, left.pardons
+    work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
     return work
 
 
@@ -75,33 +192,28 @@ def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Prod
 
     The last output of an input is always there: the row's count misses at most the newest record of the process.
     """
-    for way, producer in ways:
+    for edge, producer in ways:
         # The oldest lies where the next one goes: the process may have died while it was writing that.
         oldest = max(0, producer.head - producer.capacity + 1)
         with contextlib.suppress(CorruptLane):
             for sequence in range(oldest, producer.head):
                 sent = read_header(producer.record(sequence), 0)
                 work = works.get((sent.cause_lane, sent.cause_sequence))
-                if work is not None:
-                    work.sent = {**work.sent, way: max(work.sent.get(way, work.floor), sent.ordinal + 1)}
+                if work is not None and (published := work.published) is not None:
+                    counted = published.by_edge.get(edge, published.floor)
+                    published.by_edge[edge] = max(counted, sent.ordinal + 1)
                     if sent.kind in (Kind.END, Kind.ERROR):
-                        work.last = sent.kind, sent.ordinal
+                        published.last = sent.kind, sent.ordinal
 
 
 def resumed(work: Work, ways_out: WaysOut, instance: str) -> Interrupted | None:
     """A partly sent stream goes on behind what was sent, if its handler can; else it ends with this error."""
-    handler = work.handler
-    if handler is None or not handler.spec.streams or not (work.floor or work.ways or work.sent):
+    handler, published = work.handler, work.published
+    if handler is None or not handler.spec.streams or published is None or not published.highest():
         return None
     if handler.spec.resumable:
-        ways = ways_out.ways(handler.spec.port, work.header)
-        work.ordinal = min((work.sent_by(edge, way) for way, edge in enumerate(ways)), default=work.floor)
+        edges = ways_out.ways(handler.spec.port, work.header)
+        work.ordinal = min((published.count(edge, way) for way, edge in enumerate(edges)), default=published.floor)
         return None
-    work.ordinal = max(work.floor + bool(work.ways), *work.sent.values(), 0)
+    work.ordinal = published.highest()
     return Interrupted(f"{instance} died in the middle of this stream")
-
-
-def given_up(instance: str, attempts: int) -> DeadLetter:
-    """The error of an input that is not begun once more: this would be one attempt too many."""
-    often = "once" if attempts == 2 else f"{attempts - 1} times"
-    return DeadLetter(f"{instance} died {often} while handling it; it is not tried again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from typing import Any
 
 from ...shm.producer import Producer
@@ -11,11 +10,10 @@ from ..errors import CorruptLane, MessageError
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
 from ..message.header import Flag, Header, Kind, read_header
-from ..spec import EdgeSpec
 from .work import Dispatch
 
-ANY = -1  # of the replicas whichever is best when the message leaves
-# Streams whose replica is remembered. Of one that is forgotten it is found again by the next key, or in the ring.
+ANY = -1  # the replica that is best when the message leaves
+# Streams whose replica is remembered. The replica of a forgotten stream is found by its next key, or in the ring.
 _MOST_STREAMS = 1024
 
 
@@ -42,7 +40,7 @@ class Spread:
         """The replica that a message must go to, or ANY.
 
         On the way to a caller the items of one stream stay together, or its end would overtake some. Raises
-        MessageError for an item whose key belongs to another replica than the first, and for what is no key.
+        MessageError for an item whose key belongs to another replica than the first, and for a value that is no key.
         """
         keys = self._keys.get(edge)
         if keys is None:
@@ -68,7 +66,7 @@ class Spread:
         return bound
 
     def _bound_end(self, edge: int, header: Header) -> int:
-        """The replica that the items of a stream went to, or ANY: it hears of their end, behind them."""
+        """The replica that the items of a stream went to, or ANY. The stream's end goes there, behind the items."""
         known = self._streams.pop((edge, header.key), None)
         return known if known is not None else self._went_to(edge, header)
 
@@ -91,15 +89,7 @@ class Spread:
             return lanes[dispatch.replica]
         if dispatch.flags & Flag.ITEM:
             return lanes[header.request % len(lanes)]
-        return self._choices[dispatch.edge].pick(lanes, dispatch.parcel.can_go)
-
-    def full_lane(self, edges: Iterable[tuple[int, EdgeSpec, int]]) -> Producer | None:
-        """A lane of the first of these edges that has no room now, of those that wait for it; None: all have some."""
-        for number, edge, _ in edges:
-            lanes = self.lanes[number]
-            if edge.when_full == "block" and not any(each.free_records() > 0 and each.can_lend() for each in lanes):
-                return lanes[0]
-        return None
+        return self._choices[dispatch.edge].pick(lanes, dispatch.payload.can_go)
 
     def went(self, dispatch: Dispatch, lane: Producer) -> None:
         """A message has left by a lane of its edge."""

@@ -1,4 +1,4 @@
-"""What waits at one actor instance until there is room: `await self.send(...)`, and tasks that have emitted much."""
+"""Senders of one actor instance that wait for room: `await self.send(...)`, and tasks that have emitted much."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ...shm.producer import Producer
 from ..errors import EdgeFull, OutOfMemory
 from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats
+from .life import FINISHED
 from .work import Work
 
-# Who always finds room hands over to the loop this often, as a handler's turn ends.
+# A sender that always finds room hands over to the loop this often, as the turn of a handler ends.
 _YIELD_AFTER_NS = 500_000
 _LAST_ORDINAL = (1 << 32) - 1
 
@@ -47,9 +48,10 @@ class _Turn:
 
 
 class Sends:
-    """One thread, that of the worker's loop. Those by one port go in the order in which they were begun.
+    """One thread, that of the worker's loop. Sends by one port go in the order in which they were begun.
 
-    `turns` are the sends that wait, `paused` what waits until nothing does that was emitted outside of any input.
+    `turns` are the sends that wait, `paused` the tasks that wait until all messages which were emitted outside of any
+    input have left.
     """
 
     def __init__(self, outlets: Outgoing, own_account: Work, pool: Pool, stats: CellStats) -> None:
@@ -66,11 +68,11 @@ class Sends:
 
     @property
     def are_held_up(self) -> bool:
-        """Whether something that was emitted outside of any input waits for room."""
+        """Whether messages that were emitted outside of any input wait for room."""
         return bool(self._own_account.outbox)
 
     def emptied(self) -> Generator[Any, None, None]:
-        """Waits until nothing of that does."""
+        """Waits until all messages that were emitted outside of any input have left."""
         loop = asyncio.get_running_loop()
         while self._own_account.outbox:
             paused = loop.create_future()
@@ -82,12 +84,12 @@ class Sends:
                 self.paused.remove(paused)
 
     def note_begun(self) -> None:
-        """Counts what the actor does outside of any input: a message or a call."""
+        """Counts a message or a call that the actor makes outside of any input."""
         self._stats.count("begun")
 
     def check(self, work: Work, edges: Sequence[EdgeSpec]) -> None:
-        """What is emitted outside of any input has no end: its ordinals begin anew, and only so much of it may wait.
-        Raises EdgeFull.
+        """Messages that are emitted outside of any input belong to a source that may never end: so their ordinals begin
+        anew when they are used up, and only as many as the edges hold may wait. Raises EdgeFull.
         """
         work.ordinal &= _LAST_ORDINAL
         if work.outbox and len(work.outbox) >= sum(edge.capacity for edge in edges):
@@ -125,7 +127,7 @@ class Sends:
 
     def _goes(self, turn: _Turn, value: Any) -> bool:
         turn.used_nbytes = 0
-        if turn.work.finished:  # it is a task that has outlived its handler meanwhile
+        if turn.work.state is FINISHED:  # it is a task that has outlived its handler meanwhile
             turn.work = self._own_account
         lane = self._outlets.full_lane(turn.port)
         if lane is not None or turn.work.outbox:
@@ -159,7 +161,7 @@ class Sends:
         return any(self._outlets.could_go(turn.work) if turn.work.outbox else self._may_go(turn) for turn in self.turns)
 
     def admit(self) -> None:
-        """Lets those go on for which there is room."""
+        """Lets those senders go on for which there is room."""
         for paused in self.paused if not self._own_account.outbox else ():
             if not paused.done():
                 paused.set_result(None)

@@ -1,4 +1,4 @@
-"""By which ways what an actor sends goes on: along which edges, and whether it answers a call. No I/O."""
+"""By which ways an output of an actor goes on: along which edges, and whether it answers a call. No I/O."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class WaysOut:
         self._awaited: dict[tuple[int, int], bool] = {}
 
     def leads_to_reply(self, route: int, port: str) -> bool:
-        """Whether what enters at a port of this actor may become the answer; False on a side branch."""
+        """Whether an input at a port of this actor may become the answer; False on a side branch."""
         known = self._leads.get((route, port))
         if known is None:
             known = self._leads[route, port] = self._routing.leads_to_reply(route, PortRef(self._actor, port))
         return known
 
     def deadline_along(self, edge: int, header: Header) -> int:
-        """The deadline of what goes along an edge for a request. On a side branch there is none: whether the answer
-        came in time is for the caller to say, who else cancels.
+        """The deadline of a message that goes along an edge for a request. On a side branch there is none: the caller
+        decides whether the answer came in time, and cancels the request if it did not.
         """
         if not header.deadline_ns:
             return 0
@@ -44,7 +44,7 @@ class WaysOut:
         return header.deadline_ns if known else 0
 
     def streams_answers_alone(self, work: Work) -> bool:
-        """Whether nobody but the caller of a request gets what is made of an input, and that is a stream."""
+        """Whether an input becomes a stream, which nobody but the caller of its request gets."""
         handler = work.handler
         if not work.header.reply_to or handler is None or not handler.spec.streams:
             return False

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextvars import Context, ContextVar
-from dataclasses import dataclass
-from types import MappingProxyType
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ...shm.bell import now_ns
 from ...shm.inflight import RUNNING_ROW
-from ..message.header import Header
+from ..message.header import Flag, Header
+from .life import TAKEN, Event, State, after
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ...shm.lease import Lease
+    from ...shm.producer import Producer
     from ..actor.handler import Handler
     from ..message.payload import Payload
+    from ..telemetry.stats import CellStats
+
 
 REPLY_KEY = -1  # where edges are named by their number, this names the way back to the caller
 
@@ -29,7 +30,7 @@ class Dispatch:
     On a side branch `deadline_ns` is 0, for the call may be answered by then.
     """
 
-    parcel: Payload
+    payload: Payload
     kind: int
     flags: int
     source: int
@@ -41,27 +42,44 @@ class Dispatch:
     since_ns: int = 0
 
 
+@dataclass(slots=True)
+class Published:
+    """The outputs that a predecessor had published: all of ordinals below `floor`, and that one by its first `ways`;
+    the table says so. `by_edge` is what the rings say: by edge, how many. `last` is the kind and the ordinal of the
+    output that ended the stream or the call.
+    """
+
+    floor: int
+    ways: int
+    by_edge: dict[int, int] = field(default_factory=dict)
+    last: tuple[int, int] | None = None
+
+    def count(self, edge: int, way: int) -> int:
+        """How many outputs left along an edge, which is the `way`-th of each output."""
+        return max(self.by_edge.get(edge, self.floor), self.floor + (way < self.ways))
+
+    def highest(self) -> int:
+        """How many outputs left by at least one way."""
+        return max(self.floor + bool(self.ways), *self.by_edge.values(), 0)
+
+    def holds(self, dispatch: Dispatch) -> bool:
+        """Whether this output was published."""
+        return dispatch.ordinal < self.count(dispatch.edge, dispatch.way)
+
+
 class Work:
-    """`row` is its row in the in-flight table. `floor`, `ways` and `sent` are what a predecessor had published: outputs
-    of ordinals below `floor` are not sent again, nor that one by its first `ways`; `last` is the kind and ordinal of
-    the one that ended the stream. `lease` is that of its own record's block, until it is finished.
+    """`row` is its row in the in-flight table. `published` is what a predecessor had published for it (None: it had
+    none). `lease` is that of its own record's block, until the input is finished.
     `pardons` of the attempts at it ended because the process was told to leave.
-    `left`: the process goes, and a successor will begin it again.
     `recorded` is its event of the flight recorder while that runs, `outcome` what becomes of it if it is not answered.
 
-    Made for every message: what most of them never set are attributes of the class.
+    One is made for every message: what most of them never set are attributes of the class.
     """
 
     row = RUNNING_ROW
+    state: State = TAKEN
     ordinal = 0
-    floor = 0
-    ways = 0
-    sent: Mapping[int, int] = MappingProxyType({})
-    last: tuple[int, int] | None = None
-    items: Iterator[Any] | AsyncIterator[Any] | None = None
-    context: Context = Context()  # a generator's own
-    task: asyncio.Task[None] | None = None
-    room: asyncio.Future[None] | None = None
+    published: Published | None = None
     value: Any = None
     key = ""  # the idempotency key of its request, where it is the first to handle it
     lease: Lease | None = None
@@ -69,9 +87,6 @@ class Work:
     recorded = 0
     outcome = 0
     pardons = 0
-    finished = False
-    cancelled = False
-    left = False
 
     def __init__(self, header: Header, lane: int, sequence: int, attempt: int, handler: Handler | None = None) -> None:
         self.header = header
@@ -81,23 +96,55 @@ class Work:
         self.handler = handler
         self.outbox: deque[Dispatch] = deque()
 
-    def leave(self) -> None:
-        """From now on nothing that becomes of it counts: it is its successor's."""
-        self.left = True
+    def advance(self, event: Event) -> bool:
+        """Goes on to the state that an event leads to; True if that is another one. Raises IllegalEvent."""
+        before, self.state = self.state, after(self.state, event)
+        return self.state is not before
+
+    def hand_on(self) -> None:
+        """From now on nothing that becomes of the input counts: it is the successor's."""
+        self.advance(Event.HAND_ON)
         if self.lease is not None:
             self.lease.abandon()
 
-    def sent_by(self, edge: int, way: int) -> int:
-        """How many outputs a predecessor published by this way, the `way`-th of the output."""
-        return max(self.sent.get(edge, self.floor), self.floor + (way < self.ways))
+    def take_arguments(self, handler: Handler) -> dict[str, Any]:
+        """What the handler gets, which is not kept here. Raises MessageError for a value that does not fit."""
+        value, self.value = self.value, None
+        arguments = handler.bind(value, bool(self.header.flags & Flag.FIELDS))
+        if handler.spec.resumable:
+            arguments["sent"] = self.ordinal
+        return arguments
+
+    def head(self, source: int, target: int, ordinal: int, deadline_ns: int) -> tuple[int, ...]:
+        """The numbers of an output's header, from `source` to `cause_sequence`: whose request the output serves, and
+        that this input caused it.
+        """
+        header = self.header
+        return (
+            source,
+            target,
+            self.attempt,
+            header.reply_to,
+            header.route,
+            header.request,
+            deadline_ns,
+            header.trace_high,
+            header.trace_low,
+            now_ns(),
+            self.lane,
+            ordinal,
+            self.sequence,
+        )
+
+    def publish(self, dispatch: Dispatch, producer: Producer, target: int, stats: CellStats) -> None:
+        """Publishes one of its outputs in a lane, for the input port of the number `target` (0: a caller)."""
+        head = self.head(dispatch.source, target, dispatch.ordinal, dispatch.deadline_ns)
+        dispatch.payload.publish(producer, dispatch.kind, dispatch.flags, head)
+        stats.count_sent()
 
     def due_ns(self) -> int:
         """Until when the first output that waits may wait, on CLOCK_MONOTONIC; 0 for as long as it must."""
         return self.outbox[0].deadline_ns if self.outbox else 0
-
-    def was_sent(self, dispatch: Dispatch) -> bool:
-        """Whether a predecessor published this output."""
-        return dispatch.ordinal < self.sent_by(dispatch.edge, dispatch.way)
 
 
 # The input that the running handler, or the running task, works on.

@@ -151,18 +151,18 @@ class Recorder:
             end_ns,
             outcome,
             actor,
-            header[3],  # target, and so on: by index, which costs half of what names do
+            header.target,
             _INPUT,
             work.attempt,
             work.lane,
-            header[12],  # cause_lane
+            header.cause_lane,
             work.sequence,
-            header[5],  # reply_to
-            header[14],  # cause_sequence
-            header[7],  # request
-            header[9],  # trace_high
-            header[10],  # trace_low
-            header[11],  # sent_ns
+            header.reply_to,
+            header.cause_sequence,
+            header.request,
+            header.trace_high,
+            header.trace_low,
+            header.sent_ns,
             number,
         )
 

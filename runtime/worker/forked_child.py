@@ -49,7 +49,7 @@ class Partition:
         beyond = _Beyond()
         for cell in worker.cells.values():
             cell._stats.words = beyond  # type: ignore[assignment]
-            for each in (cell._plain, cell._runs, cell.answers, cell.outlets, cell):
+            for each in cell.behind_handlers():
                 _replace_all(each, beyond)
         _replace_all(worker, beyond)
 

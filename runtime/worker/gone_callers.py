@@ -58,7 +58,7 @@ class GoneCallers:
         """Parts with the clients whose words are impossible. Those of a worker would be a bug of ours."""
         corrupt = set(self._endpoint.corrupt)
         for cell in self._cells.values():
-            corrupt |= cell.inlets.corrupt_clients() | cell.outlets.corrupt_callers()
+            corrupt |= cell.inlets.corrupt_clients() | cell.outlets.callers.corrupt()
         if not corrupt:
             raise error
         for client in corrupt:

@@ -1,0 +1,99 @@
+"""The lanes from one actor instance back to callers, and how far a stream may run ahead of its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...shm.bell import now_ns
+from ...shm.producer import Producer
+from ..errors import CorruptLane
+from ..message.capacities import Key
+from ..message.header import Header, Kind
+from ..telemetry.stats import CellStats
+from .work import Dispatch, Work
+
+# Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
+STREAM_WINDOW = 64
+
+
+class ReplyLanes:
+    """`lanes` has them by caller. `look_for_lanes` is called when a caller's lane is not known: the offer of the lane
+    may lie unread. One thread.
+    """
+
+    def __init__(self, stats: CellStats, look_for_lanes: Callable[[], Any]) -> None:
+        self.lanes: dict[int, Producer] = {}
+        self._stats = stats
+        self._look_for_lanes = look_for_lanes
+        self._items: dict[Key, int] = {}  # how many were sent of each stream that is open
+
+    def knows(self, caller: int) -> bool:
+        """Whether there is a way back to a caller. Its lanes are opened before it may call, but may lie unread."""
+        if caller not in self.lanes:
+            self._look_for_lanes()
+        return caller in self.lanes
+
+    def send(self, work: Work, dispatch: Dispatch) -> bool:
+        """Answers a caller; False if the answer must wait. An answer that nobody waits for is dropped."""
+        reply_to, deadline = work.header.reply_to, work.header.deadline_ns
+        if not self.knows(reply_to):
+            return True  # the caller is gone
+        producer = self.lanes[reply_to]
+        try:
+            has_room = self._has_room(producer, work.header, dispatch)
+        except CorruptLane:
+            return False  # this may be inside a handler: the worker's own look at the lane ends the connection
+        if not has_room:
+            # A caller that has given up, and does not even read that it has, must hold up nobody.
+            return bool(deadline and now_ns() >= deadline)
+        work.publish(dispatch, producer, 0, self._stats)
+        if dispatch.kind == Kind.ITEM:
+            self._items[work.header.key] = self._items.get(work.header.key, 0) + 1
+        else:
+            self._items.pop(work.header.key, None)
+        return True
+
+    def could_go(self, header: Header, dispatch: Dispatch) -> bool:
+        """Whether `send` would get rid of an answer now."""
+        producer = self.lanes.get(header.reply_to)
+        return producer is None or self._has_room(producer, header, dispatch)
+
+    def _has_room(self, producer: Producer, header: Header, dispatch: Dispatch) -> bool:
+        """Whether the caller takes one more record.
+
+        A stream runs ahead of its reader by a window. All streams together may fill half of the lane: the rest is kept
+        for single answers, of which a caller awaits no more than that. So a caller that does not read a stream stops
+        that stream, and nobody else.
+        """
+        if dispatch.kind == Kind.ITEM:
+            half = producer.capacity // 2
+            if producer.free_records(half + 1) <= half:
+                return False
+            read = producer.items_read(header.request)
+            if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
+                return False
+        return dispatch.payload.can_go(producer)
+
+    def forget_caller(self, endpoint: int) -> None:
+        """A caller is gone."""
+        self.lanes.pop(endpoint, None)
+        self.forget_streams(lambda key: key[0] == endpoint)
+
+    def forget_streams(self, is_over: Callable[[Key], bool]) -> None:
+        """Nobody reads these streams any more."""
+        for key in list(filter(is_over, self._items)):
+            del self._items[key]
+
+    def corrupt(self) -> set[int]:
+        """The callers whose lanes hold impossible words."""
+        return {caller for caller, producer in self.lanes.items() if not _is_sound(producer)}
+
+
+def _is_sound(producer: Producer) -> bool:
+    """Whether the word that the consumer of a lane writes can be right."""
+    try:
+        producer.free_records(producer.capacity + 1)
+    except CorruptLane:
+        return False
+    return True
