@@ -47,7 +47,7 @@ class Outlets:
         look_for_lanes: Callable[[], Any],
     ) -> None:
         self._actor = actor
-        self._routing = routing
+        self.routing = routing
         self._endpoint = endpoint
         self._table = table
         self._stats = stats
@@ -193,11 +193,11 @@ class Outlets:
         """Sends it, or disposes of it as the edge's policy says; False if it must wait."""
         if dispatch.edge == REPLY_KEY:
             return self._reply(work, dispatch)
-        edge = self._routing.spec.edges[dispatch.edge]
+        edge = self.routing.spec.edges[dispatch.edge]
         waiting = self.overflow.get(dispatch.edge)
         producer = self._spread.lane_for(dispatch, work.header)
         if not waiting and dispatch.parcel.can_go(producer):
-            self._write(producer, work, dispatch, self._routing.number[edge.target])
+            self._write(producer, work, dispatch, self.routing.number[edge.target])
             self._spread.went(dispatch, producer)
             return True
         return self._full(work, dispatch, edge, producer)
@@ -331,7 +331,7 @@ class Outlets:
         self.flush(self.own_account)
         self.sends.admit()
         for edge, waiting in self.overflow.items():
-            target = self._routing.number[self._routing.spec.edges[edge].target]
+            target = self.routing.number[self.routing.spec.edges[edge].target]
             while waiting:
                 work, dispatch = waiting[0]
                 producer = self._spread.lane_for(dispatch, work.header)
@@ -369,7 +369,7 @@ class Outlets:
         """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""
         work = Work(header, 0, 0, 0)
         for number, producers in self.edges.items():
-            target = self._routing.number[self._routing.spec.edges[number].target]
+            target = self.routing.number[self.routing.spec.edges[number].target]
             self._cancels.extend((producer, work, target) for producer in producers)
         self._send_cancels()
 

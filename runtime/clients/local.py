@@ -5,9 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from ...shm.bell import Bell
 from ...shm.lane import Consumer, Producer
-from ...shm.wait import AdaptiveWait
 from ..dataplane.caller import Caller
 from ..dataplane.descriptor_channel import Channel, close_all
 from ..dataplane.descriptor_client import Link
@@ -67,13 +65,14 @@ class LocalConnection:
         try:
             self.link.ask("offers")
             self.endpoint.recover()
-            self.bell  # noqa: B018
-        except Disconnected:
+        except SlabwireError as error:
             self.close()
-            raise Disconnected(f"graph {name!r} is ending and takes no more clients") from None
-        except SlabwireError:
+            if not isinstance(error, Disconnected):
+                raise
+        if self.endpoint.bell is None or self.endpoint.wait is None:
             self.close()
-            raise
+            raise Disconnected(f"graph {name!r} is ending and takes no more clients")
+        self.bell, self.wait = self.endpoint.bell, self.endpoint.wait
 
     def _dialled(self, name: str, answer_within_s: float) -> tuple[Routing, Link]:
         with Control(name, answer_within_s) as control:
@@ -82,25 +81,18 @@ class LocalConnection:
         try:
             connection.connect(str(own_socket(name, "local")))
             require_own_peer(connection, f"graph {name!r}")
-        except OSError as error:
+        except (OSError, SlabwireError) as error:
             connection.close()
+            if isinstance(error, SlabwireError):
+                raise
             raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
-        except SlabwireError:
-            connection.close()
-            raise
         return Routing(graph_from_plain(hello["spec"])), Link(Channel(connection), self._heard)
 
     @property
-    def bell(self) -> Bell:
-        if self.endpoint.bell is None:
-            raise Disconnected("the supervisor handed over no bell")
-        return self.endpoint.bell
-
-    @property
-    def wait(self) -> AdaptiveWait:
-        if self.endpoint.wait is None:
-            raise Disconnected("the supervisor handed over no bell")
-        return self.endpoint.wait
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        spec = self.routing.spec
+        return [str(route.entry) for route in spec.routes[: spec.exposed]]
 
     def _heard(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "shrunk" in message:

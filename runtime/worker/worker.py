@@ -79,7 +79,7 @@ class Worker:
             huge_pages=any(each.huge_pages for each in actors),
         )
         self.caller = Caller(self.endpoint, self.routing, cause)
-        self._calls = AsyncCalls(self.caller, self.routing, inside=True)
+        self._calls = AsyncCalls(self.caller)
         self._turns = Turns({each: self._spec_of(each).weight for each in self.plan["instances"]})
         self.cells = self._turns.cells
         if self.endpoint.pool.ledger is not None:

@@ -223,7 +223,7 @@ def test_a_graph_stops_spinning_when_the_cores_are_taken(tmp_path: Path, monkeyp
     graph.expose(graph.add(Echo).echo)
     with graph.run() as running:
         client = running.client
-        wait = client._connection.wait
+        wait = client._connection.local.wait
         busy = [_busy_child() for _ in os.sched_getaffinity(0)]
         try:
             while not wait.stats()["contended"]:

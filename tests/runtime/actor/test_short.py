@@ -142,7 +142,7 @@ def test_an_interrupted_call_leaves_its_number_to_nobody(monkeypatch: pytest.Mon
     with graph.run() as running:
         client = running.client
         assert client.call("echo.echo", 1) == 1
-        entry = next(iter(client._connection.caller._entries.values()))
+        entry = next(iter(client._connection.local.caller._entries.values()))
         publish = entry.publish
 
         def publish_and_be_interrupted(records: int = 1) -> None:

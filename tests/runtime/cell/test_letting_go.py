@@ -100,13 +100,13 @@ def test_an_item_is_its_readers_alone(running: Any) -> None:
 @pytest.mark.parametrize("moment", ["before the answer", "behind it"])
 def test_memory_that_came_while_a_call_was_interrupted_is_used(running: Any, moment: str) -> None:
     client = running.client
-    endpoint = client._connection.endpoint
+    endpoint = client._connection.local.endpoint
     ask = endpoint.ask
 
     def interrupted(what: str, **arguments: Any) -> Any:
         endpoint.ask = ask
         if moment == "before the answer":
-            client._connection.link.channel.send({"ask": what, "token": 0, **arguments})
+            client._connection.local.link.channel.send({"ask": what, "token": 0, **arguments})
         else:
             ask(what, **arguments)
         raise KeyboardInterrupt

@@ -1,0 +1,103 @@
+"""What clients call over: shared memory on this host, or ZeroMQ to a gateway; for threads, and for asyncio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...shm.bell import now_ns
+from ..dataplane.async_calls import AsyncCalls
+from ..dataplane.pending import Pending
+from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, untouched
+from .control import ANSWER_WITHIN_S
+
+# A graph that does not run yet is looked for so often.
+LOOK_AGAIN_S = 0.05
+
+
+class Connection(Protocol):
+    """The connection of a `Client`. Threads share it. `whose` names the other end in errors."""
+
+    whose: str
+
+    @property
+    def name(self) -> str:
+        """Of the graph."""
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+
+    def is_there(self) -> bool:
+        """Whether a call may begin, as far as is known."""
+
+    def renewed(self, deadline_ns: int) -> Connection:
+        """What to go on with where none may. Raises Disconnected where nothing answers, ClientClosed after `close`."""
+
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+        """Says at once what is wrong with a stream that is begun later. Raises what `begin` does, or ClientClosed."""
+
+    def begin(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
+    ) -> Pending:
+        """Checks and sends a call."""
+
+    def wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
+        """Returns when something has arrived. Raises DeadlineExceeded."""
+
+    def cancel(self, pending: Pending) -> None:
+        """Says that nobody waits for the rest. Any thread, also inside the garbage collector."""
+
+    def close(self) -> None:
+        """Ends it: calls in flight fail with ClientClosed."""
+
+
+class AsyncConnection(Protocol):
+    """The connection of an `AsyncClient`: one loop, one thread."""
+
+    whose: str
+
+    @property
+    def name(self) -> str:
+        """Of the graph."""
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+
+    async def open(self, wait_s: float | None) -> None:
+        """Connects, on the running loop. Raises Disconnected where nothing answers within `wait_s`."""
+
+    async def live(self, deadline_ns: int) -> AsyncCalls:
+        """Where calls begin; connects anew where that is needed. Raises Disconnected, or ClientClosed after `close`."""
+
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+        """Says at once what is wrong with a stream that is begun later. Raises UnknownPort or MessageError."""
+
+    async def close(self) -> None:
+        """Ends it: calls in flight fail with ClientClosed."""
+
+
+def is_address(where: str, keys: Path | str | None) -> bool:
+    """Whether a client goes by a gateway's address, not by a graph's name. Raises StartError for a name with keys."""
+    if "://" not in where and keys is not None:
+        raise StartError(
+            f"keys= is for addresses, and {where!r} is the name of a graph on this host, which asks for none; leave "
+            "keys out, or connect to tcp://host:port"
+        )
+    return "://" in where
+
+
+def closed_error(whose: str) -> ClientClosed:
+    """The error of a call after `close`."""
+    return ClientClosed(f"this client of {whose} is closed")
+
+
+def seconds_for_an_answer(deadline_ns: int) -> float:
+    """How long a supervisor may take to answer, where that must be before a deadline (0: none)."""
+    return min(ANSWER_WITHIN_S, max(0.0, (deadline_ns - now_ns()) / 1e9)) if deadline_ns else ANSWER_WITHIN_S
+
+
+def late_answer(whose: str) -> SlabwireError:
+    """The error of a call whose time ran out while another one connected anew."""
+    return untouched(Disconnected(f"{whose} has ended, and no new one of that name has answered in time"))
