@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
 from ..errors import ClientClosed, SlabwireError
+from ..host.forks import forked_error, part_in_children
 from .client import CALL_TIMEOUT_S, withdrawn_error
 from .connection import AsyncConnection, is_address
 from .retry import Attempts, Retry, key_of, retry_of
@@ -34,6 +35,15 @@ class AsyncClient:
         self._connection: AsyncConnection | None = None
         # Those that are open, with the task of each.
         self._streams: dict[AsyncGenerator[Any, None], asyncio.Task[Any] | None] = {}
+        part_in_children(self)
+
+    def part(self) -> None:
+        """In a forked child, where the loop is not."""
+
+        def refuse(*_: Any) -> NoReturn:
+            raise forked_error(self._whose, f"slabwire.connect_async({self._where!r})")
+
+        vars(self).update(_live=refuse)
 
     async def open(self) -> Self:
         """Connects. Raises what `Client` does."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Any, NoReturn
+from typing import Any
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
 from ..dataplane.caller import deadline_of
 from ..errors import ClientClosed, Disconnected, Overloaded, untouched
-from ..host.forks import forked_error, part_in_children
+from ..host.forks import part_in_children
 from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_answer
 from .local import LocalConnection
 from .loop_parking import LoopParking, opened
@@ -36,11 +36,7 @@ class AsyncLocalConnection:
 
     def part(self) -> None:
         """In a forked child, where neither the memory is nor the loop."""
-
-        def refuse(*_: Any) -> NoReturn:
-            raise forked_error(self.whose, f"slabwire.connect_async({self.name!r})")
-
-        vars(self).update(live=refuse, _leave=lambda *_: None)
+        vars(self).update(_leave=lambda: None)
 
     async def open(self, wait_s: float | None) -> None:
         """Connects. Raises Disconnected where no such graph runs within `wait_s`."""

@@ -6,12 +6,12 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
 from ..dataplane.pending import Pending
-from ..host.forks import forked_error, part_in_children
+from ..host.forks import part_in_children
 from ..remote.dealer import Dealer
 from ..remote.protocol import Frame
 from . import remote_connection
@@ -36,11 +36,7 @@ class AsyncRemoteConnection:
 
     def part(self) -> None:
         """In a forked child, where neither ZeroMQ's threads are nor the loop."""
-
-        def refuse(*_: Any, **__: Any) -> NoReturn:
-            raise forked_error(self.whose, f"slabwire.connect_async({self.whose!r})")
-
-        vars(self).update(_closed=True, live=refuse, cancel=lambda *_: None)
+        vars(self).update(_closed=True, cancel=lambda _: None)
 
     async def open(self, wait_s: float | None) -> None:
         """Connects. Raises Disconnected when nothing answers within `wait_s` (5)."""

@@ -123,5 +123,7 @@ class LocalConnection:
         self.caller.close()
         self.endpoint.close()
         self._tie = None
+        for each in ("bell", "wait"):  # whatever keeps this object keeps no mapping
+            vars(self).pop(each, None)
         if self.here is not None:
             self.here.part()

@@ -14,7 +14,7 @@ class LoopParking:
     """
 
     def __init__(self, connection: LocalConnection, awake: Callable[[], None]) -> None:
-        self._wait = connection.wait
+        self._connection = connection
         self._awake = awake
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -27,14 +27,14 @@ class LoopParking:
         once more.
         """
         self._stop_timer()
-        longest_s = self._wait.begin_park(reasons, has_news, longest_s)
+        longest_s = self._connection.wait.begin_park(reasons, has_news, longest_s)
         if longest_s is not None:
             self._timer = self._loop.call_later(longest_s, self._called)
 
     def end(self) -> None:
         """Takes the announcement back, and silences the bell."""
         self._stop_timer()
-        self._wait.end_park()
+        self._connection.wait.end_park()
 
     def _called(self) -> None:
         self.end()

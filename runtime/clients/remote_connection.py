@@ -15,14 +15,13 @@ from ..errors import DeadlineExceeded, Disconnected, SlabwireError, untouched
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
 from ..remote.dealer import Dealer
-from .connection import closed_error
-from .one_receives import OneReceives
+from .connection import Connection, closed_error
 
 # A gateway greets in a millisecond; a network that lost a packet may need a few tries.
 HELLO_WITHIN_S = 5.0
 
 
-class RemoteConnection(OneReceives):
+class RemoteConnection(Connection):
     """A `Connection` that goes on when the graph has gone and come back: ZeroMQ connects anew, and it says hello again.
 
     Raises Disconnected where nothing answers within `wait_s` (5).

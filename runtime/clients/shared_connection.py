@@ -17,9 +17,8 @@ from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, untou
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
 from ..message.header import Kind
-from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_answer
+from .connection import LOOK_AGAIN_S, Connection, closed_error, late_answer, seconds_for_an_answer
 from .local import LocalConnection
-from .one_receives import OneReceives
 
 # poll(2) takes milliseconds in 31 bits.
 _LONGEST_POLL_S = 86_400.0
@@ -28,7 +27,7 @@ _LOOK_EVERY_NS = 1_000_000
 _TORN = "an interrupt has torn this client's connection; call again"
 
 
-class SharedConnection(OneReceives):
+class SharedConnection(Connection):
     """A `Connection` that lasts as long as the graph does: then its calls have failed, and `renewed` gives a successor.
 
     Raises Disconnected where no such graph runs.
@@ -42,7 +41,7 @@ class SharedConnection(OneReceives):
             answer_within_s=seconds_for_an_answer(deadline_ns),
             drives=True,
         )
-        self.name = name
+        self._name = name
         self.whose = f"graph {name!r}"
         self.may_be_late = self.local.here is not None and self.local.here.is_driven
         self._is_gone = False
@@ -64,10 +63,15 @@ class SharedConnection(OneReceives):
         """In a forked child: neither the memory is there, nor the threads that hold locks."""
 
         def refuse(*_: Any, **__: Any) -> NoReturn:
-            raise forked_error(self.whose, f"slabwire.connect({self.name!r})")
+            raise forked_error(self.whose, f"slabwire.connect({self._name!r})")
 
         vars(self).update(dict.fromkeys(("is_there", "begin", "wait"), refuse))
         vars(self).update(dict.fromkeys(("cancel", "close"), lambda *_: None))
+
+    @property
+    def name(self) -> str:
+        """Of the graph."""
+        return self._name
 
     @property
     def ports(self) -> list[str]:
@@ -103,7 +107,7 @@ class SharedConnection(OneReceives):
             if self._successor is None:
                 if self._closed:
                     raise closed_error(self.whose)
-                self._successor = SharedConnection(self.name, deadline_ns)
+                self._successor = SharedConnection(self._name, deadline_ns)
                 self._leave()
             return self._successor
         except (Disconnected, Overloaded) as error:

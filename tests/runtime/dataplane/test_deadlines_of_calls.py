@@ -11,7 +11,7 @@ import pytest
 import slabwire
 from slabwire.runtime.clients import async_client, client, shared_connection
 from slabwire.runtime.clients.async_connection import AsyncLocalConnection
-from slabwire.runtime.clients.one_receives import OneReceives
+from slabwire.runtime.clients.connection import Connection
 from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
 from slabwire.runtime.dataplane.caller import deadline_of
@@ -53,9 +53,9 @@ def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
 
 def ended() -> Any:
     """A connection whose graph has ended, made without one."""
-    connection = SharedConnection.__new__(SharedConnection)
-    OneReceives.__init__(connection)
-    connection.whose, connection.name = "graph 'g'", "g"
+    connection: Any = SharedConnection.__new__(SharedConnection)
+    Connection.__init__(connection)
+    connection._name, connection.whose = "g", "graph 'g'"
     connection._renewing, connection._successor = threading.Lock(), None
     vars(connection).update(is_there=lambda: False, _closed=False, _leave=lambda: None)
     return connection
