@@ -13,6 +13,7 @@ from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
 from ..errors import ClientClosed, SlabwireError
 from ..host.forks import forked_error, part_in_children
+from .async_connection import AsyncLocalConnection
 from .client import CALL_TIMEOUT_S, withdrawn_error
 from .connection import AsyncConnection, is_address
 from .retry import Attempts, Retry, key_of, retry_of
@@ -31,6 +32,7 @@ class AsyncClient:
     ) -> None:
         self._where, self._keys, self._wait_s = where, keys, wait_s
         self._is_address = is_address(where, keys)
+        self._whose = where if self._is_address else f"graph {where!r}"
         self._retry = retry_of(retries)
         self._connection: AsyncConnection | None = None
         # Those that are open, with the task of each.
@@ -48,29 +50,20 @@ class AsyncClient:
     async def open(self) -> Self:
         """Connects. Raises what `Client` does."""
         self._loop = asyncio.get_running_loop()
-        connection = self._new_connection()
-        await connection.open(self._wait_s)
-        self._connection = connection
-        return self
-
-    def _new_connection(self) -> AsyncConnection:
+        connection: AsyncConnection = AsyncLocalConnection(self._where)
         if self._is_address:
             from .async_remote_connection import AsyncRemoteConnection
 
-            return AsyncRemoteConnection(self._where, self._keys)
-        from .async_connection import AsyncLocalConnection
-
-        return AsyncLocalConnection(self._where)
+            connection = AsyncRemoteConnection(self._where, self._keys)
+        await connection.open(self._wait_s)
+        self._connection = connection
+        return self
 
     @property
     def _open(self) -> AsyncConnection:
         if self._connection is None:
             raise ClientClosed(f"this client of {self._whose} is not open; use `async with`")
         return self._connection
-
-    @property
-    def _whose(self) -> str:
-        return self._where if self._is_address else f"graph {self._where!r}"
 
     @property
     def name(self) -> str:

@@ -57,7 +57,7 @@ class RemoteConnection(Connection):
         def refuse(*_: Any) -> NoReturn:
             raise forked_error(self.whose, f"slabwire.connect({self.whose!r})")
 
-        vars(self).update(_check_open=refuse, wait=refuse, _left=self._dealer, _dealer=_Departed())
+        vars(self).update(_check_open=refuse, wait=refuse, _left=self._dealer, _dealer=_Departed(), _followers=0)
         self._lock, self._receiving = threading.Lock(), threading.Lock()
 
     @property
