@@ -35,15 +35,12 @@ if TYPE_CHECKING:
     from .runtime.launch.connect import connect, connect_async
     from .runtime.launch.graph import Graph
     from .runtime.launch.running import Running
-    from .runtime.remote.async_remote_client import AsyncRemoteClient
-    from .runtime.remote.remote_client import RemoteClient
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Actor",
     "AsyncClient",
-    "AsyncRemoteClient",
     "Cancelled",
     "Client",
     "Context",
@@ -62,7 +59,6 @@ __all__ = [
     "Output",
     "Overloaded",
     "ProtocolError",
-    "RemoteClient",
     "Retry",
     "Running",
     "SlabwireError",
@@ -78,7 +74,6 @@ __all__ = [
 _HOMES = {
     "Actor": "runtime.actor.actor",
     "AsyncClient": "runtime.clients.async_client",
-    "AsyncRemoteClient": "runtime.remote.async_remote_client",
     "Cancelled": "runtime.errors",
     "Client": "runtime.clients.client",
     "Context": "runtime.actor.actor",
@@ -97,7 +92,6 @@ _HOMES = {
     "Output": "runtime.actor.actor",
     "Overloaded": "runtime.errors",
     "ProtocolError": "runtime.errors",
-    "RemoteClient": "runtime.remote.remote_client",
     "Retry": "runtime.clients.retry",
     "Running": "runtime.launch.running",
     "SlabwireError": "runtime.errors",

@@ -32,7 +32,7 @@ def show_page(answer: dict[str, Any], page: ocr.Pixels) -> None:
     print(f"\nThe lines drawn over the page: {picture}")
 
 
-def read_pages(client: slabwire.Client | slabwire.RemoteClient, page: ocr.Pixels) -> None:
+def read_pages(client: slabwire.Client, page: ocr.Pixels) -> None:
     answers = []
     seconds = []
     for _ in range(PAGES):

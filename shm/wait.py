@@ -83,15 +83,16 @@ class AdaptiveWait:
         has_news: Callable[[], Any],
         sleep: Callable[[float | None], Any],
         longest_s: float | None = None,
-    ) -> None:
-        """Sleeps until somebody rings, by `sleep`, which is called with the most seconds it may take.
+    ) -> Any:
+        """Sleeps until somebody rings, by `sleep`, which is called with the most seconds that it may take.
 
         `sleep` returns when the bell's descriptor is readable, the time is over, or for reasons of the caller's: its
         peer has died (a descriptor that closes), or it is told to end. It is called also where there is news, with 0.
+        What it returns is returned.
         """
         longest_s = self.begin_park(reasons, has_news, longest_s)
         try:
-            sleep(longest_s)
+            return sleep(longest_s)
         finally:
             self.end_park()
 

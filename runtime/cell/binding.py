@@ -96,7 +96,8 @@ class CellBinding:
 
     def places_at(self, actor: str) -> int:
         """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
-        return self._calls.places_at(actor)
+        actors = self._outlets.routing.spec.actors
+        return sum(each.concurrency * each.replicas for each in actors if each.name == actor)
 
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None

@@ -45,6 +45,7 @@ class Outlets:
         look_for_lanes: Callable[[], Any],
     ) -> None:
         self._actor = actor
+        self.routing = routing
         self.endpoint = endpoint
         self.table = table
         self.stats = stats

@@ -1,60 +1,57 @@
-"""The client SDK for ordinary code: `slabwire.connect(...)`, `call`, `stream`."""
+"""The client for ordinary code: `slabwire.connect(...)`, `call`, `stream`."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import message_for
-from ..dataplane.caller import Pending, deadline_of, result_of
-from ..errors import ClientClosed, Disconnected, Overloaded, SlabwireError, untouched
-from ..host.attempt import attempt
+from ..dataplane.caller import deadline_of
+from ..dataplane.pending import Pending
+from ..errors import ClientClosed, SlabwireError
 from ..message.header import Kind
-from .control import ANSWER_WITHIN_S
-from .local import LocalConnection
+from .connection import Connection, is_address
 from .retry import Attempts, Retry, key_of, retry_of
-from .shared_connection import SharedConnection
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
 # A call without a timeout of its own waits this long.
 CALL_TIMEOUT_S = 60.0
-# While a graph is awaited that does not run yet.
-LOOK_AGAIN_S = 0.05
 
 
 class Client:
-    """Talks to a running graph on this host through shared memory. Threads may share it; each call blocks its own.
+    """Calls the exposed ports of a running graph. Threads may share it; each call blocks its own thread.
 
-    When the graph has ended, calls in flight fail with Disconnected; the next call connects anew. `retries` is the
-    default of its verbs; `wait_s` is how long it waits for a graph that does not run yet. Close it, or use it in a
-    `with`. Raises Disconnected if no such graph runs.
+    `where` is the graph's name on this host, reached through shared memory, or an address of its gateway,
+    `tcp://host:port` or `ipc://path`, reached through ZeroMQ. `keys` is a folder that `slabwire keys add` has made, for
+    addresses only. `retries` is the default of the calls; `wait_s` is how long a graph is awaited that does not run yet
+    (None: 0 on this host, 5 at an address). When the graph goes away, calls in flight fail with Disconnected; the next
+    call connects anew. A forked child needs a client of its own.
+
+    Raises Disconnected where nothing answers, ProtocolError where the graph refuses these keys, StartError for keys
+    that cannot be used. Close it, or use it in a `with`.
     """
 
-    def __init__(self, name: str, *, retries: int | Retry = 0, wait_s: float = 0.0) -> None:
-        self.name = name
+    def __init__(
+        self, where: str, keys: Path | str | None = None, *, retries: int | Retry = 0, wait_s: float | None = None
+    ) -> None:
         self._retry = retry_of(retries)
-        self._shared = _awaited(name, deadline_of(wait_s))
-        self._renewing = threading.Lock()  # held by the one thread that connects anew
-        self._closed = False
-        self._streams: dict[Pending, tuple[SharedConnection, int]] = {}  # that are open, with the thread of each
+        self._connection = _connected(where, keys, wait_s)
+        self._streams: dict[Pending, tuple[Connection, int]] = {}  # that are open, with the thread of each
+
+    @property
+    def name(self) -> str:
+        """Of the graph."""
+        return self._connection.name
 
     @property
     def ports(self) -> list[str]:
         """The exposed ports, as `actor.port`."""
-        spec = self._connection.routing.spec
-        return [str(route.entry) for route in spec.routes[: spec.exposed]]
-
-    @property
-    def _connection(self) -> LocalConnection:
-        return self._shared.local
+        return self._connection.ports
 
     def call(
         self,
@@ -69,25 +66,18 @@ class Client:
         """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
 
         It is made again up to `retries` times, within `timeout_s`, after errors that pass: those that came before the
-        work began, and with an `idempotency_key` (True makes one) those after, too. Arrays that come back are read-only
-        views of shared memory, given back when the last of them dies. Raises DeadlineExceeded, UnknownPort,
-        MessageError, OutOfMemory (this client's slabs hold 1 GiB at most), Overloaded, Disconnected, ClientClosed, or
+        work began, and with an `idempotency_key` (True makes one) those after, too. Arrays that come back are
+        read-only; on this host they are views of shared memory, given back when the last of them dies. Raises
+        DeadlineExceeded, UnknownPort, MessageError, OutOfMemory (a client's slabs hold 1 GiB at most), Overloaded (a
+        client may have 128 calls and streams in flight on this host, 64 at an address), Disconnected, ClientClosed, or
         HandlerError for what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
         if retries is None and idempotency_key is None and self._retry is None:
-            shared = self._live(deadline_ns)
-            message = message_for(shared.local.routing, target, args, fields, inside=False, stream=False)
-            pending = shared.begin(target, message, deadline_ns)
-            try:
-                shared.wait(pending, deadline_ns, target)
-            except BaseException:
-                shared.cancel(pending)
-                raise
-            return result_of(*pending.take())
-        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
-        _, pending = self._started(target, args, fields, deadline_ns, retry, key, stream=False)
-        return result_of(*pending.take())
+            return self._begun(target, args, fields, deadline_ns, "", stream=False)[1].result()
+        key = key_of(idempotency_key)
+        attempts = Attempts(retry_of(retries, self._retry), key, deadline_ns)
+        return _again(lambda: self._begun(target, args, fields, deadline_ns, key, stream=False)[1].result(), attempts)
 
     def stream(
         self,
@@ -101,109 +91,65 @@ class Client:
     ) -> Generator[Any, None, None]:
         """The items of a stream, as they come; leaving the loop cancels the rest. `timeout_s` is for all of it.
 
-        It may be begun again, as a call, until its first item has come.
+        What is wrong with the arguments is said at once. The work begins with the first `next`, which also reads the
+        values that are sent. It may be begun again, as a call, until its first item has come. Raises what `call` does.
         """
-        self._check(target, args, fields)
-        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
-        return self._items(target, args, fields, deadline_of(timeout_s), retry, key)
+        attempts = Attempts(retry_of(retries, self._retry), key_of(idempotency_key), deadline_of(timeout_s))
+        self._connection.check(target, args, fields)
+        return self._items(target, args, fields, attempts)
 
     def _items(
-        self,
-        target: str,
-        args: tuple[Any, ...],
-        fields: dict[str, Any],
-        deadline_ns: int,
-        retry: Retry | None,
-        key: str,
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], attempts: Attempts
     ) -> Generator[Any, None, None]:
         # The work begins with the first `next`: an iterator that nobody starts is never told that it ends.
-        shared, pending = self._started(target, args, fields, deadline_ns, retry, key, stream=True)
-        self._streams[pending] = shared, threading.get_ident()
+        def start() -> tuple[Connection, Pending]:
+            connection, pending = self._begun(target, args, fields, attempts.deadline_ns, attempts.key, stream=True)
+            if pending.next_kind() is Kind.ERROR:
+                pending.result()
+            return connection, pending
+
+        connection, pending = _again(start, attempts)
+        self._streams[pending] = connection, threading.get_ident()
         try:
-            while True:
-                shared.wait(pending, deadline_ns, target)
-                kind = pending.next_kind()
-                if kind == Kind.END:
+            while (kind := pending.next_kind()) is not Kind.END:
+                yield pending.result()  # no name here keeps the item, or the error
+                if kind is Kind.REPLY:
                     return
-                yield result_of(*pending.take())  # no name here keeps the item, or the error
-                if kind == Kind.REPLY:
-                    return
+                connection.wait(pending, attempts.deadline_ns, target)
         finally:
             self._streams.pop(pending, None)
-            shared.cancel(pending)
+            connection.cancel(pending)
 
-    def _started(
-        self,
-        target: str,
-        args: tuple[Any, ...],
-        fields: dict[str, Any],
-        deadline_ns: int,
-        retry: Retry | None,
-        key: str,
-        *,
-        stream: bool,
-    ) -> tuple[SharedConnection, Pending]:
-        """A request of which something has come back, which is no error after which it is made again."""
-
-        def start() -> tuple[SharedConnection, Pending]:
-            shared = self._live(deadline_ns)
-            message = message_for(shared.local.routing, target, args, fields, inside=False, stream=stream)
-            pending = shared.begin(target, message, deadline_ns, key)
-            try:
-                shared.wait(pending, deadline_ns, target)
-                if pending.next_kind() == Kind.ERROR:
-                    result_of(*pending.take())
-            except BaseException:
-                shared.cancel(pending)
-                raise
-            return shared, pending
-
-        return again(start, Attempts(retry, key, deadline_ns)) if retry is not None else start()
-
-    def _check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a request that is sent later."""
-        if self._closed:
-            raise self._closed_error()
-        message_for(self._connection.routing, target, args, fields, inside=False, stream=True)
-
-    def _live(self, deadline_ns: int) -> SharedConnection:
-        """The connection, made anew if the graph has ended since. Raises Disconnected."""
-        shared = self._shared
-        if shared.is_there() and not self._closed:
-            return shared
-        got: list[bool] = []
+    def _begun(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
+    ) -> tuple[Connection, Pending]:
+        """A request of which something has come back, over a connection that is made anew where the graph has ended."""
+        connection = self._connection
+        while not connection.is_there():
+            connection = self._connection = connection.renewed(deadline_ns)
+        pending = connection.begin(target, args, fields, deadline_ns, key, stream=stream)
         try:
-            got += attempt(self._renewing, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1)
-            if not got[0]:
-                raise late_answer(self.name)
-            if self._closed:
-                raise self._closed_error()
-            if self._shared is shared:
-                self._shared = _connected(self.name, deadline_ns)
-                shared.close()
-            return self._shared
-        finally:
-            if True in got:
-                self._renewing.release()
-
-    def _closed_error(self) -> ClientClosed:
-        return ClientClosed(f"this client of graph {self.name!r} is closed")
+            connection.wait(pending, deadline_ns, target)
+        except BaseException:
+            connection.cancel(pending)
+            raise
+        return connection, pending
 
     def withdraw(self) -> None:
         """Ends the streams that this thread has begun: it is about to wait for something else, and reads none of them.
         What other threads wait for goes on.
         """
-        for pending, (shared, thread) in list(self._streams.items()):
+        for pending, (connection, thread) in list(self._streams.items()):
             if thread == threading.get_ident():
-                shared.fail(
-                    pending, ClientClosed(f"graph {self.name!r} was stopped by whoever was to read this stream")
-                )
+                connection.cancel(pending)
+                pending.arrived.clear()
+                pending.arrived.append((Kind.ERROR, withdrawn_error(connection.whose)))
 
     def close(self) -> None:
-        """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""
-        with self._renewing:
-            self._closed = True
-            self._shared.close()
+        """Ends the connection: calls in flight are cancelled, later ones raise ClientClosed. Arrays that were received
+        stay valid. Any thread.
+        """
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -214,36 +160,17 @@ class Client:
         self.close()
 
 
-def _connected(name: str, deadline_ns: int) -> SharedConnection:
-    """Asks once, within the deadline."""
-    try:
-        return SharedConnection(name, seconds_for_an_answer(deadline_ns))
-    except (Disconnected, Overloaded) as error:
-        raise untouched(error) from None
+def _connected(where: str, keys: Path | str | None, wait_s: float | None) -> Connection:
+    if is_address(where, keys):
+        from .remote_connection import RemoteConnection
+
+        return RemoteConnection(where, keys, wait_s)
+    from .shared_connection import awaited
+
+    return awaited(where, deadline_of(wait_s or 0.0))
 
 
-def _awaited(name: str, until_ns: int) -> SharedConnection:
-    """Asks until the graph runs."""
-    while True:
-        try:
-            return SharedConnection(name, ANSWER_WITHIN_S)
-        except Disconnected:
-            if now_ns() >= until_ns:
-                raise
-        time.sleep(LOOK_AGAIN_S)
-
-
-def seconds_for_an_answer(deadline_ns: int) -> float:
-    """How long the supervisor may take to answer, if that must be before a deadline (0: none)."""
-    return min(ANSWER_WITHIN_S, max(0.0, (deadline_ns - now_ns()) / 1e9)) if deadline_ns else ANSWER_WITHIN_S
-
-
-def late_answer(name: str) -> SlabwireError:
-    """The error of a call whose time ran out while another one connected anew."""
-    return untouched(Disconnected(f"graph {name!r} has ended, and no new one of that name has answered in time"))
-
-
-def again(start: Callable[[], T], attempts: Attempts) -> T:
+def _again(start: Callable[[], T], attempts: Attempts) -> T:
     """What `start` gives, by as many attempts as may be made."""
     while True:
         try:
@@ -253,3 +180,8 @@ def again(start: Callable[[], T], attempts: Attempts) -> T:
             if pause_s is None:
                 raise
         time.sleep(pause_s)
+
+
+def withdrawn_error(whose: str) -> ClientClosed:
+    """What the reader of a stream hears whose own thread or task has stopped the graph."""
+    return ClientClosed(f"{whose} was stopped by whoever was to read this stream")

@@ -20,23 +20,18 @@ class Here(Protocol):
 
     def link(self, listener: Listener) -> Link:
         """A new client's line to whoever holds the lanes."""
-        ...
 
     def part(self) -> None:
         """A client has gone: what it had is given back."""
-        ...
 
     def explain(self, key: tuple[int, int], error: SlabwireError) -> None:
         """Gives an error of a call the exception that caused it."""
-        ...
 
     def refuse_own_thread(self) -> None:
         """Raises SlabwireError where whoever asks is one of the graph's own handlers, for which it would wait."""
-        ...
 
     def wait(self, is_over: Callable[[], Any], longest_s: float | None, bell: int) -> None:
         """Works until `is_over()`, the time has passed, or the bell's descriptor is readable."""
-        ...
 
 
 _here: dict[str, Here] = {}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from ...shm.bell import Bell
 from ...shm.consumer import Consumer
 from ...shm.producer import Producer
-from ...shm.wait import AdaptiveWait
 from ..control.asks import EverythingMine
 from ..control.news import News, Shrunk
 from ..control.offers import BellOffer, LaneOffer, Offer
@@ -71,13 +69,14 @@ class LocalConnection:
         try:
             self.link.ask(EverythingMine())
             self.endpoint.recover()
-            self.bell  # noqa: B018
-        except Disconnected:
+        except SlabwireError as error:
             self.close()
-            raise Disconnected(f"graph {name!r} is ending and takes no more clients") from None
-        except SlabwireError:
+            if not isinstance(error, Disconnected):
+                raise
+        if self.endpoint.bell is None or self.endpoint.wait is None:
             self.close()
-            raise
+            raise Disconnected(f"graph {name!r} is ending and takes no more clients")
+        self.bell, self.wait = self.endpoint.bell, self.endpoint.wait
 
     def _dialled(self, name: str, answer_within_s: float) -> tuple[Routing, Link]:
         with Control(name, answer_within_s) as control:
@@ -86,25 +85,18 @@ class LocalConnection:
         try:
             connection.connect(str(own_socket(name, "local")))
             require_own_peer(connection, f"graph {name!r}")
-        except OSError as error:
+        except (OSError, SlabwireError) as error:
             connection.close()
+            if isinstance(error, SlabwireError):
+                raise
             raise Disconnected(f"graph {name!r} takes no more clients ({error.strerror})") from None
-        except SlabwireError:
-            connection.close()
-            raise
         return Routing(graph_from_plain(hello["spec"])), Link(Channel(connection), self)
 
     @property
-    def bell(self) -> Bell:
-        if self.endpoint.bell is None:
-            raise Disconnected("the supervisor handed over no bell")
-        return self.endpoint.bell
-
-    @property
-    def wait(self) -> AdaptiveWait:
-        if self.endpoint.wait is None:
-            raise Disconnected("the supervisor handed over no bell")
-        return self.endpoint.wait
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        spec = self.routing.spec
+        return [str(route.entry) for route in spec.routes[: spec.exposed]]
 
     def told(self, news: News) -> None:
         if isinstance(news, Shrunk):
@@ -136,5 +128,7 @@ class LocalConnection:
         self.caller.close()
         self.endpoint.close()
         self._tie = None
+        for each in ("bell", "wait"):  # whatever keeps this object keeps no mapping
+            vars(self).pop(each, None)
         if self.here is not None:
             self.here.part()

@@ -48,22 +48,25 @@ class Retry:
 
 
 class Attempts:
-    """Decides after each failure of one call. `deadline_ns` is on CLOCK_MONOTONIC, 0 for none."""
+    """Decides after each failure of one call. `retry` None: it is made once. `deadline_ns` is on CLOCK_MONOTONIC."""
 
-    def __init__(self, retry: Retry, key: str, deadline_ns: int, chance: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, retry: Retry | None, key: str, deadline_ns: int, chance: Callable[[], float] = random.random
+    ) -> None:
         self._retry = retry
-        self._is_keyed = bool(key)
-        self._deadline_ns = deadline_ns
+        self.key = key
+        self.deadline_ns = deadline_ns
         self._chance = chance
         self._made = 0
 
     def pause_s(self, error: SlabwireError, now_ns: int) -> float | None:
         """The pause before the call is made again; None if the error stands."""
-        if not can_repeat(error, is_keyed=self._is_keyed) or self._made >= self._retry.times:
+        retry = self._retry
+        if retry is None or not can_repeat(error, is_keyed=bool(self.key)) or self._made >= retry.times:
             return None
         self._made += 1
-        pause_s = self._retry.pause_s(self._made, self._chance())
-        if self._deadline_ns and now_ns + int(pause_s * 1e9) >= self._deadline_ns:
+        pause_s = retry.pause_s(self._made, self._chance())
+        if self.deadline_ns and now_ns + int(pause_s * 1e9) >= self.deadline_ns:
             return None  # the error says more than a deadline that passed while we slept
         return pause_s
 

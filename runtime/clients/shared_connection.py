@@ -1,4 +1,4 @@
-"""One connection to a graph on this host that threads share: one of those that wait receives for all."""
+"""A connection to a graph on this host that threads share: one of those that wait receives for all."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import contextlib
 import os
 import select
 import threading
+import time
 from collections import deque
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import timed_out
-from ..dataplane.caller import Pending
-from ..errors import ClientClosed, Disconnected, SlabwireError, untouched
+from ..dataplane.caller import timed_out
+from ..dataplane.pending import Pending
+from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, untouched
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
 from ..message.header import Kind
+from .connection import LOOK_AGAIN_S, Connection, closed_error, late_answer, seconds_for_an_answer
 from .local import LocalConnection
 
-# A thread that waits while another one receives looks up this often, should the other have died.
-_FOLLOW_S = 0.05
 # poll(2) takes milliseconds in 31 bits.
 _LONGEST_POLL_S = 86_400.0
 # Between calls nobody listens. A look costs a system call, so that not each of many calls can afford one.
@@ -27,76 +27,125 @@ _LOOK_EVERY_NS = 1_000_000
 _TORN = "an interrupt has torn this client's connection; call again"
 
 
-class SharedConnection:
-    """Lasts as long as the graph does: then `is_gone`, and its calls have failed. Raises Disconnected if none runs."""
+class SharedConnection(Connection):
+    """A `Connection` that lasts as long as the graph does: then its calls have failed, and `renewed` gives a successor.
 
-    def __init__(self, name: str, answer_within_s: float) -> None:
+    Raises Disconnected where no such graph runs.
+    """
+
+    def __init__(self, name: str, deadline_ns: int = 0) -> None:
+        super().__init__()
         self.local = LocalConnection(
-            name, may_spin=len(os.sched_getaffinity(0)) > 1, answer_within_s=answer_within_s, drives=True
+            name,
+            may_spin=len(os.sched_getaffinity(0)) > 1,
+            answer_within_s=seconds_for_an_answer(deadline_ns),
+            drives=True,
         )
-        self.is_gone = False
         self._name = name
-        self._lock = threading.Lock()  # guards the connection
-        self._given_up: deque[Pending] = deque()
-        self._receiving = threading.Lock()  # held by the one thread that receives
-        self._news = threading.Condition()
-        self._followers = 0
-        self._poll = select.poll()
-        self._poll.register(self.local.bell.fd, select.POLLIN)
-        self._poll.register(self.local.link.channel.fileno(), select.POLLIN)
-        self._end = select.poll()
-        self._end.register(self.local.link.channel.fileno(), select.POLLIN)
-        self._looked_ns = now_ns()
+        self.whose = f"graph {name!r}"
+        self.may_be_late = self.local.here is not None and self.local.here.is_driven
+        self._is_gone = False
+        self._is_called = False
         self._closed = False
+        self._successor: SharedConnection | None = None
+        self._renewing = threading.Lock()  # held by the one thread that connects anew
+        self._lock = threading.Lock()  # guards the lanes
+        self._given_up: deque[Pending] = deque()
+        self._poll, self._end = select.poll(), select.poll()
+        self._channel = self.local.link.channel.fileno()
+        self._poll.register(self.local.bell.fd, select.POLLIN)
+        for each in (self._poll, self._end):
+            each.register(self._channel, select.POLLIN)
+        self._looked_ns = now_ns()
         part_in_children(self)
 
     def part(self) -> None:
         """In a forked child: neither the memory is there, nor the threads that hold locks."""
 
-        def refuse(*_: Any) -> NoReturn:
-            raise forked_error(f"graph {self._name!r}", f"slabwire.connect({self._name!r})")
+        def refuse(*_: Any, **__: Any) -> NoReturn:
+            raise forked_error(self.whose, f"slabwire.connect({self._name!r})")
 
         vars(self).update(dict.fromkeys(("is_there", "begin", "wait"), refuse))
         vars(self).update(dict.fromkeys(("cancel", "close"), lambda *_: None))
+
+    @property
+    def name(self) -> str:
+        """Of the graph."""
+        return self._name
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        return self.local.ports
 
     def is_there(self) -> bool:
         """Whether the graph has not ended, as far as is known, and no interrupt has torn the connection: also between
         calls, when nobody listens.
         """
-        if self.local.link.is_torn and not self.is_gone:
+        if self.local.link.is_torn and not self._is_gone:
             self._give_up()
         now = now_ns()
-        if not self.is_gone and now - self._looked_ns > _LOOK_EVERY_NS:
+        if now - self._looked_ns > _LOOK_EVERY_NS and not self._is_gone:
             self._looked_ns = now
             got: list[bool] = []
             try:
-                got += attempt(self._receiving)
+                got += self._try_to_receive()
                 if got[0] and self._end.poll(0):  # whoever else has it listens, and would know
                     self._take_in()
             finally:
                 if True in got:
                     self._receiving.release()
-        return not self.is_gone
+        return not (self._is_gone or self._closed)
+
+    def renewed(self, deadline_ns: int) -> SharedConnection:
+        """Its successor, which the first thread that asks has made. Raises Disconnected, or ClientClosed."""
+        got: list[bool] = []
+        try:
+            got += attempt(self._renewing, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1)
+            if not got[0]:
+                raise late_answer(self.whose)
+            if self._successor is None:
+                if self._closed:
+                    raise closed_error(self.whose)
+                self._successor = SharedConnection(self._name, deadline_ns)
+                self._leave()
+            return self._successor
+        except (Disconnected, Overloaded) as error:
+            raise untouched(error) from None
+        finally:
+            if True in got:
+                self._renewing.release()
 
     def _give_up(self) -> None:
         """Ends a torn connection; whoever calls next connects anew."""
         with self._lock:
-            if self.local.link.is_torn and not self.is_gone:  # nobody hears news without the lock
-                self.is_gone = True
+            if self.local.link.is_torn and not self._is_gone:  # nobody hears news without the lock
+                self._is_gone = True
                 self.local.caller.fail_all(Disconnected(_TORN))
+        self._tell_followers()
 
-    def begin(self, target: str, message: dict[str, Any], deadline_ns: int, key: str = "") -> Pending:
-        """Sends a request. Raises what `Caller.begin` does."""
-        if self.local.here is not None:
-            self.local.here.refuse_own_thread()
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+        """Says at once what is wrong with a stream that is begun later."""
+        if self._closed:
+            raise closed_error(self.whose)
+        self.local.caller.checked(target, args, fields, stream=True)
+
+    def begin(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
+    ) -> Pending:
+        """Sends a request. Raises what `Caller.checked` and `Caller.begin` do."""
+        local = self.local
+        request = local.caller.checked(target, args, fields, stream=stream)
+        if local.here is not None:
+            local.here.refuse_own_thread()
         with self._lock:
-            if self._closed or self.is_gone:
-                raise untouched(Disconnected(f"graph {self._name!r} has ended"))
-            if self.local.link.is_torn:
+            if self._closed or self._is_gone:
+                raise untouched(Disconnected(f"{self.whose} has ended"))
+            if local.link.is_torn:
                 raise untouched(Disconnected(_TORN))
-            self._tell_given_up()
-            caller = self.local.caller
-            return caller.begin(target, message, deadline_ns=deadline_ns, notify=self._tell_followers, key=key)
+            if self._given_up:
+                self._tell_given_up()
+            return local.caller.begin(request, deadline_ns=deadline_ns, key=key)
 
     def cancel(self, pending: Pending) -> None:
         """May run inside any other function, where the garbage collector ends an iterator: then whoever holds the lock
@@ -112,40 +161,25 @@ class SharedConnection:
             if True in got:
                 self._lock.release()
 
-    def fail(self, pending: Pending, error: SlabwireError) -> None:
-        """Cancels a call whose own thread this is; what it hears from then on is the error."""
-        self.cancel(pending)
-        pending.arrived.clear()
-        pending.arrived.append((Kind.ERROR, error))
-
     def _tell_given_up(self) -> None:
         while self._given_up and not self._closed:
             self.local.caller.cancel(self._given_up.popleft())
 
-    def wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
-        """Returns when something has arrived for `pending`: this thread receives, unless another one does already."""
-        while not pending.arrived:
-            got: list[bool] = []
-            try:
-                got += attempt(self._receiving)
-                if got[0]:
-                    self._receive(pending, deadline_ns)
-                else:
-                    self._follow(pending, deadline_ns)
-            finally:
-                if True in got:
-                    self._receiving.release()
-                    self._tell_followers()
-            if not pending.arrived and deadline_ns and now_ns() > deadline_ns:
-                self._look()  # so that what nobody waited for does not pile up
-                if not pending.arrived:
-                    raise timed_out(target)
+    def _refuse_late(self, pending: Pending, target: str) -> None:
+        """The time is over. A handler of a graph that this thread drives runs while the thread waits, so what has
+        arrived may be late.
+        """
+        self._look()  # so that what nobody waited for does not pile up
+        super()._refuse_late(pending, target)
+        error = pending.arrived[0][1] if pending.next_kind() is Kind.ERROR else None
+        if self.may_be_late and (error is None or isinstance(error, HandlerError)):
+            raise timed_out(target) from error
 
     def _look(self) -> None:
         """Takes in the answers that have come, unless another thread receives."""
         got: list[bool] = []
         try:
-            got += attempt(self._receiving)
+            got += self._try_to_receive()
             if got[0]:
                 with self._lock:
                     self.local.caller.pump()
@@ -153,29 +187,17 @@ class SharedConnection:
             if True in got:
                 self._receiving.release()
 
-    def _follow(self, pending: Pending, deadline_ns: int) -> None:
-        left_s = (deadline_ns - now_ns()) / 1e9 if deadline_ns else _FOLLOW_S
-        with self._news:
-            self._followers += 1
-            try:
-                if not pending.arrived:
-                    self._news.wait(max(0.0, min(_FOLLOW_S, left_s)))
-            finally:
-                self._followers -= 1
-
-    def _tell_followers(self) -> None:
-        if self._followers:
-            with self._news:
-                self._news.notify_all()
-
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
         """Receives for all threads: looks for a while if that has paid lately, then parks."""
         caller, wait, arrived = self.local.caller, self.local.wait, pending.arrived
         while not (arrived or self._closed):
-            if caller.has_news() or wait.spin(caller.has_news, deadline_ns):
+            if caller.has_news() or wait.spin(caller.look(), deadline_ns):
                 with self._lock:
-                    self._tell_given_up()
+                    if self._given_up:
+                        self._tell_given_up()
                     caller.pump()
+                if self._followers:
+                    self._tell_followers()
             elif deadline_ns and now_ns() > deadline_ns:
                 return
             else:
@@ -185,20 +207,23 @@ class SharedConnection:
         local = self.local
         with self._lock:
             look_at = 0 if self._closed else local.endpoint.trim(now_ns())
-        until_ns = min(filter(None, (deadline_ns, look_at)), default=0)
+        until_ns = min(deadline_ns, look_at) if deadline_ns and look_at else deadline_ns or look_at
         left_s = max(0.0, (until_ns - now_ns()) / 1e9) if until_ns else None
+        self._is_called = False
         local.wait.park(local.endpoint.reasons(), self._has_news, self._sleep, left_s)
-        self._take_in()
+        if self._is_called:
+            self._take_in()
 
     def _take_in(self) -> None:
         """By the one thread that receives. When the graph has ended all calls have the error."""
         with self._lock:
-            if self._closed or self.is_gone or self.local.link.is_torn:
+            if self._closed or self._is_gone or self.local.link.is_torn:
                 return
             try:
                 self.local.take_in()
             except Disconnected:
-                self.is_gone = True
+                self._is_gone = True
+        self._tell_followers()
 
     def _has_news(self) -> bool:
         """The last look after saying that it sleeps."""
@@ -207,24 +232,46 @@ class SharedConnection:
         return self.local.caller.has_news() or self._closed
 
     def _sleep(self, longest_s: float | None) -> None:
-        if self.local.here is not None and self.local.here.is_driven:
+        """Notes in `_is_called` whether the supervisor has sent something."""
+        if self.may_be_late and self.local.here is not None:
             # It may end meanwhile. Then its channel does, and answers that have come by then are heard before that.
             with contextlib.suppress(Disconnected):
                 self.local.here.wait(self._is_ended, longest_s, self.local.bell.fd)
-            return
-        self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
+            self._is_called = True
+        else:
+            ready = self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
+            self._is_called = any(descriptor == self._channel for descriptor, _ in ready)
 
     def _is_ended(self) -> bool:
         return bool(self._end.poll(0))
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""
+        with self._renewing:
+            successor = self._successor
+            self._leave()
+        if successor is not None:
+            successor.close()
+
+    def _leave(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self.local.caller.pump()  # an answer that has come is no call in flight
             self._closed = True
             self.local.caller.fail_all(ClientClosed("the client was closed"))
+        self._tell_followers()
         self.local.endpoint.ringers[self.local.endpoint.identifier].ring_always()
         with self._receiving:
             self.local.close()
+
+
+def awaited(name: str, until_ns: int) -> SharedConnection:
+    """A connection to a graph that may not run yet. Raises Disconnected where it does not by then."""
+    while True:
+        try:
+            return SharedConnection(name)
+        except Disconnected:
+            if now_ns() >= until_ns:
+                raise
+        time.sleep(LOOK_AGAIN_S)

@@ -1,28 +1,40 @@
-"""Calls and streams, awaited: what asyncio clients and coroutine handlers share."""
+"""Calls and streams, awaited: what asyncio clients, coroutine handlers and the gateway share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
 
 from ...shm.bell import now_ns
-from ..errors import DeadlineExceeded, MessageError, SlabwireError, untouched
-from ..graph.compiled import Routing
+from ..errors import DeadlineExceeded, untouched
 from ..message.capacities import MOST_ASIDE, MOST_CALLS
 from ..message.header import Kind
-from .caller import Caller, Pending, result_of
+from .caller import timed_out
+from .pending import Pending
+
+
+class Begins(Protocol):
+    """Where calls begin: a `Caller`, or a connection to a gateway. `checked` gives what `begin` takes."""
+
+    def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Any:
+        """A call, checked against its port. Raises UnknownPort or MessageError."""
+
+    @property
+    def begin(self) -> Callable[..., Pending]:
+        """Sends it, with `deadline_ns` and `notify`, and perhaps `trace`, `key` and `aside`."""
+
+    def cancel(self, pending: Pending) -> None:
+        """Says that nobody waits for the rest; nothing where the call has ended."""
 
 
 class AsyncCalls:
-    """Begins calls on a Caller and waits for them on the running loop. One loop, one thread."""
+    """Begins calls and waits for them on the running loop: `places` at once, others wait. One loop, one thread."""
 
-    def __init__(self, caller: Caller, routing: Routing, *, inside: bool) -> None:
-        self._caller = caller
-        self._routing = routing
-        self._inside = inside
-        self._places = asyncio.Semaphore(MOST_CALLS)
+    def __init__(self, begins: Begins, places: int = MOST_CALLS) -> None:
+        self._begins = begins
+        self._places = asyncio.Semaphore(places)
         self._places_aside = asyncio.Semaphore(MOST_ASIDE)
 
     async def call(
@@ -35,10 +47,10 @@ class AsyncCalls:
         key: str = "",
     ) -> Any:
         """The one answer. Raises what the call ended with."""
-        message = message_for(self._routing, target, args, fields, inside=self._inside, stream=False)
+        request = self._begins.checked(target, args, fields, stream=False)
         await self._take_place(deadline_ns, target)
         try:
-            return await self._answer(target, message, deadline_ns, trace=trace, key=key)
+            return await self._answer(target, request, deadline_ns, trace=trace, key=key)
         finally:
             self._places.release()
 
@@ -47,22 +59,18 @@ class AsyncCalls:
 
         Raises what the call ended with.
         """
-        message = message_for(self._routing, target, (), {}, inside=self._inside, stream=False)
+        request = self._begins.checked(target, (), {}, stream=False)
         async with self._places_aside:
-            return await self._answer(target, message, deadline_ns, aside=True)
+            return await self._answer(target, request, deadline_ns, aside=True)
 
-    async def _answer(self, target: str, message: dict[str, Any], deadline_ns: int, **how: Any) -> Any:
+    async def _answer(self, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
         arrived = asyncio.Event()
-        pending = self._caller.begin(target, message, deadline_ns=deadline_ns, notify=arrived.set, **how)
+        pending = self._begins.begin(request, deadline_ns=deadline_ns, notify=arrived.set, **how)
         try:
             await _arrival(arrived, deadline_ns, target)
         finally:
-            self._caller.cancel(pending)
-        return result_of(*pending.take())
-
-    def places_at(self, actor: str) -> int:
-        """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
-        return sum(each.concurrency * each.replicas for each in self._routing.spec.actors if each.name == actor)
+            self._begins.cancel(pending)
+        return pending.result()
 
     async def stream(
         self,
@@ -87,21 +95,19 @@ class AsyncCalls:
         key: str = "",
     ) -> AsyncGenerator[Any, None]:
         """A stream of which something has come. Raises the error that came in its place."""
-        message = message_for(self._routing, target, args, fields, inside=self._inside, stream=True)
+        request = self._begins.checked(target, args, fields, stream=True)
         await self._take_place(deadline_ns, target)
         arrived = asyncio.Event()
         pending: Pending | None = None
         try:
-            pending = self._caller.begin(
-                target, message, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key
-            )
+            pending = self._begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key)
             await _arrival(arrived, deadline_ns, target)
-            if pending.next_kind() == Kind.ERROR:
-                result_of(*pending.take())
+            if pending.next_kind() is Kind.ERROR:
+                pending.result()
         except BaseException:
             self._end(pending)
             raise
-        items = self._started(pending, arrived, deadline_ns, target)
+        items = self._items(pending, arrived, deadline_ns, target)
         await anext(items)
         return items
 
@@ -111,7 +117,7 @@ class AsyncCalls:
             await self._places.acquire()
             return
         try:
-            async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9)):
+            async with until(deadline_ns):
                 await self._places.acquire()
         except TimeoutError:
             text = f"{target} was not asked in time: {MOST_CALLS} calls of this client are in flight; use a second one"
@@ -119,31 +125,26 @@ class AsyncCalls:
 
     def _end(self, pending: Pending | None) -> None:
         if pending is not None:
-            self._caller.cancel(pending)
+            self._begins.cancel(pending)
         self._places.release()
 
-    async def _started(
+    async def _items(
         self, pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str
     ) -> AsyncGenerator[Any, None]:
         try:
             yield None  # from here on it hears of its end
-            async for item in _items(pending, arrived, deadline_ns, target):
-                yield item
+            while True:
+                while pending.arrived:
+                    kind = pending.next_kind()
+                    if kind is Kind.END:
+                        return
+                    yield pending.result()  # no name here keeps the item, or the error
+                    if kind is Kind.REPLY:
+                        return
+                arrived.clear()
+                await _arrival(arrived, deadline_ns, target)
         finally:
             self._end(pending)
-
-
-async def _items(pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str) -> AsyncGenerator[Any, None]:
-    while True:
-        while pending.arrived:
-            kind = pending.next_kind()
-            if kind == Kind.END:
-                return
-            yield result_of(*pending.take())  # no name here keeps the item, or the error
-            if kind == Kind.REPLY:
-                return
-        arrived.clear()
-        await _arrival(arrived, deadline_ns, target)
 
 
 async def _arrival(arrived: asyncio.Event, deadline_ns: int, target: str) -> None:
@@ -151,23 +152,12 @@ async def _arrival(arrived: asyncio.Event, deadline_ns: int, target: str) -> Non
         await arrived.wait()
         return
     try:
-        async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9)):
+        async with until(deadline_ns):
             await arrived.wait()
     except TimeoutError:
         raise timed_out(target) from None
 
 
-def message_for(
-    routing: Routing, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, inside: bool, stream: bool
-) -> dict[str, Any]:
-    """The fields of a call's message, checked against the port. Raises UnknownPort or MessageError."""
-    route = routing.route(target, inside=inside)
-    intake, streams = routing.intake(route)
-    if streams and not stream:
-        raise MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
-    return intake.fields(args, fields)
-
-
-def timed_out(target: str) -> SlabwireError:
-    """What a caller gets whose time has run out."""
-    return DeadlineExceeded(f"{target} did not answer in time; give it longer by timeout_s=, or see `slabwire top`")
+def until(deadline_ns: int) -> asyncio.Timeout:
+    """The time that is left until a deadline (0: none), for an `async with`."""
+    return asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,10 @@ from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ...shm.lane import STREAM_SLOTS
 from ...shm.producer import Producer
+from ..actor.fields import Intake
 from ..control.asks import OpenRoute
 from ..control.offers import LaneOffer
-from ..errors import Cancelled, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
+from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, Keys, policy_of
 from ..message.capacities import MOST_CALLS
@@ -23,6 +23,7 @@ from ..message.header import Kind, read_header
 from ..message.keyed import KEYED, with_key
 from ..message.payload import Payload
 from .endpoint import Endpoint
+from .pending import Pending
 
 _LATEST_NS = (1 << 63) - 1
 _DATA = int(Kind.DATA)
@@ -31,38 +32,18 @@ _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 
 _INCARNATIONS = 1 << 31
 
 
-class Pending:
-    """One call in flight. `arrived` holds (kind, value or error) of what has come back; `notify` says so."""
+class _Sent(Pending):
+    """A request that lies in a lane, with what its cancel repeats."""
 
-    __slots__ = ("_items", "_lane", "arrived", "entry", "notify", "request", "route", "trace_high", "trace_low")
+    __slots__ = ("entry", "route", "trace")
 
-    def __init__(
-        self, request: int, route: int, entry: Producer, trace: tuple[int, int], notify: Callable[[], None]
-    ) -> None:
-        self.request = request
-        self.route = route
-        self.entry = entry
-        self.trace_high, self.trace_low = trace
-        self.notify = notify
-        self.arrived: deque[tuple[Kind, Any]] = deque()
-        self._lane: Consumer | None = None
-        self._items = 0
+    entry: Producer
+    route: int
+    trace: tuple[int, int]
 
-    def came_by(self, lane: Consumer) -> None:
-        """Notes who answers."""
-        self._lane = lane
 
-    def next_kind(self) -> Kind:
-        """Of what kind the oldest of what has arrived is."""
-        return self.arrived[0][0]
-
-    def take(self) -> tuple[Kind, Any]:
-        """The oldest of what has arrived. Of a stream this many more may be sent: who answers is told."""
-        kind, value = self.arrived.popleft()
-        if kind == Kind.ITEM and self._lane is not None:
-            self._items += 1
-            self._lane.note_read(self.request, self._items)
-        return kind, value
+# A call that was checked: its port by name, by the number of its route, and the fields of its message.
+Request = tuple[str, int, dict[str, Any]]
 
 
 class Caller:
@@ -79,11 +60,11 @@ class Caller:
         self._routing = routing
         self._cause = cause
         self._entries: dict[str, Producer] = {}
-        self._lanes: dict[int, list[Producer]] = {}  # by route, of `_entries`
-        self._targets: dict[int, int] = {}  # by route, the number of its port
+        self._ways: dict[int, tuple[list[Producer], int]] = {}  # by route: of `_entries`, and the number of its port
+        self._ports: dict[str, tuple[int, Intake, bool]] = {}  # by target: its route, what it takes, if it streams
         self.replies: list[Consumer] = []
         self._open_routes: set[int] = set()
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
         self._last_request = _incarnation() << 32
         # Where the graph runs in this process: gives an error the exception that it was made from.
@@ -95,25 +76,35 @@ class Caller:
         """A lane to an entry, or from somebody who answers."""
         if isinstance(end, Producer):
             self._entries[offer.target] = end
-            self._lanes.clear()
+            self._ways.clear()
         else:
             self.replies.append(end)
 
+    def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Request:
+        """A call, checked against the port before it is begun. Raises UnknownPort or MessageError."""
+        port = self._ports.get(target)
+        if port is None:
+            route = self._routing.route(target, inside=self._cause is not None)
+            port = self._ports[target] = route, *self._routing.intake(route)
+        route, intake, streams = port
+        if streams and not stream:
+            raise answered_by_a_stream(target)
+        return target, route, intake.fields(args, fields)
+
     def begin(
         self,
-        target: str,
-        fields: dict[str, Any],
+        request: Request,
         *,
         deadline_ns: int = 0,
         trace: tuple[int, int] = (0, 0),
-        notify: Callable[[], None],
+        notify: Callable[[], object] | None = None,
         key: str = "",
         aside: bool = False,
     ) -> Pending:
-        """Sends a request, with the idempotency key that its handler is told, if it has one. Raises UnknownPort,
-        MessageError, Overloaded, or Disconnected. `aside`: a call for one answer that is not among the MOST_CALLS.
+        """Sends a request, with the idempotency key that its handler is told, if it has one. Raises MessageError,
+        Overloaded, or Disconnected. `aside`: a call for one answer that is not among the MOST_CALLS.
         """
-        route = self._routing.route(target, inside=self._cause is not None)
+        target, route, fields = request
         if not aside and len(self._pending) - len(self._aside) >= MOST_CALLS:
             raise untouched(
                 Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
@@ -121,27 +112,30 @@ class Caller:
         if route not in self._open_routes:
             self._endpoint.ask(OpenRoute(route))
             self._open_routes.add(route)
-        entry = self._entry(route, fields)
+        lanes, _ = self._ways.get(route) or self._way(route)
+        entry = lanes[0] if len(lanes) == 1 else self._entry_of(route, lanes, fields)
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
-        request = self._last_request = self._last_request + 1 if aside else self._next_request()
-        pending = Pending(request, route, entry, trace if trace[0] or trace[1] else _new_trace(), notify)
+        self._last_request = number = self._next_request() if self._pending and not aside else self._last_request + 1
+        pending = _Sent(number, notify)
+        pending.entry, pending.route = entry, route
+        pending.trace = trace if trace[0] or trace[1] else (random.getrandbits(64), random.getrandbits(64))
         if not aside:
-            self._endpoint.open_calls.begin(request)
+            self._endpoint.open_calls.begin(number)
         flags = 0
         if key:
             fields, flags = with_key(fields, key), KEYED
         if not encode_and_publish(
             fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True
         ):
-            parcel = Payload(fields, self._endpoint.pool, is_fields=True)
-            if not parcel.can_go(entry):
+            payload = Payload(fields, self._endpoint.pool, is_fields=True)
+            if not payload.can_go(entry):
                 raise self._overloaded(target, entry)
-            self._write(pending, Kind.DATA, parcel, deadline_ns, flags)
-        self._pending[request] = pending
+            self._write(pending, Kind.DATA, payload, deadline_ns, flags)
+        self._pending[number] = pending
         if aside:
-            self._aside.add(request)
+            self._aside.add(number)
         return pending
 
     def _overloaded(self, target: str, entry: Producer) -> SlabwireError:
@@ -159,26 +153,20 @@ class Caller:
     def _next_request(self) -> int:
         """A number whose slot no other call in flight has."""
         number = self._last_request + 1
-        if not self._pending:
-            return number
         busy = {request % STREAM_SLOTS for request in self._pending.keys() - self._aside}
         while number % STREAM_SLOTS in busy:
             number += 1
         return number
 
-    def _entry(self, route: int, fields: dict[str, Any]) -> Producer:
-        """The lane that a request takes. Raises MessageError where a field chooses it, and cannot."""
-        lanes = self._lanes.get(route)
-        if lanes is None:
-            actor = self._routing.spec.routes[route].entry.actor
-            lanes = [self._entries[each] for each in self._routing.instances[actor] if each in self._entries]
-            self._lanes[route] = lanes
-        if len(lanes) == 1:
-            return lanes[0]
-        return self._entry_of(route, lanes, fields)
+    def _way(self, route: int) -> tuple[list[Producer], int]:
+        """The lanes that lead to the entry of a route, and the number of its port."""
+        entry = self._routing.spec.routes[route].entry
+        lanes = [self._entries[each] for each in self._routing.instances[entry.actor] if each in self._entries]
+        self._ways[route] = way = lanes, self._routing.number[entry]
+        return way
 
     def _entry_of(self, route: int, lanes: list[Producer], fields: dict[str, Any]) -> Producer:
-        """One of several: there are replicas."""
+        """One of several lanes: there are replicas. Raises MessageError where a field chooses one, and cannot."""
         actor = self._routing.spec.actor(self._routing.spec.routes[route].entry.actor)
         policy = policy_of(actor.routing)
         if policy.kind == HASH:
@@ -190,23 +178,16 @@ class Caller:
         choice.went(lanes, lane)
         return lane
 
-    def _head(self, pending: Pending, deadline_ns: int) -> tuple[int, ...]:
+    def _head(self, pending: _Sent, deadline_ns: int) -> tuple[int, ...]:
         """The numbers of a request's header."""
-        target, caller = self._target(pending.route), self._endpoint.identifier
-        traced = pending.trace_high, pending.trace_low
+        _, target = self._ways.get(pending.route) or self._way(pending.route)
+        about = self._endpoint.identifier, pending.route, pending.request, deadline_ns, *pending.trace
         lane, sequence = self._cause() if self._cause is not None else (0, 0)
-        about = caller, pending.route, pending.request, deadline_ns, *traced
         return 0, target, 0, *about, now_ns(), lane, 0, sequence
 
-    def _target(self, route: int) -> int:
-        known = self._targets.get(route)
-        if known is None:
-            known = self._targets[route] = self._routing.number[self._routing.spec.routes[route].entry]
-        return known
-
-    def _write(self, pending: Pending, kind: Kind, parcel: Payload, deadline_ns: int, flags: int = 0) -> None:
-        parcel.publish(pending.entry, kind, flags, self._head(pending, deadline_ns))
-        parcel.close()
+    def _write(self, pending: _Sent, kind: Kind, payload: Payload, deadline_ns: int, flags: int = 0) -> None:
+        payload.publish(pending.entry, kind, flags, self._head(pending, deadline_ns))
+        payload.close()
 
     def finish(self, pending: Pending) -> None:
         """The caller has got all that it wants: from now on nobody can cancel what the call has set going."""
@@ -220,13 +201,14 @@ class Caller:
 
     def cancel(self, pending: Pending) -> None:
         """The caller has lost interest: tells the graph, if the answer has not come. There is room: see `begin`."""
-        if pending.request not in self._pending:
+        sent = self._pending.get(pending.request)
+        if sent is not pending or sent is None:  # its answer has come, or another connection has begun it
             return
-        if not pending.entry.segment.is_mapped:  # this is a child of the process that called
-            del self._pending[pending.request]
+        if not sent.entry.segment.is_mapped:  # this is a child of the process that called
+            del self._pending[sent.request]
             return
-        self._write(pending, Kind.CANCEL, Payload(None, self._endpoint.pool), 0)
-        self.finish(pending)
+        self._write(sent, Kind.CANCEL, Payload(None, self._endpoint.pool), 0)
+        self.finish(sent)
 
     def fail_all(self, error: SlabwireError) -> None:
         """Every call in flight ends with the error, and is cancelled: the client closes, or the graph is gone."""
@@ -256,7 +238,7 @@ class Caller:
             else:
                 value = self._endpoint.open(lane, header, lane.cursor)
                 kind = _KINDS[header.kind]
-                pending.came_by(lane)
+                pending.answerer = lane
                 self._arrive(pending, kind, self._error(pending, value) if kind == Kind.ERROR else value)
         except SlabwireError as error:
             lane.refuse()
@@ -276,20 +258,25 @@ class Caller:
         pending.arrived.append((kind, value))
         if kind != Kind.ITEM:
             self.finish(pending)
-        pending.notify()
+        if pending.notify is not None:
+            pending.notify()
 
     def close(self) -> None:
         """Cancels what is in flight and lets go of all lanes."""
         for pending in list(self._pending.values()):
             self.cancel(pending)
         self._entries.clear()
-        self._lanes.clear()
+        self._ways.clear()
         self.replies.clear()
         self._pending.clear()
 
     @property
     def in_flight(self) -> int:
         return len(self._pending)
+
+    def look(self) -> Callable[[], object]:
+        """What tells, at the least price, whether an answer lies unread in the lanes that there are now."""
+        return self.replies[0].available if len(self.replies) == 1 else self.has_news
 
     def has_news(self) -> bool:
         """Whether an answer lies unread."""
@@ -304,11 +291,6 @@ def _incarnation() -> int:
     return (now_ns() >> 24) % _INCARNATIONS
 
 
-def _new_trace() -> tuple[int, int]:
-    """A trace id for a request that brings none: 128 random bits, in halves."""
-    return random.getrandbits(64), random.getrandbits(64)
-
-
 def deadline_of(timeout_s: float | None) -> int:
     """The deadline, on CLOCK_MONOTONIC in nanoseconds, of a call that may take `timeout_s`; 0 for none.
 
@@ -321,11 +303,11 @@ def deadline_of(timeout_s: float | None) -> int:
     return min(now_ns() + int(timeout_s * 1e9), _LATEST_NS)
 
 
-def result_of(kind: Kind, value: Any) -> Any:
-    """The value that came back. Raises the error that did."""
-    try:
-        if kind == Kind.ERROR:
-            raise value if isinstance(value, SlabwireError) else Cancelled(str(value))
-        return value
-    finally:
-        del value  # an error that its own frame held would keep all frames above alive, and the arrays in them
+def answered_by_a_stream(target: str) -> MessageError:
+    """The error of a call where a stream must be begun."""
+    return MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
+
+
+def timed_out(target: str) -> SlabwireError:
+    """The error of a caller whose time has run out."""
+    return DeadlineExceeded(f"{target} did not answer in time; give it longer by timeout_s=, or see `slabwire top`")

@@ -197,7 +197,8 @@ class Endpoint:
         if header.row >= consumer.leases:
             raise CorruptLane(f"lane {consumer.lane} lends row {header.row} of {consumer.leases}")
         try:
-            lease = Lease(consumer, source, self._reader(header.slab), header.block, header.generation, 0)
+            slab = self._readers.get(header.slab) or self._reader(header.slab)
+            lease = Lease(consumer, source, slab, header.block, header.generation, 0)
         except StaleReference:
             consumer.release(source.row, source.generation)
             raise
@@ -220,11 +221,11 @@ class Endpoint:
     @property
     def forwards(self) -> bool:
         """Whether somebody else's blocks wait here for their next readers: then ended leases are news."""
-        return any(
-            isinstance(holder, Lease | Relay)
-            for producer in self.producers.values()
-            for _, holder in producer.holders.values()
-        )
+        for producer in self.producers.values():
+            for _, holder in producer.holders.values():
+                if isinstance(holder, (Lease, Relay)):
+                    return True
+        return False
 
     def reasons(self) -> int:
         """What a caller that sleeps is to be rung for: answers, and where it has passed on blocks of others also their

@@ -19,6 +19,7 @@ from typing import Any
 
 import zmq
 
+from ..clients.async_connection import AsyncLocalConnection
 from ..errors import Disconnected, Overloaded, SlabwireError, cut_off_error
 from ..host.frames import write_frame
 from ..host.heap import give_heap_back
@@ -35,7 +36,7 @@ from .connections import Peer, Peers
 from .door import DOMAIN, Door
 from .endless_messages import EndlessMessages
 from .idempotent_calls import KeyedCalls
-from .remote_peer import MOST_CALLS, GraphClient, Visitor, error_frames
+from .remote_peer import MOST_CALLS, Visitor, error_frames
 from .strangers import Strangers
 from .stream_connection import Taps
 
@@ -55,7 +56,12 @@ class Gateway:
     """
 
     def __init__(
-        self, name: str, graph: GraphClient, keys: ServerKeys | None, parent: str, turned_out: Callable[[], None]
+        self,
+        name: str,
+        graph: AsyncLocalConnection,
+        keys: ServerKeys | None,
+        parent: str,
+        turned_out: Callable[[], None],
     ) -> None:
         self.name = name
         self.doors: list[Door] = []
@@ -142,7 +148,7 @@ class Gateway:
         if len(self._visitors) >= MOST_CLIENTS:
             raise Overloaded(f"{MOST_CLIENTS} clients are connected to this gateway; try again when some have left")
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
-        welcome = {"graph": self.name, "ports": described_ports(self._graph.routing), "limits": limits}
+        welcome = {"graph": self.name, "ports": described_ports(self._graph.local.routing), "limits": limits}
         self._visitors[peer] = Visitor(peer, self._graph, self._taps, self._budget, self._keyed, who)
         peer.send([pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
 
@@ -162,7 +168,8 @@ class Gateway:
             door.open(self.receive)
         strangers, unfinished = Strangers(), EndlessMessages()
         while not stop.is_set():
-            self._graph.demand_connection()
+            if self._graph.is_gone:
+                raise Disconnected(f"{self._graph.whose} serves this client no more")
             strangers.look({each.inode for each in self._visitors})
             for door in self.doors:  # what is whole by now is not unfinished
                 door.take_in()
@@ -224,9 +231,9 @@ def main() -> int:
 async def _run(arguments: argparse.Namespace, owner: Owner) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    graph = GraphClient(arguments.graph)
+    graph = AsyncLocalConnection(arguments.graph)
     try:
-        await graph.open()
+        await graph.open(0.0)
         keys = ServerKeys(arguments.keys) if arguments.keys is not None else None
         gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, owner.count_turned_out)
     except SlabwireError as error:

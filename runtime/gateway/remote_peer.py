@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..clients.async_client import AsyncClient
+from ..clients.async_connection import AsyncLocalConnection
 from ..clients.retry import key_of
-from ..dataplane.async_calls import timed_out
-from ..dataplane.caller import deadline_of
-from ..errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, untouched
-from ..graph.compiled import Routing
+from ..dataplane.async_calls import until
+from ..dataplane.caller import deadline_of, timed_out
+from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, untouched
 from ..message.error_payload import wire_form
 from ..message.header import Kind as RecordKind
 from ..remote.frame_codec import pack_value, unpack_value
@@ -31,22 +30,6 @@ MOST_CALLS = 64
 MOST_REQUESTS_OF_ONE_NBYTES = LARGEST_MESSAGE_NBYTES
 # A stream whose client is behind looks so often whether it has caught up: nobody tells.
 _LOOK_EVERY_S = 0.02
-
-
-class GraphClient(AsyncClient):
-    """The gateway's own connection to the graph: single answers of all remote clients come over it."""
-
-    @property
-    def routing(self) -> Routing:
-        return self._open.routing
-
-    def demand_connection(self) -> None:
-        """Raises Disconnected where the graph has ended, or has turned us out."""
-        if self._is_gone:
-            raise Disconnected(f"graph {self.name!r} serves this client no more")
-
-    async def request(self, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
-        return await self.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
 
 
 class Credit:
@@ -68,7 +51,7 @@ class Credit:
         while not self.items:
             self._granted.clear()
             try:
-                async with asyncio.timeout(max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None):
+                async with until(deadline_ns):
                     await self._granted.wait()
             except TimeoutError:
                 raise timed_out(target) from None
@@ -79,7 +62,7 @@ class Visitor:
     """Takes one client's messages and answers them. One loop."""
 
     def __init__(
-        self, peer: Peer, graph: GraphClient, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
+        self, peer: Peer, graph: AsyncLocalConnection, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
     ) -> None:
         self._peer = peer
         self._keyed = keyed
@@ -109,7 +92,9 @@ class Visitor:
                 text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
                 raise untouched(Overloaded(text))
             key_of(head.key or None)
-            self._graph.routing.route(head.port, inside=False)  # a payload is read only where there is a port for it
+            self._graph.local.routing.route(
+                head.port, inside=False
+            )  # a payload is read only where there is a port for it
             fields = unpack_value(frames)
             if not isinstance(fields, dict):
                 raise MessageError(
@@ -142,7 +127,7 @@ class Visitor:
             elif head.key:
                 await self._answer_once(head, fields, deadline_ns, payload)
             else:
-                self._answer(head.id, Kind.REPLY, await self._graph.request(head, fields, deadline_ns))
+                self._answer(head.id, Kind.REPLY, await _answer_of(self._graph, head, fields, deadline_ns))
         except SlabwireError as error:
             self._fail(head.id, error)
         except Exception as error:  # a fault of ours; the client must not wait for ever
@@ -155,7 +140,7 @@ class Visitor:
         graph = self._graph  # not this visitor, which may be gone by then
 
         async def ask() -> list[Frame]:
-            return pack_value(await graph.request(head, fields, deadline_ns))
+            return pack_value(await _answer_of(graph, head, fields, deadline_ns))
 
         frames = await self._keyed.answer((self._who, head.port, head.key), payload, ask)
         self._peer.send([pack_head(Head(Kind.REPLY, head.id)), *frames])
@@ -194,6 +179,10 @@ class Visitor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _answer_of(graph: AsyncLocalConnection, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
+    return await graph.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
 
 
 _KINDS = {RecordKind.ITEM: Kind.ITEM, RecordKind.END: Kind.END, RecordKind.REPLY: Kind.REPLY}

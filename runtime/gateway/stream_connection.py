@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ...shm.bell import RECORDS, now_ns
+from ..clients.connection import seconds_for_an_answer
 from ..clients.local import LocalConnection
-from ..dataplane.async_calls import message_for, timed_out
-from ..dataplane.caller import result_of
+from ..clients.loop_parking import LoopParking, opened
+from ..dataplane.caller import timed_out
 from ..errors import Disconnected, Overloaded, untouched
 from ..message.header import Kind
 
@@ -27,27 +28,26 @@ class Tap:
 
     def __init__(self, connection: LocalConnection) -> None:
         self._connection = connection
-        self._loop = asyncio.get_running_loop()
-        self._rung = asyncio.Event()
+        self._called = asyncio.Event()
+        self._parking = LoopParking(connection, self._awake)
         self.is_clean = True
-        self._loop.add_reader(connection.link.channel.fileno(), self._hear)
 
     async def answers(
         self, target: str, fields: dict[str, Any], deadline_ns: int, trace: tuple[int, int], key: str = ""
     ) -> AsyncIterator[tuple[Kind, Any]]:
         """What comes back of a call, each with its kind; the last is END or REPLY. Raises what the call ends with."""
         caller = self._connection.caller
-        message = message_for(self._connection.routing, target, (), fields, inside=False, stream=True)
+        request = caller.checked(target, (), fields, stream=True)
         self.is_clean = False
-        pending = caller.begin(target, message, deadline_ns=deadline_ns, trace=trace, notify=_nobody, key=key)
+        pending = caller.begin(request, deadline_ns=deadline_ns, trace=trace, key=key)
         try:
             while True:
                 while not pending.arrived:
                     if not self._take_one():
                         await self._sleep(deadline_ns, target)
-                kind, value = pending.take()
-                self.is_clean = kind != Kind.ITEM
-                yield kind, result_of(kind, value)
+                kind = pending.next_kind()
+                self.is_clean = kind is not Kind.ITEM
+                yield kind, pending.result()
                 if kind in (Kind.END, Kind.REPLY):
                     return
         finally:
@@ -61,33 +61,26 @@ class Tap:
         return False
 
     async def _sleep(self, deadline_ns: int, target: str) -> None:
-        bell = self._connection.bell
         left_s = (deadline_ns - now_ns()) / 1e9 if deadline_ns else None
         if left_s is not None and left_s <= 0:
             raise timed_out(target)
-        self._rung.clear()
-        self._loop.add_reader(bell.fd, self._rung.set)
-        wait = self._connection.wait
-        longest_s = wait.begin_park(RECORDS, self._connection.caller.has_news, left_s)
+        self._called.clear()
+        self._parking.park(RECORDS, self._connection.caller.has_news, left_s)
         try:
-            async with asyncio.timeout(longest_s):
-                await self._rung.wait()
-        except TimeoutError:
-            pass  # the caller looks at the clock
+            await self._called.wait()
         finally:
-            wait.end_park()
-            self._loop.remove_reader(bell.fd)
+            self._parking.end()
 
-    def _hear(self) -> None:
+    def _awake(self) -> None:
         try:
             self._connection.link.pump()
         except Disconnected as error:
-            self._loop.remove_reader(self._connection.link.channel.fileno())
+            self._parking.close()
             self._connection.caller.fail_all(error)
-        self._rung.set()
+        self._called.set()
 
     def close(self) -> None:
-        self._loop.remove_reader(self._connection.link.channel.fileno())
+        self._parking.close()
         self._connection.close()
 
 
@@ -107,12 +100,10 @@ class Taps:
             text = f"{MOST_STREAMS} streams are open at this gateway; try again when some have ended"
             raise untouched(Overloaded(text))
         self._open += 1
-        opening = asyncio.ensure_future(asyncio.to_thread(LocalConnection, self._graph, may_spin=False))
         try:
-            return Tap(await asyncio.shield(opening))
+            return Tap(await opened(self._graph, seconds_for_an_answer(0)))
         except BaseException:
             self._open -= 1
-            opening.add_done_callback(_close_opened)
             raise
 
     def give_back(self, tap: Tap) -> None:
@@ -125,13 +116,3 @@ class Taps:
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-
-def _close_opened(opening: asyncio.Future[LocalConnection]) -> None:
-    """Its stream was cancelled while it was being opened."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
-
-
-def _nobody() -> None:
-    """The one who waits looks for itself."""

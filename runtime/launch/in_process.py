@@ -7,17 +7,15 @@ import logging
 import os
 import threading
 import time
+from functools import partialmethod
 from types import TracebackType
 from typing import Any
 
-from ...shm.bell import now_ns
 from ..actor.actor import Actor
 from ..clients.async_client import AsyncClient
 from ..clients.client import Client
-from ..dataplane.async_calls import timed_out
-from ..dataplane.caller import deadline_of
 from ..error_text import described, is_of, text_of
-from ..errors import HandlerError, LoadError, SlabwireError, StartError
+from ..errors import LoadError, SlabwireError, StartError
 from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
 from ..supervision.status import actors_of, edges_of
@@ -29,26 +27,13 @@ logger = logging.getLogger("slabwire")
 class UnhurriedClient(Client):
     """A client whose calls have no timeout by default: somebody may be looking at a handler."""
 
-    def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **rest: Any) -> Any:
-        """As `Client.call`. The handler may run in this thread: what it answers too late is no answer here either."""
-        deadline_ns = deadline_of(timeout_s)
-        try:
-            value = super().call(target, *args, timeout_s=timeout_s, **rest)
-        except HandlerError as error:
-            if deadline_ns and now_ns() > deadline_ns:
-                raise timed_out(target) from error
-            raise
-        if deadline_ns and now_ns() > deadline_ns:
-            raise timed_out(target)
-        return value
+    call = partialmethod(Client.call, timeout_s=None)
 
 
 class UnhurriedAsyncClient(AsyncClient):
-    """A client whose calls have no timeout by default."""
+    """The same for asyncio."""
 
-    async def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **rest: Any) -> Any:
-        """As `AsyncClient.call`."""
-        return await super().call(target, *args, timeout_s=timeout_s, **rest)
+    call = partialmethod(AsyncClient.call, timeout_s=None)
 
 
 class RunningInProcess:

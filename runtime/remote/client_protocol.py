@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
-from ..errors import Disconnected, ProtocolError, SlabwireError, error_from_wire, untouched
+from ..dataplane.pending import Pending
+from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, untouched
+from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
 from .frame_codec import pack_value, unpack_value
 from .protocol import Frame, Head, Kind, pack_head, unpack_head
+from .session_states import Event, State, following
 
 # Items of one stream that may be on their way: enough to keep a network busy, few enough to wait in a client's memory.
 WINDOW = 64
 # Credit is renewed in portions, not item by item.
 _RENEW_AT = WINDOW // 2
-
-
-class Pending:
-    """One call in flight. `arrived` holds (kind, value or error) of what has come back; `notify` says so."""
-
-    __slots__ = ("arrived", "ended", "id", "notify", "stream", "taken")
-
-    def __init__(self, number: int, notify: Callable[[], None], *, stream: bool) -> None:
-        self.id = number
-        self.notify = notify
-        self.stream = stream
-        self.ended = False
-        self.taken = 0
-        self.arrived: deque[tuple[str, Any]] = deque()
+_ANSWERS: dict[str, Arrival] = {
+    Kind.REPLY: Arrival.REPLY,
+    Kind.ITEM: Arrival.ITEM,
+    Kind.END: Arrival.END,
+    Kind.ERROR: Arrival.ERROR,
+}
 
 
 class Session:
@@ -39,40 +35,85 @@ class Session:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.state = State.UNCONNECTED
         self.ports: ExposedPorts | None = None  # of the last welcome
-        self.refused: SlabwireError | None = None  # why there will be no welcome
-        self.is_ready = False
+        self.verdict = Pending(0, None)  # something has arrived for it where the hello was answered
+        self.refusal: SlabwireError | None = None  # of a session that is REFUSED
         self.outbox: deque[list[Frame]] = deque()
         self._pending: dict[int, Pending] = {}
         self._last_id = 0
 
     @property
     def graph(self) -> str:
+        """The name of the graph that answers; "" before the first welcome."""
         return self.ports.graph if self.ports is not None else ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call may begin."""
+        return self.state is State.READY
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
-    def connected(self) -> None:
-        """The transport is there (again): says hello."""
-        self.is_ready = False
-        self.refused = None
-        self.outbox.clear()
-        self.outbox.append([pack_head(Head(Kind.HELLO)), *pack_value(None)])
+    def connected(self, event: Event = Event.CONNECTED) -> None:
+        """The transport is there (again), or (`ASKED_AGAIN`) somebody has heard a refusal: says hello."""
+        self._pass(event)
+        self._greet()
 
-    def lost(self, error: SlabwireError | None = None) -> None:
-        """The transport is gone: every call in flight ends with Disconnected, or the error."""
-        self.is_ready = False
+    def _pass(self, event: Event) -> None:
+        self.state = following(self.state, event)
+        self.verdict.arrived.clear()
+        if self.state not in (State.UNCONNECTED, State.GREETED):
+            self._arrive(self.verdict, Arrival.REPLY, None)
+
+    def _greet(self) -> None:
+        if self.state is State.GREETED:
+            self.outbox.clear()
+            self._say(Head(Kind.HELLO))
+
+    def lost(self) -> None:
+        """The transport is gone: every call in flight ends with Disconnected."""
+        self._fall(Event.LOST, None)
+
+    def turned_away(self, error: SlabwireError) -> None:
+        """There will be no welcome: every call in flight ends with the error."""
+        self.refusal = untouched(copy(error))
+        self._fall(Event.TURNED_AWAY, error)
+
+    def close(self) -> None:
+        """Every call in flight ends with ClientClosed, and none begins any more."""
+        self._fall(Event.CLOSED, ClientClosed("the client was closed"))
+
+    def say_bye(self) -> None:
+        """Tells the gateway, where it knows this client, that it leaves."""
+        if self.is_ready:
+            self._say(Head(Kind.BYE))
+
+    def take_refusal(self) -> SlabwireError | None:
+        """Why there will be no welcome, for one of those who wait for it. Says hello anew, for whoever calls next."""
+        if self.state is not State.REFUSED:
+            return None
+        self.connected(Event.ASKED_AGAIN)
+        return self.refusal
+
+    def _fall(self, event: Event, error: SlabwireError | None) -> None:
+        self._pass(event)
         unsent = self._unsent()
         self.outbox.clear()
         for pending in list(self._pending.values()):
-            if pending.id in unsent and error is None:
-                gone: SlabwireError = self._never_left()
-            else:
-                gone = error or Disconnected(f"{self._where()} went away while the call was in flight")
-            self._arrive(pending, Kind.ERROR, gone)
+            gone = error or Disconnected(f"{self._where()} went away while the call was in flight")
+            self._arrive(
+                pending, Arrival.ERROR, self._never_left() if pending.request in unsent and not error else gone
+            )
+
+    def _say(self, head: Head) -> None:
+        self.outbox.append([pack_head(head), *pack_value(None)])
 
     def _where(self) -> str:
         return f"graph {self.graph!r} at {self.address}" if self.graph else self.address
+
+    def _gone(self) -> SlabwireError:
+        return Disconnected(f"{self._where()} went away while the call was in flight")
 
     def _never_left(self) -> SlabwireError:
         return untouched(Disconnected(f"{self._where()} went away before the call left"))
@@ -95,7 +136,7 @@ class Session:
         target: str,
         payload: list[Frame],
         timeout_s: float | None,
-        notify: Callable[[], None],
+        notify: Callable[[], object] | None,
         *,
         stream: bool,
         key: str = "",
@@ -106,28 +147,22 @@ class Session:
         if not self.is_ready:
             raise self._never_left()
         self._last_id += 1
-        pending = self._pending[self._last_id] = Pending(self._last_id, notify, stream=stream)
+        pending = self._pending[self._last_id] = Pending(self._last_id, notify, self)
         credit = WINDOW if stream else 0
-        head = Head(Kind.CALL, pending.id, target, stream=stream, timeout_s=timeout_s, credit=credit, key=key)
+        head = Head(Kind.CALL, pending.request, target, stream=stream, timeout_s=timeout_s, credit=credit, key=key)
         self.outbox.append([pack_head(head), *payload])
         return pending
 
     def cancel(self, pending: Pending) -> None:
         """The caller has lost interest: tells the graph, if the call has not ended. Any thread, at any time."""
-        if self._pending.get(pending.id) is pending:  # not a call of that number of another connection
-            del self._pending[pending.id]
-            self.outbox.append([pack_head(Head(Kind.CANCEL, pending.id)), *pack_value(None)])
+        if self._pending.get(pending.request) is pending:  # not a call of that number of another connection
+            del self._pending[pending.request]
+            self._say(Head(Kind.CANCEL, pending.request))
 
-    def take(self, pending: Pending) -> tuple[str, Any]:
-        """The oldest of what has arrived; grants the graph more items of a stream."""
-        kind, value = pending.arrived.popleft()
-        if kind == Kind.ITEM:
-            pending.taken += 1
-            if pending.taken == _RENEW_AT and not pending.ended:
-                pending.taken = 0
-                head = Head(Kind.CREDIT, pending.id, credit=_RENEW_AT)
-                self.outbox.append([pack_head(head), *pack_value(None)])
-        return kind, value
+    def note_read(self, request: int, items: int) -> None:
+        """So many items of a stream have been read in all: grants the graph more. Any thread."""
+        if items % _RENEW_AT == 0 and request in self._pending:
+            self._say(Head(Kind.CREDIT, request, credit=_RENEW_AT))
 
     # -- what comes --------------------------------------------------------------------------------------------------
 
@@ -138,52 +173,42 @@ class Session:
             if head.kind == Kind.WELCOME:
                 self._welcome(unpack_value(frames[1:]))
             elif head.kind == Kind.ERROR and not head.id:
-                self._end_all(error_from_wire(head.code, str(unpack_value(frames[1:]))))
+                self._hear_refusal(error_from_wire(head.code, str(unpack_value(frames[1:]))))
             elif head.id in self._pending and head.kind in _ANSWERS:
                 self._answer(self._pending[head.id], head, frames[1:])
         except SlabwireError as error:
-            self._end_all(ProtocolError(f"what answers at {self.address} is no graph that can be understood: {error}"))
+            text = f"what answers at {self.address} is no graph that can be understood: {error}"
+            self.turned_away(ProtocolError(text))
 
     def _welcome(self, welcome: Any) -> None:
         if not isinstance(welcome, dict) or not isinstance(welcome.get("graph"), str):
             raise ProtocolError("the welcome names no graph")
         self.ports = ExposedPorts(welcome["graph"], welcome.get("ports"))
-        self.is_ready = True
+        self._pass(Event.WELCOMED)
 
-    def _end_all(self, error: SlabwireError) -> None:
-        self.refused = error
-        self.lost(error)
-        if isinstance(error, Disconnected):
-            self.connected()  # it does not know us any more: hello again
+    def _hear_refusal(self, error: SlabwireError) -> None:
+        if not isinstance(error, Disconnected):
+            self.turned_away(error)
+            return
+        self._fall(Event.FORGOTTEN, error)
+        self._greet()
 
     def _answer(self, pending: Pending, head: Head, frames: Sequence[Frame]) -> None:
         try:
             value = unpack_value(frames)
         except SlabwireError as error:
             self.cancel(pending)
-            pending.ended = True
-            pending.arrived.append((Kind.ERROR, error))
-            pending.notify()
+            self._arrive(pending, Arrival.ERROR, error)
             return
         if head.kind == Kind.ERROR:
             value = error_from_wire(head.code, str(value))
             if head.not_begun:
                 untouched(value)
-        self._arrive(pending, head.kind, value)
+        self._arrive(pending, _ANSWERS[head.kind], value)
 
-    def _arrive(self, pending: Pending, kind: str, value: Any) -> None:
+    def _arrive(self, pending: Pending, kind: Arrival, value: Any) -> None:
         pending.arrived.append((kind, value))
-        if kind != Kind.ITEM:
-            pending.ended = True
-            self._pending.pop(pending.id, None)
-        pending.notify()
-
-
-_ANSWERS = frozenset((Kind.REPLY, Kind.ITEM, Kind.END, Kind.ERROR))
-
-
-def result_of(kind: str, value: Any) -> Any:
-    """The value that came back. Raises the error that did."""
-    if kind == Kind.ERROR:
-        raise value
-    return value
+        if kind is not Arrival.ITEM:
+            self._pending.pop(pending.request, None)
+        if pending.notify is not None:
+            pending.notify()

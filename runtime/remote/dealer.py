@@ -123,10 +123,15 @@ class Dealer:
                 self._take_in()  # what came before the end still counts
                 self.session.lost()
             elif event in _REFUSED:
-                self.session.refused = ProtocolError(
-                    f"{self.session.address} refuses the connection: {_REFUSED[event]}"
-                )
+                text = f"{self.session.address} refuses the connection: {_REFUSED[event]}"
+                self.session.turned_away(ProtocolError(text))
         return heard
+
+    def leave(self) -> None:
+        """Says bye, and ends all calls."""
+        self.session.say_bye()
+        self.pump()
+        self.session.close()
 
     def close(self, *, at_once: bool = False) -> None:
         """Ends the connection; unless `at_once`, what was just said may still leave."""

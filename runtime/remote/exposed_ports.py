@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..actor.fields import Intake
-from ..errors import MessageError, ProtocolError, UnknownPort
+from ..dataplane.caller import answered_by_a_stream
+from ..errors import ProtocolError, UnknownPort
 from ..graph.compiled import Routing
 from ..spec import FieldSpec, HandlerSpec, TypeSpec
 from ..spelling import did_you_mean
@@ -76,7 +77,7 @@ class ExposedPorts:
                 f"graph {self.graph!r} has no port {target!r} that can be called{hint}; there are: {known}"
             )
         if target in self._streams and not stream:
-            raise MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
+            raise answered_by_a_stream(target)
         return intake.fields(args, named)
 
 

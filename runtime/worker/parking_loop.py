@@ -64,18 +64,21 @@ class PausingSelector(selectors.EpollSelector):
         if timeout is not None and timeout <= 0:
             self._between_rounds()
             return super().select(timeout)
-        longest_s = wait.begin_park(self._reasons(), self._has_news, timeout)
-        self._asleep(True)
-        asleep_ns = now_ns()
-        try:
-            events = super().select(longest_s)
-        finally:
-            self.ran_ns -= now_ns() - asleep_ns
-            self._asleep(False)
-            wait.end_park()
+        events: list[tuple[selectors.SelectorKey, int]] = wait.park(
+            self._reasons(), self._has_news, self._sleep, timeout
+        )
         if events and (len(events) > 1 or events[0][0].fd != wait.bell.fd):
             self.was_called = True
         return events
+
+    def _sleep(self, longest_s: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._asleep(True)
+        asleep_ns = now_ns()
+        try:
+            return super().select(longest_s)
+        finally:
+            self.ran_ns -= now_ns() - asleep_ns
+            self._asleep(False)
 
 
 def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import slabwire
+from lanes import lanes_of
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import DeadLetters
@@ -100,14 +101,14 @@ def test_leases_of_the_dead_come_back(tmp_path: Path) -> None:
         client = running.client
         for i in range(30):
             client.call("dies.keeps", np.full(1_000_000, float(i)))
-        pool = client._connection.endpoint.pool
+        pool = lanes_of(client).endpoint.pool
         held = pool.used_nbytes
         assert held >= 30 * 8_000_000
         pid = worker_of(running, "dies")["pid"]
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: worker_of(running, "dies")["pid"] not in (0, pid))
         client.call("dies.keeps", np.zeros(1_000_000))
-        client._connection.endpoint.reap()
+        lanes_of(client).endpoint.reap()
         assert pool.used_nbytes < held / 10
 
 
@@ -312,10 +313,10 @@ def test_a_client_that_scribbles_over_its_lanes_harms_only_itself(tmp_path: Path
     with dying(tmp_path).run() as running, slabwire.Client("dying") as client:
         assert client.call("echo.echo", 1) == 1
         pid = worker_of(running, "echo")["pid"]
-        entry = client._connection.caller._entries["echo"]
+        entry = lanes_of(client).caller._entries["echo"]
         entry._words[entry._head_word] = 1 << 40
         entry.consumer.ring_always()
-        reply = client._connection.caller.replies[0]
+        reply = lanes_of(client).caller.replies[0]
         reply._words[reply._tail_word] = 1 << 50
         assert running.client.call("echo.echo", 2) == 2
         log = tmp_path / "run" / "dying" / "logs" / "echo.log"

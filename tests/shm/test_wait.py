@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge import Edge
+from lanes import lanes_of
 from slabwire import Graph
 from slabwire.shm import fence
 from slabwire.shm.bell import RECORDS, UNFENCED_PARK_S, now_ns
@@ -223,7 +224,7 @@ def test_a_graph_stops_spinning_when_the_cores_are_taken(tmp_path: Path, monkeyp
     graph.expose(graph.add(Echo).echo)
     with graph.run() as running:
         client = running.client
-        wait = client._connection.wait
+        wait = lanes_of(client).wait
         busy = [_busy_child() for _ in os.sched_getaffinity(0)]
         try:
             while not wait.stats()["contended"]:

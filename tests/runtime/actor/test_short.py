@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge import Edge
+from lanes import lanes_of
 from slabwire import Graph
 from slabwire.runtime.cell.inlets import Inlets
 from slabwire.runtime.message import fast_path
@@ -143,7 +144,7 @@ def test_an_interrupted_call_leaves_its_number_to_nobody(monkeypatch: pytest.Mon
     with graph.run() as running:
         client = running.client
         assert client.call("echo.echo", 1) == 1
-        entry = next(iter(client._connection.caller._entries.values()))
+        entry = next(iter(lanes_of(client).caller._entries.values()))
         publish = entry.publish
 
         def publish_and_be_interrupted(records: int = 1) -> None:

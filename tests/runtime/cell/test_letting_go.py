@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import slabwire
+from lanes import lanes_of
 from slabwire import Graph
+from slabwire.runtime.control.asks import ASKS, Ask
 from stage import Echo, Streams
 from waiting import wait_until
 
@@ -100,15 +102,15 @@ def test_an_item_is_its_readers_alone(running: Any) -> None:
 @pytest.mark.parametrize("moment", ["before the answer", "behind it"])
 def test_memory_that_came_while_a_call_was_interrupted_is_used(running: Any, moment: str) -> None:
     client = running.client
-    endpoint = client._connection.endpoint
+    endpoint = lanes_of(client).endpoint
     ask = endpoint.ask
 
-    def interrupted(what: str, **arguments: Any) -> Any:
+    def interrupted(question: Ask) -> None:
         endpoint.ask = ask
         if moment == "before the answer":
-            client._connection.link.channel.send({"ask": what, "token": 0, **arguments})
+            lanes_of(client).link.channel.send(ASKS.document(question, token=0))
         else:
-            ask(what, **arguments)
+            ask(question)
         raise KeyboardInterrupt
 
     client.call("echo.echo", 1)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import slabwire
+from lanes import lanes_of
 from slabwire import Graph
 from slabwire.runtime.message.header import Kind
 from slabwire.runtime.message.payload import Payload
@@ -267,7 +268,7 @@ def kill_all(running: Any, names: Iterable[str]) -> None:
 
 
 def blocks_out(client: Any) -> int:
-    endpoint = client._connection.endpoint
+    endpoint = lanes_of(client).endpoint
     endpoint.reap()
     return int(endpoint.pool.blocks_out)
 
@@ -386,7 +387,7 @@ def test_a_cancel_waits_for_room_in_an_edge(tmp_path: Path) -> None:
 
 
 def entry_of(client: Any) -> Any:
-    (entry,) = client._connection.caller._entries.values()
+    (entry,) = lanes_of(client).caller._entries.values()
     return entry
 
 
@@ -444,7 +445,7 @@ def test_a_reader_that_scribbles_harms_only_itself() -> None:
     with graph.run() as running, slabwire.Client("reader") as bad:
         items = bad.stream("streams.ticks", 1 << 30)
         assert [next(items) for _ in range(100)] == list(range(100))
-        (lane,) = bad._connection.caller.replies
+        (lane,) = lanes_of(bad).caller.replies
         lane._words[lane._tail_word] = 1 << 50
         lane._tail_word = lane._released  # so that it stands
         with pytest.raises(slabwire.Disconnected):
@@ -463,10 +464,10 @@ def test_no_client_ends_the_calls_of_another(tmp_path: Path) -> None:
         assert list(bad.stream("lasts.last", str(tmp_path / "bad"))) == [str(tmp_path / "bad")]
         items = running.client.stream("lasts.last", str(tmp_path / "good"))
         assert next(items)
-        victim = running.client._connection
+        victim = lanes_of(running.client)
         (pending,) = victim.caller._pending.values()
         head = (0, 0, 0, victim.endpoint.identifier, 0, pending.request, 0, 0, 0, 0, 0, 0, 0)
-        Payload(None, bad._connection.endpoint.pool).publish(entry_of(bad), Kind.CANCEL, 0, head)
+        Payload(None, lanes_of(bad).endpoint.pool).publish(entry_of(bad), Kind.CANCEL, 0, head)
         with pytest.raises(slabwire.Disconnected):
             list(bad.stream("lasts.last", str(tmp_path / "never")))
         (tmp_path / "good.go").touch()

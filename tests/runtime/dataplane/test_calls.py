@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import slabwire
+from lanes import lanes_of
 from slabwire import Graph
 from stage import Batches, Echo, Hooks, Passes, Point, Streams, Waits
 
@@ -281,7 +282,7 @@ def test_a_slow_reader_stops_its_own_stream_alone(running: Any, client: Any, tmp
     for i in range(300):
         assert client.call("echo.echo", i) == i
         assert list(client.stream("streams.upto", 2)) == [0, 1]
-    (pending,) = client._connection.caller._pending.values()
+    (pending,) = lanes_of(client).caller._pending.values()
     assert 0 < len(pending.arrived) <= 64
     assert [next(stream) for _ in range(1000)] == list(range(1, 1001))
     stream.close()
@@ -292,7 +293,7 @@ def test_a_slow_reader_stops_its_own_stream_alone(running: Any, client: Any, tmp
             assert await anext(items) == 0
             for i in range(100):
                 await other.call("echo.echo", i)
-            (waiting,) = other._open.caller._pending.values()
+            (waiting,) = lanes_of(other).caller._pending.values()
             assert len(waiting.arrived) <= 64
             await items.aclose()
 

@@ -9,24 +9,20 @@ from typing import Any
 import pytest
 
 import slabwire
-from slabwire.runtime.clients import async_client, client
+from slabwire.runtime.clients import async_client, client, shared_connection
+from slabwire.runtime.clients.async_connection import AsyncLocalConnection
+from slabwire.runtime.clients.connection import Connection
+from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
 from slabwire.runtime.dataplane.caller import deadline_of
 from slabwire.runtime.message.capacities import MOST_CALLS
-from slabwire.shm.bell import now_ns
 
 
 class Port:
-    """A routing of one port, and a caller whom nobody answers."""
+    """Where calls begin, and nobody answers."""
 
-    def route(self, *_: Any, **__: Any) -> int:
-        return 0
-
-    def intake(self, _: int) -> tuple[Port, bool]:
-        return self, False
-
-    def fields(self, _: Any, fields: dict[str, Any]) -> dict[str, Any]:
-        return fields
+    def checked(self, *_: Any, **__: Any) -> object:
+        return object()
 
     def begin(self, *_: Any, **__: Any) -> object:
         return object()
@@ -38,7 +34,7 @@ class Port:
 def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
     async def scene() -> None:
         port: Any = Port()
-        calls = AsyncCalls(port, port, inside=False)
+        calls = AsyncCalls(port)
         others = [asyncio.create_task(calls.call("a.b", (), {}, 0)) for _ in range(MOST_CALLS)]
         await asyncio.sleep(0)
         for ask in (calls.call, calls.started):
@@ -55,25 +51,29 @@ def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
     asyncio.run(scene())
 
 
+def ended() -> Any:
+    """A connection whose graph has ended, made without one."""
+    connection: Any = SharedConnection.__new__(SharedConnection)
+    Connection.__init__(connection)
+    connection._name, connection.whose = "g", "graph 'g'"
+    connection._renewing, connection._successor = threading.Lock(), None
+    vars(connection).update(is_there=lambda: False, _closed=False, _leave=lambda: None)
+    return connection
+
+
 def test_a_thread_does_not_wait_for_another_that_connects_beyond_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     connecting, may_end = threading.Event(), threading.Event()
-
-    class Ended:
-        def is_there(self) -> bool:
-            return False
-
-        def close(self) -> None:
-            pass
 
     def connect(*_: Any) -> Any:
         connecting.set()
         may_end.wait()
-        return Ended()
+        return ended()
 
-    monkeypatch.setattr(client, "_awaited", lambda *_: Ended())
-    monkeypatch.setattr(client, "_connected", connect)
+    first = ended()
+    monkeypatch.setattr(shared_connection, "awaited", lambda *_: first)
+    monkeypatch.setattr(shared_connection, "SharedConnection", connect)
     shared = client.Client("g")
-    other = threading.Thread(target=shared._live, args=(0,))
+    other = threading.Thread(target=first.renewed, args=(0,))
     other.start()
     connecting.wait()
     with pytest.raises(slabwire.Disconnected, match="in time"):
@@ -85,11 +85,11 @@ def test_a_thread_does_not_wait_for_another_that_connects_beyond_its_deadline(mo
 
 def test_a_task_does_not_wait_for_another_that_connects_beyond_its_deadline() -> None:
     async def scene() -> None:
-        shared = async_client.AsyncClient("g")
-        connection: Any = object()
-        shared._connection, shared._is_gone = connection, True
-        shared._looked_ns, shared._loop = now_ns() + 10**12, asyncio.get_running_loop()
-        async with shared._renewing:
+        shared, connection = async_client.AsyncClient("g"), AsyncLocalConnection("g")
+        local: Any = object()
+        connection.local, connection.is_gone = local, True
+        shared._connection, shared._loop = connection, asyncio.get_running_loop()
+        async with connection._renewing:
             with pytest.raises(slabwire.Disconnected, match="in time"):
                 await shared.call("a.b", timeout_s=0.01)
 

@@ -24,11 +24,10 @@ import zmq.auth
 from jaxtyping import Float32
 
 import slabwire
+from slabwire.runtime.clients import remote_connection as remote
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import OpenGateway
-from slabwire.runtime.remote import remote_client as remote
 from slabwire.runtime.remote.curve_keyring import add_client, new_server
-from slabwire.runtime.remote.remote_client import RemoteClient
 from waiting import wait_until
 from zero_copy import zero_copy_thread  # noqa: F401 - a fixture
 
@@ -436,7 +435,7 @@ def test_a_client_outlives_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "HELLO_WITHIN_S", 5.0)
     address = f"tcp://127.0.0.1:{free_port()}"
     with graph_of("echoes").run(listen=address, drain_timeout_s=0.1):  # the stream does not end by itself
-        client = RemoteClient(address)
+        client = slabwire.Client(address)
         assert client.call("echo.it", 1) == 1
         items = client.stream("echo.ticks")
         assert next(items) == 0
@@ -450,7 +449,7 @@ def test_a_client_outlives_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_closing_ends_what_another_thread_waits_for(served: Served) -> None:
-    client = RemoteClient(served.tcp)
+    client = slabwire.Client(served.tcp)
     ended: list[BaseException] = []
 
     def wait() -> None:

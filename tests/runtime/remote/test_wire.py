@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slabwire.runtime.errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, UnknownPort
+from slabwire.runtime.message.header import Kind as RecordKind
 from slabwire.runtime.remote import protocol as wire
-from slabwire.runtime.remote.client_protocol import WINDOW, Session, result_of
+from slabwire.runtime.remote.client_protocol import WINDOW, Session
 from slabwire.runtime.remote.frame_codec import OWN_FRAME_ABOVE_NBYTES, pack_value, unpack_value
 from slabwire.runtime.remote.protocol import Frame, Head, Kind, pack_head, trace_of, unpack_head
 
@@ -377,9 +378,9 @@ def test_credit_is_renewed_as_items_are_taken() -> None:
     (call,) = sent(session)
     assert (call.kind, call.credit, call.timeout_s, call.stream) == (Kind.CALL, WINDOW, 1.0, True)
     for each in range(WINDOW):
-        session.receive(message(Kind.ITEM, pending.id, each))
+        session.receive(message(Kind.ITEM, pending.request, each))
     assert not sent(session)
-    assert [result_of(*session.take(pending)) for _ in range(WINDOW)] == list(range(WINDOW))
+    assert [pending.result() for _ in range(WINDOW)] == list(range(WINDOW))
     assert sum(head.credit for head in sent(session)) == WINDOW
 
 
@@ -388,7 +389,7 @@ def test_a_lost_connection_ends_calls_and_a_new_one_greets() -> None:
     pending = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
     session.lost()
     with pytest.raises(Disconnected, match=r"graph 'g' at tcp://127\.0\.0\.1:1 went away"):
-        result_of(*session.take(pending))
+        pending.result()
     session.connected()
     assert [head.kind for head in sent(session)] == [Kind.HELLO]
 
@@ -399,7 +400,7 @@ def test_a_gateway_that_does_not_know_the_client_is_greeted_again() -> None:
     session.outbox.clear()
     session.receive(message(Kind.ERROR, value="who are you", code="disconnected"))
     with pytest.raises(Disconnected, match="who are you"):
-        result_of(*session.take(pending))
+        pending.result()
     assert [head.kind for head in sent(session)] == [Kind.HELLO]
 
 
@@ -407,7 +408,7 @@ def test_a_refusal_is_kept_for_whoever_waits() -> None:
     session = Session("tcp://127.0.0.1:1")
     session.connected()
     session.receive(message(Kind.ERROR, value="full", code="overloaded"))
-    assert isinstance(session.refused, Overloaded)
+    assert isinstance(session.refusal, Overloaded)
 
 
 def test_a_welcome_that_cannot_be_read_is_refused() -> None:
@@ -415,7 +416,7 @@ def test_a_welcome_that_cannot_be_read_is_refused() -> None:
         session = Session("tcp://127.0.0.1:1")
         session.connected()
         session.receive([pack_head(Head(Kind.WELCOME)), payload])
-        assert isinstance(session.refused, ProtocolError)
+        assert isinstance(session.refusal, ProtocolError)
         assert not session.is_ready
 
 
@@ -424,12 +425,12 @@ def test_a_damaged_answer_ends_its_call_alone() -> None:
     one = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
     other = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
     session.outbox.clear()
-    session.receive([pack_head(Head(Kind.ITEM, one.id)), b"\xc1"])
-    session.receive(message(Kind.ITEM, other.id, 3))
+    session.receive([pack_head(Head(Kind.ITEM, one.request)), b"\xc1"])
+    session.receive(message(Kind.ITEM, other.request, 3))
     with pytest.raises(MessageError):
-        result_of(*session.take(one))
-    assert session.take(other) == (Kind.ITEM, 3)
-    assert [(head.kind, head.id) for head in sent(session)] == [(Kind.CANCEL, one.id)]
+        one.result()
+    assert (other.next_kind(), other.result()) == (RecordKind.ITEM, 3)
+    assert [(head.kind, head.id) for head in sent(session)] == [(Kind.CANCEL, one.request)]
 
 
 @given(
@@ -448,4 +449,4 @@ def test_any_description_of_ports_is_read_or_refused(described: Any) -> None:
     session = Session("tcp://127.0.0.1:1")
     session.connected()
     session.receive(message(Kind.WELCOME, value={"graph": "g", "ports": described}))
-    assert session.is_ready or isinstance(session.refused, ProtocolError)
+    assert session.is_ready or isinstance(session.refusal, ProtocolError)

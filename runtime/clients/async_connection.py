@@ -1,0 +1,133 @@
+"""A connection to a graph on this host for asyncio: one loop, one thread, any number of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import Any
+
+from ...shm.bell import now_ns
+from ..dataplane.async_calls import AsyncCalls, until
+from ..dataplane.caller import deadline_of
+from ..errors import ClientClosed, Disconnected, Overloaded, untouched
+from ..host.forks import part_in_children
+from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_answer
+from .local import LocalConnection
+from .loop_parking import LoopParking, opened
+
+# The loop tells of a graph's end, unless it was held up. A look costs a system call.
+_LOOK_EVERY_NS = 1_000_000
+
+
+class AsyncLocalConnection:
+    """An `AsyncConnection` by shared memory, connected anew by the first call after its graph has ended."""
+
+    local: LocalConnection
+    calls: AsyncCalls
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.whose = f"graph {name!r}"
+        self.is_gone = False
+        self._closed = False
+        self._renewing = asyncio.Lock()
+        self._looked_ns = 0
+        part_in_children(self)
+
+    def part(self) -> None:
+        """In a forked child, where neither the memory is nor the loop."""
+        vars(self).update(_leave=lambda: None)
+
+    async def open(self, wait_s: float | None) -> None:
+        """Connects. Raises Disconnected where no such graph runs within `wait_s`."""
+        until_ns = deadline_of(wait_s or 0.0)
+        while True:
+            try:
+                self._enter(await opened(self.name, seconds_for_an_answer(0)))
+                return
+            except Disconnected:
+                if now_ns() >= until_ns:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    def _enter(self, local: LocalConnection) -> None:
+        self.local = local
+        self.is_gone = False
+        self.calls = AsyncCalls(local.caller)
+        self._end = select.poll()
+        self._end.register(local.link.channel.fileno(), select.POLLIN)
+        self._parking = LoopParking(local, self._take_in)
+        self._park()
+
+    @property
+    def ports(self) -> list[str]:
+        """The exposed ports, as `actor.port`."""
+        return self.local.ports
+
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
+        """Says at once what is wrong with a stream that is begun later."""
+        self.local.caller.checked(target, args, fields, stream=True)
+
+    async def live(self, deadline_ns: int) -> AsyncCalls:
+        """Where calls begin, connected anew if the graph has ended since. Raises Disconnected."""
+        now = now_ns()
+        if now - self._looked_ns > _LOOK_EVERY_NS and not self.is_gone:
+            self._looked_ns = now
+            if self._end.poll(0):
+                self._parking.end()
+                self._take_in()
+        if self.is_gone:
+            await self._renew(self.local, deadline_ns)
+        return self.calls
+
+    async def _renew(self, old: LocalConnection, deadline_ns: int) -> None:
+        """Connects anew in place of a connection, unless another task has."""
+        try:
+            async with until(deadline_ns):
+                await self._renewing.acquire()
+        except TimeoutError:
+            raise late_answer(self.whose) from None
+        try:
+            if self.local is old and not self._closed:
+                fresh = await opened(self.name, seconds_for_an_answer(deadline_ns))
+                if not self._closed:
+                    self._leave()
+                    self._enter(fresh)
+                else:
+                    fresh.close()
+            if self._closed:
+                raise closed_error(self.whose)
+        except (Disconnected, Overloaded) as error:
+            raise untouched(error) from None
+        finally:
+            self._renewing.release()
+
+    def _take_in(self) -> None:
+        try:
+            self.local.take_in()
+        except Disconnected:
+            self.is_gone = True
+            self._parking.close()
+        else:
+            self._park()
+
+    def _park(self) -> None:
+        endpoint = self.local.endpoint
+        look_at = endpoint.trim(now_ns())
+        left_s = max(0.0, (look_at - now_ns()) / 1e9) if look_at else None
+        self._parking.park(endpoint.reasons(), self._has_news, left_s)
+
+    def _has_news(self) -> bool:
+        self.local.endpoint.collect_forwards()
+        return self.local.caller.has_news()
+
+    def _leave(self) -> None:
+        self._parking.close()
+        self.local.caller.pump()  # an answer that has come is no call in flight
+        self.local.caller.fail_all(ClientClosed("the client was closed"))
+        self.local.close()
+
+    async def close(self) -> None:
+        """Ends the connection: calls in flight fail. Arrays that were received stay valid."""
+        self._closed = True
+        self._leave()
