@@ -23,7 +23,7 @@ async def status_of(graph: RunningGraph, mover: Mover, balancer: Balancer | None
     """State, workers with their actors, edges and memory."""
     pids = [each.pid for each in graph.workers.values() if each.is_alive]
     # In a thread: large workers would hold up the loop, which restarts others.
-    memory = await asyncio.to_thread(pss_of, [os.getpid(), graph.spawner.nursery_pid, *pids])
+    memory = await asyncio.to_thread(pss_of, [os.getpid(), graph.spawner.fork_server_pid, *pids])
     return _document(graph, mover, balancer, memory)
 
 
@@ -32,7 +32,7 @@ def _document(
 ) -> dict[str, Any]:
     board = graph.switchboard
     workers = [_worker(graph, worker, mover.moves.get(worker.name, 0), memory) for worker in graph.workers.values()]
-    nursery = graph.spawner.nursery_pid
+    fork_server = graph.spawner.fork_server_pid
     gateway = graph.doorkeeper.status()
     return {
         "graph": graph.name,
@@ -46,7 +46,7 @@ def _document(
         "clients": len(board.clients()),
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
         "supervisor": {"pid": os.getpid(), "pss_bytes": memory.get(os.getpid(), 0), "cpu_s": cpu_s(os.getpid())},
-        "nursery": {"pid": nursery, "pss_bytes": memory.get(nursery, 0)},
+        "nursery": {"pid": fork_server, "pss_bytes": memory.get(fork_server, 0)},
         "gateway": gateway,
         "workers": workers,
         "rebalance": balancer.stats() if balancer is not None else None,
