@@ -64,9 +64,8 @@ class ControlApi:
         if verb == "leases":
             return await memory_map(graph)
         if verb == "gateway":
-            doorkeeper = graph.doorkeeper
-            await doorkeeper.open()
-            return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
+            await graph.gateway.open()
+            return {"address": graph.gateway.address, "listen": graph.gateway.listen, "pid": graph.gateway.pid}
         raise ProtocolError(f"nobody here knows the verb {verb!r}")
 
     async def _status(self) -> dict[str, Any]:

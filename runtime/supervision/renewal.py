@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .running_graph import RunningGraph
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("slabwire")
 
@@ -51,7 +51,7 @@ class Renewals:
         if waiting is not None and not waiting.done():
             waiting.set_result(_Drained(begun, left))
 
-    async def _renew(self, worker: WorkerProcess, drain_timeout_s: float) -> dict[str, Any]:
+    async def _renew(self, worker: WorkerHandle, drain_timeout_s: float) -> dict[str, Any]:
         began_s, before = time.monotonic(), worker.pid if worker.is_alive else 0
         drained = await self._drain(worker, drain_timeout_s) if worker.is_ready else _Drained()
         failed_starts = worker.failed_starts
@@ -70,7 +70,7 @@ class Renewals:
         logger.info("%s was restarted: %s", worker.name, error or f"pid {before} to {worker.pid}")
         return said
 
-    async def _drain(self, worker: WorkerProcess, timeout_s: float) -> _Drained:
+    async def _drain(self, worker: WorkerHandle, timeout_s: float) -> _Drained:
         pid = worker.pid
         heard = self._drained[worker.name] = asyncio.get_running_loop().create_future()
         self._graph.tell(worker.name, {"verb": "retire", "within_s": timeout_s})
@@ -80,14 +80,14 @@ class Renewals:
         del self._drained[worker.name]
         return heard.result() if heard.done() else self._counted(worker)
 
-    def _counted(self, worker: WorkerProcess) -> _Drained:
+    def _counted(self, worker: WorkerHandle) -> _Drained:
         """What the counters tell of one that did not answer. The plain handler that it is deep in will still end."""
         board = self._graph.switchboard
         rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
         left = sum(row["in_flight"] for row in rows)
         return _Drained(left, left)
 
-    async def _awaited(self, worker: WorkerProcess, before: int, failed_starts: int) -> str:
+    async def _awaited(self, worker: WorkerHandle, before: int, failed_starts: int) -> str:
         """Why no successor has become ready; "" once one has."""
         while not (worker.is_ready and worker.pid != before):
             if worker.told_to_stop:

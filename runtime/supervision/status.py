@@ -16,7 +16,7 @@ from ..telemetry.stats import CellStats
 from .balancer import Balancer
 from .mover import Mover
 from .running_graph import RunningGraph
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 
 async def status_of(graph: RunningGraph, mover: Mover, balancer: Balancer | None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _document(
     board = graph.switchboard
     workers = [_worker(graph, worker, mover.moves.get(worker.name, 0), memory) for worker in graph.workers.values()]
     fork_server = graph.spawner.fork_server_pid
-    gateway = graph.doorkeeper.status()
+    gateway = graph.gateway.status()
     return {
         "graph": graph.name,
         "pid": os.getpid(),
@@ -64,7 +64,7 @@ def durations_of(graph: RunningGraph) -> dict[str, list[int]]:
     }
 
 
-def _reason(worker: WorkerProcess) -> dict[str, str]:
+def _reason(worker: WorkerHandle) -> dict[str, str]:
     if worker.is_alive:
         return {
             "actor": worker.name,
@@ -82,7 +82,7 @@ def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
     return [{"actor": "the gateway", "reason": f"{gateway['state']}{silent}{last}"}]
 
 
-def _worker(graph: RunningGraph, worker: WorkerProcess, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
+def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
     board = graph.switchboard
     stats = board.worker_stats(worker.party)
     names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")

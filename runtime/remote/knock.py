@@ -10,10 +10,10 @@ from typing import Any
 import zmq
 
 from ..errors import ProtocolError
-from ..remote.curve_keys import Pair
-from ..remote.frame_codec import pack_value
-from ..remote.protocol import Head, Kind, pack_head, unpack_head
-from ..remote.zmq_events import can_read, descriptor_of
+from .curve_keys import Pair
+from .frame_codec import pack_value
+from .protocol import Head, Kind, pack_head, unpack_head
+from .zmq_events import can_read, descriptor_of
 
 # Said again where the gateway's end of a connection broke before it had answered.
 _AGAIN_S = 2.0
