@@ -1,4 +1,4 @@
-"""Workers that somebody wants replaced: each is drained, ended and awaited anew. On the supervisor's loop."""
+"""Replaces workers on demand: drains each, ends it and waits for its successor. On the supervisor's loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("slabwire")
 
-# Beyond the time that it has to drain: one that is deep in a handler says nothing.
+# Beyond the time that a worker has to drain: a worker that is deep in a handler says nothing.
 _ANSWER_WITHIN_S = 1.0
 _LOOK_EVERY_S = 0.005
 
@@ -36,7 +36,7 @@ class Renewals:
         self._drained: dict[str, asyncio.Future[_Drained]] = {}
 
     def begin(self, names: Sequence[str], drain_timeout_s: float) -> list[asyncio.Task[dict[str, Any]]]:
-        """The outcome of each, later; one that is being replaced already is not replaced twice."""
+        """The outcome of each, later. A worker that is being replaced already is not replaced twice."""
         loop = asyncio.get_running_loop()
         for name in names:
             if name not in self._running:
@@ -81,7 +81,7 @@ class Renewals:
         return heard.result() if heard.done() else self._counted(worker)
 
     def _counted(self, worker: WorkerHandle) -> _Drained:
-        """What the counters tell of one that did not answer. The plain handler that it is deep in will still end."""
+        """What the counters tell of a worker that did not answer. Its plain handler that runs will still end."""
         board = self._graph.switchboard
         rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
         left = sum(row["in_flight"] for row in rows)

@@ -83,7 +83,7 @@ class Workforce:
     # -- the beginning -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """All of them at once, targets first. Nobody waits for another: what is sent early lies in its lane."""
+        """Starts all workers at once, targets first. None waits for another: what is sent early lies in its lane."""
         for name in self._order:
             self._spawn(self.workers[name])
 
@@ -95,7 +95,7 @@ class Workforce:
         self.tree.started(child.name)
 
     def renew(self, name: str) -> None:
-        """Ends a worker so that a successor takes over, or starts one that has ended for good."""
+        """Ends a worker so that a successor takes over, or starts a worker that has ended for good."""
         if self.tree.renew(name, time.monotonic()):
             self.workers[name].retire()
         self._advance()
@@ -121,7 +121,7 @@ class Workforce:
                 worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
 
     async def bound_logs(self) -> None:
-        """For ever: puts long logs aside. Apart from the other watch, which a slow disk must not hold up."""
+        """For ever: puts long logs aside. It is apart from `watch`, which a slow disk must not hold up."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             for path in long_logs(self._directory.path / "logs"):
@@ -167,7 +167,7 @@ class Workforce:
         self._advance()
 
     def _stopped(self, worker: WorkerHandle, end: Ending) -> None:
-        """One that was told to stop has ended. It is not started again, however that went."""
+        """A worker that was told to stop has ended. It is not started again, however it ended."""
         if not end.failed or (worker.life.ended_in == "killed" and end.kind == "signal"):
             return
         logger.error("%s: %s while it stopped", worker.name, end)
@@ -193,20 +193,20 @@ class Workforce:
         report = None
         try:
             report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None
-        finally:  # a report is never what a successor waits for in vain
+        finally:  # a report that cannot be composed must not keep a successor from being started
             self._advance()
         if report is not None:
             self._coroner.keep(report)
 
     def _give_up_on(self, worker: WorkerHandle, reason: str) -> None:
-        """Its report is there before the graph ends: somebody may want to read it at once."""
+        """Keeps the worker's report before the graph ends: somebody may want to read it at once."""
         try:
             self._coroner.keep(self._coroner.compose(worker, f"the graph ends: {reason.partition(': ')[0]}"))
         finally:
             self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
 
     def _advance(self) -> None:
-        """Starts those whose time has come, and looks again when the next one's does."""
+        """Starts the children that are due, and comes again when the next one is."""
         for name in self.tree.due(time.monotonic()):
             self._respawn(self.workers.get(name) or self.gateway)
         if self._alarm is not None:
@@ -231,7 +231,7 @@ class Workforce:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def stop(self, names: Iterable[str], tell: Tell | None) -> None:
-        """Tells workers to stop; without `tell`, and those that are not ready, are killed."""
+        """Tells workers to stop. It kills those that are not ready, and without `tell` all of them."""
         for name in names:
             worker = self.workers[name]
             worker.told_to_stop = True
@@ -241,12 +241,12 @@ class Workforce:
                 worker.kill()
 
     async def wait_left(self, names: Iterable[str], until_s: float) -> None:
-        """Waits until their on_stop has run, at most until then."""
+        """Waits until the on_stop of these workers has run, at most until then."""
         for name in names:
             await self.workers[name].wait_ended(max(0.0, until_s - time.monotonic()), or_in="left")
 
     async def end(self, until_s: float) -> None:
-        """Waits until all have ended; those that have not until then are killed."""
+        """Waits until all workers have ended, and kills those that have not by then."""
         for worker in self.workers.values():
             await worker.wait_ended(max(0.0, until_s - time.monotonic()))
         for worker in self.workers.values():
