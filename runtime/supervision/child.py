@@ -34,7 +34,7 @@ class Child:
     def __init__(self, name: str, life: Life, directory: RunDirectory, exited: Callable[[Any], None]) -> None:
         self.name = name
         self.life = life
-        self.pid = 0  # the last one's, also when that has ended
+        self.pid = 0  # of the last process, also when that has ended
         self.restarts = 0
         self.told_to_stop = False
         self.error: str | None = None
@@ -63,14 +63,14 @@ class Child:
 
     @property
     def last_exit(self) -> str | None:
-        """How it ended last, in words."""
+        """How the last process that has ended did so, in words."""
         return None if self.last_end is None else self.last_end.text
 
     def _log(self) -> BinaryIO:
         return open(self._directory.open_log(self.name), "ab")
 
     def _spawned(self, pid: int) -> None:
-        """Raises OSError where there is no descriptor to watch the new process: then that is ended."""
+        """Watches a new process. Raises OSError where there is no descriptor for that: then the process is ended."""
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
@@ -103,7 +103,7 @@ class Child:
         self._ended(os.waitstatus_to_exitcode(waited))
 
     def _ended(self, status: int) -> None:
-        """All is known of its end."""
+        """Says how the process ended, now that all is known of it."""
         self.last_end = ending(status, overdue=self._overdue, killer=self._kills.rose(), error=self.error)
         self._happened("concluded")
         self._exited(self)

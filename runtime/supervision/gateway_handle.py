@@ -54,7 +54,7 @@ class GatewayHandle(Child):
         # Where it is to listen beside that, and where it does, with the ports and the numbers that it got.
         self._asked = list(listen)
         self.listen = list(listen)
-        # Clients that it had to part with, since too much waited for them.
+        # How many clients the gateway had to part with, since too much waited for them.
         self.turned_out = 0
         # Whether it has ever listened: from then on it is wanted until the graph ends.
         self._has_listened = False
@@ -100,7 +100,7 @@ class GatewayHandle(Child):
             await asyncio.shield(self._opening)
 
     def start(self) -> None:
-        """Begins to start it, unless it lives or is being started. How that ended is told by `exited`, or by `open`."""
+        """Begins to start it, unless it lives or is being started. `open` waits for that, `exited` tells of failure."""
         if not self.is_alive and self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._start())
             self._opening.add_done_callback(self._opened)
@@ -109,7 +109,7 @@ class GatewayHandle(Child):
         self._opening = None
         error = None if opening.cancelled() else opening.exception()
         self.error = None if error is None else str(error)
-        if not self.is_alive:  # it could not start, or has died meanwhile
+        if not self.is_alive:  # it could not start, or has died since
             self._exited(self)
 
     async def _start(self) -> None:
@@ -122,7 +122,8 @@ class GatewayHandle(Child):
                 self._spawned(start_alone(self._command(far), environment_for(1), log.fileno(), far.fileno()))
             said = await self._first_word(near)
             self.listen = [str(each) for each in said["addresses"] if each != self.address]
-            # By its name: whether an address needs keys depends on how it was written. A successor gets the same port.
+            # By the name that was asked for: whether an address needs keys depends on how it was written. A successor
+            # gets the same port.
             self._asked = [with_port(*each) for each in zip(self._asked, self.listen, strict=False)]
             self._has_listened = True
             self.became_ready()

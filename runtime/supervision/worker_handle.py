@@ -42,7 +42,7 @@ class WorkerHandle(Child):
     ) -> None:
         life = Life(max(each.start_timeout_s for each in actors), min(each.hang_after_s for each in actors))
         super().__init__(plan.name, life, directory, exited)
-        self.plan = self.spawned_by = plan  # the second is what the process that runs was started with
+        self.plan = self.spawned_by = plan  # `spawned_by` is the plan that the running process was started with
         self.party = party
         self.restart: Restart = min((each.restart for each in actors), key=_RANKS.index)
         self.detail = ""
@@ -71,7 +71,7 @@ class WorkerHandle(Child):
         try:
             with open(self._directory.log(self.name), "rb") as log:
                 end = log.seek(0, os.SEEK_END)
-                begin = self._log_from if self._log_from <= end else 0  # it was put aside, and begun anew
+                begin = self._log_from if self._log_from <= end else 0  # the log was put aside, and begun anew
                 log.seek(max(begin, end - _TAIL_NBYTES))
                 return log.read(_TAIL_NBYTES).decode("utf-8", "replace").splitlines()
         except OSError:
@@ -82,16 +82,16 @@ class WorkerHandle(Child):
         return (now_ns() - self.life.started_ns) / 1e9
 
     def became_ready(self) -> None:
-        """Its actors have started."""
+        """The worker's actors have started."""
         super().became_ready()
         self.failed_starts = 0
 
     def has_left(self) -> None:
-        """It has run its last code, and only ends."""
+        """The worker has run its last code, and only ends."""
         self._happened("has_left")
 
     def has_failed(self, error: str, detail: str, code: str = "") -> None:
-        """It says why it ends, or has ended."""
+        """The worker says why it ends, or has ended."""
         self.error, self.detail, self.could_load = error, detail, code != LoadError.code
         if self._last_word is not None:
             waiting, status = self._last_word
