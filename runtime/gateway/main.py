@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import signal
 import socket
@@ -24,7 +25,7 @@ from ..errors import Disconnected, Overloaded, SlabwireError, cut_off_error
 from ..host.frames import write_frame
 from ..host.heap import give_heap_back
 from ..host.inherited import put_right
-from ..host.lifeline import die_with_parent
+from ..host.lifeline import HUNG_SIGNAL, die_with_parent
 from ..logs.log_format import configure_logging
 from ..remote.addresses import check_address, demand_keys, is_private
 from ..remote.curve_keys import Admission, ServerKeys
@@ -223,6 +224,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
+    faulthandler.register(HUNG_SIGNAL, all_threads=True)
     configure_logging()
     with socket.socket(fileno=arguments.fd) as connection:
         return asyncio.run(_run(arguments, Owner(connection)))

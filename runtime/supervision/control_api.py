@@ -63,9 +63,8 @@ class ControlApi:
             case verbs.Leases():
                 return await memory_map(graph)
             case verbs.OpenGateway():
-                doorkeeper = graph.doorkeeper
-                await doorkeeper.open()
-                return {"address": doorkeeper.address, "listen": doorkeeper.listen, "pid": doorkeeper.pid}
+                await graph.gateway.open()
+                return {"address": graph.gateway.address, "listen": graph.gateway.listen, "pid": graph.gateway.pid}
             case _:
                 return _shown(graph, verb)
 

@@ -12,7 +12,7 @@ from ..postmortem.log_tail import LINES, shortened, stacks_in
 from ..postmortem.remains import remains
 from ..postmortem.report_store import keep
 from .tree import Tree
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("slabwire")
 
@@ -32,7 +32,7 @@ class Coroner:
         except (OSError, StartError) as error:
             logger.warning("no crash report of %s could be written: %s", report["worker"], error)
 
-    def compose(self, worker: WorkerProcess, next_step: str) -> dict[str, Any]:
+    def compose(self, worker: WorkerHandle, next_step: str) -> dict[str, Any]:
         """Of a worker whose process was reaped and has no successor yet."""
         end, log = worker.last_end, worker.log_tail()
         board, party = self._switchboard, worker.party
@@ -45,7 +45,7 @@ class Coroner:
             "pid": worker.pid,
             "unix_s": time.time(),
             "alive_s": worker.alive_s(),
-            "was_ready": worker.was_ready,
+            "was_ready": worker.life.was_ready,
             "kind": end.kind if end else "",
             "reason": str(end),
             "status": end.status if end else 0,

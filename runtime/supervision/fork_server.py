@@ -1,10 +1,11 @@
 """Workers that need not import anything: they are forked from a process that has imported everything they need.
 
 A Python process with numpy, ZeroMQ and us takes a quarter of a second of CPU time to start, a fork some milliseconds.
-So the supervisor keeps one *nursery*, which has one thread, holds nothing of the graph and imports no user code. It
-forks twice: the process in between ends at once, and the kernel gives the worker to the nearest living ancestor that
-takes in orphans, which is the supervisor while it waits. So workers are children of the supervisor's main thread as if
-it had spawned them: it reaps them, the kernel kills them with it, and the nursery's death touches none.
+So the supervisor keeps one fork server, which has one thread, holds nothing of the graph and imports no user code. The
+server forks twice: the process in between ends at once, and the kernel gives the worker to the nearest living ancestor
+that is a subreaper, which is the supervisor while it waits. So workers are children of the supervisor's main thread as
+if that had spawned them: the supervisor reaps them, the kernel kills them with the supervisor, and the death of the
+fork server touches none.
 """
 
 from __future__ import annotations
@@ -20,17 +21,23 @@ from collections.abc import Mapping, Sequence
 from ..errors import Disconnected
 from ..host.sealed_document import pack_document
 
-# It says when it has imported, which a cold disk may draw out. Answers take milliseconds, and the supervisor does
-# nothing else meanwhile: from one that is late it takes no more workers.
+# The fork server says when it has imported, which a cold disk may draw out. Answers take milliseconds, and the
+# supervisor does nothing else meanwhile: from a fork server that is late it takes no more workers.
 _READY_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 1.0
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-# Read by numerical libraries when they are loaded. The nursery has loaded numpy's for one thread.
+# Read by numerical libraries when they are loaded. The fork server has loaded numpy's for one thread.
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# Its command line keeps this much room for those of the workers, which overwrite it: so `ps` shows who is who.
+# The fork server's command line is so much longer than needed: workers overwrite it with theirs, and `ps` shows who is
+# who.
 TITLE_NBYTES = 240
 
 
-class Nursery:
+def environment_for(threads: int) -> dict[str, str]:
+    """The environment of a child whose numerical libraries are to have so many threads."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **dict.fromkeys(POOLS, str(threads))}
+
+
+class ForkServer:
     """Started by the supervisor's main thread, which alone may ask it for workers."""
 
     def __init__(self) -> None:
@@ -41,7 +48,7 @@ class Nursery:
                 [*command, "--fd", str(far.fileno()), "." * TITLE_NBYTES],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[far.fileno()],
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **dict.fromkeys(POOLS, "1")},
+                env=environment_for(1),
                 start_new_session=True,
             )
         near.settimeout(_READY_WITHIN_S)
@@ -54,18 +61,18 @@ class Nursery:
         return self._process.pid
 
     def is_ready(self) -> bool:
-        """Whether it would answer an order now, be it by its end. Does not wait."""
+        """Whether it has news: that it can take an order, or that it has ended. Does not wait."""
         return self._has_begun or bool(select.select([self._socket], [], [], 0)[0])
 
-    def bear(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
+    def fork_worker(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
         """The pid of a new worker, a child of this process: `words` are its arguments, `log` is its output.
 
-        Waits for a nursery that is not ready. Raises OSError where the kernel has no process for it, Disconnected where
-        the nursery is of no more use.
+        Waits for a fork server that is not ready. Raises OSError where the kernel has no process for the worker, and
+        Disconnected where the fork server is of no more use.
         """
         changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
         order = pack_document({"words": list(words), "environment": changed})
-        _take_in_orphans(True)
+        _be_subreaper(True)
         try:
             self._await_ready()
             socket.send_fds(self._socket, [order], [log, channel])
@@ -73,15 +80,15 @@ class Nursery:
         except OSError:
             pid = 0
         finally:
-            _take_in_orphans(False)
+            _be_subreaper(False)
         if pid == 0:
             self.close()
-            raise Disconnected("the nursery has died, or does not answer")
+            raise Disconnected("the fork server has died, or does not answer")
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         if not _is_child(pid):
             self.close()
-            raise Disconnected("the kernel does not hand over the nursery's orphans")
+            raise Disconnected("the kernel does not hand over what the fork server forked")
         return pid
 
     def _await_ready(self) -> None:
@@ -90,7 +97,7 @@ class Nursery:
             self._socket.settimeout(_ANSWER_WITHIN_S)
 
     def close(self) -> None:
-        """Ends it. The workers that it bore live on."""
+        """Ends it. The workers that it forked live on."""
         if self.is_open:
             self.is_open = False
             self._socket.close()
@@ -99,7 +106,7 @@ class Nursery:
 
 
 def _is_child(pid: int) -> bool:
-    """Whether we may wait for it. One that is not ours ends by itself, since its parent is not whom it was told."""
+    """Whether we may wait for a process. A worker that is not ours ends by itself: it was told another parent."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -107,6 +114,6 @@ def _is_child(pid: int) -> bool:
     return True
 
 
-def _take_in_orphans(whether: bool) -> None:
-    """Only while a worker is born: else what workers' own children leave behind would be ours to reap."""
+def _be_subreaper(whether: bool) -> None:
+    """Only while a worker is forked: else what workers' own children leave behind would be ours to reap."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(whether), 0, 0, 0)

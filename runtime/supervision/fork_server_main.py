@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from ..host.inherited import put_right
 from ..host.lifeline import die_with_parent
 from ..host.sealed_document import unpack_document
-from ..worker import main as worker_process
+from ..worker import main as worker_main
 
 _LARGEST_ORDER_NBYTES = 128 * 1024
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What a newborn is to be: the arguments of its command line, its environment, its output and its channel."""
+    """What to fork a worker with: the arguments of its command line, its environment, its output and its channel."""
 
     words: list[str]
     environment: dict[str, str]
@@ -33,12 +33,12 @@ class _Order:
 
 
 def main() -> int:
-    """Never returns before the supervisor has gone; but in each worker, which then is one to the end."""
+    """In the fork server it returns when the supervisor has gone; in each forked worker when that worker has ended."""
     put_right()
     parser = argparse.ArgumentParser()
     for name in ("fd", "parent"):
         parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("room")
+    parser.add_argument("spare_title")
     options = parser.parse_args()
     die_with_parent(options.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,8 +46,8 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared
     with socket.socket(fileno=options.fd) as orders:
-        newborn = _serve(orders)
-    return 0 if newborn is None else _live(newborn)
+        order = _serve(orders)
+    return 0 if order is None else _become_worker(order)
 
 
 def _require_one_thread() -> None:
@@ -88,7 +88,7 @@ def _fork_twice(adopted: int, tell_adopted: int) -> int:
         os.close(reading)
         os.close(writing)
         os.close(tell_adopted)
-        if not os.read(adopted, 1):  # the nursery was killed: nobody knows of us
+        if not os.read(adopted, 1):  # the fork server was killed: nobody knows of us
             os._exit(1)
         os.close(adopted)
         return 0
@@ -110,8 +110,8 @@ def _end_between(writing: int) -> None:
         os._exit(0)
 
 
-def _live(order: _Order) -> int:
-    """The rest of this process as a worker: as if it had been started with these words, output and environment."""
+def _become_worker(order: _Order) -> int:
+    """Runs this process as a worker, as if it had been started with these words, output and environment."""
     os.setsid()
     for number in (1, 2):
         os.dup2(order.log, number)
@@ -122,7 +122,7 @@ def _live(order: _Order) -> int:
     _rename([sys.executable, "-m", "slabwire.runtime.worker.main", *words])
     if "numpy.random" in sys.modules:  # else all workers would draw the same numbers
         sys.modules["numpy.random"].seed()
-    return worker_process.main(words)
+    return worker_main.main(words)
 
 
 def _rename(command: list[str]) -> None:

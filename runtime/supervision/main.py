@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _supervise(owner: socket.socket, spawner: Spawner) -> int:
-    # Imported while the nursery imports, too.
+    # Imported while the fork server imports, too.
     import zmq
 
     from ...shm import fence

@@ -12,7 +12,7 @@ from ..placement.moves import MoveError, changed, moved, wanted_cpus
 from ..placement.plan import Plan, WorkerPlan, cpu_list
 from ..spelling import did_you_mean
 from .running_graph import RunningGraph
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("slabwire")
 
@@ -40,7 +40,7 @@ class Mover:
             "changed": [each.to_plain() for each in lines],
         }
 
-    def _worker_of(self, actor: str) -> WorkerProcess:
+    def _worker_of(self, actor: str) -> WorkerHandle:
         routing = self._graph.switchboard.routing
         instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
         if not instances:
@@ -51,7 +51,7 @@ class Mover:
             raise MoveError(f"{actor} has replicas in {len(homes)} workers; say which: {', '.join(instances)}")
         return self._graph.workers[homes[0]]
 
-    def move(self, worker: WorkerProcess, cpus: tuple[int, ...], why: str) -> None:
+    def move(self, worker: WorkerHandle, cpus: tuple[int, ...], why: str) -> None:
         """Threads first: what the kernel refuses leaves the plan as it was. Raises MoveError."""
         old = worker.plan.cores
         plan = moved(self._graph.plan, self._graph.topology, worker.name, cpus, why)
@@ -77,7 +77,7 @@ class Mover:
     def _tell(self, line: WorkerPlan) -> None:
         self._graph.tell(line.name, Seat(list(line.cores), line.spin))
 
-    def settle(self, worker: WorkerProcess) -> None:
+    def settle(self, worker: WorkerHandle) -> None:
         """A worker has become ready. One that was moved while it started may have missed it."""
         if worker.plan != worker.spawned_by:
             try:

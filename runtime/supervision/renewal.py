@@ -1,4 +1,4 @@
-"""Workers that somebody wants replaced: each is drained, ended and awaited anew. On the supervisor's loop."""
+"""Replaces workers on demand: drains each, ends it and waits for its successor. On the supervisor's loop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from ..control.orders import Retire
 from ..control.reports import Drained
 from .running_graph import RunningGraph
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("slabwire")
 
-# Beyond the time that it has to drain: one that is deep in a handler says nothing.
+# Beyond the time that a worker has to drain: a worker that is deep in a handler says nothing.
 _ANSWER_WITHIN_S = 1.0
 _LOOK_EVERY_S = 0.005
 
@@ -29,7 +29,7 @@ class Renewals:
         self._drained: dict[str, asyncio.Future[Drained]] = {}
 
     def begin(self, names: Sequence[str], drain_timeout_s: float) -> list[asyncio.Task[dict[str, Any]]]:
-        """The outcome of each, later; one that is being replaced already is not replaced twice."""
+        """The outcome of each, later. A worker that is being replaced already is not replaced twice."""
         loop = asyncio.get_running_loop()
         for name in names:
             if name not in self._running:
@@ -44,7 +44,7 @@ class Renewals:
         if waiting is not None and not waiting.done():
             waiting.set_result(drained)
 
-    async def _renew(self, worker: WorkerProcess, drain_timeout_s: float) -> dict[str, Any]:
+    async def _renew(self, worker: WorkerHandle, drain_timeout_s: float) -> dict[str, Any]:
         began_s, before = time.monotonic(), worker.pid if worker.is_alive else 0
         drained = await self._drain(worker, drain_timeout_s) if worker.is_ready else Drained(0, 0)
         failed_starts = worker.failed_starts
@@ -63,7 +63,7 @@ class Renewals:
         logger.info("%s was restarted: %s", worker.name, error or f"pid {before} to {worker.pid}")
         return said
 
-    async def _drain(self, worker: WorkerProcess, timeout_s: float) -> Drained:
+    async def _drain(self, worker: WorkerHandle, timeout_s: float) -> Drained:
         pid = worker.pid
         heard = self._drained[worker.name] = asyncio.get_running_loop().create_future()
         self._graph.tell(worker.name, Retire(timeout_s))
@@ -73,14 +73,14 @@ class Renewals:
         del self._drained[worker.name]
         return heard.result() if heard.done() else self._counted(worker)
 
-    def _counted(self, worker: WorkerProcess) -> Drained:
-        """What the counters tell of one that did not answer. The plain handler that it is deep in will still end."""
+    def _counted(self, worker: WorkerHandle) -> Drained:
+        """What the counters tell of a worker that did not answer. Its plain handler that runs will still end."""
         board = self._graph.switchboard
         rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
         left = sum(row["in_flight"] for row in rows)
         return Drained(left, left)
 
-    async def _awaited(self, worker: WorkerProcess, before: int, failed_starts: int) -> str:
+    async def _awaited(self, worker: WorkerHandle, before: int, failed_starts: int) -> str:
         """Why no successor has become ready; "" once one has."""
         while not (worker.is_ready and worker.pid != before):
             if worker.told_to_stop:

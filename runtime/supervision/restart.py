@@ -1,4 +1,4 @@
-"""Who is started again, how often and how soon. No I/O; time and chance are arguments."""
+"""Whether a child is started again, how often and how soon. No I/O; time and chance are arguments."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def is_wanted(restart: Restart, *, failed: bool) -> bool:
 
 
 def delay_s(earlier: int, draw: float, at_most_s: float = LONGEST_DELAY_S) -> float:
-    """How soon after its end something is started that was started `earlier` times already: at once, then after
-    twice as long each time. `draw`, from 0 to 1, takes up to half of it away: what died together comes back apart.
+    """How many seconds after its end a child is started that was restarted `earlier` times already.
+
+    At once for the first time, then after twice as long each time. `draw`, from 0 to 1, takes up to half of the delay
+    away: children that died together come back apart.
     """
     if earlier == 0:
         return 0.0
@@ -30,14 +32,14 @@ def delay_s(earlier: int, draw: float, at_most_s: float = LONGEST_DELAY_S) -> fl
 
 @dataclass
 class Allowance:
-    """At most `intensity` restarts within `within_s` seconds, counted for all together and for each by its name."""
+    """At most `intensity` restarts within `within_s` seconds. They count for all children together, and by name."""
 
     intensity: int = INTENSITY
     within_s: float = WITHIN_S
     _recent: deque[tuple[float, str]] = field(default_factory=deque)
 
     def admit(self, name: str, now_s: float) -> bool:
-        """Counts one more, and returns True; False, and counts nothing, where there were as many as may be."""
+        """Counts one restart more and returns True; where there are as many as may be it counts none: False."""
         while self._recent and self._recent[0][0] <= now_s - self.within_s:
             self._recent.popleft()
         if len(self._recent) >= self.intensity:
@@ -46,13 +48,13 @@ class Allowance:
         return True
 
     def count(self, name: str | None = None) -> int:
-        """Those within the window, when it was last looked at: of one, or of all."""
+        """The restarts of one child, or of all, in the window as it was at the last `admit`."""
         return sum(name in (None, each) for _, each in self._recent)
 
     def forgive(self, name: str) -> None:
-        """Forgets what was counted for one: it was wanted, or is out of the way."""
+        """Forgets the restarts of one child: they were wanted, or their cause is out of the way."""
         self._recent = deque(each for each in self._recent if each[1] != name)
 
     def clear(self) -> None:
-        """Forgets all of it."""
+        """Forgets all restarts."""
         self._recent.clear()

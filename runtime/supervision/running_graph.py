@@ -14,9 +14,9 @@ from ..host.topology import Topology
 from ..placement.plan import Plan
 from ..spec import GraphSpec
 from .dead_letters import DeadLetters
-from .gateway_handle import Doorkeeper
+from .gateway_handle import GatewayHandle
 from .spawner import Spawner
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 from .worker_queries import Inquiry
 from .workforce import Workforce
 
@@ -33,7 +33,6 @@ class RunningGraph:
     directory: RunDirectory
     switchboard: Switchboard
     workforce: Workforce
-    doorkeeper: Doorkeeper
     spawner: Spawner
     tell: Callable[[str, Order], None]
     inquiry: Inquiry
@@ -43,8 +42,12 @@ class RunningGraph:
     started_unix_s: float = field(default_factory=time.time)
 
     @property
-    def workers(self) -> dict[str, WorkerProcess]:
+    def workers(self) -> dict[str, WorkerHandle]:
         return self.workforce.workers
+
+    @property
+    def gateway(self) -> GatewayHandle:
+        return self.workforce.gateway
 
     @property
     def plan(self) -> Plan:

@@ -1,4 +1,4 @@
-"""Starts workers: from the nursery where that serves, each by itself where it does not."""
+"""Starts workers: from the fork server where that serves, each by itself where it does not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ..errors import Disconnected
-from .fork_server import POOLS, Nursery
+from .fork_server import POOLS, ForkServer
 
 logger = logging.getLogger("slabwire")
 
@@ -17,47 +17,49 @@ class Spawner:
     """Used by the supervisor's main thread alone: the kernel kills workers with the thread that started them."""
 
     def __init__(self) -> None:
-        self._nursery: Nursery | None = Nursery()
-        self._has_borne = False
+        self._fork_server: ForkServer | None = ForkServer()
+        self._has_forked = False
         self._is_first = True
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
         """The pid of a new worker; raises OSError where the kernel has no process for it.
 
-        One with several threads starts by itself: numpy's library for linear algebra makes them when it is loaded. A
-        nursery that takes another's place is not waited for: the supervisor would do nothing else until it is ready.
+        A worker with several threads starts by itself: numpy's library for linear algebra makes them when it is loaded.
+        Nobody waits for a fork server that takes another's place: the supervisor would do nothing else until that is
+        ready.
         """
         is_for_one_thread = all(environment.get(name) == "1" for name in POOLS)
-        if self._nursery is not None and is_for_one_thread and (self._is_first or self._nursery.is_ready()):
+        if self._fork_server is not None and is_for_one_thread and (self._is_first or self._fork_server.is_ready()):
             try:
-                pid = self._nursery.bear(words, environment, log, channel)
+                pid = self._fork_server.fork_worker(words, environment, log, channel)
             except Disconnected as error:
-                self._replace_nursery(error)
+                self._replace_fork_server(error)
             else:
-                self._has_borne = True
+                self._has_forked = True
                 return pid
-        return _start_alone(words, environment, log, channel)
+        command = [sys.executable, "-m", "slabwire.runtime.worker.main", *words, "--fd", str(channel)]
+        return start_alone(command, environment, log, channel)
 
-    def _replace_nursery(self, error: Disconnected) -> None:
-        """One that never bore a worker would not do so next time."""
+    def _replace_fork_server(self, error: Disconnected) -> None:
+        """A fork server that has never forked a worker would not do so next time."""
         logger.warning("%s; a worker is started without it", error)
-        self._nursery = Nursery() if self._has_borne else None
-        self._is_first = False
-        self._has_borne = False
+        self._fork_server = ForkServer() if self._has_forked else None
+        self._is_first = self._has_forked = False
 
     @property
-    def nursery_pid(self) -> int:
+    def fork_server_pid(self) -> int:
         """0 where there is none."""
-        return self._nursery.pid if self._nursery is not None else 0
+        return self._fork_server.pid if self._fork_server is not None else 0
 
     def close(self) -> None:
-        if self._nursery is not None:
-            self._nursery.close()
+        if self._fork_server is not None:
+            self._fork_server.close()
 
 
-def _start_alone(words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
+def start_alone(command: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
+    """The pid of a new process that runs a command of its own. It inherits the descriptor `channel`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "slabwire.runtime.worker.main", *words, "--fd", str(channel)],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -65,5 +67,5 @@ def _start_alone(words: Sequence[str], environment: Mapping[str, str], log: int,
         env=environment,
         start_new_session=True,  # Ctrl-C on the terminal is for whoever started the graph
     )
-    process.returncode = 0  # it is waited for by its number, as those from the nursery are
+    process.returncode = 0  # it is waited for by its number, as those from the fork server are
     return process.pid

@@ -16,14 +16,14 @@ from ..telemetry.stats import CellStats
 from .balancer import Balancer
 from .mover import Mover
 from .running_graph import RunningGraph
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 
 async def status_of(graph: RunningGraph, mover: Mover, balancer: Balancer | None) -> dict[str, Any]:
     """State, workers with their actors, edges and memory."""
     pids = [each.pid for each in graph.workers.values() if each.is_alive]
     # In a thread: large workers would hold up the loop, which restarts others.
-    memory = await asyncio.to_thread(pss_of, [os.getpid(), graph.spawner.nursery_pid, *pids])
+    memory = await asyncio.to_thread(pss_of, [os.getpid(), graph.spawner.fork_server_pid, *pids])
     return _document(graph, mover, balancer, memory)
 
 
@@ -32,8 +32,8 @@ def _document(
 ) -> dict[str, Any]:
     board = graph.switchboard
     workers = [_worker(graph, worker, mover.moves.get(worker.name, 0), memory) for worker in graph.workers.values()]
-    nursery = graph.spawner.nursery_pid
-    gateway = graph.doorkeeper.status()
+    fork_server = graph.spawner.fork_server_pid
+    gateway = graph.gateway.status()
     return {
         "graph": graph.name,
         "pid": os.getpid(),
@@ -46,7 +46,7 @@ def _document(
         "clients": len(board.clients()),
         "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
         "supervisor": {"pid": os.getpid(), "pss_bytes": memory.get(os.getpid(), 0), "cpu_s": cpu_s(os.getpid())},
-        "nursery": {"pid": nursery, "pss_bytes": memory.get(nursery, 0)},
+        "nursery": {"pid": fork_server, "pss_bytes": memory.get(fork_server, 0)},
         "gateway": gateway,
         "workers": workers,
         "rebalance": balancer.stats() if balancer is not None else None,
@@ -64,7 +64,7 @@ def durations_of(graph: RunningGraph) -> dict[str, list[int]]:
     }
 
 
-def _reason(worker: WorkerProcess) -> dict[str, str]:
+def _reason(worker: WorkerHandle) -> dict[str, str]:
     if worker.is_alive:
         return {
             "actor": worker.name,
@@ -82,7 +82,7 @@ def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
     return [{"actor": "the gateway", "reason": f"{gateway['state']}{silent}{last}"}]
 
 
-def _worker(graph: RunningGraph, worker: WorkerProcess, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
+def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
     board = graph.switchboard
     stats = board.worker_stats(worker.party)
     names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")

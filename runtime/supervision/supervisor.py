@@ -34,7 +34,6 @@ from ..spec import GraphSpec
 from .balancer import Balancer
 from .control_api import ControlApi
 from .control_server import ControlServer
-from .gateway_handle import Doorkeeper
 from .mover import Mover
 from .renewal import Renewals
 from .running_graph import RunningGraph
@@ -62,7 +61,14 @@ class Supervisor:
         self._server = ControlServer(f"ipc://{directory.control}", self._serve, self._report)
         self._reception = Reception(directory.local, switchboard, self._takes_clients)
         workforce = Workforce(
-            spec, switchboard, self._reception, directory, spawner, lambda: self.graph.state, self._give_up
+            spec,
+            switchboard,
+            self._reception,
+            directory,
+            spawner,
+            [job.listen] if job.listen else [],
+            lambda: self.graph.state,
+            self._give_up,
         )
         self.graph = RunningGraph(
             name,
@@ -71,7 +77,6 @@ class Supervisor:
             directory,
             switchboard,
             workforce,
-            Doorkeeper(name, directory, [job.listen] if job.listen else []),
             spawner,
             self._server.tell,
             Inquiry(self._server.tell),
@@ -136,7 +141,7 @@ class Supervisor:
             is_done = await self._drain(drain_timeout_s) or await self._cut_off(drain_timeout_s)
         elif not self._cut:
             self._cut = unfinished(self.graph.switchboard, self.graph.workforce.gone())
-        await self.graph.doorkeeper.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
+        await self.graph.gateway.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_done=is_done)
         self.graph.state = "stopped"
         self._tell_owner(GraphStopped(**self.outcome.to_plain()))
@@ -252,14 +257,14 @@ class Supervisor:
     def _became_ready(self) -> None:
         if self.graph.state != "starting" or not all(worker.is_ready for worker in self.graph.workers.values()):
             return
-        if not self.graph.doorkeeper.listen:
+        if not self.graph.gateway.listen:
             self._tell_ready()
         elif self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open_gateway())
 
     async def _open_gateway(self) -> None:
         try:
-            await self.graph.doorkeeper.open()
+            await self.graph.gateway.open()
         except SlabwireError as error:
             self._give_up(str(error))
         except OSError as error:  # no process for it, or no descriptor

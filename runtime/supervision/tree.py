@@ -1,7 +1,8 @@
-"""The tree of supervision: who has ended, and so who is stopped and who started. No I/O; time and chance are arguments.
+"""The supervision tree: which children stop and start when one has ended. No I/O; time and chance are arguments.
 
-Leaves are workers, branches are groups. As in OTP: a group that was restarted more often than it may be fails as a
-whole, and its parent restarts it by its own strategy; who fails at the top ends the graph.
+Leaves are workers and the gateway, branches are groups of workers. As in OTP, a group that was restarted more often
+than its intensity allows fails as a whole, and its parent restarts it by the parent's strategy. A failure at the top
+ends the graph, unless it is the gateway's.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ Verdict = Literal["restart", "expected", "ended", "give_up"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes of the end of a worker.
+    """What follows from the end of a worker.
 
-    "restart": `stop` are to be told to stop, and `start` are then started, in these orders, after `delay_s`.
-    "expected": it was told to. "ended": by its restart policy it is not started again. "give_up": `group` was at the
-    top and had `restarts` within its window already. `group` is where it was decided.
+    "restart": the workers of `stop` are told to leave, and when they have those of `start` are started, in these orders
+    and after `delay_s`. "expected": the worker was told to end. "ended": by its restart policy it is not started again.
+    "give_up": `group` was at the top and had `restarts` within its window already. `group` is where that was decided.
     """
 
     verdict: Verdict
@@ -45,14 +46,14 @@ class Branch:
     allowance: Allowance = field(default_factory=Allowance)
 
     def restarted_with(self, child: str) -> tuple[str, ...]:
-        """The children that are restarted when one of them fails."""
+        """The children that are restarted when that one fails."""
         if self.strategy == "one_for_all":
             return self.children
         at = self.children.index(child)
         return self.children[at:] if self.strategy == "rest_for_one" else (child,)
 
     def earlier(self, child: str) -> int:
-        """Restarts within the window that say something about the next one."""
+        """Restarts within the window that the next delay depends on."""
         return self.allowance.count(child if self.strategy == "one_for_one" else None) - 1
 
 
@@ -90,46 +91,33 @@ class Tree:
         return any(worker in each.start for each in self._rounds)
 
     def next_due_s(self) -> float | None:
-        """When `due` will next have somebody; None while that takes somebody's end."""
+        """When `due` will next have a worker; None while all that are to start wait for the end of another."""
         return min((each.not_before_s for each in self._rounds if not each.stopping), default=None)
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def started(self, worker: str) -> None:
-        """Its process is there."""
+        """A worker's process is there."""
         self._up.add(worker)
 
     def exited(self, worker: str, *, failed: bool, now_s: float, draw: float) -> Outcome:
-        """Its process has ended; `draw` is a random number from 0 to 1."""
-        self._up.discard(worker)
-        for each in self._rounds:
-            if worker in each.stopping:
-                each.stopping.discard(worker)
-                return Outcome("expected")
-        if not is_wanted(self._restarts[worker], failed=failed):
-            return Outcome("ended", self._name_of(worker))
-        child, branch = worker, None
-        for branch in self._branches_of(worker):
+        """A worker's process has ended; `draw` is a random number from 0 to 1."""
+        if (outcome := self._not_restarted(worker, failed=failed)) is not None:
+            return outcome
+        child = worker
+        for branch in self._branches_of(worker):  # at least one: who is in no group has a branch alone
             if branch.allowance.admit(child, now_s):
                 return self._restart(branch, child, worker, now_s, draw)
             child = branch.name
-        if branch is None:
-            raise LookupError(f"{worker} is in no tree")
-        allowance = branch.allowance
-        return Outcome("give_up", branch.name, restarts=allowance.count(), within_s=allowance.within_s)
+        return Outcome("give_up", child, restarts=branch.allowance.count(), within_s=branch.allowance.within_s)
 
     def could_not_load(self, worker: str, *, failures: int, now_s: float, draw: float) -> Outcome:
-        """Its process has ended because its code cannot be imported or constructed, so many times one after the other.
+        """A worker's process has ended because its code cannot be imported or constructed, `failures` times in a row.
 
-        It is tried again alone, and for ever: the others have not lost it, and its code may be mended any time.
+        The worker is tried again alone, and for ever: the others have not lost it, and its code may be mended any time.
         """
-        self._up.discard(worker)
-        for each in self._rounds:
-            if worker in each.stopping:
-                each.stopping.discard(worker)
-                return Outcome("expected")
-        if not is_wanted(self._restarts[worker], failed=True):
-            return Outcome("ended", self._name_of(worker))
+        if (outcome := self._not_restarted(worker, failed=True)) is not None:
+            return outcome
         wait_s = delay_s(failures, draw, LONGEST_LOAD_DELAY_S)
         self.postpone(worker, now_s + wait_s)
         return Outcome("restart", self._name_of(worker), start=(worker,), delay_s=wait_s)
@@ -142,24 +130,33 @@ class Tree:
         return [name for name in self._order if name in wanted]
 
     def renew(self, worker: str, now_s: float) -> bool:
-        """Somebody wants a successor of that worker. True if it is to be told to stop for it."""
+        """Somebody wants a successor of that worker. True if the worker is to be told to leave for it."""
         self.forgive(worker)
         for each in self._rounds:
-            if worker in each.start:  # whoever waits to be tried again is tried now
+            if worker in each.start:  # a worker that waits to be tried again is tried now
                 each.not_before_s = min(each.not_before_s, now_s)
         told = any(worker in each.stopping for each in self._rounds)
         self._begin(_Round({worker} & self._up, {worker}, now_s))
         return worker in self._up and not told
 
     def postpone(self, worker: str, until_s: float) -> None:
-        """It could not be started now."""
+        """A worker could not be started now, or had better not be."""
         self._begin(_Round(set(), {worker}, until_s))
 
     def forgive(self, worker: str) -> None:
-        """What it has died of is out of the way: that does not count any more."""
+        """What a worker has died of is out of the way: its restarts do not count any more."""
         next(self._branches_of(worker)).allowance.forgive(worker)
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _not_restarted(self, worker: str, *, failed: bool) -> Outcome | None:
+        """What follows from its end where nobody is restarted for it."""
+        self._up.discard(worker)
+        for each in self._rounds:
+            if worker in each.stopping:
+                each.stopping.discard(worker)
+                return Outcome("expected")
+        return None if is_wanted(self._restarts[worker], failed=failed) else Outcome("ended", self._name_of(worker))
 
     def _branches_of(self, worker: str) -> Iterator[Branch]:
         """From the innermost outwards."""

@@ -1,4 +1,4 @@
-"""All workers of a graph: started in order, watched, restarted as the tree says, stopped."""
+"""All children of a supervisor, workers and gateway: started in order, watched, restarted as the tree says, stopped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..control.orders import Order, Stop
 from ..dataplane.descriptor_server import Reception
@@ -18,9 +18,11 @@ from ..logs.log_rotation import long_logs, put_aside
 from ..postmortem.exit_reason import Ending
 from ..spec import GraphSpec
 from .crash_reporter import Coroner
+from .gateway_handle import GatewayHandle
+from .restart import LONGEST_DELAY_S
 from .spawner import Spawner
 from .tree import Outcome, Tree, branches
-from .worker_handle import WorkerProcess
+from .worker_handle import WorkerHandle
 
 logger = logging.getLogger("slabwire")
 
@@ -33,7 +35,10 @@ Tell = Callable[[str, Order], None]
 
 
 class Workforce:
-    """Everything on the supervisor's loop. `state()` is the graph's, `give_up(reason, detail)` ends it."""
+    """Everything on the supervisor's loop. `listen`: where the gateway listens beside its socket in the run directory.
+
+    `state()` is the graph's, `give_up(reason, detail)` ends it.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Workforce:
         reception: Reception,
         directory: RunDirectory,
         spawner: Spawner,
+        listen: Sequence[str],
         state: Callable[[], str],
         give_up: Callable[[str, str], None],
     ) -> None:
@@ -52,11 +58,11 @@ class Workforce:
         self._state, self._give_up = state, give_up
         self._alarm: asyncio.TimerHandle | None = None
         routing = switchboard.routing
-        self.workers: dict[str, WorkerProcess] = {}
+        self.workers: dict[str, WorkerHandle] = {}
         for planned in switchboard.plan.workers:
             actors = [spec.actor(routing.actor_of[each]) for each in planned.instances]
             party = switchboard.home_of(planned.instances[0])
-            self.workers[planned.name] = WorkerProcess(planned, party, actors, directory, spawner, self._exited)
+            self.workers[planned.name] = WorkerHandle(planned, party, actors, directory, spawner, self._exited)
         workers_of = {
             actor: list(dict.fromkeys(switchboard.home_of(each).name for each in instances))
             for actor, instances in routing.instances.items()
@@ -64,8 +70,10 @@ class Workforce:
         targets = targets_of(spec, workers_of)
         order = start_order(targets)
         self.waves = stop_waves(order, targets)
+        self.gateway = GatewayHandle(directory, listen, self._gateway_exited)
         restarts = {name: worker.restart for name, worker in self.workers.items()}
-        self.tree = Tree(order, restarts, branches(spec.groups, workers_of))
+        restarts[self.gateway.name] = "permanent"
+        self.tree = Tree([*order, self.gateway.name], restarts, branches(spec.groups, workers_of))
         self._order = order
         self._graph = directory.path.name
         self._ends: dict[str, str] = {}  # how each worker ended last
@@ -75,17 +83,19 @@ class Workforce:
     # -- the beginning -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """All of them at once, targets first. Nobody waits for another: what is sent early lies in its lane."""
+        """Starts all workers at once, targets first. None waits for another: what is sent early lies in its lane."""
         for name in self._order:
             self._spawn(self.workers[name])
 
-    def _spawn(self, worker: WorkerProcess) -> None:
-        channel = worker.spawn(self._control)
-        self._reception.attach(worker.party, channel)
-        self.tree.started(worker.name)
+    def _spawn(self, child: WorkerHandle | GatewayHandle) -> None:
+        if isinstance(child, GatewayHandle):
+            child.start()
+        else:
+            self._reception.attach(child.party, child.spawn(self._control))
+        self.tree.started(child.name)
 
     def renew(self, name: str) -> None:
-        """Ends a worker so that a successor takes over, or starts one that has ended for good."""
+        """Ends a worker so that a successor takes over, or starts a worker that has ended for good."""
         if self.tree.renew(name, time.monotonic()):
             self.workers[name].retire()
         self._advance()
@@ -97,11 +107,13 @@ class Workforce:
     # -- watching ----------------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """For ever: looks for workers that hang, and for clients of which nothing is needed any more."""
+        """For ever: looks for children that hang, and for clients of which nothing is needed any more."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             self._switchboard.departures.see_off(self.gone())
             kills = kills_in_machine()
+            self.gateway.look_for_kills(kills)
+            self.gateway.end_if_hung()
             for worker in self.workers.values():
                 stats = self._switchboard.worker_stats(worker.party)
                 ignores_input = self._switchboard.ignores_input(worker.party)
@@ -109,7 +121,7 @@ class Workforce:
                 worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
 
     async def bound_logs(self) -> None:
-        """For ever: puts long logs aside. Apart from the other watch, which a slow disk must not hold up."""
+        """For ever: puts long logs aside. It is apart from `watch`, which a slow disk must not hold up."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             for path in long_logs(self._directory.path / "logs"):
@@ -118,7 +130,7 @@ class Workforce:
                 except RuntimeError as error:  # no thread can be started: some may end
                     logger.warning("%s cannot be put aside now: %s", path, error)
 
-    def _exited(self, worker: WorkerProcess) -> None:
+    def _exited(self, worker: WorkerHandle) -> None:
         """A worker has died, or has ended as it was told."""
         self._reception.detach(worker.party)
         self._switchboard.departures.caller_died(worker.party)
@@ -140,15 +152,29 @@ class Workforce:
             outcome = self.tree.could_not_load(worker.name, failures=failures, now_s=now_s, draw=draw)
         self._act(worker, end, outcome)
 
-    def _stopped(self, worker: WorkerProcess, end: Ending) -> None:
-        """One that was told to stop has ended. It is not started again, however that went."""
-        if not end.failed or (worker.was_killed and end.kind == "signal"):
+    def _gateway_exited(self, gateway: GatewayHandle) -> None:
+        """A client that makes the gateway die again and again must not end the graph: it is tried for ever, slowly."""
+        if not gateway.is_missing:  # nobody wants it now, or whoever opens it is told
+            return
+        now_s, wait_s = time.monotonic(), LONGEST_DELAY_S
+        if gateway.error is None:
+            outcome = self.tree.exited(gateway.name, failed=True, now_s=now_s, draw=random.random())
+            wait_s = outcome.delay_s if outcome.verdict == "restart" else wait_s
+            logger.warning("the gateway is gone (%s); it is started again in %.2f s", gateway.last_end, wait_s)
+        else:
+            logger.error("the gateway could not be started again: %s", gateway.error)
+        self.tree.postpone(gateway.name, now_s + wait_s)
+        self._advance()
+
+    def _stopped(self, worker: WorkerHandle, end: Ending) -> None:
+        """A worker that was told to stop has ended. It is not started again, however it ended."""
+        if not end.failed or (worker.life.ended_in == "killed" and end.kind == "signal"):
             return
         logger.error("%s: %s while it stopped", worker.name, end)
         self.failed_to_stop[worker.name] = f"{end} while it stopped"
         self._coroner.keep(self._coroner.compose(worker, "the graph is stopping: it is not started again"))
 
-    def _act(self, worker: WorkerProcess, end: Ending, outcome: Outcome) -> None:
+    def _act(self, worker: WorkerHandle, end: Ending, outcome: Outcome) -> None:
         next_step = what_next(worker.name, worker.restart, outcome)
         if outcome.verdict == "give_up":
             self._give_up_on(worker, f"{next_step}: {end}")
@@ -167,22 +193,22 @@ class Workforce:
         report = None
         try:
             report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None
-        finally:  # a report is never what a successor waits for in vain
+        finally:  # a report that cannot be composed must not keep a successor from being started
             self._advance()
         if report is not None:
             self._coroner.keep(report)
 
-    def _give_up_on(self, worker: WorkerProcess, reason: str) -> None:
-        """Its report is there before the graph ends: somebody may want to read it at once."""
+    def _give_up_on(self, worker: WorkerHandle, reason: str) -> None:
+        """Keeps the worker's report before the graph ends: somebody may want to read it at once."""
         try:
             self._coroner.keep(self._coroner.compose(worker, f"the graph ends: {reason.partition(': ')[0]}"))
         finally:
             self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
 
     def _advance(self) -> None:
-        """Starts those whose time has come, and looks again when the next one's does."""
+        """Starts the children that are due, and comes again when the next one is."""
         for name in self.tree.due(time.monotonic()):
-            self._respawn(self.workers[name])
+            self._respawn(self.workers.get(name) or self.gateway)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -191,21 +217,21 @@ class Workforce:
             delay_s = max(0.0, due_s - time.monotonic())
             self._alarm = asyncio.get_running_loop().call_later(delay_s, self._advance)
 
-    def _respawn(self, worker: WorkerProcess) -> None:
-        if self._state() == "stopped" or worker.is_alive or worker.told_to_stop:
+    def _respawn(self, child: WorkerHandle | GatewayHandle) -> None:
+        if self._state() == "stopped" or child.is_alive or child.told_to_stop:
             return
         try:
-            self._spawn(worker)
+            self._spawn(child)
         except OSError as error:
-            logger.error("%s cannot be started now (%s); tried again in %.0f s", worker.name, error, _SPAWN_AGAIN_S)
-            self.tree.postpone(worker.name, time.monotonic() + _SPAWN_AGAIN_S)
+            logger.error("%s cannot be started now (%s); tried again in %.0f s", child.name, error, _SPAWN_AGAIN_S)
+            self.tree.postpone(child.name, time.monotonic() + _SPAWN_AGAIN_S)
             return
-        worker.restarts += 1
+        child.restarts += 1
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def stop(self, names: Iterable[str], tell: Tell | None) -> None:
-        """Tells workers to stop; without `tell`, and those that are not ready, are killed."""
+        """Tells workers to stop. It kills those that are not ready, and without `tell` all of them."""
         for name in names:
             worker = self.workers[name]
             worker.told_to_stop = True
@@ -215,17 +241,16 @@ class Workforce:
                 worker.kill()
 
     async def wait_left(self, names: Iterable[str], until_s: float) -> None:
-        """Waits until their on_stop has run, at most until then."""
+        """Waits until the on_stop of these workers has run, at most until then."""
         for name in names:
-            if self.workers[name].is_alive:
-                await self.workers[name].wait_left(max(0.0, until_s - time.monotonic()))
+            await self.workers[name].wait_ended(max(0.0, until_s - time.monotonic()), or_in="left")
 
     async def end(self, until_s: float) -> None:
-        """Waits until all have ended; those that have not until then are killed."""
+        """Waits until all workers have ended, and kills those that have not by then."""
         for worker in self.workers.values():
             await worker.wait_ended(max(0.0, until_s - time.monotonic()))
         for worker in self.workers.values():
-            if worker.is_alive and not worker.was_killed:
+            if worker.life.state not in ("absent", "killed"):
                 logger.error("%s did not stop in time; it is killed", worker.name)
                 self.failed_to_stop[worker.name] = "did not stop in time and was killed"
             worker.kill()

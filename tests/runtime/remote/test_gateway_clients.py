@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,13 @@ def test_who_never_reads_is_turned_out(served: Served, door: str, port: str, fie
     log = (served.running.directory / "logs" / "gateway.log").read_text()
     where = "127.0.0.1" if door == "tcp" else f"a local socket (pid {os.getpid()})"
     assert f"the client at {where} is turned out: " in log
+
+
+def test_a_gateway_writes_its_stacks_when_it_is_told_to(served: Served) -> None:
+    os.kill(served.gateway["pid"], signal.SIGUSR1)
+    log = served.running.directory / "logs" / "gateway.log"
+    wait_until(lambda: "(most recent call first)" in log.read_text())
+    served.answers()
 
 
 def test_a_stream_waits_for_who_reads_late(served: Served) -> None:

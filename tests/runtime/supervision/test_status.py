@@ -31,7 +31,7 @@ def test_memory_is_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(status, "pss_of", slow)
     monkeypatch.setattr(status, "_document", lambda _graph, _mover, _balancer, memory: memory)
     workers = {"one": SimpleNamespace(pid=11, is_alive=True), "gone": SimpleNamespace(pid=12, is_alive=False)}
-    graph: Any = SimpleNamespace(workers=workers, spawner=SimpleNamespace(nursery_pid=10))
+    graph: Any = SimpleNamespace(workers=workers, spawner=SimpleNamespace(fork_server_pid=10))
 
     async def ask() -> Any:
         asking = asyncio.create_task(status.status_of(graph, graph, None))

@@ -20,8 +20,8 @@ from slabwire.runtime.host.topology import Topology
 from slabwire.runtime.placement.plan import plan
 from slabwire.runtime.postmortem.exit_reason import Ending
 from slabwire.runtime.spec import ActorSpec, CodeSpec, GraphSpec
-from slabwire.runtime.supervision import worker_handle as process
-from slabwire.runtime.supervision.worker_handle import WorkerProcess
+from slabwire.runtime.supervision import child
+from slabwire.runtime.supervision.worker_handle import WorkerHandle
 
 
 class Programs:
@@ -50,7 +50,7 @@ class Stage:
         self.directory = RunDirectory("stage")
         self.programs = Programs(*command)
         self.ends: list[Ending | None] = []
-        self.worker = WorkerProcess(
+        self.worker = WorkerHandle(
             planned.workers[0],
             self.board.home_of("one"),
             spec.actors,
@@ -73,7 +73,7 @@ class Stage:
 
 def test_the_end_of_a_hung_worker_does_not_meet_its_successor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stage = Stage(monkeypatch, tmp_path, "sleep", "60", hang_after_s=1e-6)  # which dies of the signal for its stacks
-    monkeypatch.setattr(process, "_STACKS_WITHIN_S", 0.05)
+    monkeypatch.setattr(child, "_STACKS_WITHIN_S", 0.05)
 
     async def run() -> None:
         stage.spawn()

@@ -10,18 +10,18 @@ from typing import Any
 import zmq
 
 from ..errors import ProtocolError
-from ..remote.curve_keys import Pair
-from ..remote.frame_codec import pack_value
-from ..remote.protocol import Head, Kind, pack_head, unpack_head
-from ..remote.zmq_events import can_read, descriptor_of
+from .curve_keys import Pair
+from .frame_codec import pack_value
+from .protocol import Head, Kind, pack_head, unpack_head
+from .zmq_events import can_read, descriptor_of
 
-# Said again where the gateway's end of a connection broke before it had answered.
+# The question is sent again: the gateway's end of the connection may have broken before it had answered.
 _AGAIN_S = 2.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 
 
 class Knocker:
-    """On one loop. Where CURVE is spoken it comes with `pair`, a pair of its own whose public key is let in."""
+    """On one loop. Where CURVE is spoken it has a `pair` of its own, whose public key the gateway lets in."""
 
     def __init__(self, pair: Pair | None) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -29,9 +29,9 @@ class Knocker:
         self._knocking: set[asyncio.Task[None]] = set()
 
     def knock(self, address: str, server_key: str) -> asyncio.Task[None]:
-        """Ends when the gateway has answered; it speaks CURVE where there is a key of its own.
+        """A task that ends when the gateway has answered. It speaks CURVE where `server_key` is not empty.
 
-        Its exception is a ZMQError where it cannot be asked.
+        The task's exception is a ZMQError where there is no descriptor to ask with.
         """
         task = asyncio.get_running_loop().create_task(self._knock(address, server_key))
         self._knocking.add(task)
@@ -75,7 +75,7 @@ class Knocker:
 
 
 async def _wait_readable(socket: zmq.Socket[Any], came: asyncio.Event) -> None:
-    """Until something has come, or it is time to say it again."""
+    """Waits until something has come, or it is time to ask again."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_AGAIN_S):
             while not can_read(socket):
@@ -92,7 +92,7 @@ def _is_answered(socket: zmq.Socket[bytes]) -> bool:
 
 
 def reachable(address: str) -> str:
-    """Where to connect to what listens at `address`, which may stand for all interfaces."""
+    """Where to connect to reach who listens at `address`, which may stand for all interfaces."""
     scheme, _, rest = address.partition("://")
     host, colon, port = rest.rpartition(":")
     return f"{scheme}://{_EVERYWHERE.get(host, host)}{colon}{port}" if scheme == "tcp" else address

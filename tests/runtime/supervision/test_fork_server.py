@@ -1,4 +1,4 @@
-"""Workers that are forked instead of started: they are the supervisor's, whatever becomes of the nursery."""
+"""Workers that are forked instead of started: they are the supervisor's, whatever becomes of the fork server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from slabwire import Actor, Graph
 from slabwire.runtime.launch.running import Running
-from slabwire.runtime.supervision import fork_server as nursery
+from slabwire.runtime.supervision import fork_server
 from waiting import wait_until, worker_of
 
 
@@ -38,7 +38,7 @@ class Tell(Actor):
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    graph = Graph("nursery")
+    graph = Graph("forked")
     graph.expose(*(graph.add(Tell, name=name).about for name in ("one", "two")))
     graph.expose(graph.add(Tell, name="broad", cores=1).about)
     with graph.run() as started:
@@ -53,7 +53,7 @@ def about(running: Running, actor: str) -> dict[str, Any]:
     return answer
 
 
-def nursery_of(running: Running) -> int:
+def fork_server_of(running: Running) -> int:
     """0 where there is none."""
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
@@ -77,35 +77,35 @@ def test_a_forked_worker_is_as_one_that_was_started(running: Running) -> None:
 
 def test_a_worker_that_was_not_handed_over_is_seen() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert nursery._is_child(child.pid)
-    assert not nursery._is_child(os.getppid())
+    assert fork_server._is_child(child.pid)
+    assert not fork_server._is_child(os.getppid())
     child.communicate(b"\n")
 
 
-def test_workers_outlive_the_nursery(running: Running) -> None:
+def test_workers_outlive_the_fork_server(running: Running) -> None:
     before = {actor: about(running, actor)["pid"] for actor in ("one", "two")}
-    bearer = nursery_of(running)
-    assert bearer
-    os.kill(bearer, signal.SIGKILL)
-    wait_until(lambda: Path(f"/proc/{bearer}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    forker = fork_server_of(running)
+    assert forker
+    os.kill(forker, signal.SIGKILL)
+    wait_until(lambda: Path(f"/proc/{forker}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
     assert {actor: about(running, actor)["pid"] for actor in ("one", "two")} == before
-    for actor in ("one", "two"):  # the first is started without a nursery, the second has a new one
+    for actor in ("one", "two"):  # the first is started without a fork server, the second has a new one
         os.kill(before[actor], signal.SIGKILL)
         wait_until(partial(was_restarted, running, actor))
         found = about(running, actor)
         assert found["pid"] != before[actor]
         assert found["parent"] == running.pid
-    assert nursery_of(running) not in (0, bearer)
+    assert fork_server_of(running) not in (0, forker)
     assert "a worker is started without it" in (running.directory / "logs" / "supervisor.log").read_text()
 
 
 def test_a_successor_that_stands_still_holds_up_nobody(running: Running) -> None:
     """It may be stopped before it is ready: its graph answers, and starts workers without it."""
-    first = nursery_of(running)
+    first = fork_server_of(running)
     assert first
     os.kill(first, signal.SIGKILL)
     os.kill(worker_of(running, "one")["pid"], signal.SIGKILL)
-    second = wait_until(lambda: each if (each := nursery_of(running)) not in (0, first) else 0)
+    second = wait_until(lambda: each if (each := fork_server_of(running)) not in (0, first) else 0)
     os.kill(second, signal.SIGSTOP)
     for actor in ("one", "two"):
         wait_until(partial(is_ready, running, actor))

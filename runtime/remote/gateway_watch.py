@@ -1,4 +1,4 @@
-"""Watches over a gateway by asking it, again and again and at each of its addresses, as clients do."""
+"""Watches a gateway: asks it again and again, at each of its addresses, as clients do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASK_EVERY_S = 2.0
 
 
 class Watch:
-    """On the running loop, from now on. Each address stands with the key of the gateway there, or "" if it has none."""
+    """On the running loop, from now on. `addresses` has the gateway's key at each address, "" where it has none."""
 
     def __init__(self, knocker: Knocker, addresses: Mapping[str, str]) -> None:
         self._knocker = knocker
@@ -28,7 +28,7 @@ class Watch:
         self._tasks = [asyncio.get_running_loop().create_task(self._ask_on(each)) for each in addresses]
 
     def silence(self) -> tuple[float, str]:
-        """For how many seconds it has not answered, and where: of all addresses the one where that is longest."""
+        """For how many seconds the gateway has not answered, and where: the address where that is longest."""
         return max((pulse.silent_s, address) for address, pulse in self._pulses.items())
 
     async def _ask_on(self, address: str) -> None:
@@ -50,6 +50,6 @@ class Watch:
             asking.cancel()
 
     def end(self) -> None:
-        """Asks no more."""
+        """Stops to ask."""
         for each in self._tasks:
             each.cancel()
