@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 CHILDREN = 10
 PRELOADED = "slabwire.runtime.worker.main"
@@ -65,7 +66,7 @@ class Ours:
     """Children of this process, by the fork server of the supervisor."""
 
     def __init__(self) -> None:
-        from slabwire.runtime.supervision import fork_server
+        from slabwire.runtime.supervision.fork_server import Nursery
 
         popen = subprocess.Popen
         program = OUR_SERVER.format(folder=str(Path(__file__).parent))
@@ -73,9 +74,8 @@ class Ours:
         def started(command: list[str], **settings: Any) -> Any:
             return popen([command[0], "-c", program, *command[3:]], **settings)
 
-        fork_server.subprocess.Popen = started  # type: ignore[misc, assignment]
-        self._server = fork_server.Nursery()
-        fork_server.subprocess.Popen = popen  # type: ignore[misc]
+        with mock.patch.object(subprocess, "Popen", started):
+            self._server = Nursery()
         self._log = os.open(os.devnull, os.O_WRONLY)
 
     @property
