@@ -8,7 +8,7 @@ export PYTHON
 BIN := .venv/bin
 CODE := __init__.py py.typed shm runtime actors cli bench
 
-.PHONY: help demo demo-page test test-long check bench clean clean-venv setup setup-dev names
+.PHONY: help demo demo-page test test-long coverage check bench clean clean-venv setup setup-dev names
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,12 @@ test: setup-dev ## the test suite (a few minutes)
 
 test-long: setup-dev ## the tests that take longer: kills at random moments, long runs
 	@$(BIN)/python -m pytest -m long
+
+coverage: setup-dev ## branch coverage of the suite by folder, subprocesses counted (TESTS=tests/shm; all: 45 minutes)
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@status=0; $(BIN)/coverage run -m pytest -m "not long" -o timeout=600 $(TESTS) || status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage json -q -o build/coverage/report.json && \
+	$(BIN)/python tools/coverage_by_folder.py build/coverage/report.json; exit $$status
 
 check: setup-dev names ## formatting, lint, types, and which floor imports what
 	@$(BIN)/ruff check .

@@ -9,7 +9,8 @@ from click.shell_completion import CompletionItem
 
 from ..runtime.spelling import near_or_all
 
-# Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra.
+# Module, name of the command in it, summary. A bench is imported when it is chosen: some need packages of an extra, and
+# those of fidelity/ and pages/ stay in the checkout, because they need its tests and examples.
 _BENCHES = {
     "ping_pong": (
         "topologies.ping_pong",
@@ -52,7 +53,7 @@ _BENCHES = {
         "CPU time of an idle chat graph, and memory that a second replica adds.",
     ),
     "read-page": (
-        "topologies.read_page",
+        "pages.read_page",
         "main",
         "Pages a second of examples/read_page.py, beside one straight script.",
     ),
@@ -72,8 +73,7 @@ class Benches(click.Group):
         try:
             found: click.Command = getattr(import_module(f".{module}", __name__), name)
         except ImportError as error:
-            remedy = "it runs in a checkout of the repository, after pip install -e '.[examples,bench]'"
-            raise click.ClickException(f"bench {cmd_name!r} is not available: {error}; {remedy}") from error
+            raise click.ClickException(f"bench {cmd_name!r} is not available: {_missing(error)}") from error
         return found
 
     def resolve_command(
@@ -93,6 +93,16 @@ class Benches(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, _, summary) in _BENCHES.items()])
+
+
+def _missing(error: ImportError) -> str:
+    """What a bench misses, and the remedy: the checkout, or a package of an extra."""
+    if (error.name or "").startswith(f"{__name__}."):
+        return (
+            "it needs the tests and examples of the repository, which the installed package does not have; "
+            "run `make setup-dev` and then `.venv/bin/slabwire bench` in a checkout"
+        )
+    return f"{error}; pip install 'slabwire[examples,bench]', or `make setup-dev` in a checkout"
 
 
 @click.command(cls=Benches)

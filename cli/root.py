@@ -7,12 +7,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
 from typing import Any, NoReturn
 
 import click
 
+from .. import __version__
 from ..runtime.errors import SlabwireError
 from ..runtime.spelling import near_or_all
 from .defaults import blame, require_settings
@@ -163,10 +164,7 @@ def _summary(entry: EntryPoint) -> str:
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        try:
-            click.echo(f"slabwire {version('slabwire')}")
-        except PackageNotFoundError:
-            click.echo("slabwire (not installed)")
+        click.echo(f"slabwire {__version__}")
         ctx.exit()
 
 

@@ -58,6 +58,8 @@ def command(write: bool, form: str) -> None:
 
     The texts are those of bench/fidelity/corpus.py. It takes half a minute.
     """
+    if not find_spec("onnxruntime"):  # else the model would be downloaded before anybody says so
+        raise click.ClickException("onnxruntime is not installed; run `make setup-dev`, or pip install -e '.[llm]'")
     path = locate(progress=_say)
     artifacts = prepare(path, progress=_say)
     with Gguf(path) as gguf:

@@ -1,6 +1,6 @@
 """Pages a second of examples/read_page.py, beside the same models straight through ONNX Runtime in one script.
 
-    python -m slabwire.bench.topologies.read_page [--rounds 7] [--pages 6] [--json FILE]
+    python -m slabwire.bench.pages.read_page [--rounds 7] [--pages 6] [--json FILE]
 
 First every page's text is compared line by line. Then the ways take turns, round after round, so that what the machine
 does meanwhile falls on all of them; printed are medians over the rounds.
