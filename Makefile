@@ -38,6 +38,7 @@ check: setup-dev names ## formatting, lint, types, and which floor imports what
 	@$(BIN)/mypy examples tests
 	@PYTHONPATH=build/import $(BIN)/lint-imports
 	@$(BIN)/python tools/circles.py
+	@$(BIN)/python tools/sizes.py
 
 bench: setup-dev ## every benchmark, one after the other (minutes each)
 	@for each in all placement read-page chat stalls fidelity footprint; do $(BIN)/slabwire bench "$$each"; done

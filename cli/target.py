@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from ..runtime.host import run_directory as rundir
+from ..runtime.host import run_directory
 from ..runtime.spec import GraphSpec
 from .rendering.choice import running_graph
 
@@ -34,7 +34,7 @@ def read_running(name: str) -> GraphSpec:
 
 def runs(name: str) -> bool:
     """Whether a graph of that name runs."""
-    return name in rundir.list_graphs()
+    return name in run_directory.list_graphs()
 
 
 def read_target(target: str) -> GraphSpec:

@@ -144,7 +144,7 @@ def cut_off_error(actor: str) -> Interrupted:
     return Interrupted(f"the graph stopped before {actor} was done with this: its time to drain was over")
 
 
-def untouched(error: SlabwireError) -> SlabwireError:
+def mark_not_begun(error: SlabwireError) -> SlabwireError:
     """The same error, which says that the work had not begun."""
     error.not_begun = True
     return error

@@ -37,7 +37,7 @@ import sys
 sys.path.insert(0, {folder!r})
 from fork_servers import serve
 from slabwire.runtime.supervision import fork_server_main
-fork_server_main.worker_process.main = lambda words: serve(int(words[-1]), is_tied=True)
+fork_server_main.worker_main.main = lambda words: serve(int(words[-1]), is_tied=True)
 sys.exit(fork_server_main.main())
 """
 # Preloaded by the server of the way `tied`.
@@ -66,7 +66,7 @@ class Ours:
     """Children of this process, by the fork server of the supervisor."""
 
     def __init__(self) -> None:
-        from slabwire.runtime.supervision.fork_server import Nursery
+        from slabwire.runtime.supervision.fork_server import ForkServer
 
         popen = subprocess.Popen
         program = OUR_SERVER.format(folder=str(Path(__file__).parent))
@@ -75,7 +75,7 @@ class Ours:
             return popen([command[0], "-c", program, *command[3:]], **settings)
 
         with mock.patch.object(subprocess, "Popen", started):
-            self._server = Nursery()
+            self._server = ForkServer()
         self._log = os.open(os.devnull, os.O_WRONLY)
 
     @property
@@ -83,7 +83,7 @@ class Ours:
         return self._server.pid
 
     def start(self, channel: socket.socket) -> int:
-        return self._server.bear((), os.environ, self._log, channel.fileno())
+        return self._server.fork_worker((), os.environ, self._log, channel.fileno())
 
     def end(self, pid: int) -> int | str:
         found = os.waitid(os.P_PID, pid, os.WEXITED)

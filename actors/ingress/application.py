@@ -25,7 +25,7 @@ from .probes.supervisor import Supervisor
 from .requests.hosts import Hosts
 from .requests.limits import Limits
 from .requests.metrics import Metrics
-from .requests.origin_check import Doorkeeper
+from .requests.origin_check import OriginCheck
 from .requests.parameters import named
 from .requests.problems import Problem, problem_of, response_to
 from .requests.request_id import Identified, request_id
@@ -60,7 +60,7 @@ def build_application(
     }
     application = Starlette(routes=routes, exception_handlers=handlers)
     application.router.redirect_slashes = False
-    return Identified(Doorkeeper(_Contained(application), hosts))
+    return Identified(OriginCheck(_Contained(application), hosts))
 
 
 def _routes(completions: ChatCompletions, models: Models, probes: Probes) -> list[Route]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...runtime.errors import Disconnected
-from ...runtime.host import run_directory as rundir
+from ...runtime.host import run_directory
 from ...runtime.spelling import near_or_all
 from ..rendering.choice import graphs_for_completion
 from ..rendering.presentation import format_option, print_json
@@ -31,7 +31,7 @@ def command(name: str | None, kind: str | None, form: str) -> None:
     kinds = _kinds()
     if kind is not None and kind not in kinds:
         raise click.BadParameter(f"there is no kind {kind!r}{near_or_all(kind, kinds)}", param_hint="--kind")
-    graphs = rundir.list_graphs() if name is not None else []
+    graphs = run_directory.list_graphs() if name is not None else []
     if name is None or (name in kinds and name not in graphs and kind is None):
         wanted = kind or name
         _print_layouts([each for each in kinds.values() if wanted in (None, each.name)], form)

@@ -98,13 +98,13 @@ def _folder(name: str | None) -> tuple[str, Path]:
 
     Looks before it lists graphs, since that removes what nobody locks.
     """
-    from ...runtime.host import run_directory as rundir
+    from ...runtime.host import run_directory
 
     if name is None:
         name = running_graph(None)
-    folder = rundir.graph_directory(name) / "logs"
-    if not rundir.is_private(rundir.base_directory()) or not folder.is_dir():
-        graphs = rundir.list_graphs()
+    folder = run_directory.graph_directory(name) / "logs"
+    if not run_directory.is_private(run_directory.base_directory()) or not folder.is_dir():
+        graphs = run_directory.list_graphs()
         there = near_or_all(name, graphs) if graphs else "; no graph is running"
         raise Disconnected(f"there are no logs of a graph {name!r}{there}")
     return name, folder
@@ -151,13 +151,13 @@ def _printer(form: str, *, alone: bool) -> Callable[[Iterable[Line]], None]:
 
 
 def _follow(graph: str, logs: LogFolder, wanted: Wanted, say: Callable[[Iterable[Line]], None]) -> None:
-    from ...runtime.host import run_directory as rundir
+    from ...runtime.host import run_directory
 
     look_again = 0.0
     try:
         while True:
             if monotonic() >= look_again:
-                if graph not in rundir.list_graphs():
+                if graph not in run_directory.list_graphs():
                     break
                 look_again = monotonic() + LIVENESS_EVERY_S
             say(filter(wanted, logs.read()))

@@ -41,9 +41,9 @@ _COLUMNS = (
 @format_option
 def command(form: str) -> None:
     """List the running graphs of this user."""
-    from ...runtime.host import run_directory as rundir
+    from ...runtime.host import run_directory
 
-    statuses = [_status(name) for name in rundir.list_graphs()]
+    statuses = [_status(name) for name in run_directory.list_graphs()]
     if form == "json":
         print_json({"graphs": statuses})
     elif statuses:

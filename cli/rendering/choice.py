@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ...runtime.errors import Disconnected, SlabwireError
-from ...runtime.host import run_directory as rundir
+from ...runtime.host import run_directory
 from ...runtime.spelling import near_or_all
 
 
@@ -25,7 +25,7 @@ def _complete_graph(_ctx: click.Context, _parameter: click.Parameter, incomplete
 def graphs_for_completion() -> list[str]:
     """For whoever presses Tab: what is wrong with the run directory is said by the command itself."""
     try:
-        return list(rundir.list_graphs())
+        return list(run_directory.list_graphs())
     except SlabwireError:
         return []
 
@@ -61,7 +61,7 @@ def running_graph(name: str | None) -> str:
 
     Raises Disconnected where it is not running, UsageError where several are and none was named.
     """
-    graphs: list[str] = rundir.list_graphs()
+    graphs: list[str] = run_directory.list_graphs()
     if name is not None:
         if name not in graphs:
             there = f"{near_or_all(name, graphs)} (`slabwire ps` lists them)" if graphs else ", nor any other"

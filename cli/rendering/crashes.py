@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ...runtime.errors import Disconnected
-from ...runtime.host import run_directory as rundir
+from ...runtime.host import run_directory
 from ...runtime.postmortem.report_store import graphs_with_reports, reports
 from ...runtime.spelling import near_or_all
 from .choice import base_name, known_actor
@@ -35,7 +35,7 @@ def show_crashes(name: str | None, actors: tuple[str, ...], *, every: bool, form
 
 def _graph(name: str | None) -> str:
     """The graph that is named, else the only one that runs, else the one that had the last report: it need not run."""
-    running, known = rundir.list_graphs(), graphs_with_reports()
+    running, known = run_directory.list_graphs(), graphs_with_reports()
     if name is None:
         if len(running) > 1:
             raise click.UsageError(f"several graphs are running, name one of them: {', '.join(running)}")

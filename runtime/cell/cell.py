@@ -24,7 +24,7 @@ from .outlets import Outlets
 from .plain_runs import PlainRuns
 from .redelivery import Redelivery
 from .refusals import Refusals
-from .runs import Kind, Runs
+from .runs import HandlerKind, Runs
 from .work import Work
 
 
@@ -216,7 +216,7 @@ class Cell:
             work.hand_on()
 
 
-def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, Kind]:
+def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, HandlerKind]:
     """What runs each handler, by the number of its port."""
     batched = {number: each.spec.batch for number, each in ports.items() if each.spec.batch}
     batches = Batches(runs, outlets, answers, batched)

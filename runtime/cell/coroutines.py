@@ -11,11 +11,11 @@ from ..error_text import is_of
 from .answers import Answers
 from .life import HANDED_ON, STOPPING
 from .outlets import Outlets
-from .runs import Kind, Runs
+from .runs import HandlerKind, Runs
 from .work import Work, current
 
 
-class Coroutines(Kind):
+class Coroutines(HandlerKind):
     """Tasks go on by the loop alone."""
 
     def __init__(self, runs: Runs, outlets: Outlets, answers: Answers) -> None:

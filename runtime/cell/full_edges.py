@@ -15,7 +15,7 @@ from ..message.header import Flag, Kind
 from ..message.payload import Payload
 from ..spec import EdgeSpec, WhenFull
 from ..telemetry.stats import CellStats
-from .replica_lanes import Spread
+from .replica_lanes import ReplicaLanes
 from .reply_lanes import ReplyLanes
 from .work import REPLY_KEY, Dispatch, Work
 
@@ -27,7 +27,9 @@ class FullEdges:
     they have left.
     """
 
-    def __init__(self, routing: Routing, spread: Spread, replies: ReplyLanes, pool: Pool, stats: CellStats) -> None:
+    def __init__(
+        self, routing: Routing, spread: ReplicaLanes, replies: ReplyLanes, pool: Pool, stats: CellStats
+    ) -> None:
         self.overflow: dict[int, deque[tuple[Work, Dispatch]]] = {}
         self._routing = routing
         self._spread = spread

@@ -13,7 +13,7 @@ from ..telemetry.flight_recorder import EXPIRED
 from .answers import ENDS_PROCESS, Answers
 from .life import RUNNING
 from .outlets import Outlets
-from .runs import Kind, Runs
+from .runs import HandlerKind, Runs
 from .work import Work, current
 
 _NO_MORE = object()
@@ -27,7 +27,7 @@ class _Stream(NamedTuple):
     items: Iterator[Any]
 
 
-class Generators(Kind):
+class Generators(HandlerKind):
     """Takes an item of each stream in turn."""
 
     def __init__(self, runs: Runs, outlets: Outlets, answers: Answers) -> None:

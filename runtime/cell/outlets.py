@@ -18,7 +18,7 @@ from ..message.payload import Payload, payload_from
 from ..telemetry.stats import CellStats
 from .cancels import ForwardedCancels
 from .full_edges import FullEdges
-from .replica_lanes import Spread
+from .replica_lanes import ReplicaLanes
 from .reply_lanes import ReplyLanes
 from .sends import Sends
 from .ways_out import WaysOut
@@ -50,7 +50,7 @@ class Outlets:
         self.table = table
         self.stats = stats
         self._pool = endpoint.pool
-        self._spread = Spread(routing)
+        self._spread = ReplicaLanes(routing)
         self.edges = self._spread.lanes
         self.callers = ReplyLanes(stats, look_for_lanes)
         self.replies = self.callers.lanes

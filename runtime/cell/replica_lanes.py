@@ -8,7 +8,7 @@ from typing import Any
 from ...shm.producer import Producer
 from ..errors import CorruptLane, MessageError
 from ..graph.compiled import Routing
-from ..graph.replicas import HASH, Choice, Keys, policy_of
+from ..graph.replicas import HASH, Choice, HashChoice, policy_of
 from ..message.header import Flag, Header, Kind, read_header
 from .work import Dispatch
 
@@ -17,13 +17,13 @@ ANY = -1  # the replica that is best when the message leaves
 _MOST_STREAMS = 1024
 
 
-class Spread:
+class ReplicaLanes:
     """`lanes` holds an edge's lanes in the order of the replicas behind it. One thread."""
 
     def __init__(self, routing: Routing) -> None:
         self.lanes: dict[int, list[Producer]] = {}
         self._choices: dict[int, Choice] = {}
-        self._keys: dict[int, Keys] = {}
+        self._keys: dict[int, HashChoice] = {}
         self._routing = routing
         self._streams: dict[tuple[int, tuple[int, int]], int] = {}  # by edge and request: where the open ones go
         for number, edge in enumerate(routing.spec.edges):
@@ -33,7 +33,7 @@ class Spread:
             policy = policy_of(actor.routing)
             handler = actor.handler(edge.target.port)
             if policy.kind == HASH and handler is not None:
-                self._keys[number] = Keys(actor.name, handler, policy.field, actor.replicas)
+                self._keys[number] = HashChoice(actor.name, handler, policy.field, actor.replicas)
             self._choices[number] = Choice(policy)
 
     def bind(self, edge: int, kind: Kind, value: Any, header: Header, *, item: bool) -> int:

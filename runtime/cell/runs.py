@@ -17,7 +17,7 @@ from .outlets import Outlets
 from .work import Work
 
 
-class Kind:
+class HandlerKind:
     """Runs the handlers of one kind (generators, coroutines, or batches) for one actor instance. One thread.
 
     A kind tells `runs` when a handler is done.
@@ -61,7 +61,7 @@ class Runs:
 
     def __init__(self, outlets: Outlets, recorder: Recorder, loop: asyncio.AbstractEventLoop, concurrency: int) -> None:
         self.works: dict[int, Work] = {}
-        self.kinds: dict[int, Kind] = {}
+        self.kinds: dict[int, HandlerKind] = {}
         self.loop = loop
         self._table = outlets.table
         self._outlets = outlets

@@ -9,7 +9,7 @@ from typing import Any
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
 from ..dataplane.caller import deadline_of
-from ..errors import ClientClosed, Disconnected, Overloaded, untouched
+from ..errors import ClientClosed, Disconnected, Overloaded, mark_not_begun
 from ..host.forks import part_in_children
 from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_answer
 from .local import LocalConnection
@@ -98,7 +98,7 @@ class AsyncLocalConnection:
             if self._closed:
                 raise closed_error(self.whose)
         except (Disconnected, Overloaded) as error:
-            raise untouched(error) from None
+            raise mark_not_begun(error) from None
         finally:
             self._renewing.release()
 

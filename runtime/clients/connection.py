@@ -11,7 +11,7 @@ from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import timed_out
 from ..dataplane.pending import Pending
-from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, untouched
+from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, mark_not_begun
 from ..host.attempt import attempts_at_once
 from .control import ANSWER_WITHIN_S
 
@@ -163,4 +163,4 @@ def seconds_for_an_answer(deadline_ns: int) -> float:
 
 def late_answer(whose: str) -> SlabwireError:
     """The error of a call whose time ran out while another one connected anew."""
-    return untouched(Disconnected(f"{whose} has ended, and no new one of that name has answered in time"))
+    return mark_not_begun(Disconnected(f"{whose} has ended, and no new one of that name has answered in time"))

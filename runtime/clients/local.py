@@ -21,7 +21,7 @@ from ..host.forks import keep_from_children
 from ..host.ownership import require_own_peer
 from ..host.run_directory import own_socket
 from ..spec import graph_from_plain
-from . import in_process_graphs as here
+from . import in_process_graphs
 from .control import ANSWER_WITHIN_S, Control
 
 
@@ -48,7 +48,9 @@ class LocalConnection:
     def __init__(
         self, name: str, *, may_spin: bool, answer_within_s: float = ANSWER_WITHIN_S, drives: bool = False
     ) -> None:
-        self.here = here.find(name)  # a graph of this process, which `drives` says is driven while one waits
+        self.here = in_process_graphs.find(
+            name
+        )  # a graph of this process, which `drives` says is driven while one waits
         if self.here is None:
             self.routing, self.link = self._dialled(name, answer_within_s)
         else:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
 from ..dataplane.pending import Pending
-from ..errors import DeadlineExceeded, Disconnected, SlabwireError, untouched
+from ..errors import DeadlineExceeded, Disconnected, SlabwireError, mark_not_begun
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
 from ..remote.dealer import Dealer
@@ -201,7 +201,7 @@ class _Departed:
 
 def nothing_answers(address: str, within_s: float) -> SlabwireError:
     """The error of a hello that got no welcome."""
-    return untouched(
+    return mark_not_begun(
         Disconnected(
             f"no graph answers at {address} (waited {within_s:g} s); does it run, and listen there (--listen)?"
         )

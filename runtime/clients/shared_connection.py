@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from ...shm.bell import now_ns
 from ..dataplane.caller import timed_out
 from ..dataplane.pending import Pending
-from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, untouched
+from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, mark_not_begun
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
 from ..message.header import Kind
@@ -111,7 +111,7 @@ class SharedConnection(Connection):
                 self._leave()
             return self._successor
         except (Disconnected, Overloaded) as error:
-            raise untouched(error) from None
+            raise mark_not_begun(error) from None
         finally:
             if True in got:
                 self._renewing.release()
@@ -140,9 +140,9 @@ class SharedConnection(Connection):
             local.here.refuse_own_thread()
         with self._lock:
             if self._closed or self._is_gone:
-                raise untouched(Disconnected(f"{self.whose} has ended"))
+                raise mark_not_begun(Disconnected(f"{self.whose} has ended"))
             if local.link.is_torn:
-                raise untouched(Disconnected(_TORN))
+                raise mark_not_begun(Disconnected(_TORN))
             if self._given_up:
                 self._tell_given_up()
             return local.caller.begin(request, deadline_ns=deadline_ns, key=key)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from ...shm.bell import now_ns
-from ..errors import DeadlineExceeded, untouched
+from ..errors import DeadlineExceeded, mark_not_begun
 from ..message.capacities import MOST_ASIDE, MOST_CALLS
 from ..message.header import Kind
 from .caller import timed_out
@@ -121,7 +121,7 @@ class AsyncCalls:
                 await self._places.acquire()
         except TimeoutError:
             text = f"{target} was not asked in time: {MOST_CALLS} calls of this client are in flight; use a second one"
-            raise untouched(DeadlineExceeded(text)) from None
+            raise mark_not_begun(DeadlineExceeded(text)) from None
 
     def _end(self, pending: Pending | None) -> None:
         if pending is not None:

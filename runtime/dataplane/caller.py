@@ -14,9 +14,9 @@ from ...shm.producer import Producer
 from ..actor.fields import Intake
 from ..control.asks import OpenRoute
 from ..control.offers import LaneOffer
-from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, untouched
+from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, mark_not_begun
 from ..graph.compiled import Routing
-from ..graph.replicas import HASH, Choice, Keys, policy_of
+from ..graph.replicas import HASH, Choice, HashChoice, policy_of
 from ..message.capacities import MOST_CALLS
 from ..message.fast_path import encode_and_publish
 from ..message.header import Kind, read_header
@@ -70,7 +70,7 @@ class Caller:
         # Where the graph runs in this process: gives an error the exception that it was made from.
         self.explain: Callable[[tuple[int, int], SlabwireError], None] | None = None
         self._choices: dict[str, Choice] = {}  # by actor
-        self._keys: dict[int, Keys] = {}  # by route
+        self._keys: dict[int, HashChoice] = {}  # by route
 
     def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
@@ -106,7 +106,7 @@ class Caller:
         """
         target, route, fields = request
         if not aside and len(self._pending) - len(self._aside) >= MOST_CALLS:
-            raise untouched(
+            raise mark_not_begun(
                 Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
             )
         if route not in self._open_routes:
@@ -140,7 +140,7 @@ class Caller:
 
     def _overloaded(self, target: str, entry: Producer) -> SlabwireError:
         text = f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
-        return untouched(Overloaded(text))
+        return mark_not_begun(Overloaded(text))
 
     def _leaves_room(self, entry: Producer) -> bool:
         """Whether one more request lets every call in flight by this entry, itself included, find room for its cancel.
@@ -171,7 +171,7 @@ class Caller:
         policy = policy_of(actor.routing)
         if policy.kind == HASH:
             if route not in self._keys:
-                self._keys[route] = Keys(actor.name, self._routing.entry(route), policy.field, actor.replicas)
+                self._keys[route] = HashChoice(actor.name, self._routing.entry(route), policy.field, actor.replicas)
             return lanes[self._keys[route].of_fields(fields)]
         choice = self._choices.setdefault(actor.name, Choice(policy))
         lane = choice.pick(lanes, self._leaves_room)

@@ -16,7 +16,7 @@ from ...shm.open_calls import calls_left
 from ..control.news import Cancelled, Left
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from .idleness import is_idle
-from .peers import Board, Line, Party
+from .peers import Board, LaneRecord, Peer
 
 logger = logging.getLogger("slabwire")
 
@@ -29,7 +29,7 @@ class Departures:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._leaving: dict[int, Party] = {}
+        self._leaving: dict[int, Peer] = {}
         # For workers that hear nothing now: their successors are told.
         self._cancelled: deque[Key] = deque(maxlen=MOST_REMEMBERED)
 
@@ -37,34 +37,34 @@ class Departures:
         """The requests that went out last with their callers."""
         return list(self._cancelled)
 
-    def caller_died(self, party: Party) -> None:
+    def caller_died(self, peer: Peer) -> None:
         """Ends everywhere what a process that is gone was not answered yet. Before it has a successor."""
-        self._cancel([(party.number, request) for request in calls_left(party.bell)])
+        self._cancel([(peer.number, request) for request in calls_left(peer.bell)])
 
     def _cancel(self, keys: list[Key]) -> None:
         if keys:
             self._cancelled += keys
             self._board.tell_workers(Cancelled(keys))
 
-    def client_left(self, party: Party) -> None:
+    def client_left(self, peer: Peer) -> None:
         """A client has closed, or died."""
-        self.caller_died(party)
-        replies = [each for each in self._board.lines.values() if each.consumer is party]
+        self.caller_died(peer)
+        replies = [each for each in self._board.lines.values() if each.consumer is peer]
         self._board.remove_lines(replies)
-        self._board.tell_workers(Left(party.number, [each.number for each in replies]))
-        self._leaving[party.number] = party
+        self._board.tell_workers(Left(peer.number, [each.number for each in replies]))
+        self._leaving[peer.number] = peer
         self.see_off()
 
-    def turned_out(self, party: Party) -> None:
+    def turned_out(self, peer: Peer) -> None:
         """A client writes what no client writes: nothing that it asked for is wanted, nor what it may yet write."""
-        self._cancel([(party.number, EVERY_REQUEST)])
-        self._remove(party)
+        self._cancel([(peer.number, EVERY_REQUEST)])
+        self._remove(peer)
 
     def see_off(self, gone: Collection[str] = ()) -> None:
         """Removes the clients of which nothing is needed any more. Workers that are `gone` for good need nothing."""
         idle: bool | None = None
-        for party in list(self._leaving.values()):
-            lines = [each for each in self._lines_of(party) if each.consumer.name not in gone]
+        for peer in list(self._leaving.values()):
+            lines = [each for each in self._lines_of(peer) if each.consumer.name not in gone]
             if any(map(_is_unfinished, lines)):
                 continue
             if any(any(each.lent()) for each in lines):
@@ -72,21 +72,21 @@ class Departures:
                 idle = is_idle(self._board, gone) if idle is None else idle
                 if not idle:
                     continue
-            self._remove(party)
+            self._remove(peer)
         if len(self._leaving) > MOST_LEAVING:
             oldest = next(iter(self._leaving.values()))
             logger.warning("%s is gone, and its memory is given up though calls of it are still worked on", oldest.name)
             self._remove(oldest)
 
-    def _lines_of(self, party: Party) -> list[Line]:
-        return [each for each in self._board.lines.values() if party in (each.producer, each.consumer)]
+    def _lines_of(self, peer: Peer) -> list[LaneRecord]:
+        return [each for each in self._board.lines.values() if peer in (each.producer, each.consumer)]
 
-    def _remove(self, party: Party) -> None:
-        self._leaving.pop(party.number, None)
-        self._board.remove_party(party, self._lines_of(party))
+    def _remove(self, peer: Peer) -> None:
+        self._leaving.pop(peer.number, None)
+        self._board.remove_party(peer, self._lines_of(peer))
 
 
-def _is_unfinished(line: Line) -> bool:
+def _is_unfinished(line: LaneRecord) -> bool:
     """Whether a request that came by a lane is not finished. It first lies in the lane, then in its row: so looked for
     in this order it is not missed.
     """

@@ -16,7 +16,7 @@ from ..host.descriptors import REMEDY, is_scarce
 from ..host.ownership import is_own, peer_uid
 from .descriptor_channel import Channel
 from .descriptor_client import FIRST_TOKEN
-from .peers import Party
+from .peers import Peer
 from .requests import Requests
 from .switchboard import Switchboard
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("slabwire")
 MOST_UNSENT = 256
 
 
-class Reception:
+class DescriptorServer:
     """Serves channels on the running loop. `is_open()` says whether new clients are let in."""
 
     def __init__(self, path: Path, switchboard: Switchboard, is_open: Callable[[], bool]) -> None:
@@ -43,29 +43,29 @@ class Reception:
         """Starts to let clients in; inside the running loop."""
         asyncio.get_running_loop().add_reader(self._door, self._accept)
 
-    def attach(self, party: Party, channel: Channel) -> None:
-        """Serves a party from now on."""
-        party.channel = channel
-        party.is_told = False
-        asyncio.get_running_loop().add_reader(channel.fileno(), self._serve, party, channel)
+    def attach(self, peer: Peer, channel: Channel) -> None:
+        """Serves a peer from now on."""
+        peer.channel = channel
+        peer.is_told = False
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._serve, peer, channel)
 
-    def detach(self, party: Party) -> None:
+    def detach(self, peer: Peer) -> None:
         """Its process is gone."""
-        if party.channel is not None:
+        if peer.channel is not None:
             loop = asyncio.get_running_loop()
-            loop.remove_reader(party.channel.fileno())
-            loop.remove_writer(party.channel.fileno())
-            party.hang_up()
+            loop.remove_reader(peer.channel.fileno())
+            loop.remove_writer(peer.channel.fileno())
+            peer.hang_up()
 
     def turn_out(self, client: int) -> None:
         """Ends a client's connection: it writes into its lanes what no client writes."""
-        party = self._switchboard.parties.get(client)
-        if party is not None and not party.instances:
-            self.detach(party)
-            self._switchboard.departures.turned_out(party)
+        peer = self._switchboard.peers.get(client)
+        if peer is not None and not peer.instances:
+            self.detach(peer)
+            self._switchboard.departures.turned_out(peer)
 
     def _accept(self) -> None:
-        """A client of the same user (or root) gets a party of its own."""
+        """A client of the same user (or root) gets a peer of its own."""
         try:
             connection, _ = self._door.accept()
         except OSError as error:
@@ -80,11 +80,11 @@ class Reception:
             return
         channel = Channel(connection, MOST_UNSENT)
         try:
-            party = self._switchboard.add_client(channel)
+            peer = self._switchboard.add_client(channel)
         except (OSError, SlabwireError) as error:
             _refuse(channel, error)
         else:
-            self.attach(party, channel)
+            self.attach(peer, channel)
 
     def _turn_away(self, error: OSError) -> None:
         """There is no descriptor for a client: without one kept in reserve it could not even be told."""
@@ -97,22 +97,22 @@ class Reception:
         finally:
             self._spare = os.dup(self._door.fileno())
 
-    def _serve(self, party: Party, channel: Channel) -> None:
-        if not self._requests.serve(party, channel):
-            self.detach(party)
-            if not party.instances:
-                self._switchboard.departures.client_left(party)
+    def _serve(self, peer: Peer, channel: Channel) -> None:
+        if not self._requests.serve(peer, channel):
+            self.detach(peer)
+            if not peer.instances:
+                self._switchboard.departures.client_left(peer)
         self._flush_all()
 
     def _flush_all(self) -> None:
         """Peers whose sockets were full get the rest when they have room."""
         loop = asyncio.get_running_loop()
-        for party in self._switchboard.parties.values():
-            if party.channel is not None and party.channel.has_unsent:
-                loop.add_writer(party.channel.fileno(), self._flush, party)
+        for peer in self._switchboard.peers.values():
+            if peer.channel is not None and peer.channel.has_unsent:
+                loop.add_writer(peer.channel.fileno(), self._flush, peer)
 
-    def _flush(self, party: Party) -> None:
-        channel = party.channel
+    def _flush(self, peer: Peer) -> None:
+        channel = peer.channel
         if channel is not None:
             with contextlib.suppress(Disconnected):
                 if not channel.flush():
@@ -120,8 +120,8 @@ class Reception:
             asyncio.get_running_loop().remove_writer(channel.fileno())
 
     def close(self) -> None:
-        for party in list(self._switchboard.parties.values()):
-            self.detach(party)
+        for peer in list(self._switchboard.peers.values()):
+            self.detach(peer)
         asyncio.get_running_loop().remove_reader(self._door)
         self._door.close()
         os.close(self._spare)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...shm.inflight import lanes_kept
 
 if TYPE_CHECKING:
-    from .peers import Board, Party
+    from .peers import Board, Peer
 
 
 def is_idle(board: Board, gone: Collection[str] = ()) -> bool:
@@ -25,18 +25,18 @@ def unfinished(board: Board, gone: Collection[str] = ()) -> dict[str, int]:
     does not count: nobody waits for that.
     """
     found: dict[str, int] = {}
-    for party, instance in _instances(board, gone):
+    for peer, instance in _instances(board, gone):
         # A plain handler's input is in its lane until the handler has returned.
-        if count := _waiting(board, instance) + len(lanes_kept(party.tables[instance])):
+        if count := _waiting(board, instance) + len(lanes_kept(peer.tables[instance])):
             actor = board.routing.actor_of[instance]
             found[actor] = found.get(actor, 0) + count
     return found
 
 
-def _instances(board: Board, gone: Collection[str]) -> Iterator[tuple[Party, str]]:
-    for party in board.parties.values():
-        if party.name not in gone:
-            yield from ((party, each) for each in party.instances)
+def _instances(board: Board, gone: Collection[str]) -> Iterator[tuple[Peer, str]]:
+    for peer in board.peers.values():
+        if peer.name not in gone:
+            yield from ((peer, each) for each in peer.instances)
 
 
 def _published(board: Board) -> int:
@@ -49,8 +49,8 @@ def _waiting(board: Board, instance: str) -> int:
 
 def _is_any_busy(board: Board, gone: Collection[str]) -> bool:
     """Whether a handler runs, outside of any input perhaps, or messages wait for room, perhaps they alone."""
-    for party, instance in _instances(board, gone):
-        stats = board.actor_stats(party, instance)
+    for peer, instance in _instances(board, gone):
+        stats = board.actor_stats(peer, instance)
         reaches_all = not any(e.source == instance and e.consumer.name in gone for e in board.lines.values())
         if stats["busy_since_ns"] or (stats["outbox"] and reaches_all):
             return True

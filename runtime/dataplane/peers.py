@@ -1,4 +1,4 @@
-"""Who and what the switchboard connects: parties, and the lines and slabs between them."""
+"""Who and what the switchboard connects: peers, and the lines and slabs between them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CLIENT_SLABS_NBYTES = 1 << 30
 
 
 @dataclass
-class Party:
-    """One endpoint: a worker (`instances`) or a client (none). `given` are the parties whose bells it has."""
+class Peer:
+    """One endpoint: a worker (`instances`) or a client (none). `given` are the peers whose bells it has."""
 
     number: int
     name: str
@@ -77,21 +77,21 @@ class Party:
         self.viewed.clear()
         self.is_told = True
 
-    def forget(self, other: int, slabs: Sequence[SlabLine]) -> None:
-        """Another party is gone, and its slabs with it."""
+    def forget(self, other: int, slabs: Sequence[SlabRecord]) -> None:
+        """Another peer is gone, and its slabs with it."""
         self.given.discard(other)
         self.viewed.difference_update(each.number for each in slabs)
 
 
 @dataclass
-class Line:
+class LaneRecord:
     """One lane, and its two ends. Its segments are held, not mapped: a mapping holds a descriptor of its own."""
 
     number: int
     segment: Segment
     returns: Segment
-    producer: Party
-    consumer: Party
+    producer: Peer
+    consumer: Peer
     purpose: str
     source: str
     target: str
@@ -150,25 +150,25 @@ class Line:
 
 
 @dataclass
-class SlabLine:
+class SlabRecord:
     """One slab, and whose it is."""
 
     number: int
     segment: Segment
-    owner: Party
+    owner: Peer
 
 
 class Board(Protocol):
     """What `departures` and `idleness` ask of the switchboard."""
 
     routing: Routing
-    parties: dict[int, Party]
-    lines: dict[int, Line]
+    peers: dict[int, Peer]
+    lines: dict[int, LaneRecord]
 
-    def actor_stats(self, party: Party, instance: str) -> dict[str, int]: ...
+    def actor_stats(self, peer: Peer, instance: str) -> dict[str, int]: ...
 
     def tell_workers(self, news: News) -> None: ...
 
-    def remove_lines(self, lines: list[Line]) -> None: ...
+    def remove_lines(self, lines: list[LaneRecord]) -> None: ...
 
-    def remove_party(self, party: Party, lines: list[Line]) -> None: ...
+    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None: ...

@@ -24,11 +24,11 @@ from ..telemetry.flight_recorder import EVENTS, RECORDER
 from ..telemetry.stats import STATS, CellStats, WorkerStats
 from .departures import Departures
 from .descriptor_channel import Channel
-from .peers import Line, Party, SlabLine
+from .peers import LaneRecord, Peer, SlabRecord
 
 
 class Switchboard:
-    """Built from the graph and its plan: all workers' parties and all edges' lanes exist before any worker does.
+    """Built from the graph and its plan: all workers' peers and all edges' lanes exist before any worker does.
 
     Raises OutOfMemory when the machine has not enough for them. One thread.
     """
@@ -36,9 +36,9 @@ class Switchboard:
     def __init__(self, routing: Routing, plan: Plan) -> None:
         self.routing = routing
         self.plan = plan
-        self.parties: dict[int, Party] = {}
-        self.lines: dict[int, Line] = {}
-        self.slabs: dict[int, SlabLine] = {}
+        self.peers: dict[int, Peer] = {}
+        self.lines: dict[int, LaneRecord] = {}
+        self.slabs: dict[int, SlabRecord] = {}
         self.document = sealed_document(pack_document(routing.spec.to_plain()))
         self._last_number = 0
         self._next_client = FIRST_CLIENT
@@ -56,36 +56,36 @@ class Switchboard:
         return self.routing.spec.actor(self.routing.actor_of[instance])
 
     def _add_worker(self, number: int, name: str, instances: tuple[str, ...]) -> None:
-        party = self._add_party(number, name)
-        party.instances = instances
-        party.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
-        party.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
-        party.recorder = Segment.create(RECORDER, f"flight recorder of worker {name}", events=EVENTS)
+        peer = self._add_party(number, name)
+        peer.instances = instances
+        peer.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
+        peer.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
+        peer.recorder = Segment.create(RECORDER, f"flight recorder of worker {name}", events=EVENTS)
         for each in instances:
             rows = 1 + self._most_in_flight(each)
-            party.tables[each] = Segment.create(INFLIGHT, f"in-flight table of {each}", inputs=rows)
+            peer.tables[each] = Segment.create(INFLIGHT, f"in-flight table of {each}", inputs=rows)
 
     def _most_in_flight(self, instance: str) -> int:
         actor = self._actor(instance)
         return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
-    def _add_party(self, number: int, name: str) -> Party:
+    def _add_party(self, number: int, name: str) -> Peer:
         bell = Segment.create(BELL, f"bell of {name}")
         try:
-            party = self.parties[number] = Party(number, name, bell, new_doorbell())
+            peer = self.peers[number] = Peer(number, name, bell, new_doorbell())
         except OSError:
             bell.close()
             raise
-        return party
+        return peer
 
-    def home_of(self, instance: str) -> Party:
+    def home_of(self, instance: str) -> Peer:
         """The worker that runs an actor instance."""
-        return next(party for party in self.parties.values() if instance in party.instances)
+        return next(peer for peer in self.peers.values() if instance in peer.instances)
 
     def connect(
-        self, producer: Party, consumer: Party, purpose: str, source: str, target: str, capacity: int, edge: int = -1
-    ) -> Line:
-        """A new lane between two parties. Raises OutOfMemory, or OSError where there is no descriptor for it."""
+        self, producer: Peer, consumer: Peer, purpose: str, source: str, target: str, capacity: int, edge: int = -1
+    ) -> LaneRecord:
+        """A new lane between two peers. Raises OutOfMemory, or OSError where there is no descriptor for it."""
         self._last_number += 1
         # Of two the newest survives when its writer dies while it writes the next: see `redelivery`.
         capacity = max(2, capacity)
@@ -100,60 +100,60 @@ class Switchboard:
             raise
         for each in (segment, returns):
             each.unmap()
-        line = Line(self._last_number, segment, returns, producer, consumer, purpose, source, target, edge)
+        line = LaneRecord(self._last_number, segment, returns, producer, consumer, purpose, source, target, edge)
         self.lines[line.number] = line
         return line
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
-    def add_client(self, channel: Channel) -> Party:
-        """A party for a process on this host that has connected to the local socket."""
+    def add_client(self, channel: Channel) -> Peer:
+        """A peer for a process on this host that has connected to the local socket."""
         self._next_client += 1
-        party = self._add_party(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
-        party.channel = channel
-        return party
+        peer = self._add_party(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
+        peer.channel = channel
+        return peer
 
-    def remove_lines(self, lines: Iterable[Line]) -> None:
+    def remove_lines(self, lines: Iterable[LaneRecord]) -> None:
         """Lanes of which an end is gone for good."""
         for line in lines:
             line.consumer.refused[line.target] += line.returns.load("refused")
             del self.lines[line.number]
             line.close()
 
-    def remove_party(self, party: Party, lines: list[Line]) -> None:
+    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None:
         """A client's end: all that it had goes, and its neighbours are told."""
-        slabs = [each for each in self.slabs.values() if each.owner is party]
+        slabs = [each for each in self.slabs.values() if each.owner is peer]
         self.remove_lines(lines)
         self.remove_slabs(slabs)
-        del self.parties[party.number]
-        party.close()
+        del self.peers[peer.number]
+        peer.close()
         for other in self._workers():
-            other.forget(party.number, slabs)
-        self.tell_workers(Gone(party.number, [each.number for each in lines], [each.number for each in slabs]))
+            other.forget(peer.number, slabs)
+        self.tell_workers(Gone(peer.number, [each.number for each in lines], [each.number for each in slabs]))
 
     def tell_workers(self, news: News) -> None:
         """Those that hear now: the others ask for all that is theirs when they start."""
         for each in self._workers():
             each.tell(news)
 
-    def clients(self) -> list[Party]:
+    def clients(self) -> list[Peer]:
         """Those that are there; for the others see `departures`."""
-        return [each for each in self.parties.values() if not each.instances and each.channel is not None]
+        return [each for each in self.peers.values() if not each.instances and each.channel is not None]
 
-    def _workers(self) -> list[Party]:
-        return [each for each in self.parties.values() if each.instances]
+    def _workers(self) -> list[Peer]:
+        return [each for each in self.peers.values() if each.instances]
 
     # -- slabs -------------------------------------------------------------------------------------------------------
 
-    def add_slab(self, party: Party, block_nbytes: int, blocks: int) -> SlabLine:
-        """A slab of the party's own. Its pages are not taken: the owner does that."""
+    def add_slab(self, peer: Peer, block_nbytes: int, blocks: int) -> SlabRecord:
+        """A slab of the peer's own. Its pages are not taken: the owner does that."""
         lines = blocks * block_nbytes // LINE_NBYTES
-        segment = Segment.create(SLAB, f"slab of {party.name}", reserve=False, blocks=blocks, payload_lines=lines)
+        segment = Segment.create(SLAB, f"slab of {peer.name}", reserve=False, blocks=blocks, payload_lines=lines)
         self._last_slab += 1
-        slab = self.slabs[self._last_slab] = SlabLine(self._last_slab, segment, party)
+        slab = self.slabs[self._last_slab] = SlabRecord(self._last_slab, segment, peer)
         return slab
 
-    def remove_slabs(self, slabs: Iterable[SlabLine]) -> None:
+    def remove_slabs(self, slabs: Iterable[SlabRecord]) -> None:
         """Slabs that their owner has given back, or has left behind."""
         for slab in slabs:
             del self.slabs[slab.number]
@@ -161,39 +161,39 @@ class Switchboard:
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
-    def wake_neighbours(self, party: Party) -> None:
+    def wake_neighbours(self, peer: Peer) -> None:
         """Somebody died: those who wait for it look again."""
         for line in self.lines.values():
-            other = line.consumer if line.producer is party else line.producer if line.consumer is party else None
+            other = line.consumer if line.producer is peer else line.producer if line.consumer is peer else None
             if other is not None:
                 os.eventfd_write(other.doorbell, 1)
 
-    def worker_stats(self, party: Party) -> dict[str, int]:
-        return WorkerStats(party.stats).read() if party.stats is not None else {}
+    def worker_stats(self, peer: Peer) -> dict[str, int]:
+        return WorkerStats(peer.stats).read() if peer.stats is not None else {}
 
-    def actor_stats(self, party: Party, instance: str) -> dict[str, int]:
-        if party.stats is None:
+    def actor_stats(self, peer: Peer, instance: str) -> dict[str, int]:
+        if peer.stats is None:
             return {}
-        stats = CellStats(party.stats, party.instances.index(instance)).read()
+        stats = CellStats(peer.stats, peer.instances.index(instance)).read()
         waiting = [e.waiting() for e in self.lines.values() if e.target == instance and e.purpose != "reply"]
         return {**stats, "waiting": sum(waiting)}
 
-    def ignores_input(self, party: Party) -> bool:
+    def ignores_input(self, peer: Peer) -> bool:
         """Whether messages wait for a worker that sleeps though nothing keeps it from taking them."""
-        if self.worker_stats(party).get("alive_ns"):
+        if self.worker_stats(peer).get("alive_ns"):
             return False
-        rows = (self.actor_stats(party, each) for each in party.instances)
+        rows = (self.actor_stats(peer, each) for each in peer.instances)
         return any(row["waiting"] and not row["in_flight"] and not row["outbox"] for row in rows)
 
     def segments(self) -> Iterator[tuple[str, Layout, Segment]]:
         """Every segment with what it is for."""
-        for party in self.parties.values():
-            yield f"bell of {party.name}", BELL, party.bell
-            if party.stats is not None:
-                yield f"counters of {party.name}", STATS, party.stats
-            if party.recorder is not None:
-                yield f"flight recorder of {party.name}", RECORDER, party.recorder
-            for instance, table in party.tables.items():
+        for peer in self.peers.values():
+            yield f"bell of {peer.name}", BELL, peer.bell
+            if peer.stats is not None:
+                yield f"counters of {peer.name}", STATS, peer.stats
+            if peer.recorder is not None:
+                yield f"flight recorder of {peer.name}", RECORDER, peer.recorder
+            for instance, table in peer.tables.items():
                 yield f"in-flight table of {instance}", INFLIGHT, table
         for line in self.lines.values():
             purpose = f"lane {line.number}: {line.source} -> {line.target} ({line.purpose})"
@@ -206,5 +206,5 @@ class Switchboard:
         os.close(self.document)
         for _, _, segment in list(self.segments()):
             segment.close_descriptor()
-        for party in self.parties.values():
-            party.close()
+        for peer in self.peers.values():
+            peer.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import Overloaded, untouched
+from ..errors import Overloaded, mark_not_begun
 
 # Of all requests that the graph has not answered yet, whoever sent them.
 MOST_REQUESTS_NBYTES = 1 << 30
@@ -28,7 +28,7 @@ class Budget:
         """Raises Overloaded where it is exhausted."""
         if not self.has_room(nbytes):
             text = f"requests{self._whose} of {self.used_nbytes} bytes wait at this gateway already; try again later"
-            raise untouched(Overloaded(text))
+            raise mark_not_begun(Overloaded(text))
         if self._within is not None:
             self._within.take(nbytes)
         self.used_nbytes += nbytes

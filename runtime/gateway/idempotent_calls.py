@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..errors import Overloaded, untouched
+from ..errors import Overloaded, mark_not_begun
 from ..remote.protocol import Frame
 from .answer_cache import Remembered, check_same
 from .budget import Budget
@@ -69,7 +69,7 @@ class _Running:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-class KeyedCalls:
+class IdempotentCalls:
     """Of one gateway, on its loop. Answers are remembered for a while; errors are not: the next attempt tries anew."""
 
     def __init__(self, budget: Budget) -> None:
@@ -95,7 +95,9 @@ class KeyedCalls:
             return known
         if running is None:
             if len(self._running) >= MOST_RUNNING:
-                raise untouched(Overloaded(f"{MOST_RUNNING} calls with keys are at work here already; try again later"))
+                raise mark_not_begun(
+                    Overloaded(f"{MOST_RUNNING} calls with keys are at work here already; try again later")
+                )
             self._budget.take(nbytes)  # of its own: the client may go, and what it took with it
             task = asyncio.get_running_loop().create_task(self._carry(name, fingerprint, ask))
             running = self._running[name] = _Running(fingerprint, task)

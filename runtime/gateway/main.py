@@ -31,15 +31,15 @@ from ..remote.addresses import check_address, demand_keys, is_private
 from ..remote.curve_keys import Admission, ServerKeys
 from ..remote.exposed_ports import described_ports
 from ..remote.frame_codec import pack_value
-from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, unpack_head
+from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, unpack_head
 from .budget import Budget
 from .connections import Peer, Peers
 from .door import DOMAIN, Door
 from .endless_messages import EndlessMessages
-from .idempotent_calls import KeyedCalls
-from .remote_peer import MOST_CALLS, Visitor, error_frames
+from .idempotent_calls import IdempotentCalls
+from .remote_peer import MOST_CALLS, RemotePeer, error_frames
 from .strangers import Strangers
-from .stream_connection import Taps
+from .stream_connection import StreamConnections
 
 logger = logging.getLogger("slabwire")
 
@@ -68,12 +68,12 @@ class Gateway:
         self.doors: list[Door] = []
         self.context = zmq.Context()
         self._graph = graph
-        self._taps = Taps(name)
+        self._streams = StreamConnections(name)
         self._budget = Budget()
-        self._keyed = KeyedCalls(self._budget)
+        self._keyed = IdempotentCalls(self._budget)
         self._peers = Peers(self.forget, self._turned_out)
         self._tell_turned_out = turned_out
-        self._visitors: dict[Peer, Visitor] = {}
+        self._remote_peers: dict[Peer, RemotePeer] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._keys = keys
         self._parent = parent
@@ -109,15 +109,15 @@ class Gateway:
         """One message of whoever is at the other end, and came with the public key `who`."""
         try:
             head = unpack_head(frames)
-            if head.kind == Kind.PING:
-                peer.send([pack_head(Head(Kind.PONG, head.id)), *pack_value(None)])
-            elif head.kind == Kind.HELLO:
+            if head.kind == FrameKind.PING:
+                peer.send([pack_head(Head(FrameKind.PONG, head.id)), *pack_value(None)])
+            elif head.kind == FrameKind.HELLO:
                 self._welcome(peer, who)
-            elif head.kind == Kind.BYE:
+            elif head.kind == FrameKind.BYE:
                 self.forget(peer)
-            elif peer in self._visitors:
-                self._visitors[peer].receive(head, frames[1:])
-            elif head.kind == Kind.CALL:
+            elif peer in self._remote_peers:
+                self._remote_peers[peer].receive(head, frames[1:])
+            elif head.kind == FrameKind.CALL:
                 raise Disconnected("this gateway does not know the client; say hello first")
         except SlabwireError as error:
             self._turn_away(peer, error)
@@ -144,18 +144,18 @@ class Gateway:
 
     def _welcome(self, peer: Peer, who: str) -> None:
         self.forget(peer)  # one that says hello again has lost its calls
-        if len(self._visitors) >= MOST_CLIENTS:
+        if len(self._remote_peers) >= MOST_CLIENTS:
             self._peers.look()
-        if len(self._visitors) >= MOST_CLIENTS:
+        if len(self._remote_peers) >= MOST_CLIENTS:
             raise Overloaded(f"{MOST_CLIENTS} clients are connected to this gateway; try again when some have left")
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
         welcome = {"graph": self.name, "ports": described_ports(self._graph.local.routing), "limits": limits}
-        self._visitors[peer] = Visitor(peer, self._graph, self._taps, self._budget, self._keyed, who)
-        peer.send([pack_head(Head(Kind.WELCOME)), *pack_value(welcome)])
+        self._remote_peers[peer] = RemotePeer(peer, self._graph, self._streams, self._budget, self._keyed, who)
+        peer.send([pack_head(Head(FrameKind.WELCOME)), *pack_value(welcome)])
 
     def forget(self, peer: Peer, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
-        visitor = self._visitors.pop(peer, None)
+        visitor = self._remote_peers.pop(peer, None)
         if visitor is not None:
             task = asyncio.get_running_loop().create_task(visitor.leave(error))
             self._leaving.add(task)
@@ -171,7 +171,7 @@ class Gateway:
         while not stop.is_set():
             if self._graph.is_gone:
                 raise Disconnected(f"{self._graph.whose} serves this client no more")
-            strangers.look({each.inode for each in self._visitors})
+            strangers.look({each.inode for each in self._remote_peers})
             for door in self.doors:  # what is whole by now is not unfinished
                 door.take_in()
             for _ in range(unfinished.look(self._peers.messages())):
@@ -182,7 +182,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Ends what is in flight with an error and closes the doors; what was answered is still sent."""
-        for peer in list(self._visitors):
+        for peer in list(self._remote_peers):
             self.forget(peer, cut_off_error(self.name))
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._keyed.close()
@@ -191,7 +191,7 @@ class Gateway:
             each.close()
         if self._authenticator is not None:
             self._authenticator.stop()
-        self._taps.close()
+        self._streams.close()
         await self._graph.close()
         self.context.term()
 

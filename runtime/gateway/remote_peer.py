@@ -12,15 +12,15 @@ from ..clients.async_connection import AsyncLocalConnection
 from ..clients.retry import key_of
 from ..dataplane.async_calls import until
 from ..dataplane.caller import deadline_of, timed_out
-from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, untouched
+from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, mark_not_begun
 from ..message.error_payload import wire_form
 from ..message.header import Kind as RecordKind
 from ..remote.frame_codec import pack_value, unpack_value
-from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, Head, Kind, pack_head, trace_of
+from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, trace_of
 from .budget import Budget
 from .connections import Peer
-from .idempotent_calls import KeyedCalls
-from .stream_connection import Taps
+from .idempotent_calls import IdempotentCalls
+from .stream_connection import StreamConnections
 
 logger = logging.getLogger("slabwire")
 
@@ -58,29 +58,35 @@ class Credit:
         self.items -= 1
 
 
-class Visitor:
+class RemotePeer:
     """Takes one client's messages and answers them. One loop."""
 
     def __init__(
-        self, peer: Peer, graph: AsyncLocalConnection, taps: Taps, budget: Budget, keyed: KeyedCalls, who: str = ""
+        self,
+        peer: Peer,
+        graph: AsyncLocalConnection,
+        streams: StreamConnections,
+        budget: Budget,
+        keyed: IdempotentCalls,
+        who: str = "",
     ) -> None:
         self._peer = peer
         self._keyed = keyed
         self._who = who  # the public key that it came with, where that is asked for
         self._graph = graph
-        self._taps = taps
+        self._streams = streams
         self._budget = Budget(MOST_REQUESTS_OF_ONE_NBYTES, whose=" of this client", within=budget)
         self._calls: dict[int, tuple[asyncio.Task[None], Credit]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def receive(self, head: Head, frames: Sequence[Frame]) -> None:
         """One message after the hello. Raises ProtocolError for what no correct client sends."""
-        if head.kind == Kind.CALL:
+        if head.kind == FrameKind.CALL:
             self._begin(head, frames)
-        elif head.kind == Kind.CANCEL and head.id in self._calls:
+        elif head.kind == FrameKind.CANCEL and head.id in self._calls:
             task, _ = self._calls.pop(head.id)  # its place and its id are free from now on
             task.cancel()
-        elif head.kind == Kind.CREDIT and head.id in self._calls:
+        elif head.kind == FrameKind.CREDIT and head.id in self._calls:
             self._calls[head.id][1].grant(head.credit)
 
     def _begin(self, head: Head, frames: Sequence[Frame]) -> None:
@@ -90,7 +96,7 @@ class Visitor:
         try:
             if len(self._calls) >= MOST_CALLS:
                 text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
-                raise untouched(Overloaded(text))
+                raise mark_not_begun(Overloaded(text))
             key_of(head.key or None)
             self._graph.local.routing.route(
                 head.port, inside=False
@@ -127,7 +133,7 @@ class Visitor:
             elif head.key:
                 await self._answer_once(head, fields, deadline_ns, payload)
             else:
-                self._answer(head.id, Kind.REPLY, await _answer_of(self._graph, head, fields, deadline_ns))
+                self._answer(head.id, FrameKind.REPLY, await _answer_of(self._graph, head, fields, deadline_ns))
         except SlabwireError as error:
             self._fail(head.id, error)
         except Exception as error:  # a fault of ours; the client must not wait for ever
@@ -143,10 +149,10 @@ class Visitor:
             return pack_value(await _answer_of(graph, head, fields, deadline_ns))
 
         frames = await self._keyed.answer((self._who, head.port, head.key), payload, ask)
-        self._peer.send([pack_head(Head(Kind.REPLY, head.id)), *frames])
+        self._peer.send([pack_head(Head(FrameKind.REPLY, head.id)), *frames])
 
     async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
-        tap = await self._taps.take()
+        tap = await self._streams.take()
         answers = tap.answers(head.port, fields, deadline_ns, trace_of(head.traceparent), head.key)
         try:
             async for kind, value in answers:
@@ -156,7 +162,7 @@ class Visitor:
                 self._answer(head.id, _KINDS[kind], value)
         finally:
             await answers.aclose()  # type: ignore[attr-defined]
-            self._taps.give_back(tap)
+            self._streams.give_back(tap)
 
     async def _catch_up(self, deadline_ns: int, target: str) -> None:
         """Waits until the client is not behind any more. Raises DeadlineExceeded."""
@@ -165,7 +171,7 @@ class Visitor:
                 raise timed_out(target)
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    def _answer(self, number: int, kind: Kind, value: Any) -> None:
+    def _answer(self, number: int, kind: FrameKind, value: Any) -> None:
         self._peer.send([pack_head(Head(kind, number)), *pack_value(value)])
 
     def _fail(self, number: int, error: SlabwireError) -> None:
@@ -185,11 +191,11 @@ async def _answer_of(graph: AsyncLocalConnection, head: Head, fields: dict[str, 
     return await graph.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
 
 
-_KINDS = {RecordKind.ITEM: Kind.ITEM, RecordKind.END: Kind.END, RecordKind.REPLY: Kind.REPLY}
+_KINDS = {RecordKind.ITEM: FrameKind.ITEM, RecordKind.END: FrameKind.END, RecordKind.REPLY: FrameKind.REPLY}
 
 
 def error_frames(error: SlabwireError, number: int = 0) -> list[Frame]:
     """The message that tells a client of an error: of one call, or (0) of its whole conversation."""
     code, text = wire_form(error)
-    head = Head(Kind.ERROR, number, code=code, not_begun=error.not_begun)
+    head = Head(FrameKind.ERROR, number, code=code, not_begun=error.not_begun)
     return [pack_head(head), *pack_value(text)]

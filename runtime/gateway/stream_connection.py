@@ -14,7 +14,7 @@ from ..clients.connection import seconds_for_an_answer
 from ..clients.local import LocalConnection
 from ..clients.loop_parking import LoopParking, opened
 from ..dataplane.caller import timed_out
-from ..errors import Disconnected, Overloaded, untouched
+from ..errors import Disconnected, Overloaded, mark_not_begun
 from ..message.header import Kind
 
 # A connection takes 200 KiB of shared memory and some descriptors here and in each worker on the way.
@@ -23,7 +23,7 @@ MOST_STREAMS = 128
 _KEPT = 8
 
 
-class Tap:
+class StreamConnection:
     """One connection, on the running loop. `is_clean` says that its last stream has ended by itself."""
 
     def __init__(self, connection: LocalConnection) -> None:
@@ -84,29 +84,29 @@ class Tap:
         self._connection.close()
 
 
-class Taps:
-    """The taps of a gateway: some are kept open for the next stream."""
+class StreamConnections:
+    """The streams of a gateway: some are kept open for the next stream."""
 
     def __init__(self, graph: str) -> None:
         self._graph = graph
-        self._idle: list[Tap] = []
+        self._idle: list[StreamConnection] = []
         self._open = 0
 
-    async def take(self) -> Tap:
+    async def take(self) -> StreamConnection:
         """A tap for one stream; give it back. Raises Overloaded when there are too many."""
         if self._idle:
             return self._idle.pop()
         if self._open >= MOST_STREAMS:
             text = f"{MOST_STREAMS} streams are open at this gateway; try again when some have ended"
-            raise untouched(Overloaded(text))
+            raise mark_not_begun(Overloaded(text))
         self._open += 1
         try:
-            return Tap(await opened(self._graph, seconds_for_an_answer(0)))
+            return StreamConnection(await opened(self._graph, seconds_for_an_answer(0)))
         except BaseException:
             self._open -= 1
             raise
 
-    def give_back(self, tap: Tap) -> None:
+    def give_back(self, tap: StreamConnection) -> None:
         if tap.is_clean and len(self._idle) < _KEPT:
             self._idle.append(tap)
         else:

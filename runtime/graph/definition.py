@@ -13,7 +13,7 @@ from .cycles import cycles, deadlock
 from .edge_types import why_no_edge
 from .groups import Group, Groups
 from .mermaid import mermaid
-from .node import NAME, NAME_RULE, Code, Node, Plan, Port, Settings, plan_of
+from .node import NAME, NAME_RULE, ActorDraft, Code, Node, Port, Settings, draft_of
 from .replicas import routing_problems
 from .routes import Routes
 
@@ -32,7 +32,7 @@ class Definition:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, ActorDraft] = {}
         self._edges: list[EdgeSpec] = []
         self._bounded: list[EdgeSpec] = []
         self._exposed: list[_Exposure] = []
@@ -91,7 +91,7 @@ class Definition:
             memory_bytes,
             huge_pages,
         )
-        plan = plan_of(self, code, name, settings, arguments)
+        plan = draft_of(self, code, name, settings, arguments)
         if plan.name in self._plans:
             raise GraphError(
                 f"graph '{self.name}' has an actor '{plan.name}' already; give this one another with name="

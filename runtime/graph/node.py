@@ -76,7 +76,7 @@ def _is_whole(value: object, least: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ActorDraft:
     """One actor as it was added; becomes an `ActorSpec` when the graph is validated."""
 
     graph: Owner
@@ -120,7 +120,7 @@ class Plan:
 class Port:
     """A handle of one port, `node.port`; what `connect` and `expose` take."""
 
-    plan: Plan = field(repr=False)
+    plan: ActorDraft = field(repr=False)
     ref: PortRef
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ class Node:
 
     __slots__ = ("_plan",)  # nothing public: any name may be a port's
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ActorDraft) -> None:
         self._plan = plan
 
     def __getattr__(self, name: str) -> Port:
@@ -162,7 +162,7 @@ def _hint(name: str, ports: dict[str, None]) -> str:
     return did_you_mean(name, ports) or f"; it has {', '.join(ports) or 'none'}"
 
 
-def plan_of(graph: Owner, code: Code, name: str | None, settings: Settings, arguments: dict[str, Any]) -> Plan:
+def draft_of(graph: Owner, code: Code, name: str | None, settings: Settings, arguments: dict[str, Any]) -> ActorDraft:
     """Checks what `graph.add` was given as far as it can be checked at once. Raises GraphError."""
     is_class = isinstance(code, type) and issubclass(code, Actor) and code is not Actor
     if not is_class and not inspect.isfunction(code):
@@ -172,7 +172,7 @@ def plan_of(graph: Owner, code: Code, name: str | None, settings: Settings, argu
     handlers, outputs = ports_of(code)
     if not handlers and not outputs:  # a source has outputs alone
         raise GraphError(f"actor '{name}': {code.__name__} has no handler; give it a public method")
-    return Plan(graph, name, code, arguments, settings, handlers, outputs)
+    return ActorDraft(graph, name, code, arguments, settings, handlers, outputs)
 
 
 def _checked_name(code: Code, name: str | None) -> str:

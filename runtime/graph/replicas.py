@@ -86,7 +86,7 @@ def key_of(value: Any, what: str) -> bytes:
     )
 
 
-class Keys:
+class HashChoice:
     """Finds the replica for messages to one port, by the hash of a field."""
 
     def __init__(self, actor: str, handler: HandlerSpec, field: str, replicas: int) -> None:

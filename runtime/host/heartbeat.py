@@ -6,7 +6,7 @@ from __future__ import annotations
 LOOK_EVERY_S = 1.0
 
 
-class Pulse:
+class Heartbeat:
     """For how long no sign of life has come, as seen at looks. No I/O; time is an argument.
 
     Of the time between two looks no more than `longest_s` counts: while the parent itself was held up or stopped

@@ -74,8 +74,8 @@ class RunningInProcess:
         self._engine.settle()
         board = self._engine.board
         with self._engine.serving:
-            (party,) = (each for each in board.parties.values() if each.instances)
-            worker = {"name": WORKER, "pid": self.pid, "state": "ready", "restarts": 0, **board.worker_stats(party)}
+            (peer,) = (each for each in board.peers.values() if each.instances)
+            worker = {"name": WORKER, "pid": self.pid, "state": "ready", "restarts": 0, **board.worker_stats(peer)}
             return {
                 "graph": self.name,
                 "pid": self.pid,
@@ -84,7 +84,7 @@ class RunningInProcess:
                 "started_unix_s": self._started_unix_s,
                 "clients": len(board.clients()),
                 "memory_bytes": sum(segment.nbytes for _, _, segment in board.segments()),
-                "workers": [{**worker, "actors": actors_of(board, party)}],
+                "workers": [{**worker, "actors": actors_of(board, peer)}],
                 "edges": edges_of(board, lambda _: True),
             }
 

@@ -24,7 +24,7 @@ from ..control.reports import Corrupt, Report
 from ..dataplane.descriptor_channel import Channel
 from ..dataplane.descriptor_client import Link, Listener, Unheard
 from ..dataplane.idleness import is_idle, unfinished
-from ..dataplane.peers import Party
+from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests
 from ..dataplane.switchboard import Switchboard
 from ..errors import SlabwireError
@@ -94,12 +94,12 @@ class InProcessEngine:
             raise
 
     def _start(self) -> None:
-        party, planned = self.board.home_of(self._planned.instances[0]), self._planned
+        peer, planned = self.board.home_of(self._planned.instances[0]), self._planned
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        party.channel = Channel(far)
+        peer.channel = Channel(far)
         link = _OwnLink(Channel(near), Unheard(), self.serve)
         instances, cores = list(planned.instances), list(planned.cores)
-        assignment = Assignment(party.number, instances, cores, planned.threads, planned.spin)
+        assignment = Assignment(peer.number, instances, cores, planned.threads, planned.spin)
         worker = Worker(WORKER, link, self._line, self.routing.spec, assignment, self._made)
         self.driver.worker = worker
         self._partition = Partition(worker)
@@ -159,7 +159,7 @@ class InProcessEngine:
         self.driver.close()
         with self.serving:
             self.board.close()
-            for held in (self.board.parties, self.board.lines, self.board.slabs):
+            for held in (self.board.peers, self.board.lines, self.board.slabs):
                 held.clear()  # clients that were closed still know this graph
         self._line.close()
         self.failures.forget()
@@ -191,11 +191,11 @@ class InProcessEngine:
     def serve(self) -> None:
         """Answers what was asked of the switchboard, and notices who has gone."""
         with self.serving:
-            for party in list(self.board.parties.values()):
-                if party.channel is not None and not self._requests.serve(party, party.channel) and not party.instances:
-                    self._left(party)
+            for peer in list(self.board.peers.values()):
+                if peer.channel is not None and not self._requests.serve(peer, peer.channel) and not peer.instances:
+                    self._left(peer)
 
-    def _left(self, client: Party) -> None:
+    def _left(self, client: Peer) -> None:
         client.hang_up()
         self.board.departures.client_left(client)
 
@@ -205,11 +205,11 @@ class InProcessEngine:
     def _reported(self, report: Report) -> None:
         if isinstance(report, Corrupt):
             with self.serving:
-                party = self.board.parties.get(report.client)
-                if party is not None and not party.instances:
-                    self.board.departures.turned_out(party)
+                peer = self.board.peers.get(report.client)
+                if peer is not None and not peer.instances:
+                    self.board.departures.turned_out(peer)
 
     def _part_with_clients(self) -> None:
         with self.serving:
-            for party in self.board.clients():
-                self._left(party)
+            for peer in self.board.clients():
+                self._left(peer)

@@ -28,7 +28,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Ending:
+class ExitReason:
     """`text` is the sentence; `status` as of subprocess: negative for a signal."""
 
     kind: Kind
@@ -50,20 +50,20 @@ class Ending:
 
 
 def ending(
-    status: int, *, overdue: Ending | None = None, killer: str | None = None, error: str | None = None
-) -> Ending:
+    status: int, *, overdue: ExitReason | None = None, killer: str | None = None, error: str | None = None
+) -> ExitReason:
     """What a status means, with what else is known: that it was killed for being late (`overdue`), that the kernel
     killed it for memory (`killer` says by which limit), and the error that it reported itself.
     """
     if overdue is not None:
-        return Ending(overdue.kind, status, overdue.text)
+        return ExitReason(overdue.kind, status, overdue.text)
     if status == -signal.SIGKILL and killer is not None:
-        return Ending("out_of_memory", status, f"killed by the kernel for memory (SIGKILL): {killer}")
+        return ExitReason("out_of_memory", status, f"killed by the kernel for memory (SIGKILL): {killer}")
     if status < 0:
-        return Ending("signal", status, f"killed by {_signal(-status)}")
+        return ExitReason("signal", status, f"killed by {_signal(-status)}")
     if error is not None:
-        return Ending("error", status, f"ended with status {status}: {error}")
-    return Ending("exit", status, f"ended with status {status}") if status else Ending("stopped", 0, "ended")
+        return ExitReason("error", status, f"ended with status {status}: {error}")
+    return ExitReason("exit", status, f"ended with status {status}") if status else ExitReason("stopped", 0, "ended")
 
 
 def _signal(number: int) -> str:
@@ -74,11 +74,11 @@ def _signal(number: int) -> str:
     return f"{name.name} ({MEANINGS[name]})" if name in MEANINGS else name.name
 
 
-def late(kind: Kind, within_s: float) -> Ending:
+def late(kind: Kind, within_s: float) -> ExitReason:
     """For a worker that is about to be killed because it did not get on."""
     texts = {
         "hang": "hung and was killed",
         "start_timeout": f"did not start within {within_s:g} s (start_timeout_s) and was killed",
         "stop_timeout": f"did not stop within {within_s:g} s (hang_after_s) and was killed",
     }
-    return Ending(kind, 0, texts[kind])
+    return ExitReason(kind, 0, texts[kind])

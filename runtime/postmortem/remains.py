@@ -16,7 +16,7 @@ from ...shm.errors import CorruptLane
 from ...shm.inflight import RUNNING_ROW, Inflight
 from ...shm.lane import RECORD_NBYTES
 from ...shm.layout import LINE_NBYTES, WORD_NBYTES
-from ..dataplane.peers import Line, Party
+from ..dataplane.peers import LaneRecord, Peer
 from ..dataplane.switchboard import Switchboard
 from ..message.header import Header, Kind, read_header
 from ..telemetry.flight_recorder import Event, Happening, Outcome, read_events
@@ -31,23 +31,23 @@ _LENT_NBYTES = 64
 _LENT = struct.Struct("<QII")  # generation, slab, block; the rest says whose lease is forwarded
 
 
-def remains(board: Switchboard, party: Party) -> dict[str, Any]:
+def remains(board: Switchboard, peer: Peer) -> dict[str, Any]:
     """All of it, as plain data."""
-    lanes = [each for each in board.lines.values() if party in (each.producer, each.consumer)]
+    lanes = [each for each in board.lines.values() if peer in (each.producer, each.consumer)]
     lanes.sort(key=lambda each: each.purpose != "edge")  # those of callers may be many
     return {
-        "handling": [each for instance in party.instances for each in _handling(board, party, instance)],
+        "handling": [each for instance in peer.instances for each in _handling(board, peer, instance)],
         "lanes": [_lane(board, each) for each in lanes[:MOST_LANES]],
         "more_lanes": max(0, len(lanes) - MOST_LANES),
-        "lent": [found for each in lanes if each.producer is party for found in _loans(board, each)],
-        "leased": [found for each in lanes if each.consumer is party for found in _loans(board, each)],
-        "events": _events(board, party),
+        "lent": [found for each in lanes if each.producer is peer for found in _loans(board, each)],
+        "leased": [found for each in lanes if each.consumer is peer for found in _loans(board, each)],
+        "events": _events(board, peer),
     }
 
 
-def _handling(board: Switchboard, party: Party, instance: str) -> Iterator[dict[str, Any]]:
+def _handling(board: Switchboard, peer: Peer, instance: str) -> Iterator[dict[str, Any]]:
     """The inputs that its successor will take up, from the in-flight table."""
-    table = Inflight(party.tables[instance])
+    table = Inflight(peer.tables[instance])
     for left in table.live()[:MOST_INPUTS]:
         line = board.lines.get(left.lane)
         if left.row == RUNNING_ROW and (line is None or line.returns.load("tail") != left.sequence):
@@ -76,11 +76,11 @@ def _port(board: Switchboard, number: int) -> str:
 
 
 def _name_of(board: Switchboard, endpoint: int) -> str:
-    party = board.parties.get(endpoint)
-    return "" if not endpoint else party.name if party is not None else "somebody who is gone"
+    peer = board.peers.get(endpoint)
+    return "" if not endpoint else peer.name if peer is not None else "somebody who is gone"
 
 
-def _lane(board: Switchboard, line: Line) -> dict[str, Any]:
+def _lane(board: Switchboard, line: LaneRecord) -> dict[str, Any]:
     """A lane with the records that entered it last, oldest first."""
     capacity, head, tail = line.segment.placed.rows("record"), line.segment.load("head"), line.returns.load("tail")
     # The slot behind the newest record is the next one's, who may be writing.
@@ -101,7 +101,7 @@ def _lane(board: Switchboard, line: Line) -> dict[str, Any]:
     }
 
 
-def _header_at(line: Line, number: int) -> Header | None:
+def _header_at(line: LaneRecord, number: int) -> Header | None:
     capacity = line.segment.placed.rows("record")
     start = line.segment.placed["record"] + number % capacity * RECORD_NBYTES
     return _header(memoryview(os.pread(line.segment.fd, RECORD_NBYTES, start)))
@@ -115,7 +115,7 @@ def _header(record: memoryview) -> Header | None:
         return None
 
 
-def _loans(board: Switchboard, line: Line) -> list[dict[str, Any]]:
+def _loans(board: Switchboard, line: LaneRecord) -> list[dict[str, Any]]:
     """The blocks that were lent through a lane and are not back, by slab."""
     rows = min(line.returns.placed.rows("released"), _MOST_ROWS)
     lent = os.pread(line.segment.fd, rows * _LENT_NBYTES, line.segment.placed["lent"])
@@ -141,13 +141,13 @@ def _of_slab(board: Switchboard, number: int, count: int) -> dict[str, Any]:
     }
 
 
-def _events(board: Switchboard, party: Party) -> list[dict[str, Any]]:
+def _events(board: Switchboard, peer: Peer) -> list[dict[str, Any]]:
     """The tail of the flight recorder."""
-    events = read_events(party.recorder, MOST_EVENTS) if party.recorder is not None else []
-    return [_event(board, party, each, now_ns()) for each in events]
+    events = read_events(peer.recorder, MOST_EVENTS) if peer.recorder is not None else []
+    return [_event(board, peer, each, now_ns()) for each in events]
 
 
-def _event(board: Switchboard, party: Party, event: Event, now: int) -> dict[str, Any]:
+def _event(board: Switchboard, peer: Peer, event: Event, now: int) -> dict[str, Any]:
     ago_s = (now - event.begin_ns) / 1e9
     if event.happening != Happening.INPUT:
         return {"ago_s": ago_s, "what": event.happening.name.lower(), "pid": event.pid}
@@ -155,7 +155,7 @@ def _event(board: Switchboard, party: Party, event: Event, now: int) -> dict[str
     return {
         "ago_s": ago_s,
         "what": "input",
-        "actor": party.instances[event.actor] if event.actor < len(party.instances) else "",
+        "actor": peer.instances[event.actor] if event.actor < len(peer.instances) else "",
         "port": _port(board, event.port),
         "source": line.source if line is not None else "somebody who is gone",
         "number": event.sequence,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ProtocolError
-from ..host import run_directory as rundir
+from ..host import run_directory
 from ..host.ownership import open_own
 
 # Of each graph, and of how many graphs.
@@ -23,14 +23,14 @@ LARGEST_NBYTES = 4 << 20
 
 def crash_directory(graph: str) -> Path:
     """No graph can have this directory's name: theirs hold no dots."""
-    return rundir.base_directory() / ".crashes" / graph
+    return run_directory.base_directory() / ".crashes" / graph
 
 
 def keep(graph: str, worker: str, report: dict[str, Any]) -> Path:
     """Writes a report, and removes the oldest ones. Raises OSError, StartError (a directory open to others)."""
     folder = crash_directory(graph)
     for each in (folder.parent, folder):
-        rundir.make_private(each)
+        run_directory.make_private(each)
     path = folder / f"{time.time_ns():020}-{worker}.json"
     beside = path.with_suffix(".new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -66,7 +66,7 @@ def _touched_s(folder: Path) -> float:
 def graphs_with_reports() -> list[str]:
     """By when they had the last one. Raises UnusableDirectory."""
     folder = crash_directory("x").parent
-    is_there = rundir.is_private(folder.parent) and rundir.is_private(folder)
+    is_there = run_directory.is_private(folder.parent) and run_directory.is_private(folder)
     found = [each for each in folder.iterdir() if any(each.glob("*.json"))] if is_there else []
     return [each.name for each in sorted(found, key=_touched_s)]
 
@@ -74,7 +74,7 @@ def graphs_with_reports() -> list[str]:
 def reports(graph: str) -> Iterator[dict[str, Any]]:
     """The newest first. Raises ProtocolError for a file that is none of ours; UnusableDirectory."""
     folder = crash_directory(graph)
-    if not all(map(rundir.is_private, (folder.parent.parent, folder.parent, folder))):
+    if not all(map(run_directory.is_private, (folder.parent.parent, folder.parent, folder))):
         return
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:

@@ -8,11 +8,11 @@ from copy import copy
 from typing import Any
 
 from ..dataplane.pending import Pending
-from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, untouched
+from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, mark_not_begun
 from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
 from .frame_codec import pack_value, unpack_value
-from .protocol import Frame, Head, Kind, pack_head, unpack_head
+from .protocol import Frame, FrameKind, Head, pack_head, unpack_head
 from .session_states import Event, State, following
 
 # Items of one stream that may be on their way: enough to keep a network busy, few enough to wait in a client's memory.
@@ -20,10 +20,10 @@ WINDOW = 64
 # Credit is renewed in portions, not item by item.
 _RENEW_AT = WINDOW // 2
 _ANSWERS: dict[str, Arrival] = {
-    Kind.REPLY: Arrival.REPLY,
-    Kind.ITEM: Arrival.ITEM,
-    Kind.END: Arrival.END,
-    Kind.ERROR: Arrival.ERROR,
+    FrameKind.REPLY: Arrival.REPLY,
+    FrameKind.ITEM: Arrival.ITEM,
+    FrameKind.END: Arrival.END,
+    FrameKind.ERROR: Arrival.ERROR,
 }
 
 
@@ -69,7 +69,7 @@ class Session:
     def _greet(self) -> None:
         if self.state is State.GREETED:
             self.outbox.clear()
-            self._say(Head(Kind.HELLO))
+            self._say(Head(FrameKind.HELLO))
 
     def lost(self) -> None:
         """The transport is gone: every call in flight ends with Disconnected."""
@@ -77,7 +77,7 @@ class Session:
 
     def turned_away(self, error: SlabwireError) -> None:
         """There will be no welcome: every call in flight ends with the error."""
-        self.refusal = untouched(copy(error))
+        self.refusal = mark_not_begun(copy(error))
         self._fall(Event.TURNED_AWAY, error)
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Session:
     def say_bye(self) -> None:
         """Tells the gateway, where it knows this client, that it leaves."""
         if self.is_ready:
-            self._say(Head(Kind.BYE))
+            self._say(Head(FrameKind.BYE))
 
     def take_refusal(self) -> SlabwireError | None:
         """Why there will be no welcome, for one of those who wait for it. Says hello anew, for whoever calls next."""
@@ -116,12 +116,12 @@ class Session:
         return Disconnected(f"{self._where()} went away while the call was in flight")
 
     def _never_left(self) -> SlabwireError:
-        return untouched(Disconnected(f"{self._where()} went away before the call left"))
+        return mark_not_begun(Disconnected(f"{self._where()} went away before the call left"))
 
     def _unsent(self) -> set[int]:
         """The calls that lie in the outbox."""
         heads = (unpack_head(frames) for frames in list(self.outbox))
-        return {head.id for head in heads if head.kind == Kind.CALL}
+        return {head.id for head in heads if head.kind == FrameKind.CALL}
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Session:
         self._last_id += 1
         pending = self._pending[self._last_id] = Pending(self._last_id, notify, self)
         credit = WINDOW if stream else 0
-        head = Head(Kind.CALL, pending.request, target, stream=stream, timeout_s=timeout_s, credit=credit, key=key)
+        head = Head(FrameKind.CALL, pending.request, target, stream=stream, timeout_s=timeout_s, credit=credit, key=key)
         self.outbox.append([pack_head(head), *payload])
         return pending
 
@@ -157,12 +157,12 @@ class Session:
         """The caller has lost interest: tells the graph, if the call has not ended. Any thread, at any time."""
         if self._pending.get(pending.request) is pending:  # not a call of that number of another connection
             del self._pending[pending.request]
-            self._say(Head(Kind.CANCEL, pending.request))
+            self._say(Head(FrameKind.CANCEL, pending.request))
 
     def note_read(self, request: int, items: int) -> None:
         """So many items of a stream have been read in all: grants the graph more. Any thread."""
         if items % _RENEW_AT == 0 and request in self._pending:
-            self._say(Head(Kind.CREDIT, request, credit=_RENEW_AT))
+            self._say(Head(FrameKind.CREDIT, request, credit=_RENEW_AT))
 
     # -- what comes --------------------------------------------------------------------------------------------------
 
@@ -170,9 +170,9 @@ class Session:
         """Takes in one message. What no correct gateway sends ends all calls with ProtocolError."""
         try:
             head = unpack_head(frames)
-            if head.kind == Kind.WELCOME:
+            if head.kind == FrameKind.WELCOME:
                 self._welcome(unpack_value(frames[1:]))
-            elif head.kind == Kind.ERROR and not head.id:
+            elif head.kind == FrameKind.ERROR and not head.id:
                 self._hear_refusal(error_from_wire(head.code, str(unpack_value(frames[1:]))))
             elif head.id in self._pending and head.kind in _ANSWERS:
                 self._answer(self._pending[head.id], head, frames[1:])
@@ -200,10 +200,10 @@ class Session:
             self.cancel(pending)
             self._arrive(pending, Arrival.ERROR, error)
             return
-        if head.kind == Kind.ERROR:
+        if head.kind == FrameKind.ERROR:
             value = error_from_wire(head.code, str(value))
             if head.not_begun:
-                untouched(value)
+                mark_not_begun(value)
         self._arrive(pending, _ANSWERS[head.kind], value)
 
     def _arrive(self, pending: Pending, kind: Arrival, value: Any) -> None:

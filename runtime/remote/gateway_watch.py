@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import zmq
 
-from ..host.heartbeat import LOOK_EVERY_S, Pulse
+from ..host.heartbeat import LOOK_EVERY_S, Heartbeat
 from .knock import Knocker
 
 logger = logging.getLogger("slabwire")
@@ -24,7 +24,7 @@ class Watch:
     def __init__(self, knocker: Knocker, addresses: Mapping[str, str]) -> None:
         self._knocker = knocker
         self._server_keys = addresses
-        self._pulses = {each: Pulse(time.monotonic()) for each in addresses}
+        self._pulses = {each: Heartbeat(time.monotonic()) for each in addresses}
         self._tasks = [asyncio.get_running_loop().create_task(self._ask_on(each)) for each in addresses]
 
     def silence(self) -> tuple[float, str]:

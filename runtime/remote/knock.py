@@ -12,7 +12,7 @@ import zmq
 from ..errors import ProtocolError
 from .curve_keys import Pair
 from .frame_codec import pack_value
-from .protocol import Head, Kind, pack_head, unpack_head
+from .protocol import FrameKind, Head, pack_head, unpack_head
 from .zmq_events import can_read, descriptor_of
 
 # The question is sent again: the gateway's end of the connection may have broken before it had answered.
@@ -40,7 +40,7 @@ class Knocker:
 
     async def _knock(self, address: str, server_key: str) -> None:
         async with self._connected(address, server_key) as socket:
-            ping = [pack_head(Head(Kind.PING)), *pack_value(None)]
+            ping = [pack_head(Head(FrameKind.PING)), *pack_value(None)]
             came = asyncio.Event()
             loop, descriptor = asyncio.get_running_loop(), descriptor_of(socket)
             loop.add_reader(descriptor, came.set)
@@ -86,7 +86,7 @@ async def _wait_readable(socket: zmq.Socket[Any], came: asyncio.Event) -> None:
 def _is_answered(socket: zmq.Socket[bytes]) -> bool:
     while can_read(socket):
         with contextlib.suppress(ProtocolError):
-            if unpack_head(socket.recv_multipart(zmq.DONTWAIT)).kind == Kind.PONG:
+            if unpack_head(socket.recv_multipart(zmq.DONTWAIT)).kind == FrameKind.PONG:
                 return True
     return False
 

@@ -34,7 +34,7 @@ _LONGEST_TEXT = 1024
 Frame = bytes | memoryview
 
 
-class Kind(StrEnum):
+class FrameKind(StrEnum):
     """What a message is for; the comments say who sends it and what its payload is."""
 
     HELLO = "hello"  # client, first of all: nil

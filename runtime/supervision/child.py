@@ -15,7 +15,7 @@ from ..host.lifeline import HUNG_SIGNAL
 from ..host.oom_kills import KillCounts, kills_in_machine
 from ..host.process_usage import cpu_s
 from ..host.run_directory import RunDirectory
-from ..postmortem.exit_reason import Ending, Kind, ending, late
+from ..postmortem.exit_reason import ExitReason, Kind, ending, late
 from .life_cycle import Event, Life, State
 
 logger = logging.getLogger("slabwire")
@@ -38,11 +38,11 @@ class Child:
         self.restarts = 0
         self.told_to_stop = False
         self.error: str | None = None
-        self.last_end: Ending | None = None
+        self.last_end: ExitReason | None = None
         self._directory = directory
         self._exited = exited
         self._pidfd = -1
-        self._overdue: Ending | None = None
+        self._overdue: ExitReason | None = None
         self._killing: asyncio.TimerHandle | None = None
         self._kills = KillCounts()
         self._spent_s = 0.0

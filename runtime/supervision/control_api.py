@@ -14,11 +14,11 @@ from ..spec import GraphSpec
 from ..spelling import did_you_mean
 from ..telemetry.flight_recorder import EVENTS, snapshot
 from .balancer import Balancer
-from .lease_map import memory_map
+from .lease_map import lease_map
 from .mover import Mover
 from .renewal import Renewals
 from .running_graph import RunningGraph
-from .running_now import at_work
+from .running_now import running_now
 from .status import durations_of, status_of
 
 
@@ -61,7 +61,7 @@ class ControlApi:
             case verbs.Move(actor, cpus):
                 return self._mover.serve(actor, cpus)
             case verbs.Leases():
-                return await memory_map(graph)
+                return await lease_map(graph)
             case verbs.OpenGateway():
                 await graph.gateway.open()
                 return {"address": graph.gateway.address, "listen": graph.gateway.listen, "pid": graph.gateway.pid}
@@ -100,11 +100,11 @@ def _events(graph: RunningGraph, name: str | None) -> dict[str, Any]:
     if name is None:
         return {"workers": list(graph.workers)}
     worker = graph.workers.get(name)
-    if worker is None or worker.party.recorder is None:
+    if worker is None or worker.peer.recorder is None:
         raise ProtocolError(f"graph {graph.name!r} has no worker {name!r}")
-    running = [astuple(each) for each in at_work(worker.party, graph.switchboard.lines)]
-    rows = snapshot(worker.party.recorder, EVENTS)
-    return {"instances": list(worker.party.instances), "rows": rows, "running": running}
+    running = [astuple(each) for each in running_now(worker.peer, graph.switchboard.lines)]
+    rows = snapshot(worker.peer.recorder, EVENTS)
+    return {"instances": list(worker.peer.instances), "rows": rows, "running": running}
 
 
 async def _restart(graph: RunningGraph, renewals: Renewals, wanted: verbs.Restart) -> dict[str, Any]:

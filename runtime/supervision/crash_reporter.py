@@ -17,7 +17,7 @@ from .worker_handle import WorkerHandle
 logger = logging.getLogger("slabwire")
 
 
-class Coroner:
+class CrashReporter:
     """Writes the reports of one graph. A report that cannot be written is a warning: the graph goes on."""
 
     def __init__(self, graph: str, switchboard: Switchboard, tree: Tree) -> None:
@@ -35,8 +35,8 @@ class Coroner:
     def compose(self, worker: WorkerHandle, next_step: str) -> dict[str, Any]:
         """Of a worker whose process was reaped and has no successor yet."""
         end, log = worker.last_end, worker.log_tail()
-        board, party = self._switchboard, worker.party
-        stats = board.worker_stats(party)
+        board, peer = self._switchboard, worker.peer
+        stats = board.worker_stats(peer)
         return {
             "graph": self._graph,
             "worker": worker.name,
@@ -54,8 +54,8 @@ class Coroner:
             "restarts": worker.restarts,
             "next": next_step,
             "stacks": shortened("\n".join(stacks_in(log))),
-            **remains(board, party),
+            **remains(board, peer),
             "memory": {name: stats.get(name, 0) for name in ("slab_bytes", "slab_used_bytes")},
-            "counters": {each: board.actor_stats(party, each) for each in party.instances},
+            "counters": {each: board.actor_stats(peer, each) for each in peer.instances},
             "log": shortened("\n".join(log[-LINES:])),
         }

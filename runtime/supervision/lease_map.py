@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...shm.layout import LINE_NBYTES
-from ..dataplane.peers import Line, SlabLine
+from ..dataplane.peers import LaneRecord, SlabRecord
 from .running_graph import RunningGraph
 
 Answers = dict[str, dict[str, Any] | None]
 
 
-async def memory_map(graph: RunningGraph) -> dict[str, Any]:
+async def lease_map(graph: RunningGraph) -> dict[str, Any]:
     """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
     alive = [worker.name for worker in graph.workers.values() if worker.is_ready and worker.is_alive]
-    answers = await graph.inquiry.holdings(alive)
+    answers = await graph.queries.holdings(alive)
     return compose(answers, graph.switchboard.lines, graph.switchboard.slabs)
 
 
-def compose(answers: Answers, lines: Mapping[int, Line], slabs: Mapping[int, SlabLine]) -> dict[str, Any]:
+def compose(answers: Answers, lines: Mapping[int, LaneRecord], slabs: Mapping[int, SlabRecord]) -> dict[str, Any]:
     """The document, from each worker's answer; `lines` says where a lane leads, `slabs` whose a slab is."""
     heard = {name: answer for name, answer in answers.items() if answer is not None}
     received = _received(heard)
@@ -51,7 +51,7 @@ def _received(answers: dict[str, dict[str, Any]]) -> dict[tuple[int, int, int], 
 def _holder(
     way: dict[str, Any],
     place: tuple[int, int],
-    lines: Mapping[int, Line],
+    lines: Mapping[int, LaneRecord],
     received: dict[tuple[int, int, int], dict[str, Any]],
 ) -> dict[str, Any]:
     """Who is at the end of a lane, and, in debug mode, for which message it has kept the block."""
@@ -61,7 +61,9 @@ def _holder(
 
 
 def _of_others(
-    received: dict[tuple[int, int, int], dict[str, Any]], lines: Mapping[int, Line], slabs: Mapping[int, SlabLine]
+    received: dict[tuple[int, int, int], dict[str, Any]],
+    lines: Mapping[int, LaneRecord],
+    slabs: Mapping[int, SlabRecord],
 ) -> list[dict[str, Any]]:
     """Blocks of clients, who are not asked: what workers have received and no worker owns. Known in debug mode."""
     blocks: dict[tuple[int, int], dict[str, Any]] = {}

@@ -76,7 +76,7 @@ class Renewals:
     def _counted(self, worker: WorkerHandle) -> Drained:
         """What the counters tell of a worker that did not answer. Its plain handler that runs will still end."""
         board = self._graph.switchboard
-        rows = [board.actor_stats(worker.party, each) for each in worker.party.instances]
+        rows = [board.actor_stats(worker.peer, each) for each in worker.peer.instances]
         left = sum(row["in_flight"] for row in rows)
         return Drained(left, left)
 

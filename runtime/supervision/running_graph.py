@@ -17,7 +17,7 @@ from .dead_letters import DeadLetters
 from .gateway_handle import GatewayHandle
 from .spawner import Spawner
 from .worker_handle import WorkerHandle
-from .worker_queries import Inquiry
+from .worker_queries import WorkerQueries
 from .workforce import Workforce
 
 State = Literal["starting", "ready", "draining", "stopped"]
@@ -35,7 +35,7 @@ class RunningGraph:
     workforce: Workforce
     spawner: Spawner
     tell: Callable[[str, Order], None]
-    inquiry: Inquiry
+    queries: WorkerQueries
     drain_timeout_s: float
     dead_letters: DeadLetters = field(default_factory=DeadLetters)
     state: State = "starting"

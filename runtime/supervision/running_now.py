@@ -9,26 +9,26 @@ from ...shm.errors import CorruptLane
 from ...shm.inflight import RUNNING_ROW, Inflight
 from ...shm.lane import RECORD_NBYTES
 from ...shm.segment import Segment
-from ..dataplane.peers import Line, Party
+from ..dataplane.peers import LaneRecord, Peer
 from ..message.header import Header, read_header
 from ..telemetry.flight_recorder import Event, Happening, Outcome
 from ..telemetry.stats import CellStats
 
 
-def at_work(party: Party, lines: Mapping[int, Line]) -> Iterator[Event]:
+def running_now(peer: Peer, lines: Mapping[int, LaneRecord]) -> Iterator[Event]:
     """An event for each actor of a worker that runs a plain handler, read from its counters, its table and its lanes.
 
     `lines` are all lanes by number. The events have the number 0, for they are none of the recorder's yet.
     """
-    for place, instance in enumerate(party.instances):
-        if party.stats is not None and (found := _run(CellStats(party.stats, place), party.tables[instance], lines)):
+    for place, instance in enumerate(peer.instances):
+        if peer.stats is not None and (found := _run(CellStats(peer.stats, place), peer.tables[instance], lines)):
             begin_ns, header, lane, sequence, attempt = found
             cause = header.cause_lane, header.cause_sequence, header.reply_to, header.request, header.trace
             what = place, header.target, attempt, lane, sequence, *cause, header.sent_ns
             yield Event(0, Happening.INPUT, Outcome.ANSWERED, begin_ns, 0, *what, 0)
 
 
-def _run(stats: CellStats, table: Segment, lines: Mapping[int, Line]) -> tuple[int, Header, int, int, int] | None:
+def _run(stats: CellStats, table: Segment, lines: Mapping[int, LaneRecord]) -> tuple[int, Header, int, int, int] | None:
     """When it began, its input with the place of that, and at which attempt it is; None if nothing runs."""
     since = stats.words[stats.busy_since]
     left = next((each for each in Inflight(table).live() if each.row == RUNNING_ROW), None) if since else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.lane import OUTCOMES
-from ..dataplane.peers import Party
+from ..dataplane.peers import Peer
 from ..dataplane.switchboard import Switchboard
 from ..host.process_usage import cpu_s, pss_of
 from ..telemetry.stats import CellStats
@@ -57,10 +57,10 @@ def _document(
 def durations_of(graph: RunningGraph) -> dict[str, list[int]]:
     """How many runs of each actor instance took how long, by the buckets of CellStats."""
     return {
-        instance: CellStats(worker.party.stats, row).durations()
+        instance: CellStats(worker.peer.stats, row).durations()
         for worker in graph.workers.values()
-        if worker.party.stats is not None
-        for row, instance in enumerate(worker.party.instances)
+        if worker.peer.stats is not None
+        for row, instance in enumerate(worker.peer.instances)
     }
 
 
@@ -84,7 +84,7 @@ def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
 
 def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
     board = graph.switchboard
-    stats = board.worker_stats(worker.party)
+    stats = board.worker_stats(worker.peer)
     names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")
     tree = graph.workforce.tree
     is_awaited = worker.is_alive or tree.is_awaited(worker.name)
@@ -104,18 +104,18 @@ def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mappi
         "pss_bytes": memory.get(worker.pid, 0) if worker.is_alive else 0,
         "cpu_s": worker.cpu_s,
         **{name: stats.get(name, 0) for name in names},
-        "leases": sum(each.lent()[1] for each in board.lines.values() if each.consumer is worker.party),
-        "actors": actors_of(board, worker.party),
+        "leases": sum(each.lent()[1] for each in board.lines.values() if each.consumer is worker.peer),
+        "actors": actors_of(board, worker.peer),
     }
 
 
-def actors_of(board: Switchboard, party: Party) -> list[dict[str, Any]]:
+def actors_of(board: Switchboard, peer: Peer) -> list[dict[str, Any]]:
     """The actors of one worker, with their counters."""
-    return [_actor(board, party, instance) for instance in party.instances]
+    return [_actor(board, peer, instance) for instance in peer.instances]
 
 
-def _actor(board: Switchboard, party: Party, instance: str) -> dict[str, Any]:
-    stats = board.actor_stats(party, instance)
+def _actor(board: Switchboard, peer: Peer, instance: str) -> dict[str, Any]:
+    stats = board.actor_stats(peer, instance)
     busy_since = stats.pop("busy_since_ns")
     now = now_ns()
     lines = [each for each in board.lines.values() if each.target == instance]
@@ -127,7 +127,7 @@ def _actor(board: Switchboard, party: Party, instance: str) -> dict[str, Any]:
         **{f"{name}_s": value for name, value in times.items()},
         "busy_for_s": max(0.0, (now - busy_since) / 1e9) if busy_since else 0.0,
         "oldest_s": max((_age_s(each.oldest_ns(), now) for each in inputs), default=0.0),
-        "refused": party.refused[instance] + sum(each.returns.load("refused") for each in inputs),
+        "refused": peer.refused[instance] + sum(each.returns.load("refused") for each in inputs),
         "leases": sum(each.lent()[1] for each in inputs),
     }
 

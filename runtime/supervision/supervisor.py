@@ -18,7 +18,7 @@ from ..control import reports
 from ..control.orders import Cut, Drain
 from ..control.owner import EVENTS, Event, GraphFailed, GraphReady, GraphStopped, RunGraph
 from ..control.verbs import Verb
-from ..dataplane.descriptor_server import Reception
+from ..dataplane.descriptor_server import DescriptorServer
 from ..dataplane.idleness import is_idle, unfinished
 from ..dataplane.switchboard import Switchboard
 from ..errors import SlabwireError
@@ -38,7 +38,7 @@ from .mover import Mover
 from .renewal import Renewals
 from .running_graph import RunningGraph
 from .spawner import Spawner
-from .worker_queries import Inquiry
+from .worker_queries import WorkerQueries
 from .workforce import Workforce
 
 logger = logging.getLogger("slabwire")
@@ -59,11 +59,11 @@ class Supervisor:
         switchboard = Switchboard(Routing(spec), plan(spec, topology))
         directory = RunDirectory(name)
         self._server = ControlServer(f"ipc://{directory.control}", self._serve, self._report)
-        self._reception = Reception(directory.local, switchboard, self._takes_clients)
+        self._descriptors = DescriptorServer(directory.local, switchboard, self._takes_clients)
         workforce = Workforce(
             spec,
             switchboard,
-            self._reception,
+            self._descriptors,
             directory,
             spawner,
             [job.listen] if job.listen else [],
@@ -79,7 +79,7 @@ class Supervisor:
             workforce,
             spawner,
             self._server.tell,
-            Inquiry(self._server.tell),
+            WorkerQueries(self._server.tell),
             job.drain_timeout_s,
         )
         self.failure: str | None = None
@@ -103,7 +103,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_reader(self._owner, self._hear_owner)
-        self._reception.open()
+        self._descriptors.open()
         self._server.attach(loop)
         self.graph.workforce.start()
         watches = [loop.create_task(self.graph.workforce.watch()), loop.create_task(self.graph.workforce.bound_logs())]
@@ -199,7 +199,7 @@ class Supervisor:
         return self.graph.state not in ("draining", "stopped")
 
     def _close(self) -> None:
-        self._reception.close()
+        self._descriptors.close()
         self._server.close()
         self.graph.spawner.close()
         self.graph.switchboard.close()
@@ -250,9 +250,9 @@ class Supervisor:
                 self.graph.dead_letters.add(report)
                 self.graph.workforce.tree.forgive(name)  # what it died of is out of the way
             case reports.Holdings():
-                self.graph.inquiry.heard(name, report)
+                self.graph.queries.heard(name, report)
             case reports.Corrupt(client):
-                self._reception.turn_out(client)
+                self._descriptors.turn_out(client)
 
     def _became_ready(self) -> None:
         if self.graph.state != "starting" or not all(worker.is_ready for worker in self.graph.workers.values()):

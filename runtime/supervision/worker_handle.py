@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ...shm.bell import now_ns
 from ..dataplane.descriptor_channel import Channel
-from ..dataplane.peers import Party
+from ..dataplane.peers import Peer
 from ..errors import LoadError
 from ..host.heartbeat import is_stopped
 from ..host.run_directory import RunDirectory
@@ -34,7 +34,7 @@ class WorkerHandle(Child):
     def __init__(
         self,
         plan: WorkerPlan,
-        party: Party,
+        peer: Peer,
         actors: Sequence[ActorSpec],
         directory: RunDirectory,
         spawner: Spawner,
@@ -43,7 +43,7 @@ class WorkerHandle(Child):
         life = Life(max(each.start_timeout_s for each in actors), min(each.hang_after_s for each in actors))
         super().__init__(plan.name, life, directory, exited)
         self.plan = self.spawned_by = plan  # `spawned_by` is the plan that the running process was started with
-        self.party = party
+        self.peer = peer
         self.restart: Restart = min((each.restart for each in actors), key=_RANKS.index)
         self.detail = ""
         self.could_load = True

@@ -13,7 +13,7 @@ from ..control.reports import Holdings
 ANSWER_WITHIN_S = 1.5
 
 
-class Inquiry:
+class WorkerQueries:
     """The supervisor's side; `tell(worker, order)` sends. One asyncio loop."""
 
     def __init__(self, tell: Callable[[str, Order], None]) -> None:

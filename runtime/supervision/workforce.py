@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ..control.orders import Order, Stop
-from ..dataplane.descriptor_server import Reception
+from ..dataplane.descriptor_server import DescriptorServer
 from ..dataplane.switchboard import Switchboard
 from ..graph.start_order import start_order, stop_waves, targets_of
 from ..host.oom_kills import kills_in_machine
 from ..host.run_directory import RunDirectory
 from ..logs.log_rotation import long_logs, put_aside
-from ..postmortem.exit_reason import Ending
+from ..postmortem.exit_reason import ExitReason
 from ..spec import GraphSpec
-from .crash_reporter import Coroner
+from .crash_reporter import CrashReporter
 from .gateway_handle import GatewayHandle
 from .restart import LONGEST_DELAY_S
 from .spawner import Spawner
@@ -44,7 +44,7 @@ class Workforce:
         self,
         spec: GraphSpec,
         switchboard: Switchboard,
-        reception: Reception,
+        descriptors: DescriptorServer,
         directory: RunDirectory,
         spawner: Spawner,
         listen: Sequence[str],
@@ -52,7 +52,7 @@ class Workforce:
         give_up: Callable[[str, str], None],
     ) -> None:
         self._switchboard = switchboard
-        self._reception = reception
+        self._descriptors = descriptors
         self._directory = directory
         self._control = f"ipc://{directory.control}"
         self._state, self._give_up = state, give_up
@@ -61,8 +61,8 @@ class Workforce:
         self.workers: dict[str, WorkerHandle] = {}
         for planned in switchboard.plan.workers:
             actors = [spec.actor(routing.actor_of[each]) for each in planned.instances]
-            party = switchboard.home_of(planned.instances[0])
-            self.workers[planned.name] = WorkerHandle(planned, party, actors, directory, spawner, self._exited)
+            peer = switchboard.home_of(planned.instances[0])
+            self.workers[planned.name] = WorkerHandle(planned, peer, actors, directory, spawner, self._exited)
         workers_of = {
             actor: list(dict.fromkeys(switchboard.home_of(each).name for each in instances))
             for actor, instances in routing.instances.items()
@@ -77,7 +77,7 @@ class Workforce:
         self._order = order
         self._graph = directory.path.name
         self._ends: dict[str, str] = {}  # how each worker ended last
-        self._coroner = Coroner(self._graph, switchboard, self.tree)
+        self._crashes = CrashReporter(self._graph, switchboard, self.tree)
         self.failed_to_stop: dict[str, str] = {}  # how they ended, by worker
 
     # -- the beginning -----------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Workforce:
         if isinstance(child, GatewayHandle):
             child.start()
         else:
-            self._reception.attach(child.party, child.spawn(self._control))
+            self._descriptors.attach(child.peer, child.spawn(self._control))
         self.tree.started(child.name)
 
     def renew(self, name: str) -> None:
@@ -115,8 +115,8 @@ class Workforce:
             self.gateway.look_for_kills(kills)
             self.gateway.end_if_hung()
             for worker in self.workers.values():
-                stats = self._switchboard.worker_stats(worker.party)
-                ignores_input = self._switchboard.ignores_input(worker.party)
+                stats = self._switchboard.worker_stats(worker.peer)
+                ignores_input = self._switchboard.ignores_input(worker.peer)
                 worker.look_for_kills(kills)
                 worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
 
@@ -132,9 +132,9 @@ class Workforce:
 
     def _exited(self, worker: WorkerHandle) -> None:
         """A worker has died, or has ended as it was told."""
-        self._reception.detach(worker.party)
-        self._switchboard.departures.caller_died(worker.party)
-        self._switchboard.wake_neighbours(worker.party)
+        self._descriptors.detach(worker.peer)
+        self._switchboard.departures.caller_died(worker.peer)
+        self._switchboard.wake_neighbours(worker.peer)
         end = worker.last_end
         if end is None:
             return
@@ -166,15 +166,15 @@ class Workforce:
         self.tree.postpone(gateway.name, now_s + wait_s)
         self._advance()
 
-    def _stopped(self, worker: WorkerHandle, end: Ending) -> None:
+    def _stopped(self, worker: WorkerHandle, end: ExitReason) -> None:
         """A worker that was told to stop has ended. It is not started again, however it ended."""
         if not end.failed or (worker.life.ended_in == "killed" and end.kind == "signal"):
             return
         logger.error("%s: %s while it stopped", worker.name, end)
         self.failed_to_stop[worker.name] = f"{end} while it stopped"
-        self._coroner.keep(self._coroner.compose(worker, "the graph is stopping: it is not started again"))
+        self._crashes.keep(self._crashes.compose(worker, "the graph is stopping: it is not started again"))
 
-    def _act(self, worker: WorkerHandle, end: Ending, outcome: Outcome) -> None:
+    def _act(self, worker: WorkerHandle, end: ExitReason, outcome: Outcome) -> None:
         next_step = what_next(worker.name, worker.restart, outcome)
         if outcome.verdict == "give_up":
             self._give_up_on(worker, f"{next_step}: {end}")
@@ -192,16 +192,16 @@ class Workforce:
         self._ends[worker.name] = end.text
         report = None
         try:
-            report = self._coroner.compose(worker, next_step) if crashed.get(outcome.verdict) else None
+            report = self._crashes.compose(worker, next_step) if crashed.get(outcome.verdict) else None
         finally:  # a report that cannot be composed must not keep a successor from being started
             self._advance()
         if report is not None:
-            self._coroner.keep(report)
+            self._crashes.keep(report)
 
     def _give_up_on(self, worker: WorkerHandle, reason: str) -> None:
         """Keeps the worker's report before the graph ends: somebody may want to read it at once."""
         try:
-            self._coroner.keep(self._coroner.compose(worker, f"the graph ends: {reason.partition(': ')[0]}"))
+            self._crashes.keep(self._crashes.compose(worker, f"the graph ends: {reason.partition(': ')[0]}"))
         finally:
             self._give_up(f"{reason}; `slabwire logs {self._graph} --crash` tells more", worker.detail)
 

@@ -3,8 +3,8 @@
 A ring of rows, one for each input that was handled and for each turn in the life of the process. The worker is the only
 writer; the supervisor maps the segment, and a successor goes on behind its predecessor's last row. A run of a plain
 handler gets its row at its end, since a second store at every message costs; while it runs the in-flight table tells of
-it (see `at_work`), and where it was a process's last its successor writes the row. What outlives its call has its row
-from the beginning on.
+it (see `running_now`), and where it was a process's last its successor writes the row. What outlives its call has its
+row from the beginning on.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from ...shm.wait import AdaptiveWait
 _LEAST_TOLD_NS = 200_000
 
 
-class PausingSelector(selectors.EpollSelector):
+class ParkingSelector(selectors.EpollSelector):
     """A selector whose every sleep is a park.
 
     `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is told of each sleep.
@@ -81,13 +81,13 @@ class PausingSelector(selectors.EpollSelector):
             self._asleep(False)
 
 
-def pausing_loop() -> tuple[asyncio.SelectorEventLoop, PausingSelector]:
+def new_parking_loop() -> tuple[asyncio.SelectorEventLoop, ParkingSelector]:
     """An event loop that sleeps by parking."""
-    selector = PausingSelector()
+    selector = ParkingSelector()
     return asyncio.SelectorEventLoop(selector), selector
 
 
-def tick(loop: asyncio.AbstractEventLoop, selector: PausingSelector) -> None:
+def tick(loop: asyncio.AbstractEventLoop, selector: ParkingSelector) -> None:
     """Lets asyncio do what is due, without sleeping."""
     selector.ticks = True
     began_ns = now_ns()
@@ -99,7 +99,7 @@ def tick(loop: asyncio.AbstractEventLoop, selector: PausingSelector) -> None:
         selector.ticks = False  # else no sleep were a park after Ctrl-C
 
 
-def sleep(loop: asyncio.AbstractEventLoop, selector: PausingSelector, timeout_s: float | None) -> None:
+def sleep(loop: asyncio.AbstractEventLoop, selector: ParkingSelector, timeout_s: float | None) -> None:
     """Sleeps in the selector until something calls `loop.stop()`, or the time is over."""
     timer: Any = None if timeout_s is None else loop.call_later(timeout_s, loop.stop)
     began_ns = now_ns()

@@ -10,7 +10,7 @@ from ..cell.cell import Cell
 from ..cell.own_tasks import OwnTasks
 
 
-class Waking:
+class Startup:
     """Begins every `on_start` in order. `awake` grows as they end: those may serve calls of the ones that have not."""
 
     def __init__(self, cells: Mapping[str, Cell], loop: asyncio.AbstractEventLoop, own: OwnTasks) -> None:

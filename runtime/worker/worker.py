@@ -31,7 +31,7 @@ from .control_line import ControlLine
 from .lease_report import holdings, tell_what_is_out
 from .loop_end import end_tasks
 from .retirement import retire
-from .startup import Waking
+from .startup import Startup
 from .turns import Turns, look_into
 from .wiring import Wiring
 
@@ -59,7 +59,7 @@ class Worker:
         self._assignment = assignment
         self._graph = graph
         self.routing = Routing(spec)
-        self.loop, self._selector = parking_loop.pausing_loop()
+        self.loop, self._selector = parking_loop.new_parking_loop()
         self.link = link
         self._line = line
         self._turns = Turns({each: self._spec_of(each).weight for each in assignment.instances})
@@ -125,9 +125,9 @@ class Worker:
 
     def start_actors(self) -> None:
         """Runs the actors' `on_start`. Whoever is through with it serves the others that still are at it."""
-        waking = Waking(self.cells, self.loop, self.own)
-        self._turns.awake = waking.awake
-        waking.finish(self.turn)
+        startup = Startup(self.cells, self.loop, self.own)
+        self._turns.awake = startup.awake
+        startup.finish(self.turn)
         self._turns.awake = None
         self._note(Happening.READY)
         self.report(reports.Ready())

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from slabwire.cli import root
 from slabwire.runtime.clients import control
 from slabwire.runtime.control.verbs import VERBS, Verb
-from slabwire.runtime.host import run_directory as rundir
+from slabwire.runtime.host import run_directory
 from slabwire.runtime.launch import planner
 from slabwire.runtime.spec import ActorSpec, CodeSpec, EdgeSpec, GraphSpec, HandlerSpec, PortRef, RouteSpec, TypeSpec
 
@@ -139,7 +139,7 @@ def fake_graphs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Graphs:
             )
 
     monkeypatch.setattr(control, "Control", Control)
-    monkeypatch.setattr(rundir, "list_graphs", lambda: sorted(here.statuses))
-    monkeypatch.setattr(rundir, "graph_directory", lambda name: here.folder / name)
-    monkeypatch.setattr(rundir, "base_directory", lambda: here.folder)
+    monkeypatch.setattr(run_directory, "list_graphs", lambda: sorted(here.statuses))
+    monkeypatch.setattr(run_directory, "graph_directory", lambda name: here.folder / name)
+    monkeypatch.setattr(run_directory, "base_directory", lambda: here.folder)
     return here

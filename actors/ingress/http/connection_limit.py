@@ -1,4 +1,4 @@
-"""Room for one more connection: who has to go when all places are taken."""
+"""ConnectionLimit for one more connection: who has to go when all places are taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tls import Entrance
 PATIENCE_S = 1.0
 
 
-class Room:
+class ConnectionLimit:
     """Keeps connections, and the handshakes on the way to be one, at `most`.
 
     When they are, the connection that has been idle the longest makes room. If none is idle, that request or handshake

@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .connection import Connection, State
-from .connection_limit import Room
+from .connection_limit import ConnectionLimit
 from .tls import Entrance, Terminator
 
 logger = logging.getLogger("slabwire")
@@ -31,13 +31,13 @@ class HttpServer:
     """Serves one ASGI application. To be made, started and stopped on one running loop.
 
     At most `connections` are open at a time, those that still shake hands among them; new ones wait in the kernel until
-    another has made room for them, as `Room` says.
+    another has made room for them, as `ConnectionLimit` says.
     """
 
     def __init__(self, application: Callable[..., Any], terminator: Terminator, *, connections: int = 256) -> None:
         self.terminator = terminator
         self.state = State()
-        config, room = _config(application), Room(connections, self.state)
+        config, room = _config(application), ConnectionLimit(connections, self.state)
         self._entrance = Entrance(
             terminator,
             lambda: Connection(config, self.state),

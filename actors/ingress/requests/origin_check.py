@@ -15,7 +15,7 @@ from .request_id import request_id
 _OWN = ("same-origin", "none")
 
 
-class Doorkeeper:
+class OriginCheck:
     """Turns away, before the application inside hears of them, requests to names that are not this server's, and
     POSTs by pages of other sites. Browsers send both without asking; clients that are no browsers notice nothing.
     """

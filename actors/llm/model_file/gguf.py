@@ -44,7 +44,7 @@ _NUMBERS: Mapping[int, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class GgufKind:
     """How the elements of a tensor are stored: `nbytes` bytes for each `elements` neighbours of a row."""
 
     name: str
@@ -53,20 +53,20 @@ class Kind:
 
 
 # By number, as ggml.h counts them. Of the many that exist: those in files that people share.
-KINDS: Mapping[int, Kind] = {
-    0: Kind("F32", 1, 4),
-    1: Kind("F16", 1, 2),
-    2: Kind("Q4_0", 32, 18),
-    3: Kind("Q4_1", 32, 20),
-    6: Kind("Q5_0", 32, 22),
-    7: Kind("Q5_1", 32, 24),
-    8: Kind("Q8_0", 32, 34),
-    10: Kind("Q2_K", 256, 84),
-    11: Kind("Q3_K", 256, 110),
-    12: Kind("Q4_K", 256, 144),
-    13: Kind("Q5_K", 256, 176),
-    14: Kind("Q6_K", 256, 210),
-    30: Kind("BF16", 1, 2),
+KINDS: Mapping[int, GgufKind] = {
+    0: GgufKind("F32", 1, 4),
+    1: GgufKind("F16", 1, 2),
+    2: GgufKind("Q4_0", 32, 18),
+    3: GgufKind("Q4_1", 32, 20),
+    6: GgufKind("Q5_0", 32, 22),
+    7: GgufKind("Q5_1", 32, 24),
+    8: GgufKind("Q8_0", 32, 34),
+    10: GgufKind("Q2_K", 256, 84),
+    11: GgufKind("Q3_K", 256, 110),
+    12: GgufKind("Q4_K", 256, 144),
+    13: GgufKind("Q5_K", 256, 176),
+    14: GgufKind("Q6_K", 256, 210),
+    30: GgufKind("BF16", 1, 2),
 }
 
 
@@ -228,7 +228,7 @@ def _tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Any]) -> dict[s
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1 or alignment % 8:
         cursor.fail(f"its alignment is {alignment!r}; it must be a multiple of 8")
-    places: dict[str, tuple[tuple[int, ...], Kind, int]] = {}
+    places: dict[str, tuple[tuple[int, ...], GgufKind, int]] = {}
     for index in range(count):
         name = cursor.text(f"the name of tensor {index} of {count}")
         if name in places:
@@ -238,7 +238,7 @@ def _tensors(cursor: _Cursor, count: int, metadata: Mapping[str, Any]) -> dict[s
     return {name: _view(cursor, name, shape, kind, base + at) for name, (shape, kind, at) in places.items()}
 
 
-def _place(cursor: _Cursor, name: str, alignment: int) -> tuple[tuple[int, ...], Kind, int]:
+def _place(cursor: _Cursor, name: str, alignment: int) -> tuple[tuple[int, ...], GgufKind, int]:
     """One entry of the table of tensors: shape, kind, and offset from where the tensors' bytes begin."""
     what = f"the entry of tensor {name!r}"
     dimensions = cursor.number("<I", what)
@@ -255,7 +255,7 @@ def _place(cursor: _Cursor, name: str, alignment: int) -> tuple[tuple[int, ...],
     return shape, kind, offset
 
 
-def _view(cursor: _Cursor, name: str, shape: tuple[int, ...], kind: Kind, start: int) -> GgufTensor:
+def _view(cursor: _Cursor, name: str, shape: tuple[int, ...], kind: GgufKind, start: int) -> GgufTensor:
     row_nbytes = shape[-1] // kind.elements * kind.nbytes
     nbytes = prod(shape[:-1]) * row_nbytes
     if start + nbytes > cursor.end:

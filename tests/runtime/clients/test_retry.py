@@ -7,7 +7,7 @@ import pytest
 import slabwire
 from slabwire import Retry
 from slabwire.runtime.clients.retry import Attempts, can_repeat, key_of, retry_of
-from slabwire.runtime.errors import ClientClosed, untouched
+from slabwire.runtime.errors import ClientClosed, mark_not_begun
 
 S = 1_000_000_000
 
@@ -20,7 +20,7 @@ def test_pauses_double_up_to_the_longest() -> None:
 
 
 def test_attempts_end_by_number_and_by_deadline() -> None:
-    passing = untouched(slabwire.Overloaded("full"))
+    passing = mark_not_begun(slabwire.Overloaded("full"))
     attempts = Attempts(Retry(2, first_s=1.0, most_s=8.0, jitter=0.0), "", 0)
     assert [attempts.pause_s(passing, 0) for _ in range(3)] == [1.0, 2.0, None]
     attempts = Attempts(Retry(9, first_s=1.0, most_s=8.0, jitter=0.0), "", 4 * S)
@@ -33,17 +33,17 @@ def test_attempts_end_by_number_and_by_deadline() -> None:
     ("error", "plain", "keyed"),
     [
         (slabwire.Disconnected("in flight"), False, True),
-        (untouched(slabwire.Disconnected("nobody there")), True, True),
+        (mark_not_begun(slabwire.Disconnected("nobody there")), True, True),
         (ClientClosed("by its owner"), False, False),
         (slabwire.Draining("stopping"), True, True),
         (slabwire.Overloaded("relayed by a handler"), False, True),
-        (untouched(slabwire.Overloaded("not taken")), True, True),
+        (mark_not_begun(slabwire.Overloaded("not taken")), True, True),
         (slabwire.EdgeFull("behind the entry"), False, True),
         (slabwire.Interrupted("died"), False, True),
         (slabwire.DeadLetter("thrice"), False, False),
         (slabwire.DeadlineExceeded("late"), False, False),
         (slabwire.HandlerError("raised"), False, False),
-        (untouched(slabwire.UnknownPort("typo")), False, False),
+        (mark_not_begun(slabwire.UnknownPort("typo")), False, False),
     ],
 )
 def test_what_is_asked_again(error: slabwire.SlabwireError, plain: bool, keyed: bool) -> None:

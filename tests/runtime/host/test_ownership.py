@@ -21,7 +21,7 @@ from slabwire.actors.llm.model_file.cache_folder import CacheFolder
 from slabwire.actors.llm.model_file.gguf import ModelFileError
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import OpenGateway
-from slabwire.runtime.host import run_directory as rundir
+from slabwire.runtime.host import run_directory
 from slabwire.runtime.host.ownership import require_own_peer, require_own_socket
 from slabwire.runtime.host.run_directory import RunDirectory, UnusableDirectory, base_directory, is_running, list_graphs
 from slabwire.runtime.postmortem.report_store import graphs_with_reports, reports
@@ -128,7 +128,7 @@ def test_what_stands_in_the_place_of_the_lock(kind: str, base: Path) -> None:
 
 
 def test_a_lock_that_is_not_given_up(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rundir, "LOCK_WITHIN_S", 0.2)
+    monkeypatch.setattr(run_directory, "LOCK_WITHIN_S", 0.2)
     base.mkdir(mode=0o700)
     holder = os.open(base / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(holder, fcntl.LOCK_EX)

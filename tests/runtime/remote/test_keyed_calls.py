@@ -9,7 +9,7 @@ import pytest
 
 from slabwire.runtime.gateway import idempotent_calls as keyed_calls
 from slabwire.runtime.gateway.budget import Budget
-from slabwire.runtime.gateway.idempotent_calls import KeyedCalls
+from slabwire.runtime.gateway.idempotent_calls import IdempotentCalls
 from slabwire.runtime.remote.protocol import Frame
 
 NAME = ("", "echo.echo", "key")
@@ -19,7 +19,7 @@ def test_who_asks_while_abandoned_work_is_ending_gets_an_answer(monkeypatch: pyt
     monkeypatch.setattr(keyed_calls, "ORPHANED_FOR_S", 0.0)
 
     async def scene() -> list[bytes]:
-        calls, begun, ending, may_end = KeyedCalls(Budget()), asyncio.Event(), asyncio.Event(), asyncio.Event()
+        calls, begun, ending, may_end = IdempotentCalls(Budget()), asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         async def abandoned() -> list[Frame]:
             begun.set()
@@ -50,7 +50,7 @@ def test_abandoned_work_makes_room_for_work_that_is_waited_for() -> None:
 
     async def scene() -> tuple[list[bytes], list[int]]:
         budget = Budget(1000)
-        calls, ended = KeyedCalls(budget), []
+        calls, ended = IdempotentCalls(budget), []
 
         async def forever(number: int) -> list[Frame]:
             try:

@@ -8,10 +8,10 @@ import slabwire
 from slabwire.runtime.errors import ClientClosed
 from slabwire.runtime.remote.client_protocol import Session
 from slabwire.runtime.remote.frame_codec import pack_value
-from slabwire.runtime.remote.protocol import Frame, Head, Kind, pack_head, unpack_head
+from slabwire.runtime.remote.protocol import Frame, FrameKind, Head, pack_head, unpack_head
 from slabwire.runtime.remote.session_states import TRANSITIONS, Event, State, following
 
-WELCOME = [pack_head(Head(Kind.WELCOME)), *pack_value({"graph": "g", "ports": {}})]
+WELCOME = [pack_head(Head(FrameKind.WELCOME)), *pack_value({"graph": "g", "ports": {}})]
 
 
 def test_a_call_on_a_connection_that_was_just_lost_is_refused_and_not_forgotten() -> None:
@@ -51,7 +51,7 @@ def test_each_event_in_each_state(state: State, event: Event) -> None:
         assert following(state, event) is State(expected)
 
 
-def message(kind: Kind, value: object = None, code: str = "") -> list[Frame]:
+def message(kind: FrameKind, value: object = None, code: str = "") -> list[Frame]:
     return [pack_head(Head(kind, code=code)), *pack_value(value)]
 
 
@@ -64,9 +64,9 @@ def happen(session: Session, event: Event) -> None:
         case Event.WELCOMED:
             session.receive(WELCOME)
         case Event.TURNED_AWAY:
-            session.receive(message(Kind.ERROR, "full", "overloaded"))
+            session.receive(message(FrameKind.ERROR, "full", "overloaded"))
         case Event.FORGOTTEN:
-            session.receive(message(Kind.ERROR, "who are you", "disconnected"))
+            session.receive(message(FrameKind.ERROR, "who are you", "disconnected"))
         case Event.CLOSED:
             session.close()
 
@@ -91,7 +91,7 @@ def test_what_a_session_does_at_each_event(state: State, event: Event) -> None:
     happen(session, event)
     after = TRANSITIONS[state, event]
     assert session.state is after
-    assert [unpack_head(each).kind for each in session.outbox] == [Kind.HELLO] * (after is State.GREETED)
+    assert [unpack_head(each).kind for each in session.outbox] == [FrameKind.HELLO] * (after is State.GREETED)
     assert bool(session.verdict.arrived) == (after in (State.READY, State.REFUSED, State.CLOSED))
     # A transport that is there again was lost before, and that has ended the call.
     assert pending is None or bool(pending.arrived) == (event not in (Event.WELCOMED, Event.CONNECTED))

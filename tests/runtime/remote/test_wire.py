@@ -20,7 +20,7 @@ from slabwire.runtime.message.header import Kind as RecordKind
 from slabwire.runtime.remote import protocol as wire
 from slabwire.runtime.remote.client_protocol import WINDOW, Session
 from slabwire.runtime.remote.frame_codec import OWN_FRAME_ABOVE_NBYTES, pack_value, unpack_value
-from slabwire.runtime.remote.protocol import Frame, Head, Kind, pack_head, trace_of, unpack_head
+from slabwire.runtime.remote.protocol import Frame, FrameKind, Head, pack_head, trace_of, unpack_head
 
 NIL = b"\xc0"
 DTYPES = [
@@ -51,7 +51,7 @@ def back(value: Any) -> Any:
 
 heads = st.builds(
     Head,
-    kind=st.sampled_from(list(Kind)) | st.text(min_size=1, max_size=20),
+    kind=st.sampled_from(list(FrameKind)) | st.text(min_size=1, max_size=20),
     id=st.integers(0, wire.LARGEST_ID),
     port=st.text(max_size=100),
     stream=st.booleans(),
@@ -103,7 +103,7 @@ def test_what_a_newer_peer_adds_is_ignored() -> None:
 
 
 def test_frames_are_counted_and_measured() -> None:
-    head = pack_head(Head(Kind.CALL))
+    head = pack_head(Head(FrameKind.CALL))
     for frames in ([], [head], [head, *[NIL] * (wire.MOST_TENSORS + 2)], [head + b" " * 5000, NIL]):
         with pytest.raises(ProtocolError):
             unpack_head(frames)
@@ -345,8 +345,8 @@ def message(kind: str, number: int = 0, value: Any = None, code: str = "") -> li
 def welcomed() -> Session:
     session = Session("tcp://127.0.0.1:1")
     session.connected()
-    assert unpack_head(session.outbox.popleft()).kind == Kind.HELLO
-    session.receive(message(Kind.WELCOME, value={"graph": "g", "ports": PORTS}))
+    assert unpack_head(session.outbox.popleft()).kind == FrameKind.HELLO
+    session.receive(message(FrameKind.WELCOME, value={"graph": "g", "ports": PORTS}))
     assert session.is_ready
     return session
 
@@ -376,9 +376,9 @@ def test_credit_is_renewed_as_items_are_taken() -> None:
     session = welcomed()
     pending = session.begin("count.upto", pack_value({"n": 5}), 1.0, nothing, stream=True)
     (call,) = sent(session)
-    assert (call.kind, call.credit, call.timeout_s, call.stream) == (Kind.CALL, WINDOW, 1.0, True)
+    assert (call.kind, call.credit, call.timeout_s, call.stream) == (FrameKind.CALL, WINDOW, 1.0, True)
     for each in range(WINDOW):
-        session.receive(message(Kind.ITEM, pending.request, each))
+        session.receive(message(FrameKind.ITEM, pending.request, each))
     assert not sent(session)
     assert [pending.result() for _ in range(WINDOW)] == list(range(WINDOW))
     assert sum(head.credit for head in sent(session)) == WINDOW
@@ -391,23 +391,23 @@ def test_a_lost_connection_ends_calls_and_a_new_one_greets() -> None:
     with pytest.raises(Disconnected, match=r"graph 'g' at tcp://127\.0\.0\.1:1 went away"):
         pending.result()
     session.connected()
-    assert [head.kind for head in sent(session)] == [Kind.HELLO]
+    assert [head.kind for head in sent(session)] == [FrameKind.HELLO]
 
 
 def test_a_gateway_that_does_not_know_the_client_is_greeted_again() -> None:
     session = welcomed()
     pending = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
     session.outbox.clear()
-    session.receive(message(Kind.ERROR, value="who are you", code="disconnected"))
+    session.receive(message(FrameKind.ERROR, value="who are you", code="disconnected"))
     with pytest.raises(Disconnected, match="who are you"):
         pending.result()
-    assert [head.kind for head in sent(session)] == [Kind.HELLO]
+    assert [head.kind for head in sent(session)] == [FrameKind.HELLO]
 
 
 def test_a_refusal_is_kept_for_whoever_waits() -> None:
     session = Session("tcp://127.0.0.1:1")
     session.connected()
-    session.receive(message(Kind.ERROR, value="full", code="overloaded"))
+    session.receive(message(FrameKind.ERROR, value="full", code="overloaded"))
     assert isinstance(session.refusal, Overloaded)
 
 
@@ -415,7 +415,7 @@ def test_a_welcome_that_cannot_be_read_is_refused() -> None:
     for payload in (b"\xc1", msgpack.packb({"graph": 3}), msgpack.packb({"graph": "g", "ports": [{}]})):
         session = Session("tcp://127.0.0.1:1")
         session.connected()
-        session.receive([pack_head(Head(Kind.WELCOME)), payload])
+        session.receive([pack_head(Head(FrameKind.WELCOME)), payload])
         assert isinstance(session.refusal, ProtocolError)
         assert not session.is_ready
 
@@ -425,17 +425,17 @@ def test_a_damaged_answer_ends_its_call_alone() -> None:
     one = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
     other = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
     session.outbox.clear()
-    session.receive([pack_head(Head(Kind.ITEM, one.request)), b"\xc1"])
-    session.receive(message(Kind.ITEM, other.request, 3))
+    session.receive([pack_head(Head(FrameKind.ITEM, one.request)), b"\xc1"])
+    session.receive(message(FrameKind.ITEM, other.request, 3))
     with pytest.raises(MessageError):
         one.result()
     assert (other.next_kind(), other.result()) == (RecordKind.ITEM, 3)
-    assert [(head.kind, head.id) for head in sent(session)] == [(Kind.CANCEL, one.request)]
+    assert [(head.kind, head.id) for head in sent(session)] == [(FrameKind.CANCEL, one.request)]
 
 
 @given(
     st.lists(st.binary(max_size=60), min_size=1, max_size=3)
-    | plain.map(lambda value: message(Kind.WELCOME, value=value))
+    | plain.map(lambda value: message(FrameKind.WELCOME, value=value))
 )
 def test_whatever_answers_the_session_survives(frames: list[Any]) -> None:
     session = welcomed()
@@ -448,5 +448,5 @@ def test_whatever_answers_the_session_survives(frames: list[Any]) -> None:
 def test_any_description_of_ports_is_read_or_refused(described: Any) -> None:
     session = Session("tcp://127.0.0.1:1")
     session.connected()
-    session.receive(message(Kind.WELCOME, value={"graph": "g", "ports": described}))
+    session.receive(message(FrameKind.WELCOME, value={"graph": "g", "ports": described}))
     assert session.is_ready or isinstance(session.refusal, ProtocolError)

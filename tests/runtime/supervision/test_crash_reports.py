@@ -12,7 +12,7 @@ import pytest
 
 from fake_graphs import Graphs, fake_graphs, invoke
 from slabwire.cli.exits import Exit
-from slabwire.runtime.dataplane.peers import Line, Party
+from slabwire.runtime.dataplane.peers import LaneRecord, Peer
 from slabwire.runtime.dataplane.switchboard import Switchboard
 from slabwire.runtime.errors import ProtocolError, StartError
 from slabwire.runtime.graph.compiled import Routing
@@ -218,9 +218,9 @@ def a_board() -> Switchboard:
     return Switchboard(Routing(spec), plan(spec, Topology.read()))
 
 
-def scribble(line: Line, party: Party) -> None:
+def scribble(line: LaneRecord, peer: Peer) -> None:
     """Everything that lies there is impossible."""
-    for segment in (line.segment, line.returns, *party.tables.values(), party.recorder):
+    for segment in (line.segment, line.returns, *peer.tables.values(), peer.recorder):
         if segment is not None:
             with open(f"/proc/self/fd/{segment.fd}", "r+b") as file:
                 file.seek(128)
@@ -229,10 +229,10 @@ def scribble(line: Line, party: Party) -> None:
 
 def test_impossible_words_do_not_hinder_a_report() -> None:
     board = a_board()
-    (line,), party = board.lines.values(), board.home_of("b")
-    assert remains(board, party)["lanes"][0]["records"] == []
-    scribble(line, party)
-    left = remains(board, party)
+    (line,), peer = board.lines.values(), board.home_of("b")
+    assert remains(board, peer)["lanes"][0]["records"] == []
+    scribble(line, peer)
+    left = remains(board, peer)
     assert json.loads(json.dumps(left)) == left
     assert left["handling"] == left["events"] == []
     board.close()

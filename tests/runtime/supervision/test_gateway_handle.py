@@ -17,7 +17,7 @@ import pytest
 from slabwire.runtime.dataplane.switchboard import Switchboard
 from slabwire.runtime.errors import StartError
 from slabwire.runtime.graph.compiled import Routing
-from slabwire.runtime.host.heartbeat import Pulse
+from slabwire.runtime.host.heartbeat import Heartbeat
 from slabwire.runtime.host.run_directory import RunDirectory
 from slabwire.runtime.host.topology import Topology
 from slabwire.runtime.placement.plan import plan
@@ -203,7 +203,7 @@ def test_a_silent_gateway_is_not_waited_for(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_silence_counts_while_somebody_listens() -> None:
-    pulse = Pulse(100.0, longest_s=2.0)
+    pulse = Heartbeat(100.0, longest_s=2.0)
     assert pulse.look(101.0, heard=False) == 1.0
     assert pulse.look(102.5, heard=False) == 2.5
     assert pulse.look(5000.0, heard=False) == 4.5  # the parent was held up

@@ -27,7 +27,7 @@ from slabwire.runtime.postmortem.report_store import reports
 from slabwire.runtime.postmortem.stopped import UNCLEAN
 from slabwire.runtime.supervision import main as supervisor_process
 from slabwire.runtime.supervision.workforce import Workforce
-from slabwire.runtime.worker.parking_loop import pausing_loop
+from slabwire.runtime.worker.parking_loop import new_parking_loop
 from slabwire.shm.bell import RECORDS
 from slabwire.shm.wait import AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
@@ -255,7 +255,7 @@ def test_orders_are_heard_while_a_task_never_waits(tmp_path: Path) -> None:
 def test_only_sleep_counts_as_sleep() -> None:
     """From its sleeps a worker learns whether to spin: what its tasks do meanwhile is no sleep."""
     edge = Edge()
-    loop, selector = pausing_loop()
+    loop, selector = new_parking_loop()
     wait = AdaptiveWait(edge.bell(0), may_spin=True)
     selector.watch(wait, lambda: RECORDS, lambda: False, lambda _: None, lambda: None)
 
@@ -309,7 +309,7 @@ def test_a_graph_gives_up_whatever_becomes_of_the_report() -> None:
 
     given_up: list[str] = []
     here: Any = SimpleNamespace(
-        _coroner=SimpleNamespace(compose=compose, keep=None),
+        _crashes=SimpleNamespace(compose=compose, keep=None),
         _graph="g",
         _give_up=lambda reason, _detail: given_up.append(reason),
     )

@@ -18,7 +18,7 @@ from slabwire.runtime.graph.compiled import Routing
 from slabwire.runtime.host.run_directory import RunDirectory
 from slabwire.runtime.host.topology import Topology
 from slabwire.runtime.placement.plan import plan
-from slabwire.runtime.postmortem.exit_reason import Ending
+from slabwire.runtime.postmortem.exit_reason import ExitReason
 from slabwire.runtime.spec import ActorSpec, CodeSpec, GraphSpec
 from slabwire.runtime.supervision import child
 from slabwire.runtime.supervision.worker_handle import WorkerHandle
@@ -49,7 +49,7 @@ class Stage:
         self.board = Switchboard(Routing(spec), planned)
         self.directory = RunDirectory("stage")
         self.programs = Programs(*command)
-        self.ends: list[Ending | None] = []
+        self.ends: list[ExitReason | None] = []
         self.worker = WorkerHandle(
             planned.workers[0],
             self.board.home_of("one"),
