@@ -57,8 +57,7 @@ class RemoteConnection(Connection):
         def refuse(*_: Any) -> NoReturn:
             raise forked_error(self.whose, f"slabwire.connect({self.whose!r})")
 
-        vars(self).update(_check_open=refuse, wait=refuse, _left=self._dealer, _dealer=_Departed(), _followers=0)
-        self._lock, self._receiving = threading.Lock(), threading.Lock()
+        vars(self).update(_check_open=refuse, wait=refuse, _lock=threading.Lock(), _closed=True)
 
     @property
     def name(self) -> str:
@@ -184,19 +183,6 @@ class RemoteConnection(Connection):
         with self._receiving:  # whoever still sleeps on the descriptors has left
             os.close(self._wake)
             self._wake = -1
-
-
-class _Departed:
-    """In the place of a forked child's dealer."""
-
-    def pump(self) -> bool:
-        """Nothing comes."""
-        return False
-
-    def leave(self) -> None:
-        """Nobody is told: the connection is the parent's."""
-
-    close = leave
 
 
 def nothing_answers(address: str, within_s: float) -> SlabwireError:
