@@ -55,7 +55,7 @@ class Cell:
         self._stats = outlets.stats
         self._cancels = Cancels()
         self._runs = Runs(outlets, recorder, loop, spec.concurrency)
-        self._runs.kinds.update(_kinds(ports, self._runs, outlets, self.answers))
+        self._runs.use(_kinds(ports, self._runs, outlets, self.answers))
         self._refusals = Refusals(instance, spec.max_attempts, self._cancels, self.inlets, outlets)
         plain = PlainRuns(outlets, self.answers, recorder)
         self._intake = Intake(ports, self.inlets, outlets, self._refusals, self.answers, plain, self._runs)
@@ -70,7 +70,7 @@ class Cell:
         """All objects that a handler returns to."""
         return [
             self._intake.plain,
-            *self._runs.kinds.values(),
+            *self._runs.kinds,
             self._runs,
             self._intake,
             self.answers,
@@ -82,7 +82,7 @@ class Cell:
 
     def is_ready(self) -> bool:
         """Whether `step` may find something to do."""
-        begun = self._intake.blocked or self._runs.works or self._redelivery.waiting
+        begun = self._intake.blocked or self._runs.works or self._runs.held_up or self._redelivery.waiting
         return bool(begun or self.outlets.holds_any or self.inlets.has_input())
 
     def next_deadline_ns(self) -> int:
@@ -140,7 +140,7 @@ class Cell:
         """Lets outputs go that waited for room; True if any input got on by it."""
         if self.outlets.holds_any:
             self.outlets.shed()
-        progressed = bool(self._runs.works) and self._runs.flush()
+        progressed = bool(self._runs.held_up) and self._runs.flush()
         return (self._intake.blocked is not None and self._intake.flush()) or progressed
 
     # -- callers -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...shm.bell import now_ns
-from ...shm.consumer import Consumer
+from ...shm.lane import Consumer
 from ..actor.handler import Handler
 from ..errors import SlabwireError
 from ..telemetry.flight_recorder import CANCELLED, Recorder
@@ -56,19 +56,24 @@ class HandlerKind:
 
 class Runs:
     """An input keeps its row in the in-flight table until its handler is done and its outputs have left. `works` has
-    these inputs by row. `kinds` says, by the number of an input port, what runs its handler. One thread.
+    these inputs by row, `held_up` those that go on when their outputs have left, with what is called then. One thread.
     """
 
     def __init__(self, outlets: Outlets, recorder: Recorder, loop: asyncio.AbstractEventLoop, concurrency: int) -> None:
         self.works: dict[int, Work] = {}
-        self.kinds: dict[int, HandlerKind] = {}
+        self.held_up: deque[tuple[Work, Callable[[Work], None]]] = deque()
+        self.kinds: set[HandlerKind] = set()
+        self._kind: dict[int, HandlerKind] = {}
         self.loop = loop
         self._table = outlets.table
         self._outlets = outlets
         self._stats = outlets.stats
         self._recorder = recorder
         self._concurrency = concurrency
-        self._held_up: deque[tuple[Work, Callable[[Work], None]]] = deque()
+
+    def use(self, kind: dict[int, HandlerKind]) -> None:
+        """Says, by the number of an input port, what runs its handler. To be called once, before the first input."""
+        self._kind, self.kinds = kind, set(kind.values())
 
     def has_place(self) -> bool:
         """Whether one more input may begin."""
@@ -91,7 +96,7 @@ class Runs:
         work.started_ns = now_ns()
         self._recorder.record(self._stats.row, work, work.started_ns, 0, 0)
         work.recorded = self._recorder.number
-        self.kinds[work.header.target].start(work, handler)
+        self._kind[work.header.target].start(work, handler)
 
     def end_unbegun(self, work: Work) -> None:
         """Sees an input out whose handler never began: its answer has been sent."""
@@ -129,41 +134,41 @@ class Runs:
 
     def when_sent(self, work: Work, then: Callable[[Work], None]) -> None:
         """Calls `then` when all outputs of an input have left."""
-        self._held_up.append((work, then))
+        self.held_up.append((work, then))
         self.loop.stop()  # before it sleeps the worker must see who waits for what
 
     def flush(self) -> bool:
         """Lets outputs go that waited for room; True if any input got on by it."""
         progressed = False
-        for _ in range(len(self._held_up)):
-            work, then = self._held_up.popleft()
+        for _ in range(len(self.held_up)):
+            work, then = self.held_up.popleft()
             if work.state is FINISHED or self._outlets.flush(work):
                 progressed = True
                 then(work)
             else:
-                self._held_up.append((work, then))
+                self.held_up.append((work, then))
         return progressed
 
     # -- what the worker's loop asks ---------------------------------------------------------------------------------
 
     def advance(self) -> bool:
         """One item of each generator that has room for it, and one batch that is due; True if there was anything."""
-        advanced = [kind.advance() for kind in set(self.kinds.values())]
+        advanced = [kind.advance() for kind in self.kinds]
         return any(advanced)
 
     def can_progress(self) -> bool:
         """Whether `advance` or `flush` would get anywhere now."""
-        held_up = any(self._outlets.could_go(work) for work, _ in self._held_up)
-        return held_up or any(kind.can_progress() for kind in self.kinds.values())
+        held_up = any(self._outlets.could_go(work) for work, _ in self.held_up)
+        return held_up or (bool(self.works) and any(kind.can_progress() for kind in self.kinds))
 
     def waits_for_room(self) -> bool:
         """Whether an input goes on only when its outputs have left."""
-        return bool(self._held_up) or any(kind.waits_for_room() for kind in self.kinds.values())
+        return bool(self.held_up) or (bool(self.works) and any(kind.waits_for_room() for kind in self.kinds))
 
     def next_due_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
-        dues = [kind.next_due_ns() for kind in self.kinds.values()]
-        return min(filter(None, (*dues, *(work.due_ns() for work, _ in self._held_up))), default=0)
+        dues = [kind.next_due_ns() for kind in self.kinds] if self.works else []
+        return min(filter(None, (*dues, *(work.due_ns() for work, _ in self.held_up))), default=0)
 
     # -- inputs that nobody wants ------------------------------------------------------------------------------------
 
@@ -186,10 +191,10 @@ class Runs:
         """The process goes: a successor begins all inputs again."""
         for work in self.works.values():
             work.hand_on()
-            self.kinds[work.header.target].stop(work)
+            self._kind[work.header.target].stop(work)
 
     def _stop(self, work: Work) -> None:
         work.outcome = work.outcome or CANCELLED
         work.advance(Event.STOP)
-        if not self.kinds[work.header.target].stop(work):
+        if not self._kind[work.header.target].stop(work):
             self.finish(work)
