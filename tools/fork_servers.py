@@ -227,10 +227,10 @@ def round_of(way: str, folder: str, *, kills_server: bool) -> dict[str, Any]:
     """One parent from its start to the end of all that it started."""
     command = [sys.executable, __file__, "--drive", way]
     path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**environment, "MKL_NUM_THREADS": "1"}
-    ) as parent:
+    one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    left_in = tempfile.mkdtemp(dir=folder)
+    environment = {**os.environ, **one_thread, "PYTHONPATH": path, "TMPDIR": left_in}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         assert parent.stdin is not None
         found: dict[str, Any] = json.loads(parent.stdout.readline())
@@ -240,6 +240,7 @@ def round_of(way: str, folder: str, *, kills_server: bool) -> dict[str, Any]:
             found |= json.loads(parent.stdout.readline())
         parent.kill()
         found["orphans"], found["gone_ms"] = watch(found["pids"])
+    found["left"] = len(os.listdir(left_in))
     for pid in found["pids"]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -286,6 +287,7 @@ FIGURES = {
     "killed": "status after SIGKILL",
     "killed_ms": "known after, ms",
     "orphans": f"alive {WATCHED_S:.0f} s after the parent's SIGKILL",
+    "left": "temporary files and folders left by then",
     "gone_ms": "the last of the others went after, ms",
 }
 AFTER_SERVER = {

@@ -28,6 +28,7 @@ CHECKOUT_ONLY = ("bench/fidelity/", "bench/pages/")
 # What the source distribution has beside the code: what builds the wheel, and what setuptools adds by itself.
 BESIDE_CODE = {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "pyproject.toml", "setup.cfg"}
 BUILD = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 # All commands can be imported with what the package requires.
 LOAD_COMMANDS = """
 from importlib.metadata import entry_points
@@ -85,7 +86,7 @@ def sdist(tree: Path) -> Iterator[Path]:
 def wheel(sdist: Path) -> Iterator[Path]:
     """Built from the source distribution alone."""
     with TemporaryDirectory() as folder:
-        pip("wheel", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, str(sdist))
+        succeed(*PIP, "wheel", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, str(sdist))
         yield only(folder, "*.whl")
 
 
@@ -103,23 +104,21 @@ def environment(interpreter: str, wheel: Path) -> Iterator[Installed]:
         for each in "htw":
             (made.folder / each).mkdir()
         succeed(interpreter, "-m", "venv", "--without-pip", str(made.folder / "e"))
-        into = ("--python", str(made.python), "install")
-        try:
-            pip(*into, "pytest")
-        except AssertionError as error:
-            pytest.skip(f"the index of packages cannot be reached: {error}")
-        pip(*into, str(wheel))
+        done = ran(*PIP, "--python", str(made.python), "install", "pytest")
+        if done.returncode:
+            pytest.skip(f"the index of packages cannot be reached: {done.stderr.strip().splitlines()[-1]}")
+        succeed(*PIP, "--python", str(made.python), "install", str(wheel))
         yield made
 
 
-def succeed(*command: str, within: Path = ROOT) -> None:
+def ran(*command: str, within: Path = ROOT) -> subprocess.CompletedProcess[str]:
     clean = {name: each for name, each in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=within, env=clean, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=within, env=clean, capture_output=True, text=True, check=False)
+
+
+def succeed(*command: str, within: Path = ROOT) -> None:
+    done = ran(*command, within=within)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-
-
-def pip(*words: str) -> None:
-    succeed(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words)
 
 
 def only(folder: str, pattern: str) -> Path:
