@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...shm.bell import now_ns
-from ...shm.lane import Consumer
+from ...shm.consumer import Consumer
 from ..actor.handler import Handler
 from ..errors import SlabwireError
 from ..telemetry.flight_recorder import CANCELLED, Recorder
