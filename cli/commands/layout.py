@@ -88,10 +88,10 @@ def _plain(layout: Layout) -> dict[str, Any]:
 
 def _print_segments(graph: str, kind: str | None, form: str) -> None:
     from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Layout
+    from ...runtime.control.verbs import Segments
 
     with Control(graph) as control:
-        segments = control.request(Layout())["segments"]
+        segments = control.request(Segments())["segments"]
     found = [each for each in segments if kind in (None, each["layout"])]
     if form == "json":
         print_json({"graph": graph, "segments": found})

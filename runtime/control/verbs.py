@@ -55,8 +55,8 @@ class DeadLetters(NamedTuple):
     """The messages that were given up: `dead`."""
 
 
-class Layout(NamedTuple):
-    """All `segments` of the graph, word by word."""
+class Segments(NamedTuple):
+    """All `segments` of the graph, with each word of their layouts."""
 
 
 class Describe(NamedTuple):
@@ -77,7 +77,7 @@ Verb = (
     | Move
     | Leases
     | DeadLetters
-    | Layout
+    | Segments
     | Describe
     | OpenGateway
 )
@@ -93,7 +93,7 @@ VERBS: Schema[Verb] = Schema(
         "move": Move,
         "leases": Leases,
         "dead": DeadLetters,
-        "layout": Layout,
+        "layout": Segments,
         "describe": Describe,
         "gateway": OpenGateway,
     },

@@ -73,7 +73,7 @@ class ControlApi:
 
 
 def _shown(
-    graph: RunningGraph, verb: verbs.Hello | verbs.DeadLetters | verbs.Layout | verbs.Describe
+    graph: RunningGraph, verb: verbs.Hello | verbs.DeadLetters | verbs.Segments | verbs.Describe
 ) -> dict[str, Any]:
     """What is only looked at."""
     match verb:
@@ -82,7 +82,7 @@ def _shown(
             return {"graph": graph.name, "state": graph.state, "local": local, "spec": spec}
         case verbs.DeadLetters():
             return {"dead": graph.dead_letters.listed()}
-        case verbs.Layout():
+        case verbs.Segments():
             return {"segments": _described(graph.switchboard)}
         case verbs.Describe():
             plan, topology = graph.plan.to_plain(), graph.topology.to_plain()
