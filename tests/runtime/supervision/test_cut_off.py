@@ -390,6 +390,8 @@ def test_the_command_line_says_what_was_cut_off(tmp_path: Path, way: str) -> Non
     command = [sys.executable, "-m", "slabwire"]
     words = [*command, "run", "waits.py", "--drain-timeout", "0.2", "--no-plan"]
     graph = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert graph.stdout is not None
+    assert any("is ready" in line for line in graph.stdout)  # Ctrl-C before that ends a start
     with slabwire.connect("waits", wait_s=60) as client:
         callers = Callers()
         callers.start(lambda: client.call("waits.wait"))
