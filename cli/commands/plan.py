@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...runtime.control.verbs import Describe
 from ...runtime.errors import LoadError
-from ..rendering.presentation import format_option, print_json
+from ..rendering.choice import ask, running_graph
+from ..rendering.presentation import format_option, say
 from ..target import TARGET_HELP, complete_target, read_target, runs
 
 if TYPE_CHECKING:
@@ -53,10 +55,7 @@ def _record(folder: Path, form: str) -> None:
     from ...runtime.host.recorded_machine import record_machine
 
     count = record_machine(folder)
-    if form == "json":
-        print_json({"recorded": str(folder), "files": count})
-    else:
-        click.echo(f"recorded this machine in {folder}: {count} files")
+    say(form, f"recorded this machine in {folder}: {count} files", recorded=str(folder), files=count)
 
 
 def _planned(target: str, machine: Path | None) -> tuple[Plan, Topology]:
@@ -69,14 +68,10 @@ def _planned(target: str, machine: Path | None) -> tuple[Plan, Topology]:
 
 
 def _running(name: str) -> tuple[Plan, Topology]:
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Describe
     from ...runtime.host.topology import Topology
     from ...runtime.placement.plan import Plan
-    from ..rendering.choice import running_graph
 
-    with Control(running_graph(name)) as control:
-        described = control.request(Describe())
+    described = ask(running_graph(name), Describe())
     return Plan.from_plain(described["plan"]), Topology.from_plain(described["topology"])
 
 
@@ -91,7 +86,5 @@ def _draw(planned: Plan, topology: Topology, path: Path) -> None:
 def _show(planned: Plan, topology: Topology, form: str) -> None:
     from ...runtime.placement.machine_map import map_plain, map_text
 
-    if form == "json":
-        print_json({**planned.to_plain(), "map": map_plain(planned, topology), "topology": topology.to_plain()})
-    else:
-        click.echo(f"{planned}\n\n{map_text(planned, topology)}")
+    text = f"{planned}\n\n{map_text(planned, topology)}"
+    say(form, text, **planned.to_plain(), map=map_plain(planned, topology), topology=topology.to_plain())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import click
 
+from ...runtime.control.verbs import Restart, Status
 from ...runtime.errors import StartError
-from ..rendering.choice import actor_names, complete_actor, known_actor, running_graph
+from ..rendering.choice import actor_names, ask, complete_actor, known_actor, running_graph
 from ..rendering.presentation import format_option, print_json
 
 
@@ -47,14 +49,9 @@ def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait
 
 
 def _restart(graph: str, word: str, drain_timeout: float | None, wait: bool) -> dict[str, Any]:
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Restart, Status
-
-    with Control(graph) as control:
-        actor = known_actor(graph, word, actor_names(control.request(Status())))
+    actor = known_actor(graph, word, actor_names(ask(graph, Status())))
     # The supervisor knows how long it may take, and its end is noticed.
-    with Control(graph, timeout_s=float("inf")) as control:
-        return {"actor": actor, **control.request(Restart(actor, drain_timeout, wait))}
+    return {"actor": actor, **ask(graph, Restart(actor, drain_timeout, wait), within_s=inf)}
 
 
 def _told(graph: str, worker: dict[str, Any]) -> str:

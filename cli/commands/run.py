@@ -135,7 +135,7 @@ def _say_unclean(running: Running, voice: Voice) -> Exit:
 def _logs_echoed(name: str, voice: Voice) -> Iterator[None]:
     """Prints what the workers write, unless a graph of that name runs already: then those are not our workers."""
     from ...runtime.host.run_directory import graph_directory, list_graphs
-    from ..rendering.echo import echoed
+    from ..rendering.logfile import echoed
 
     painter = Painter()
 

@@ -11,7 +11,7 @@ import click
 from ...runtime.control.verbs import Events, Hello
 from ...runtime.errors import SlabwireError
 from ..rendering.choice import name_argument, running_graph
-from ..rendering.presentation import format_option, print_json
+from ..rendering.presentation import format_option, say
 
 if TYPE_CHECKING:
     from ...runtime.clients.control import Control
@@ -64,11 +64,9 @@ def command(
     drawn = TraceDocument(graph, flights, ports)
     path = output or Path(f"{graph}-trace.json")
     _write(path, drawn.document)
-    if form == "json":
-        counts = {"slices": drawn.slices, "arrows": drawn.arrows, "workers": [each.worker for each in flights]}
-        print_json({"graph": graph, "file": str(path), **counts})
-    else:
-        click.echo(f"{path}: {drawn.slices} slices, {drawn.arrows} arrows; open it at https://ui.perfetto.dev")
+    counts = {"slices": drawn.slices, "arrows": drawn.arrows, "workers": [each.worker for each in flights]}
+    text = f"{path}: {drawn.slices} slices, {drawn.arrows} arrows; open it at https://ui.perfetto.dev"
+    say(form, text, graph=graph, file=str(path), **counts)
 
 
 def _ports(control: Control) -> list[str]:
