@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -12,7 +13,6 @@ from typing import Any, Protocol
 
 from ....runtime.errors import SlabwireError
 from .certificate import Certificate, CertificateError
-from .plaintext import check_for_tls
 
 logger = logging.getLogger("slabwire")
 
@@ -25,6 +25,15 @@ BACKLOG = 512
 ACCEPT_AGAIN_S = 1.0
 # A name may stand for addresses that this machine does not have: "localhost" is ::1, too, where IPv6 is switched off.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# The type of the record that begins a handshake (RFC 8446, section 5.1). No HTTP request begins with it.
+_HANDSHAKE = b"\x16"
+# As much of a request as is taken in, so that the answer to it is not lost in a reset.
+_REQUEST_NBYTES = 1 << 16
+_TEXT = b"This port speaks https: ask for https:// in place of http://.\n"
+_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
+)
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
@@ -46,11 +55,9 @@ class Terminator(Protocol):
         `ssl.SSLError` is one, if the handshake fails or takes too long; the connection is closed then, as it is on
         cancellation.
         """
-        ...
 
     def describe(self) -> dict[str, Any]:
         """For people: {"engine", "library", "minimum", "alpn", "certificate", "not_after"}, and what else there is."""
-        ...
 
 
 class StdlibTerminator:
@@ -168,10 +175,37 @@ async def _await_tls(connection: socket.socket) -> None:
     """Raises OSError if no handshake begins; the connection is closed then, as it is on cancellation."""
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            await check_for_tls(connection)
+            await _check_for_tls(connection)
     except BaseException:
         connection.close()
         raise
+
+
+async def _check_for_tls(connection: socket.socket) -> None:
+    """Waits for the first byte, which stays to be read. Raises ConnectionError if it begins no handshake.
+
+    A client that speaks plain HTTP is told so, in words that it understands. The connection stays open.
+    """
+    await _readable(connection)
+    first = connection.recv(1, socket.MSG_PEEK)
+    if not first:
+        raise ConnectionAbortedError("the client left before it had said anything")
+    if first != _HANDSHAKE:
+        with contextlib.suppress(OSError):
+            connection.recv(_REQUEST_NBYTES)
+            connection.send(_ANSWER)
+            connection.shutdown(socket.SHUT_WR)
+        raise ConnectionError("the client does not speak TLS")
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection)
 
 
 async def _next(listener: socket.socket) -> socket.socket:
