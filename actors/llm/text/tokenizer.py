@@ -108,30 +108,25 @@ def _bpe(ordinary: dict[str, int], merges: Sequence[str], size: int) -> Any:
     Bytes that the vocabulary lacks take numbers from `size` on, so that nothing merges over them: tokenizers alone
     would drop them first and merge what stood on their two sides.
     """
-    package = _import_tokenizers()
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ModelFileError(f"tokenizers cannot be imported ({error}); pip install 'slabwire[llm]'") from error
     missing = [letter for letter in _BYTE_OF if letter not in ordinary]
     vocabulary = ordinary | {letter: size + index for index, letter in enumerate(missing)}
     try:
         # Only the first space parts the two halves.
         pairs = [(left, right) for left, right in (merge.split(" ", 1) for merge in merges)]
-        bpe = package.Tokenizer(package.models.BPE(vocab=vocabulary, merges=pairs))
+        bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs))
     except Exception as error:
         raise ModelFileError(f"the tokenizer's merges do not fit its tokens ({error}); give another file") from error
     if not set().union(*ordinary) <= _BYTE_OF.keys():
         raise ModelFileError("the vocabulary has tokens that are not written in byte-level BPE; give another GGUF file")
-    cuts = package.pre_tokenizers
+    cuts = tokenizers.pre_tokenizers
     bpe.pre_tokenizer = cuts.Sequence(
         [cuts.Digits(individual_digits=True), cuts.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     return bpe
-
-
-def _import_tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ModelFileError(f"tokenizers cannot be imported ({error}); pip install 'slabwire[llm]'") from error
-    return tokenizers
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
