@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ...runtime.control.verbs import Move, Status
+from ...runtime.placement.plan import cpu_list
 from ..rendering.choice import actor_names, ask, complete_actor, known_actor, running_graph
 from ..rendering.presentation import format_option, print_json, print_table
 
@@ -37,8 +38,6 @@ def command(words: tuple[str, ...], form: str) -> None:
 
 
 def _sentence(answer: dict[str, Any]) -> str:
-    from ...runtime.placement.plan import cpu_list
-
     instances = answer["instances"]
     worker = answer["worker"]
     whole = f" with all its actors ({', '.join(instances)})" if len(instances) > 1 else ""
@@ -46,6 +45,4 @@ def _sentence(answer: dict[str, Any]) -> str:
 
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
-    from ...runtime.placement.plan import cpu_list
-
     return line["name"], cpu_list(tuple(line["cores"])), "yes" if line["spin"] else "no", line["reason"]
