@@ -47,18 +47,14 @@ class Tokenizer:
         self.vocabulary_size = len(tokens)
         self.eos = _eos(metadata, self.vocabulary_size)
         control = _control(metadata, self.vocabulary_size)
-        self._control = {tokens[token]: token for token in control}
+        # How they are written, such as "<|im_end|>".
+        self.control_texts = {tokens[token]: token for token in control}
         self._control_ids = frozenset(control)
-        self._controls = _any_of(self._control)
+        self._controls = _any_of(self.control_texts)
         ordinary = {text: token for token, text in enumerate(tokens) if token not in self._control_ids}
-        if len(ordinary) + len(self._control) != len(tokens):
+        if len(ordinary) + len(self.control_texts) != len(tokens):
             raise ModelFileError("the vocabulary has a token twice; give another GGUF file")
         self._bpe = _bpe(ordinary, _strings(metadata, "merges"), len(tokens))
-
-    @property
-    def control_texts(self) -> Mapping[str, int]:
-        """Control tokens by how they are written, such as "<|im_end|>"."""
-        return self._control
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """The tokens of a text. With `special`, what is written like a control token becomes that token.
@@ -75,7 +71,7 @@ class Tokenizer:
         for match in self._controls.finditer(text):
             if match.start() > start:
                 yield text[start : match.start()]
-            yield self._control[match[0]]
+            yield self.control_texts[match[0]]
             start = match.end()
         if start < len(text):
             yield text[start:]
