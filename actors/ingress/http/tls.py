@@ -21,7 +21,7 @@ ALPN = ("http/1.1",)
 HANDSHAKE_TIMEOUT_S = 10.0
 # Connections that the kernel keeps for us while we are busy; Linux caps it at net.core.somaxconn.
 BACKLOG = 512
-# An accept that fails, for want of descriptors or memory, is tried again then.
+# An accept that failed, for want of descriptors or memory, is tried again after this time.
 ACCEPT_AGAIN_S = 1.0
 # A name may stand for addresses that this machine does not have: "localhost" is ::1, too, where IPv6 is switched off.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -48,7 +48,7 @@ class Terminator(Protocol):
     """Ends TLS: what the application's protocol reads and writes is plain, what travels is not."""
 
     async def secure(self, connection: socket.socket, protocol_factory: ProtocolFactory) -> None:
-        """Shakes hands on an accepted connection and connects a protocol to it. To be called on the running loop.
+        """Shakes hands on an accepted connection and connects a protocol to it. Called on the running loop.
 
         From now on `connection` is the transport's. The transport must answer `get_extra_info` to "socket", and to
         "sslcontext" with something true: that is how the protocol knows that it is https. Raises OSError, as
@@ -102,7 +102,7 @@ def _context(certificate: Certificate) -> ssl.SSLContext:
 
 
 class Entrance:
-    """Accepts connections and has them secured. To be opened and closed on one running loop.
+    """Accepts connections and has them secured. Opened and closed on one running loop.
 
     `make_room` is awaited with a connection in hand: until it comes back, no other is taken from the kernel.
     `ended` is called whenever a handshake has ended, well or not.

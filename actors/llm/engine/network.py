@@ -100,6 +100,6 @@ class _Binding:
 def _session(path: Path, threads: int, seats: str) -> Any:
     runtime = import_onnx_runtime()
     options = session_options(runtime, threads, seats=seats)
-    # The graph is written as it is to run, and was packed so.
+    # The graph is written as it runs, and was packed so.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

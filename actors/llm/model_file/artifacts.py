@@ -23,7 +23,7 @@ from .architecture import Architecture
 from .cache_folder import CacheFolder, Progress
 from .gguf import Gguf, ModelFileError
 
-# Of onnx_network.py and quantisation.py together: to be raised when they write something else.
+# The version of what onnx_network.py and quantisation.py write: raise it when they write something else.
 FORMAT = 1
 _MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
 
