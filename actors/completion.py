@@ -12,6 +12,8 @@ PAGE_TOKENS = 32
 # As many alternatives to a token as OpenAI's interface allows to ask for.
 MOST_LOGPROBS = 20
 MOST_STOPS = 4
+# Roles that are taken, and how models know them: "developer" is the newer name of "system".
+ROLES: Mapping[str, str] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # The text held back while it may become a stop string is never longer than this.
 MOST_STOP_CHARACTERS = 1000
 # As many as OpenAI's interface takes. Each costs time, however little it says.

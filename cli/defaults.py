@@ -13,7 +13,7 @@ from ..runtime.spelling import near_or_all
 from .rendering.complaint import Complaint
 from .settings import BadSettings
 
-# They help to find out what is wrong, or run at each start of a shell.
+# These commands help to find out what is wrong, or run at each start of a shell.
 WITHOUT_SETTINGS = ("doctor", "completion")
 
 

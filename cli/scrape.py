@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from ..runtime.clients.control import Control
 from ..runtime.control.verbs import Metrics
 from ..runtime.errors import SlabwireError, StartError
 from ..runtime.telemetry.exposition import CONTENT_TYPE
 from ..runtime.telemetry.metrics import metrics_text
+from .rendering.choice import ask
 
 # Who sends no request within this time, or takes no answer, holds up the next.
 _TIMEOUT_S = 5.0
@@ -49,8 +49,7 @@ class _Scrape(BaseHTTPRequestHandler):
             self._answer(404, "text/plain; charset=utf-8", "there is only /metrics here\n")
             return
         try:
-            with Control(self.server.graph) as control:
-                text = metrics_text(control.request(Metrics()))
+            text = metrics_text(ask(self.server.graph, Metrics()))
         except SlabwireError as error:
             self._answer(503, "text/plain; charset=utf-8", f"{error}\n")
         else:

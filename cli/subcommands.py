@@ -1,4 +1,4 @@
-"""A command of several: asks what was meant where a name is none of them."""
+"""A command that has commands of its own. For a name that none of them has, it suggests the nearest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..runtime.spelling import near_or_all
 
 
 class Subcommands(click.Group):
-    """As the root command answers a word that is none."""
+    """Answers an unknown name as the root command does."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
+from ..runtime.control.verbs import Describe
 from ..runtime.host import run_directory
-from ..runtime.spec import GraphSpec
-from .rendering.choice import running_graph
+from ..runtime.spec import GraphSpec, graph_from_plain
+from .rendering.choice import ask, running_graph
 
 
 def complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -24,12 +25,7 @@ TARGET_HELP = (
 
 def read_running(name: str) -> GraphSpec:
     """The graph that runs under that name, as it was started. Raises Disconnected."""
-    from ..runtime.clients.control import Control
-    from ..runtime.control.verbs import Describe
-    from ..runtime.spec import graph_from_plain
-
-    with Control(running_graph(name)) as control:
-        return graph_from_plain(control.request(Describe())["spec"])
+    return graph_from_plain(ask(running_graph(name), Describe())["spec"])
 
 
 def runs(name: str) -> bool:

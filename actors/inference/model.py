@@ -30,7 +30,7 @@ class Model(Actor):
 
     def on_start(self) -> None:
         # Imported here, so that only the process that runs the model needs (and holds) ONNX Runtime.
-        from ..pool_seats import pool_seats
+        from ..onnx_runtime import pool_seats
         from .session import Session
 
         planned = self.context.threads

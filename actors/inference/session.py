@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..onnx_runtime import import_onnx_runtime
+from ..onnx_runtime import import_onnx_runtime, session_options
 from .shapeless import shapeless
 from .signature import ModelError, Port, feeds_of, port_of
 
@@ -29,7 +29,7 @@ class Session:
     """One model, loaded for one thread at a time to call.
 
     `threads` is the size of its pool, the caller's thread included; they run on the cores that the process may use, or
-    where `seats` (see pool_seats.py) says.
+    where `seats` (see pool_seats) says.
     `spin` lets idle pool threads look for work for a moment: only sensible where each has a core of its own.
     Raises `ModelError` when onnxruntime, the file or a provider is missing, or the file is no model that can run.
     """
@@ -48,11 +48,13 @@ class Session:
         self.path = Path(path).absolute()
         self.name = self.path.name
         self.threads = threads
-        self.runs = 0
         self.copied_outputs = 0
-        self._runtime = _import_runtime()
-        self._session = _load(self._runtime, self.path, _options(self._runtime, threads, spin, seats), providers)
+        runtime = import_onnx_runtime("inference", ModelError)
+        options = session_options(runtime, threads, spin=spin, seats=seats)
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
+        self._session = _load(runtime, self.path, options, providers)
         self.inputs, self.outputs = self._ports(self._session.get_inputs()), self._ports(self._session.get_outputs())
+        self._dtypes = {port.name: port.dtype for port in self.outputs}
         self._binding = self._session.io_binding()
         self._shapes: dict[Shapes, dict[str, tuple[int, ...] | None]] = {}
         self._varying: set[str] = set()  # outputs whose shape depends on what the inputs hold
@@ -71,10 +73,6 @@ class Session:
         """What the model's author wrote into it, such as a list of characters."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def stats(self) -> dict[str, int]:
-        """Runs so far, and outputs that were copied: their shape was not known before, or they are somebody else's."""
-        return {"runs": self.runs, "copied_outputs": self.copied_outputs, "threads": self.threads}
-
     def run(self, inputs: Any, allocate: Allocate = np.empty) -> dict[str, NDArray[Any]]:
         """Every output by name, each in an array from `allocate(shape, dtype)`.
 
@@ -83,7 +81,7 @@ class Session:
         """
         feeds = feeds_of(inputs, self.inputs, self.name)
         shapes = tuple(tensor.shape for tensor in feeds.values())
-        places = {name: allocate(shape, self._dtype(name)) for name, shape in self._expected(feeds, shapes).items()}
+        places = {name: allocate(shape, self._dtypes[name]) for name, shape in self._expected(feeds, shapes).items()}
         try:
             results = self._run(feeds, places, allocate)
         except Exception as error:
@@ -91,7 +89,6 @@ class Session:
                 raise self._failure(error) from error
             results = self._run_again(feeds, places, allocate)
         self._remember(shapes, results)
-        self.runs += 1
         return results
 
     def _run_again(
@@ -160,9 +157,6 @@ class Session:
                 self._shapes.clear()
             self._shapes[shapes] = {name: result.shape for name, result in results.items()}
 
-    def _dtype(self, output: str) -> np.dtype[Any]:
-        return next(port.dtype for port in self.outputs if port.name == output)
-
     def _failure(self, error: Exception) -> ModelError:
         first = str(error).strip().partition("\n")[0]
         return ModelError(f"model {self.name} failed while it ran: {first}")
@@ -172,28 +166,6 @@ def _copy(value: Any, place: NDArray[Any]) -> None:
     """Copies a value of ONNX Runtime, which may be of a type that numpy has from another package, to its place."""
     if place.nbytes:
         ctypes.memmove(place.ctypes.data, value.data_ptr(), place.nbytes)
-
-
-def _import_runtime() -> Any:
-    try:
-        return import_onnx_runtime()
-    except ImportError as error:
-        raise ModelError(f"onnxruntime cannot be imported ({error}); pip install 'slabwire[inference]'") from error
-
-
-def _options(runtime: Any, threads: int, spin: bool, seats: str) -> Any:
-    options = runtime.SessionOptions()
-    # Never left to its default: that counts the machine's cores, and its pool ignores the process's affinity.
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
-    # Errors arrive as exceptions; below "fatal" each would also be written to standard error.
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin and threads > 1 else "0")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
-    if seats:
-        options.add_session_config_entry("session.intra_op_thread_affinities", seats)
-    return options
 
 
 def _load(runtime: Any, path: Path, options: Any, providers: Sequence[str]) -> Any:

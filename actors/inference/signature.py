@@ -64,9 +64,8 @@ class Port:
     def fits(self, shape: tuple[int, ...]) -> bool:
         if self.shape is None:
             return True
-        if len(shape) != len(self.shape):
-            return False
-        return all(not isinstance(axis, int) or axis == size for axis, size in zip(self.shape, shape, strict=True))
+        axes = zip(self.shape, shape, strict=False)
+        return len(shape) == len(self.shape) and all(axis == size for axis, size in axes if isinstance(axis, int))
 
     def resolve(self, named: Mapping[str, int]) -> tuple[int, ...] | None:
         """The whole shape, given the sizes of named axes; None where one is still open."""

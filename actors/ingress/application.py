@@ -17,21 +17,17 @@ from ...runtime.spelling import did_you_mean
 from .openai.completions import ChatCompletions
 from .openai.models import Models
 from .openai.seats import Seats
-from .probes.graph_metrics import GraphMetrics
 from .probes.page import page
 from .probes.probes import Probes
 from .probes.readiness import Readiness
-from .probes.supervisor import Supervisor
-from .requests.hosts import Hosts
+from .probes.supervisor import GraphMetrics, Supervisor
 from .requests.limits import Limits
 from .requests.metrics import Metrics
-from .requests.origin_check import OriginCheck
+from .requests.origin_check import Hosts, OriginCheck
 from .requests.parameters import named
 from .requests.problems import Problem, problem_of, response_to
 from .requests.request_id import Identified, request_id
 from .requests.serving import Ask, ServingState
-
-__all__ = ["Ask", "ServingState", "build_application"]
 
 
 def build_application(

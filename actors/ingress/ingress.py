@@ -10,10 +10,10 @@ from ...runtime.actor.actor import Actor
 from ...runtime.cell.binding import CellBinding, binding_of
 from ...runtime.errors import GraphError
 from ...runtime.message.capacities import MOST_CALLS
+from .requests.serving import ServingState
 
 if TYPE_CHECKING:
     from .http.server import HttpServer
-    from .requests.serving import ServingState
 
 logger = logging.getLogger("slabwire")
 
@@ -57,7 +57,7 @@ class Ingress(Actor):
         self.certificate, self.key = certificate, key
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
         self.server: HttpServer | None = None
-        self.state: ServingState | None = None
+        self.state = ServingState()
 
     @classmethod
     def __check__(
@@ -94,18 +94,15 @@ class Ingress(Actor):
         from .http.server import HttpServer
         from .http.tls import StdlibTerminator
         from .openai.seats import Seats
-        from .probes.graph_metrics import GraphMetrics, ask_supervisor
-        from .probes.supervisor import Supervisor
-        from .requests.hosts import Hosts
+        from .probes.supervisor import GraphMetrics, Supervisor, ask_supervisor
         from .requests.limits import Limits
         from .requests.metrics import Metrics
-        from .requests.serving import ServingState
+        from .requests.origin_check import Hosts
 
         if self.certificate is None:
             certificate = development_certificate(self.host)
         else:
             certificate = given_certificate(Path(self.certificate), Path(self.key) if self.key else None)
-        self.state = ServingState()
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
         hosts = Hosts.of(self.host, certificate.public)
         binding = binding_of(self)
@@ -131,16 +128,11 @@ class Ingress(Actor):
         logger.info("certificate: %s", certificate.public)
 
     def on_drain(self) -> None:
-        if self.state is not None:
-            self.state.draining = True
+        self.state.draining = True
 
     async def on_stop(self) -> None:
         if self.server is not None:
-            await self.server.stop(STOP_WITHIN_S, tell=self._tell)
-
-    def _tell(self) -> None:
-        if self.state is not None:
-            self.state.is_over.set()
+            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set)
 
     def describe(self) -> dict[str, Any]:
         """Where it listens, and how it fares.

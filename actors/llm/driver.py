@@ -37,7 +37,9 @@ class Driver:
         self._engine.admit(sequence)
         try:
             if load is not None:
-                await self._seat(sequence)
+                seated = self._seated[sequence] = asyncio.Event()
+                self._tell_seated()
+                await seated.wait()
                 await load(sequence)
                 sequence.held = False
             self._wake()
@@ -53,12 +55,6 @@ class Driver:
             self._seated.pop(sequence, None)
             self._engine.cancel(sequence)
             self._tell_seated()
-
-    async def _seat(self, sequence: Sequence) -> None:
-        """Comes back when the sequence has its slot."""
-        seated = self._seated[sequence] = asyncio.Event()
-        self._tell_seated()
-        await seated.wait()
 
     def _tell_seated(self) -> None:
         for sequence in self._engine.seat():
@@ -95,7 +91,7 @@ class Driver:
                 logger.error("an answer was made, but not what should follow it", exc_info=error)
 
     def _fail(self, error: Exception) -> None:
-        """A call for all that failed leaves no sequence of which one could say where it stands."""
+        """Ends all sequences: after a failed call for all of them, nobody can tell how far each one is."""
         for sequence, arrived in self._outputs.items():
             if not sequence.held:
                 self._engine.cancel(sequence)

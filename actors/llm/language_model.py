@@ -53,7 +53,7 @@ class LanguageModel(Actor):
 
     async def on_start(self) -> None:
         # Here and not above: whoever only draws or checks the graph needs no ONNX Runtime.
-        from ..pool_seats import pool_seats
+        from ..onnx_runtime import pool_seats
         from .chat_model import ChatModel
         from .driver import Driver
         from .pages import PageStore
@@ -129,7 +129,9 @@ class LanguageModel(Actor):
             "completion_tokens": len(sequence.chosen),
             "cached_tokens": sequence.cached,
         }
-        self._count(counts)
+        self._counts["requests"] += 1
+        for name, count in counts.items():
+            self._counts[name] += count
         yield {"finish_reason": output.finish_reason, **counts}
 
     async def describe(self) -> dict[str, Any]:
@@ -148,11 +150,6 @@ class LanguageModel(Actor):
                 "prefix_failures": self._pages.failures if self._pages else 0,
             },
         }
-
-    def _count(self, counts: dict[str, int]) -> None:
-        self._counts["requests"] += 1
-        for name, count in counts.items():
-            self._counts[name] += count
 
 
 def _delta(output: Output, tokens: int) -> dict[str, Any]:

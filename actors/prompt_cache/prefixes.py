@@ -45,11 +45,15 @@ def page_key(parent: bytes, tokens: Sequence[int]) -> bytes:
 
 
 class _Node(Generic[Payload]):
-    """A place in the tree where pages follow. No child is the beginning of another: a fuller page takes its place."""
+    """A place in the tree where pages follow: a page, or the root, where the prompts of one model begin.
 
-    __slots__ = ("_order", "children")
+    No child is the beginning of another: a fuller page takes its place.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_order", "children", "key")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
         self.children: dict[Tokens, _Page[Payload]] = {}
         self._order: list[Tokens] = []  # sorted, so what begins alike stands together
 
@@ -69,22 +73,11 @@ class _Node(Generic[Payload]):
         del self._order[bisect_left(self._order, page.tokens)]
 
 
-class _Root(_Node[Payload]):
-    """Where the prompts of one model begin."""
-
-    __slots__ = ("key",)
-
-    def __init__(self, key: bytes) -> None:
-        super().__init__()
-        self.key = key
-
-
 class _Page(_Node[Payload]):
-    __slots__ = ("key", "parent", "payload", "tokens")
+    __slots__ = ("parent", "payload", "tokens")
 
     def __init__(self, key: bytes, tokens: Tokens, parent: _Node[Payload], payload: Payload) -> None:
-        super().__init__()
-        self.key = key
+        super().__init__(key)
         self.tokens = tokens
         self.parent = parent
         self.payload = payload
@@ -109,7 +102,7 @@ class Prefixes(Generic[Payload]):
         self.capacity_bytes = capacity_bytes
         self.most_pages = most_pages
         self.nbytes = 0
-        self._roots: dict[bytes, _Root[Payload]] = {}
+        self._roots: dict[bytes, _Node[Payload]] = {}
         # By when they were used, the oldest first; of one use the last page of the chain stands first.
         self._pages: OrderedDict[bytes, _Page[Payload]] = OrderedDict()
         self._counts = dict.fromkeys(("hits", "misses", "tokens_served", "evictions"), 0)
@@ -121,7 +114,7 @@ class Prefixes(Generic[Payload]):
         values of a position depend on the tokens up to it alone.
         """
         wanted, found = tuple(tokens), []
-        node: _Node[Payload] = self._root(root)
+        node = self._root(root)
         for at in range(0, len(wanted), PAGE_TOKENS):
             common, page = node.nearest(wanted[at : at + PAGE_TOKENS])
             if page is None:
@@ -172,13 +165,13 @@ class Prefixes(Generic[Payload]):
         page = self._pages.get(key)
         return page if page is not None and len(page.tokens) == PAGE_TOKENS else None
 
-    def _root(self, key: bytes) -> _Root[Payload]:
+    def _root(self, key: bytes) -> _Node[Payload]:
         """Where a model's prompts begin; one that no page follows is not held."""
-        return self._roots.get(key) or _Root(key)
+        return self._roots.get(key) or _Node(key)
 
     def _add(self, page: _Page[Payload]) -> None:
         page.parent.add(page)
-        if isinstance(page.parent, _Root):
+        if not isinstance(page.parent, _Page):
             self._roots[page.parent.key] = page.parent
         self._pages[page.key] = page
         self.nbytes += page.payload.nbytes
@@ -200,7 +193,7 @@ class Prefixes(Generic[Payload]):
         """Forgets a page that has no children, and its model's root if that was its last."""
         parent = page.parent
         parent.remove(page)
-        if isinstance(parent, _Root) and not parent.children:
+        if not isinstance(parent, _Page) and not parent.children:
             del self._roots[parent.key]
         del self._pages[page.key]
         self.nbytes -= page.payload.nbytes

@@ -129,7 +129,10 @@ class Responses:
         if answer is None:
             return None
         self._answers.move_to_end(key)
-        return _unpacked(answer.packed)
+        unpacker = msgpack.Unpacker(max_buffer_size=len(answer.packed))
+        unpacker.feed(answer.packed)
+        items: Iterator[dict[str, Any]] = iter(unpacker)
+        return items
 
     def record(self, key: bytes) -> Recording:
         """Begins to note an answer that `keep` may keep."""
@@ -155,9 +158,3 @@ class Responses:
 
     def stats(self) -> dict[str, int]:
         return {"answers": len(self._answers), "bytes": self.nbytes, **self._counts}
-
-
-def _unpacked(packed: bytes) -> Iterator[dict[str, Any]]:
-    unpacker = msgpack.Unpacker(max_buffer_size=len(packed))
-    unpacker.feed(packed)
-    yield from unpacker

@@ -119,9 +119,9 @@ def measure_false_sharing(settings: Settings) -> Report:
 
 def check_all() -> list[str]:
     """Proves it for every layout that the package declares; raises LayoutError with the first offence."""
-    from ...cli.commands.layout import _layouts
+    from ...cli.commands.layout import layouts
 
-    _layouts()  # imports all that declare one
+    layouts()  # imports all that declare one
     for layout in all_layouts():
         for rows in (1, _ROWS, 64):
             layout.check(**dict.fromkeys(layout.parameters, rows))

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from ..rendering.presentation import format_option, print_json
+from ..rendering.presentation import format_option, say
 
 INSTALL = {
     "bash": 'eval "$(slabwire completion bash)"   # in ~/.bashrc',
@@ -28,7 +28,4 @@ def command(ctx: click.Context, shell: str | None, form: str) -> None:
     if found is None:
         raise click.UsageError(f"name a shell: {', '.join(INSTALL)}", ctx)
     script = found(ctx.find_root().command, {}, "slabwire", "_SLABWIRE_COMPLETE").source()
-    if form == "json":
-        print_json({"shell": shell, "install": INSTALL[shell], "script": script})
-    else:
-        click.echo(script)
+    say(form, script, shell=shell, install=INSTALL[shell], script=script)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from ..rendering.choice import name_argument, running_graph
-from ..rendering.presentation import format_option, print_json, print_table
+from ...runtime.control.verbs import DeadLetters
+from ..rendering.choice import ask, name_argument, running_graph
+from ..rendering.presentation import format_option, print_json, print_table, time_text
 
 
 @click.command()
@@ -16,12 +16,8 @@ from ..rendering.presentation import format_option, print_json, print_table
 @format_option
 def command(name: str | None, form: str) -> None:
     """List the dead messages of a running graph, with the reason of each."""
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import DeadLetters
-
     graph = running_graph(name)
-    with Control(graph) as control:
-        letters = control.request(DeadLetters())["dead"]
+    letters = ask(graph, DeadLetters())["dead"]
     if form == "json":
         print_json({"graph": graph, "dead": letters})
     elif letters:
@@ -39,5 +35,5 @@ def _cell(key: str, value: Any) -> str:
     if value is None:
         return "-"
     if key == "unix_s":
-        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return time_text(value)
     return str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
 import click
 
@@ -31,7 +32,7 @@ def command(complaint: Complaint, port: int, form: str) -> int:
     findings = [*examine(port=port), judge_settings(complaint.settings, complaint.bad_settings)]
     broken = [each for each in findings if each.state == "broken"]
     if form == "json":
-        print_json({"healthy": not broken, "checks": [each.to_plain() for each in findings]})
+        print_json({"healthy": not broken, "checks": [asdict(each) for each in findings]})
         return Exit.FAILED if broken else Exit.OK
     colored = not os.environ.get("NO_COLOR")  # click leaves them out where the output is no terminal
     width = max(len(each.name) for each in findings)

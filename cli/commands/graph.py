@@ -7,7 +7,7 @@ import click
 from ...runtime.errors import LoadError
 from ...runtime.graph.mermaid import mermaid
 from ...runtime.spec import GraphSpec
-from ..rendering.presentation import format_option, print_json
+from ..rendering.presentation import format_option, say
 from ..target import TARGET_HELP, read_running, read_target, runs, target_argument
 
 
@@ -18,10 +18,7 @@ from ..target import TARGET_HELP, read_running, read_target, runs, target_argume
 def command(target: str, *, running: bool, form: str) -> None:
     """Print a graph as a Mermaid flowchart, or all of it as JSON."""
     spec = read_running(target) if running else _read(target)
-    if form == "json":
-        print_json(spec.to_plain())
-        return
-    click.echo(mermaid(spec))
+    say(form, mermaid(spec), **spec.to_plain())
 
 
 def _read(target: str) -> GraphSpec:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..rendering.presentation import format_option, print_json, print_table
+from ..rendering.presentation import format_option, print_json, print_table, say
 from ..subcommands import Subcommands
 
 _FOLDER = click.argument("folder", type=click.Path(path_type=Path))
@@ -28,12 +28,12 @@ def new(folder: Path, form: str) -> None:
     from ...runtime.remote.curve_keyring import new_server
 
     public = new_server(folder)
-    if form == "json":
-        print_json({"folder": str(folder), "public_key": public})
-        return
-    click.echo(f"{folder}: public key {public}")
-    click.echo(f"let clients in: slabwire keys add {folder} CLIENT")
-    click.echo(f"then start the graph with SLABWIRE_KEYS={folder}")
+    text = (
+        f"{folder}: public key {public}\n"
+        f"let clients in: slabwire keys add {folder} CLIENT\n"
+        f"then start the graph with SLABWIRE_KEYS={folder}"
+    )
+    say(form, text, folder=str(folder), public_key=public)
 
 
 @command.command()
@@ -47,11 +47,11 @@ def add(folder: Path, client: str, output: Path | None, form: str) -> None:
 
     output = output or Path(client)
     public = add_client(folder, client, output)
-    if form == "json":
-        print_json({"client": client, "folder": str(output), "public_key": public})
-        return
-    click.echo(f"{output}: public key {public}")
-    click.echo(f"take that folder to the client, over a safe way: connect('tcp://...', keys={str(output)!r})")
+    text = (
+        f"{output}: public key {public}\n"
+        f"take that folder to the client, over a safe way: connect('tcp://...', keys={str(output)!r})"
+    )
+    say(form, text, client=client, folder=str(output), public_key=public)
 
 
 @command.command("list")

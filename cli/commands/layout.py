@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...runtime.control import verbs
 from ...runtime.errors import Disconnected
 from ...runtime.host import run_directory
 from ...runtime.spelling import near_or_all
-from ..rendering.choice import graphs_for_completion
-from ..rendering.presentation import format_option, print_json
+from ..rendering.choice import ask, graphs_for_completion
+from ..rendering.presentation import format_option, print_json, say
 
 if TYPE_CHECKING:
     from ...shm.layout import Layout
@@ -28,13 +29,14 @@ def command(name: str | None, kind: str | None, form: str) -> None:
     Without NAME: each kind of segment that exists. With the NAME of a running graph: its segments. With that of a kind:
     this one, but where a graph of that name runs it is meant; then --kind NAME means the kind.
     """
-    kinds = _kinds()
+    kinds = layouts()
     if kind is not None and kind not in kinds:
         raise click.BadParameter(f"there is no kind {kind!r}{near_or_all(kind, kinds)}", param_hint="--kind")
     graphs = run_directory.list_graphs() if name is not None else []
     if name is None or (name in kinds and name not in graphs and kind is None):
-        wanted = kind or name
-        _print_layouts([each for each in kinds.values() if wanted in (None, each.name)], form)
+        found = [each for each in kinds.values() if (kind or name) in (None, each.name)]
+        text = "\n\n".join(layout.describe() for layout in found)
+        say(form, text, layouts=[_plain(layout) for layout in found])
     elif name in graphs:
         if name in kinds and kind is None:
             click.echo(f"note: a graph {name!r} runs; `slabwire layout --kind {name}` shows the kind", err=True)
@@ -46,22 +48,11 @@ def command(name: str | None, kind: str | None, form: str) -> None:
 
 
 def _complete(begun: str) -> list[str]:
-    return [each for each in (*graphs_for_completion(), *_kinds()) if each.startswith(begun)]
+    return [each for each in (*graphs_for_completion(), *layouts()) if each.startswith(begun)]
 
 
-def _kinds() -> dict[str, Layout]:
-    return {each.name: each for each in _layouts()}
-
-
-def _print_layouts(layouts: list[Layout], form: str) -> None:
-    if form == "json":
-        print_json({"layouts": [_plain(layout) for layout in layouts]})
-    else:
-        click.echo("\n\n".join(layout.describe() for layout in layouts))
-
-
-def _layouts() -> list[Layout]:
-    """Layouts are declared where modules are imported, so all that may declare one are."""
+def layouts() -> dict[str, Layout]:
+    """All layouts by name. They are declared where modules are imported, so all modules that may declare one are."""
     from ... import runtime, shm
     from ...shm.layout import all_layouts
 
@@ -69,7 +60,7 @@ def _layouts() -> list[Layout]:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.ispkg:
                 import_module(module.name)
-    return all_layouts()
+    return {each.name: each for each in all_layouts()}
 
 
 def _plain(layout: Layout) -> dict[str, Any]:
@@ -87,12 +78,7 @@ def _plain(layout: Layout) -> dict[str, Any]:
 
 
 def _print_segments(graph: str, kind: str | None, form: str) -> None:
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Segments
-
-    with Control(graph) as control:
-        segments = control.request(Segments())["segments"]
-    found = [each for each in segments if kind in (None, each["layout"])]
+    found = [each for each in ask(graph, verbs.Segments())["segments"] if kind in (None, each["layout"])]
     if form == "json":
         print_json({"graph": graph, "segments": found})
     elif found:

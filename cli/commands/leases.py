@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from ..rendering.choice import name_argument, running_graph
+from ...runtime.control.verbs import Leases
+from ..rendering.choice import ask, name_argument, running_graph
 from ..rendering.presentation import bytes_text, duration_text, format_option, print_json, print_table
 
 ROWS = 20
@@ -22,12 +23,8 @@ def command(name: str | None, every: bool, form: str) -> None:
 
     A graph that was started with SLABWIRE_DEBUG_BLOCKS=1 tells also since when, for which request, and which line.
     """
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Leases
-
     graph = running_graph(name)
-    with Control(graph) as control:
-        found = control.request(Leases())
+    found = ask(graph, Leases())
     if form == "json":
         print_json({"graph": graph, **found})
         return

@@ -11,16 +11,17 @@ from time import monotonic, sleep, time
 
 import click
 
+from ...runtime.control.verbs import Status
 from ...runtime.errors import Disconnected, SlabwireError
+from ...runtime.host import run_directory
 from ...runtime.spelling import near_or_all
-from ..rendering.choice import base_name, complete_actor, known_actor, name_argument, running_graph
+from ..rendering.choice import ask, base_name, complete_actor, known_actor, name_argument, running_graph
 from ..rendering.crashes import show_crashes
-from ..rendering.logfile import Line, LogFolder, log_paths
+from ..rendering.logfile import LOOK_EVERY_S, Line, LogFolder, log_paths
 from ..rendering.paint import Painter
 from ..rendering.presentation import format_option, print_json
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-LOOK_EVERY_S = 0.2
 LIVENESS_EVERY_S = 1.0
 
 Wanted = Callable[[Line], bool]
@@ -98,8 +99,6 @@ def _folder(name: str | None) -> tuple[str, Path]:
 
     Looks before it lists graphs, since that removes what nobody locks.
     """
-    from ...runtime.host import run_directory
-
     if name is None:
         name = running_graph(None)
     folder = run_directory.graph_directory(name) / "logs"
@@ -123,12 +122,8 @@ def _workers(graph: str, folder: Path, actors: tuple[str, ...]) -> set[str]:
 
 def _add_shared(homes: dict[str, set[str]], graph: str) -> None:
     """Actors that share a worker are not named by its file; only the running graph knows them."""
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Status
-
     try:
-        with Control(graph) as control:
-            workers = control.request(Status())["workers"]
+        workers = ask(graph, Status())["workers"]
     except SlabwireError:
         return
     for worker in workers:
@@ -151,8 +146,6 @@ def _printer(form: str, *, alone: bool) -> Callable[[Iterable[Line]], None]:
 
 
 def _follow(graph: str, logs: LogFolder, wanted: Wanted, say: Callable[[Iterable[Line]], None]) -> None:
-    from ...runtime.host import run_directory
-
     look_again = 0.0
     try:
         while True:

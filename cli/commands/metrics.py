@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from ..rendering.choice import name_argument, running_graph
-from ..rendering.presentation import format_option, print_json
+from ...runtime.control.verbs import Metrics
+from ..rendering.choice import ask, name_argument, running_graph
+from ..rendering.presentation import format_option, print_json, say
 
 
 @click.command()
@@ -20,16 +21,13 @@ from ..rendering.presentation import format_option, print_json
 @format_option
 def command(name: str | None, listen: str | None, form: str) -> None:
     """Print counters, gauges and histograms of a running graph for Prometheus, or serve them."""
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Metrics
     from ...runtime.telemetry.metrics import families_of, metrics_text
 
     graph = running_graph(name)
     if listen is not None:
         _serve(graph, listen, form)
         return
-    with Control(graph) as control:
-        answer = control.request(Metrics())
+    answer = ask(graph, Metrics())
     if form == "json":
         families = families_of(answer["status"], answer["durations"])
         print_json({"graph": graph, "metrics": [_plain(each) for each in families]})
@@ -52,10 +50,7 @@ def _serve(graph: str, listen: str, form: str) -> None:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter(f"{listen!r} is no HOST:PORT, such as 127.0.0.1:9100", param_hint="--listen")
     with MetricsServer(graph, host.strip("[]"), int(port)) as server:
-        if form == "json":
-            print_json({"event": "listening", "url": server.url})
-        else:
-            click.echo(f"metrics of {graph}: {server.url}")
+        say(form, f"metrics of {graph}: {server.url}", event="listening", url=server.url)
         try:
             server.serve_forever()
         except KeyboardInterrupt:  # the usual end of serving

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from ..rendering.choice import actor_names, complete_actor, known_actor, running_graph
+from ...runtime.control.verbs import Move, Status
+from ...runtime.placement.plan import cpu_list
+from ..rendering.choice import actor_names, ask, complete_actor, known_actor, running_graph
 from ..rendering.presentation import format_option, print_json, print_table
 
 _EPILOG = "CPUS is a list such as 1, 0-2 or 0,4; or `free`: cores on which no other worker is."
@@ -17,16 +19,13 @@ _EPILOG = "CPUS is a list such as 1, 0-2 or 0,4; or `free`: cores on which no ot
 @format_option
 def command(words: tuple[str, ...], form: str) -> None:
     """Move an actor of a running graph to other CPUs, in the middle of its work; no message is lost."""
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Move, Status
     from ...runtime.placement.moves import MoveError  # noqa: F401 - so that what the supervisor refuses with is known here
 
     if not 2 <= len(words) <= 3:
         raise click.UsageError("name an actor and its CPUs, as in `slabwire move scale 1`; a graph may stand first")
     graph = running_graph(words[0] if len(words) == 3 else None)
-    with Control(graph) as control:
-        actor = known_actor(graph, words[-2], actor_names(control.request(Status())))
-        answer = control.request(Move(actor, words[-1]))
+    actor = known_actor(graph, words[-2], actor_names(ask(graph, Status())))
+    answer = ask(graph, Move(actor, words[-1]))
     if form == "json":
         print_json({"graph": graph, "actor": actor, **answer})
         return
@@ -39,8 +38,6 @@ def command(words: tuple[str, ...], form: str) -> None:
 
 
 def _sentence(answer: dict[str, Any]) -> str:
-    from ...runtime.placement.plan import cpu_list
-
     instances = answer["instances"]
     worker = answer["worker"]
     whole = f" with all its actors ({', '.join(instances)})" if len(instances) > 1 else ""
@@ -48,6 +45,4 @@ def _sentence(answer: dict[str, Any]) -> str:
 
 
 def _row(line: dict[str, Any]) -> tuple[str, ...]:
-    from ...runtime.placement.plan import cpu_list
-
     return line["name"], cpu_list(tuple(line["cores"])), "yes" if line["spin"] else "no", line["reason"]

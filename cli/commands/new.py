@@ -13,7 +13,7 @@ from string import Template
 import click
 
 from ...runtime.errors import SlabwireError
-from ..rendering.presentation import format_option, print_json
+from ..rendering.presentation import format_option, say
 
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 TEMPLATES = {
@@ -38,11 +38,8 @@ def command(name: str, template: str, form: str) -> None:
     folder = Path(name)
     module = _module_name(folder.name)
     files = _write(folder, template, module)
-    if form == "json":
-        print_json({"folder": str(folder), "template": template, "graph": folder.name, "files": files})
-        return
-    click.echo(f"made {folder} with {', '.join(files)}\n")
-    click.echo(f"  cd {folder}\n  slabwire run {module}.py\n  python -m pytest")
+    text = f"made {folder} with {', '.join(files)}\n\n  cd {folder}\n  slabwire run {module}.py\n  python -m pytest"
+    say(form, text, folder=str(folder), template=template, graph=folder.name, files=files)
 
 
 def _module_name(name: str) -> str:

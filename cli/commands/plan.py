@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from ...runtime.control.verbs import Describe
 from ...runtime.errors import LoadError
-from ..rendering.presentation import format_option, print_json
+from ...runtime.host.recorded_machine import read_machine, record_machine
+from ...runtime.host.topology import Topology
+from ...runtime.placement.machine_map import map_plain, map_text
+from ...runtime.placement.plan import Plan, plan
+from ..rendering.choice import ask, running_graph
+from ..rendering.presentation import format_option, say
 from ..target import TARGET_HELP, complete_target, read_target, runs
-
-if TYPE_CHECKING:
-    from ...runtime.host.topology import Topology
-    from ...runtime.placement.plan import Plan
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
@@ -31,7 +32,8 @@ def command(
 ) -> None:
     """Show where each actor goes on this machine, and why."""
     if record is not None:
-        _record(record, form)
+        count = record_machine(record)
+        say(form, f"recorded this machine in {record}: {count} files", recorded=str(record), files=count)
     if target is None:
         if record is None or machine is not None or picture is not None or running:
             raise click.UsageError("name a graph, as in `slabwire plan graph.py`")
@@ -46,37 +48,17 @@ def command(
         planned, topology = _running(target)
     if picture is not None:
         _draw(planned, topology, picture)
-    _show(planned, topology, form)
-
-
-def _record(folder: Path, form: str) -> None:
-    from ...runtime.host.recorded_machine import record_machine
-
-    count = record_machine(folder)
-    if form == "json":
-        print_json({"recorded": str(folder), "files": count})
-    else:
-        click.echo(f"recorded this machine in {folder}: {count} files")
+    text = f"{planned}\n\n{map_text(planned, topology)}"
+    say(form, text, **planned.to_plain(), map=map_plain(planned, topology), topology=topology.to_plain())
 
 
 def _planned(target: str, machine: Path | None) -> tuple[Plan, Topology]:
-    from ...runtime.host.recorded_machine import read_machine
-    from ...runtime.host.topology import Topology
-    from ...runtime.placement.plan import plan
-
     topology = Topology.read() if machine is None else read_machine(machine)
     return plan(read_target(target), topology), topology
 
 
 def _running(name: str) -> tuple[Plan, Topology]:
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Describe
-    from ...runtime.host.topology import Topology
-    from ...runtime.placement.plan import Plan
-    from ..rendering.choice import running_graph
-
-    with Control(running_graph(name)) as control:
-        described = control.request(Describe())
+    described = ask(running_graph(name), Describe())
     return Plan.from_plain(described["plan"]), Topology.from_plain(described["topology"])
 
 
@@ -86,12 +68,3 @@ def _draw(planned: Plan, topology: Topology, path: Path) -> None:
     if path.suffix != ".svg":
         raise click.BadParameter(f"{path} is no .svg, which is all that can be drawn", param_hint="--picture")
     path.write_text(picture(planned, topology), encoding="utf-8")
-
-
-def _show(planned: Plan, topology: Topology, form: str) -> None:
-    from ...runtime.placement.machine_map import map_plain, map_text
-
-    if form == "json":
-        print_json({**planned.to_plain(), "map": map_plain(planned, topology), "topology": topology.to_plain()})
-    else:
-        click.echo(f"{planned}\n\n{map_text(planned, topology)}")

@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
+from ...runtime.control.verbs import Status
 from ...runtime.errors import SlabwireError
+from ...runtime.host import run_directory
 from ..rendering.board import fitting
+from ..rendering.choice import ask
 from ..rendering.presentation import (
     bytes_text,
     console,
@@ -41,8 +44,6 @@ _COLUMNS = (
 @format_option
 def command(form: str) -> None:
     """List the running graphs of this user."""
-    from ...runtime.host import run_directory
-
     statuses = [_status(name) for name in run_directory.list_graphs()]
     if form == "json":
         print_json({"graphs": statuses})
@@ -68,13 +69,8 @@ def _print(rows: Sequence[tuple[str, ...]], screen: Any) -> None:
 
 
 def _status(name: str) -> dict[str, Any]:
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Status
-
     try:
-        with Control(name, timeout_s=ANSWER_TIMEOUT_S) as control:
-            answer: dict[str, Any] = control.request(Status())
-            return answer
+        return ask(name, Status(), ANSWER_TIMEOUT_S)
     except SlabwireError as error:
         return {"graph": name, "state": "no answer", "error": str(error)}
 

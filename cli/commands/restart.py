@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import click
 
+from ...runtime.control.verbs import Restart, Status
 from ...runtime.errors import StartError
-from ..rendering.choice import actor_names, complete_actor, known_actor, running_graph
+from ..rendering.choice import actor_names, ask, complete_actor, known_actor, running_graph
 from ..rendering.presentation import format_option, print_json
+from .stop import drain_timeout_option, now_option
 
 
 @click.command(options_metavar="[OPTIONS]")
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] ACTOR", shell_complete=complete_actor)
-@click.option(
-    "--drain-timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="How long work in flight may take to end; by default as long as the graph was started with.",
-)
-@click.option("--now", is_flag=True, help="Do not drain: the same as --drain-timeout 0.")
+@drain_timeout_option
+@now_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the successor is ready.")
 @format_option
 def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait: bool, form: str) -> None:
@@ -31,10 +29,12 @@ def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait
     if len(words) > 2:
         raise click.UsageError(f"one graph and one actor, not {len(words)} words: {' '.join(words)}")
     graph = running_graph(words[0] if len(words) == 2 else None)
-    answer = _restart(graph, words[-1], 0.0 if now else drain_timeout, wait)
+    actor = known_actor(graph, words[-1], actor_names(ask(graph, Status())))
+    # The supervisor knows how long it may take, and its end is noticed.
+    answer = ask(graph, Restart(actor, 0.0 if now else drain_timeout, wait), within_s=inf)
     workers = answer.get("workers", [])
     if form == "json":
-        print_json({"graph": graph, **answer})
+        print_json({"graph": graph, "actor": actor, **answer})
     elif wait:
         for each in workers:
             if not each["error"]:
@@ -44,17 +44,6 @@ def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait
     failed = [f"{each['worker']} of {graph}: {each['error']}" for each in workers if each["error"]]
     if failed:
         raise StartError("; ".join(failed))
-
-
-def _restart(graph: str, word: str, drain_timeout: float | None, wait: bool) -> dict[str, Any]:
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Restart, Status
-
-    with Control(graph) as control:
-        actor = known_actor(graph, word, actor_names(control.request(Status())))
-    # The supervisor knows how long it may take, and its end is noticed.
-    with Control(graph, timeout_s=float("inf")) as control:
-        return {"actor": actor, **control.request(Restart(actor, drain_timeout, wait))}
 
 
 def _told(graph: str, worker: dict[str, Any]) -> str:

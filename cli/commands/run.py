@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ...runtime.host import run_directory
+from ...runtime.host.topology import Topology
+from ...runtime.placement.plan import plan as plan_of
 from ...runtime.spec import GraphSpec
 from ..exits import Exit, GraphLost
+from ..rendering.logfile import Line, echoed
 from ..rendering.paint import Painter
 from ..rendering.presentation import format_option
 from ..rendering.voice import Voice
@@ -20,7 +24,6 @@ from ..target import TARGET_HELP, read_target, target_argument
 
 if TYPE_CHECKING:
     from ...runtime.launch.running import Running
-    from ..rendering.logfile import Line
 
 
 class _StopRequested(BaseException):  # not an Exception: nothing on the way may swallow it
@@ -59,16 +62,15 @@ def command(
         raise click.BadParameter(f"{listen!r} does not begin with tcp://", param_hint="--listen")
     if name is not None:
         _check_name(name)
-    from ...runtime.host.run_directory import require_free
-
     began = monotonic()
     voice = Voice(form)
     with _signals_as_exceptions():
         try:
             spec = read_target(target)
-            require_free(name or spec.name)
+            run_directory.require_free(name or spec.name)
             if plan:
-                _print_plan(spec, voice)
+                planned = plan_of(spec, Topology.read())
+                voice.say(f"{planned}\n", event="plan", **planned.to_plain())
             with _logs_echoed(name or spec.name, voice):
                 return _run(spec, name, listen, drain_timeout, rebalance, voice, began)
         except _StopRequested as request:  # before the graph was ready: there is nothing to drain
@@ -80,14 +82,6 @@ def _check_name(name: str) -> None:
 
     if not NAME.fullmatch(name):
         raise click.BadParameter(f"{name!r} must consist of {NAME_RULE}", param_hint="--name")
-
-
-def _print_plan(spec: GraphSpec, voice: Voice) -> None:
-    from ...runtime.host.topology import Topology
-    from ...runtime.placement.plan import plan
-
-    planned = plan(spec, Topology.read())
-    voice.say(f"{planned}\n", event="plan", **planned.to_plain())
 
 
 def _run(
@@ -110,42 +104,37 @@ def _run(
     except BaseException:
         running.kill()
         raise
-    if status == Exit.UNCLEAN:
-        return _say_unclean(running, voice)
-    if status and running.failure:
-        raise GraphLost(f"graph {running.name!r} gave up: {running.failure}")
-    if status:
-        raise GraphLost(
-            f"the supervisor of graph {running.name!r} ended with status {status} and nobody had asked it to; "
-            "what it logged stands above"
-        )
-    voice.say(f"{running.name} was stopped", event="stopped", graph=running.name)
-    return Exit.OK
+    lost = (
+        f"graph {running.name!r} gave up: {running.failure}"
+        if running.failure
+        else f"the supervisor of graph {running.name!r} ended with status {status} and nobody had asked it to; "
+        "what it logged stands above"
+    )
+    return _ended(running, status, voice, clean="stopped", lost=lost)
 
 
-def _say_unclean(running: Running, voice: Voice) -> Exit:
-    """Says what was cut off, or did not end as it should."""
+def _ended(running: Running, status: int | None, voice: Voice, *, clean: str, lost: str) -> int:
+    """Says how the graph was stopped: `clean`, or what was cut off or did not end as it should. Raises GraphLost."""
+    if status and status != Exit.UNCLEAN:
+        raise GraphLost(lost)
     outcome = running.stopped
-    text = f"{running.name} was stopped: {outcome.text(running.name)}"
-    voice.say(text, event="stopped", graph=running.name, **outcome.to_plain())
-    return Exit.UNCLEAN
+    text, document = (f"stopped: {outcome.text(running.name)}", outcome.to_plain()) if status else (clean, {})
+    voice.say(f"{running.name} was {text}", event="stopped", graph=running.name, **document)
+    return Exit.UNCLEAN if status else Exit.OK
 
 
 @contextmanager
 def _logs_echoed(name: str, voice: Voice) -> Iterator[None]:
     """Prints what the workers write, unless a graph of that name runs already: then those are not our workers."""
-    from ...runtime.host.run_directory import graph_directory, list_graphs
-    from ..rendering.echo import echoed
-
     painter = Painter()
 
     def say(line: Line) -> None:
         voice.say(painter.line(line, live=True), event="log", worker=line.worker, text=line.body)
 
-    if name in list_graphs():  # removes what a killed predecessor has left, too
+    if name in run_directory.list_graphs():  # removes what a killed predecessor has left, too
         yield
         return
-    with echoed(graph_directory(name) / "logs", say):
+    with echoed(run_directory.graph_directory(name) / "logs", say):
         yield
 
 
@@ -158,12 +147,8 @@ def _drain(running: Running, drain_timeout: float, voice: Voice) -> int:
         running.kill()
         voice.say(f"{running.name} was stopped before it was drained", event="killed", graph=running.name)
         return request.status
-    if status == Exit.UNCLEAN:
-        return _say_unclean(running, voice)
-    if status:
-        raise GraphLost(f"the supervisor of graph {running.name!r} ended with status {status} while it was drained")
-    voice.say(f"{running.name} was drained and stopped", event="stopped", graph=running.name)
-    return Exit.OK
+    lost = f"the supervisor of graph {running.name!r} ended with status {status} while it was drained"
+    return _ended(running, status, voice, clean="drained and stopped", lost=lost)
 
 
 def _print_ready(running: Running, spec: GraphSpec, listen: str | None, seconds: float, voice: Voice) -> None:

@@ -6,7 +6,6 @@ import os
 import select
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +15,6 @@ from ...runtime.postmortem.stopped import Stopped
 from ..exits import Exit
 from ..rendering.choice import name_argument, running_graph
 from ..rendering.presentation import format_option, print_json
-
-if TYPE_CHECKING:
-    from ...runtime.clients.control import Control
 
 # What a supervisor may take beyond the drain itself: ending workers one after another, removing its directory.
 GRACE_S = 10.0
@@ -30,15 +26,19 @@ class StillRunning(SlabwireError):
     code = "deadline"
 
 
-@click.command()
-@name_argument
-@click.option(
+drain_timeout_option = click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     help="How long work in flight may take to end; by default as long as the graph was started with.",
 )
-@click.option("--now", is_flag=True, help="Do not drain: the same as --drain-timeout 0.")
+now_option = click.option("--now", is_flag=True, help="Do not drain: the same as --drain-timeout 0.")
+
+
+@click.command()
+@name_argument
+@drain_timeout_option
+@now_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the graph is gone.")
 @format_option
 def command(name: str | None, drain_timeout: float | None, now: bool, wait: bool, form: str) -> int:
@@ -72,19 +72,14 @@ def _stop(graph: str, drain_timeout: float | None, wait: bool) -> tuple[int, Sto
             # Without a time of our own the supervisor's holds, which we do not know: it ends by itself.
             within_s = inf if drain_timeout is None else drain_timeout + GRACE_S
             until = monotonic() + within_s
-            outcome = _ended(control, within_s, drain_timeout)
+            try:
+                outcome = Stopped.from_plain(control.request(StopGraph(drain_timeout, wait=True), within_s=within_s))
+            except Disconnected:  # a supervisor that was killed has no last word
+                outcome = Stopped()
             _wait(process, graph, pid, max(0.0, until - monotonic()))
         finally:
             os.close(process)
     return pid, outcome
-
-
-def _ended(control: Control, within_s: float, drain_timeout: float | None) -> Stopped:
-    """How it has stopped, by the supervisor's last word; one that was killed has none."""
-    try:
-        return Stopped.from_plain(control.request(StopGraph(drain_timeout, wait=True), within_s=within_s))
-    except Disconnected:
-        return Stopped()
 
 
 def _wait(process: int, graph: str, pid: int, within_s: float) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from ...runtime.control.verbs import Status
 from ..rendering.board import SORTS, actor_table, edge_table, lines_of, remember
 from ..rendering.choice import name_argument, running_graph
-from ..rendering.presentation import bytes_text, console, format_option, print_json
+from ..rendering.presentation import bytes_text, console, format_option, print_json, print_picture
 from ..rendering.sample import Sample, headline
 from ..rendering.screen import Screen
 
@@ -45,7 +44,7 @@ def command(name: str | None, once: bool, interval: float, edges: bool, form: st
 
     with Control(running_graph(name)) as control:
         if once:
-            _print(_sample(control, None), form, edges=edges)
+            _print(_sample(control), form, edges=edges)
             return
         try:
             _watch(control, interval, form, edges=edges)
@@ -53,16 +52,9 @@ def command(name: str | None, once: bool, interval: float, edges: bool, form: st
             return
 
 
-def _sample(control: Control, previous: Sample | None) -> Sample:
-    return Sample(control.request(Status()), time(), previous)
-
-
-def _samples(control: Control, interval: float) -> Iterator[Sample]:
-    sample = _sample(control, None)
-    while True:
-        yield sample
-        sleep(interval)
-        sample = _sample(control, sample.without_previous())
+def _sample(control: Control, previous: Sample | None = None) -> Sample:
+    """A look at the graph; what came before `previous` is forgotten."""
+    return Sample(control.request(Status()), time(), previous and replace(previous, previous=None))
 
 
 def _print(sample: Sample, form: str, *, edges: bool) -> None:
@@ -70,10 +62,7 @@ def _print(sample: Sample, form: str, *, edges: bool) -> None:
         print_json(sample.to_plain())
         return
     screen = console()
-    with screen.capture() as capture:
-        screen.print(_picture(sample, View(edges=edges), screen.width))
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip())
+    print_picture(screen, _picture(sample, View(edges=edges), screen.width))
 
 
 def _watch(control: Control, interval: float, form: str, *, edges: bool) -> None:
@@ -81,8 +70,11 @@ def _watch(control: Control, interval: float, form: str, *, edges: bool) -> None
     if form == "text" and screen.is_terminal:
         _watch_live(control, interval, screen, View(edges=edges))
         return
-    for sample in _samples(control, interval):
+    sample = _sample(control)
+    while True:
         _print(sample, form, edges=edges)
+        sleep(interval)
+        sample = _sample(control, sample)
 
 
 @dataclass
@@ -108,7 +100,7 @@ class View:
 
 def _watch_live(control: Control, interval: float, console: Any, view: View) -> None:
     with Screen(console) as screen, screen.signals():
-        sample = _sample(control, None)
+        sample = _sample(control)
         until = monotonic() + min(interval, FIRST_S)  # rates since the start are soon replaced
         while True:
             screen.draw(_live_picture(sample, view, console))
@@ -117,7 +109,7 @@ def _watch_live(control: Control, interval: float, console: Any, view: View) -> 
             if monotonic() >= until:
                 until = monotonic() + interval
                 if not view.paused:
-                    sample = _sample(control, sample.without_previous())
+                    sample = _sample(control, sample)
                     remember(view.trends, sample)
 
 

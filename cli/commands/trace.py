@@ -10,11 +10,10 @@ import click
 
 from ...runtime.control.verbs import Events, Hello
 from ...runtime.errors import SlabwireError
-from ..rendering.choice import name_argument, running_graph
-from ..rendering.presentation import format_option, print_json
+from ..rendering.choice import ask, name_argument, running_graph
+from ..rendering.presentation import format_option, say
 
 if TYPE_CHECKING:
-    from ...runtime.clients.control import Control
     from ...runtime.telemetry.trace import Flight
 
 
@@ -45,16 +44,14 @@ def command(
     A track for each actor, a slice for each message handled, an arrow for each message sent. Each worker remembers its
     last 4096 messages, also those of processes that died.
     """
-    from ...runtime.clients.control import Control
     from ...runtime.telemetry.trace import TraceDocument, chosen, settled
     from ...shm.bell import now_ns
 
     graph = running_graph(name)
     since = now_ns() - int(last * 1e9) if last is not None else 0
     trace = trace_id.lower() if trace_id is not None else None
-    with Control(graph) as control:
-        ports = _ports(control)
-        whole = [settled(each, now_ns()) for each in _flights(control)]
+    ports = _ports(graph)
+    whole = [settled(each, now_ns()) for each in _flights(graph)]
     flights = [chosen(each, request=request, trace=trace, since_ns=since) for each in whole]
     if not any(flight.events for flight in flights):
         raise NothingRecorded(
@@ -64,28 +61,26 @@ def command(
     drawn = TraceDocument(graph, flights, ports)
     path = output or Path(f"{graph}-trace.json")
     _write(path, drawn.document)
-    if form == "json":
-        counts = {"slices": drawn.slices, "arrows": drawn.arrows, "workers": [each.worker for each in flights]}
-        print_json({"graph": graph, "file": str(path), **counts})
-    else:
-        click.echo(f"{path}: {drawn.slices} slices, {drawn.arrows} arrows; open it at https://ui.perfetto.dev")
+    counts = {"slices": drawn.slices, "arrows": drawn.arrows, "workers": [each.worker for each in flights]}
+    text = f"{path}: {drawn.slices} slices, {drawn.arrows} arrows; open it at https://ui.perfetto.dev"
+    say(form, text, graph=graph, file=str(path), **counts)
 
 
-def _ports(control: Control) -> list[str]:
+def _ports(graph: str) -> list[str]:
     from ...runtime.graph.compiled import Routing
     from ...runtime.spec import graph_from_plain
 
-    return [str(port) for port in Routing(graph_from_plain(control.request(Hello())["spec"])).ports]
+    return [str(port) for port in Routing(graph_from_plain(ask(graph, Hello())["spec"])).ports]
 
 
-def _flights(control: Control) -> list[Flight]:
+def _flights(graph: str) -> list[Flight]:
     """One request for each worker, so that no answer is large."""
     from ...runtime.telemetry.flight_recorder import Event, events_of
     from ...runtime.telemetry.trace import Flight
 
     flights = []
-    for worker in control.request(Events())["workers"]:
-        answer = control.request(Events(worker))
+    for worker in ask(graph, Events())["workers"]:
+        answer = ask(graph, Events(worker))
         running = [Event(*each) for each in answer["running"]]
         flights.append(Flight(worker, answer["instances"], [*events_of(answer["rows"]), *running]))
     return flights

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...runtime.spec import GraphSpec
-from ..rendering.presentation import format_option, print_json
+from ..rendering.presentation import format_option, say
 from ..target import TARGET_HELP, read_target, target_argument
 
 
@@ -15,18 +14,11 @@ from ..target import TARGET_HELP, read_target, target_argument
 def command(target: str, form: str) -> None:
     """Check a graph without running it; status 1 and every reason if it cannot run."""
     spec = read_target(target)
-    counts = _counts(spec)
-    if form == "json":
-        print_json({"graph": spec.name, "valid": True, **counts})
-        return
-    parts = ", ".join(f"{count} {noun.removesuffix('s') if count == 1 else noun}" for noun, count in counts.items())
-    click.echo(f"{spec.name} is valid: {parts}")
-
-
-def _counts(spec: GraphSpec) -> dict[str, int]:
-    return {
+    counts = {
         "actors": len(spec.actors),
         "instances": sum(actor.replicas for actor in spec.actors),
         "edges": len(spec.edges),
         "ports": spec.exposed,
     }
+    parts = ", ".join(f"{count} {noun.removesuffix('s') if count == 1 else noun}" for noun, count in counts.items())
+    say(form, f"{spec.name} is valid: {parts}", graph=spec.name, valid=True, **counts)

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from ...runtime.host.ownership import name_of
 from ...runtime.host.topology import Topology
-from ..rendering.finding import Finding, State
 from ..settings import BadSettings
-from .surroundings import examine_surroundings
+from .surroundings import Finding, State, examine_surroundings
 
 # sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
 LONGEST_SOCKET_PATH = 107
@@ -45,9 +44,20 @@ def examine(root: Path = Path("/"), port: int = INGRESS_PORT) -> list[Finding]:
         *examine_surroundings(root, base, port),
         judge_run_directory(base),
         judge_socket_path(base),
-        _probe("memfd_create", _make_memfd, "a kernel of 3.17 or later, and a sandbox that allows memfd_create"),
-        _probe("eventfd", _make_eventfd, "a sandbox that allows eventfd2"),
-        _probe("pidfd", _open_own_pidfd, "a kernel of 5.3 or later, and a sandbox that allows pidfd_open"),
+        _probe(
+            "memfd_create",
+            "a kernel of 3.17 or later, and a sandbox that allows memfd_create",
+            os.memfd_create,
+            "slabwire:doctor",
+            os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING,
+        ),
+        _probe("eventfd", "a sandbox that allows eventfd2", os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK),
+        _probe(
+            "pidfd",
+            "a kernel of 5.3 or later, and a sandbox that allows pidfd_open",
+            os.pidfd_open,
+            os.getpid(),
+        ),
         probe_membarrier(),
         probe_populate(),
         judge_huge_pages(obstacle(root)),
@@ -193,21 +203,9 @@ def probe_zeromq() -> Finding:
     return Finding("zeromq", "ok", text)
 
 
-def _probe(name: str, attempt: Callable[[], int], needs: str) -> Finding:
+def _probe(name: str, needs: str, opened: Callable[..., int], *arguments: object) -> Finding:
     try:
-        os.close(attempt())
+        os.close(opened(*arguments))
     except OSError as error:
         return Finding(name, "broken", error.strerror or str(error), f"slabwire needs {needs}")
     return Finding(name, "ok", "works")
-
-
-def _make_memfd() -> int:
-    return os.memfd_create("slabwire:doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-
-def _make_eventfd() -> int:
-    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-
-def _open_own_pidfd() -> int:
-    return os.pidfd_open(os.getpid())

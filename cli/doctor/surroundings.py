@@ -8,15 +8,29 @@ import re
 import resource
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ...shm.cgroup import CgroupLimits, read_limits, read_text
-from ..rendering.finding import Finding, State
 
 # A worker has a handful of threads: its own, ZeroMQ's two, and those of its libraries.
 _FEWEST_PROCESSES, _ROOMY_PROCESSES = 64, 512
 _LEAST_DISK, _ROOMY_DISK = 1 << 20, 64 << 20
 _LOWEST_PRIVILEGED_PORT = "proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+
+State = Literal["ok", "note", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was found, and what mends it. A "note" works, but less well or untested."""
+
+    name: str
+    state: State
+    found: str
+    fix: str = ""
 
 
 def examine_surroundings(root: Path, base: Path, port: int) -> Iterator[Finding]:

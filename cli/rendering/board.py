@@ -59,13 +59,9 @@ def _name(line: Line) -> Cell:
 
 
 def _queue(line: Line) -> Cell:
-    waiting, is_full = (
-        line.actor["waiting"],
-        any(
-            edge["full"] and edge["target"].partition(".")[0] == line.name.partition("[")[0]
-            for edge in line.sample.status["edges"]
-        ),
-    )
+    waiting, actor = line.actor["waiting"], line.name.partition("[")[0]
+    edges = line.sample.status["edges"]
+    is_full = any(edge["full"] and edge["target"].partition(".")[0] == actor for edge in edges)
     return count_text(waiting), "bold red" if is_full else "" if waiting else "dim"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ...runtime.control.verbs import Status, Verb
 from ...runtime.errors import Disconnected, SlabwireError
 from ...runtime.host import run_directory
 from ...runtime.spelling import near_or_all
@@ -41,14 +42,8 @@ def complete_actor(ctx: click.Context, _parameter: click.Parameter, incomplete: 
 
 def _actors_of(graph: str | None) -> list[str]:
     """Asked briefly: whoever presses Tab waits."""
-    from ...runtime.clients.control import Control
-    from ...runtime.control.verbs import Status
-
-    if graph is None:
-        return []
     try:
-        with Control(graph, timeout_s=0.5) as control:
-            return actor_names(control.request(Status()))
+        return actor_names(ask(graph, Status(), 0.5)) if graph is not None else []
     except SlabwireError:
         return []
 
@@ -72,6 +67,17 @@ def running_graph(name: str | None) -> str:
     if len(graphs) > 1:
         raise click.UsageError(f"several graphs are running, name one of them: {', '.join(graphs)}")
     return graphs[0]
+
+
+def ask(graph: str, verb: Verb, within_s: float | None = None) -> dict[str, Any]:
+    """What the supervisor of a running graph answers to one question; `within_s`: where it may take unusually long.
+
+    Raises Disconnected, and what the supervisor refuses with.
+    """
+    from ...runtime.clients.control import ANSWER_WITHIN_S, Control
+
+    with Control(graph, ANSWER_WITHIN_S if within_s is None else within_s) as control:
+        return control.request(verb)
 
 
 def actor_names(status: dict[str, Any]) -> list[str]:

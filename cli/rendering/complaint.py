@@ -52,10 +52,8 @@ def _text(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, GraphError) and len(error.problems) > 1:
         return f"{len(error.problems)} problems\n" + "\n".join(f"  - {each}" for each in error.problems)
-    if isinstance(error, SlabwireError):
+    if isinstance(error, (SlabwireError, OSError)):
         return str(error)
-    if isinstance(error, OSError):
-        return f"{error}"
     return f"{type(error).__name__}: {error} (a bug of slabwire; `slabwire --debug ...` shows where)"
 
 

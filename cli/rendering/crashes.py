@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from ...runtime.host import run_directory
 from ...runtime.postmortem.report_store import graphs_with_reports, reports
 from ...runtime.spelling import near_or_all
 from .choice import base_name, known_actor
-from .presentation import bytes_text, duration_text, print_json, print_table
+from .presentation import bytes_text, duration_text, print_json, print_table, time_text
 
 Report = dict[str, Any]
 
@@ -63,11 +62,7 @@ def _names(report: Report) -> list[str]:
 
 
 def _row(report: Report) -> tuple[str, ...]:
-    return _when(report), report["worker"], report["reason"], report["next"]
-
-
-def _when(report: Report) -> str:
-    return datetime.fromtimestamp(report["unix_s"], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return time_text(report["unix_s"]), report["worker"], report["reason"], report["next"]
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -76,12 +71,12 @@ def lines(report: Report) -> Iterator[str]:
     yield f"{report['worker']}{actors} of {report['graph']}, process {report['pid']}: {report['reason']}"
     lived = "had run for" if report["was_ready"] else "was starting for"
     age, restarts = duration_text(report["alive_s"]), report["restarts"]
-    yield f"at {_when(report)} UTC; it {lived} {age}, and was restarted {restarts} times before"
+    yield f"at {time_text(report['unix_s'])} UTC; it {lived} {age}, and was restarted {restarts} times before"
     yield f"then: {report['next']}"
     yield from _part("it was handling", map(_input, report["handling"]), nothing="nothing")
     yield from _part("last records of its lanes", _lanes(report))
-    yield from _part("lent, and not back", map(_loan, report["lent"]))
-    yield from _part("leased from others", map(_lease, report["leased"]))
+    yield from _part("lent, and not back", (f"{_blocks(each)}, to {each['target']}" for each in report["lent"]))
+    yield from _part("leased from others", (f"{_blocks(each)}, from {each['source']}" for each in report["leased"]))
     yield from _part("flight recorder", map(_event, report["events"]))
     yield from _part("traceback", report["traceback"].splitlines())
     yield from _part("stacks", report["stacks"].splitlines(), nothing="none were written")
@@ -120,12 +115,8 @@ def _lanes(report: Report) -> Iterator[str]:
         yield f"and {report['more_lanes']} more lanes"
 
 
-def _loan(each: Report) -> str:
-    return f"{each['blocks']} blocks, {bytes_text(each['nbytes'])} of {each['owner']}, to {each['target']}"
-
-
-def _lease(each: Report) -> str:
-    return f"{each['blocks']} blocks, {bytes_text(each['nbytes'])} of {each['owner']}, from {each['source']}"
+def _blocks(each: Report) -> str:
+    return f"{each['blocks']} blocks, {bytes_text(each['nbytes'])} of {each['owner']}"
 
 
 def _event(each: Report) -> str:

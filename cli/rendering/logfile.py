@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO
 
 from ...runtime.logs.log_rotation import aside
@@ -17,6 +19,7 @@ from ...runtime.logs.log_times import Seen, read_times, seen, times_aside, times
 
 # By as much the kernel's times of files may be behind those of processes: a tick of its clock.
 _TICK_S = 0.01
+LOOK_EVERY_S = 0.2
 STAMP = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z ")
 
 
@@ -129,11 +132,7 @@ class LogFile:
             self._stream.seek(0)
         self._older = older
         data = before + self._stream.read()
-        try:
-            is_replaced = self._path.stat().st_ino != ours.st_ino
-        except FileNotFoundError:
-            return data
-        if is_replaced:
+        if _number_of(self._path) not in (0, ours.st_ino):  # another file has its name
             self._stream.close()
             self._stream = self._path.open("rb")
             data += self._stream.read()
@@ -191,3 +190,28 @@ class LogFolder:
 def log_paths(folder: Path) -> list[Path]:
     """The log files of a graph, by worker."""
     return sorted(folder.glob("*.log"))
+
+
+@contextmanager
+def echoed(folder: Path, say: Callable[[Line], None]) -> Iterator[None]:
+    """Calls `say`, in a thread, with each new line of the logs in `folder`, which need not exist yet.
+
+    On leaving it says what was written last, also by a graph whose directory is gone.
+    """
+    ended = Event()
+    thread = Thread(target=_echo, args=(folder, say, ended), name="slabwire-echo", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _echo(folder: Path, say: Callable[[Line], None], ended: Event) -> None:
+    with LogFolder(folder) as logs:
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(LOOK_EVERY_S)
+            for line in logs.read(final=is_last):
+                say(line)

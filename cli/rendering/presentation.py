@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
 
@@ -47,6 +48,14 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, default=_as_text))
 
 
+def say(form: str, text: str, /, **document: object) -> None:
+    """Prints the text for people, or the document for programs, as --format says."""
+    if form == "json":
+        print_json(document)
+    else:
+        click.echo(text)
+
+
 def _as_text(value: object) -> object:
     return {"nbytes": len(value)} if isinstance(value, bytes) else str(value)
 
@@ -78,15 +87,21 @@ def console() -> Any:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Prints a table; lines carry no blanks at their end where the output is not a terminal."""
-    screen = console()
-    if screen.is_terminal:
-        screen.print(table(heads, rows, title))
-        return
+    """Prints a table, without blanks at the ends of its lines."""
+    print_picture(console(), table(heads, rows, title))
+
+
+def print_picture(screen: Any, picture: Any) -> None:
+    """Prints what a console draws, without the blanks at the ends of its lines."""
     with screen.capture() as capture:
-        screen.print(table(heads, rows, title))
+        screen.print(picture)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+
+
+def time_text(unix_s: float) -> str:
+    """Date and time of day, UTC."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def bytes_text(nbytes: float) -> str:

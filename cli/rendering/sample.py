@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .presentation import bytes_text, count_text, duration_text
@@ -33,9 +33,6 @@ class Sample:
     status: dict[str, Any]
     taken_unix_s: float
     previous: Sample | None = None
-
-    def without_previous(self) -> Sample:
-        return replace(self, previous=None)
 
     @property
     def elapsed_s(self) -> float:

@@ -1,4 +1,4 @@
-"""A terminal that is drawn anew at every look, and hears single keys; as it was before when it is left, however."""
+"""A terminal that is drawn anew at every look and hears single keys. On leaving, it is as it was before."""
 
 from __future__ import annotations
 

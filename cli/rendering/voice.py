@@ -6,10 +6,8 @@ import signal
 import sys
 import threading
 
-import click
-
 from ...runtime.logs.full_disk import survive_full_disk
-from .presentation import print_json
+from .presentation import say
 
 
 class Voice:
@@ -24,19 +22,12 @@ class Voice:
         if sys.stdout is sys.__stdout__:
             survive_full_disk()
 
-    @property
-    def as_json(self) -> bool:
-        return self._form == "json"
-
     def say(self, text: str, /, **document: object) -> None:
         """One or the other, as it was asked for."""
         if not self._is_heard:
             return
         try:
-            if self.as_json:
-                print_json(document)
-            else:
-                click.echo(text)
+            say(self._form, text, **document)
         except BrokenPipeError:
             self._is_heard = False
             main = threading.main_thread().ident

@@ -14,9 +14,9 @@ import uvicorn
 from starlette.types import ASGIApp, Message
 
 from slabwire.actors.ingress.application import build_application
-from slabwire.actors.ingress.requests.hosts import Hosts
 from slabwire.actors.ingress.requests.limits import Limits
 from slabwire.actors.ingress.requests.metrics import Metrics
+from slabwire.actors.ingress.requests.origin_check import Hosts
 from slabwire.actors.ingress.requests.serving import ServingState
 
 MODELS = {"smol": "cache"}

@@ -116,7 +116,7 @@ def state_directory() -> Path:
     if named:
         return Path(named).absolute()
     shared = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if shared.is_absolute():  # a relative one is to be ignored (XDG Base Directory Specification)
+    if shared.is_absolute():  # a relative path is ignored (XDG Base Directory Specification)
         return shared / "slabwire"
     try:
         return Path.home() / ".local" / "state" / "slabwire"
@@ -211,9 +211,8 @@ def _made(names: tuple[str, ...], now: datetime) -> bytes:
 
 def _extensions(names: tuple[str, ...], key: ec.EllipticCurvePublicKey) -> Iterator[tuple[Any, bool]]:
     """Each with whether it is critical. No authority: whoever trusts it trusts this machine, and nothing it signs."""
-    usage = dict.fromkeys(_OTHER_USAGES, False)
     yield x509.BasicConstraints(ca=False, path_length=None), True
-    yield x509.KeyUsage(digital_signature=True, **usage), True
+    yield x509.KeyUsage(digital_signature=True, **dict.fromkeys(_OTHER_USAGES, False)), True
     yield x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False
     yield x509.SubjectAlternativeName([_general_name(each) for each in names]), False
     yield x509.SubjectKeyIdentifier.from_public_key(key), False

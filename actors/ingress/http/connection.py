@@ -14,8 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from .rejection import MAKES_ROOM, NO_HTTP, OVERDUE, Rejection
-from .request_head import fault_of, with_its_authority
+from .request_head import MAKES_ROOM, NO_HTTP, OVERDUE, Rejection, fault_of, with_its_authority
 from .response_rules import Answer
 
 # A request's head fits into few packets: whoever needs longer holds a place and gives nothing for it.

@@ -1,4 +1,4 @@
-"""ConnectionLimit for one more connection: who has to go when all places are taken."""
+"""Room for one more connection: who has to go when all places are taken."""
 
 from __future__ import annotations
 

@@ -1,14 +1,44 @@
-"""The head of a request, where the parser is more lenient than RFC 9110 (HTTP) and RFC 9112 (HTTP/1.1) allow."""
+"""The head of a request, where the parser is more lenient than RFC 9110 (HTTP) and RFC 9112 (HTTP/1.1) allow.
+
+Also what a connection answers itself, in the application's place, before it closes.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 
-from .rejection import NO_HTTP, Rejection
-
 Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a request is turned away before it has come to the application."""
+
+    status: HTTPStatus
+    text: str
+
+    def encode(self) -> bytes:
+        """A whole answer, with the body that OpenAI's clients expect of an error."""
+        error = {"message": self.text, "type": "invalid_request_error", "param": None, "code": None}
+        body = json.dumps({"error": error})
+        head = [f"HTTP/1.1 {self.status.value} {self.status.phrase}", f"date: {formatdate(usegmt=True)}"]
+        head += ["connection: close", "content-type: application/json", f"content-length: {len(body)}", "", ""]
+        return ("\r\n".join(head) + body).encode()
+
+
+NO_HTTP = Rejection(HTTPStatus.BAD_REQUEST, "This is no valid HTTP/1.1 request.")
+OVERDUE = Rejection(
+    HTTPStatus.REQUEST_TIMEOUT, "The request did not come in within its time; send the whole of it at once."
+)
+MAKES_ROOM = Rejection(
+    HTTPStatus.REQUEST_TIMEOUT,
+    "All connections are taken, and this request has been incomplete for the longest; send the whole of it at once.",
+)
 
 # uri-host and port, RFC 3986, section 3.2.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:[0-9]*)?")
@@ -26,7 +56,7 @@ def fault_of(method: bytes, version: str, headers: Headers, *, upgrade: bool) ->
     """Why a request cannot be taken as its head stands. Header names are in lower case.
 
     `upgrade`: the parser takes what follows for another protocol and reads no body. What comes behind the head of such
-    a request is never to be parsed: a body would be taken for the next request (RFC 9110, section 7.8, lets a server
+    a request must never be parsed: a body would be taken for the next request (RFC 9110, section 7.8, lets a server
     ignore Upgrade; where there is no body that is what is done).
     """
     if version not in ("1.0", "1.1"):

@@ -28,7 +28,7 @@ CUT_WITHIN_S = 1.0
 
 
 class HttpServer:
-    """Serves one ASGI application. To be made, started and stopped on one running loop.
+    """Serves one ASGI application. Made, started and stopped on one running loop.
 
     At most `connections` are open at a time, those that still shake hands among them; new ones wait in the kernel until
     another has made room for them, as `ConnectionLimit` says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -12,7 +13,6 @@ from typing import Any, Protocol
 
 from ....runtime.errors import SlabwireError
 from .certificate import Certificate, CertificateError
-from .plaintext import check_for_tls
 
 logger = logging.getLogger("slabwire")
 
@@ -21,10 +21,19 @@ ALPN = ("http/1.1",)
 HANDSHAKE_TIMEOUT_S = 10.0
 # Connections that the kernel keeps for us while we are busy; Linux caps it at net.core.somaxconn.
 BACKLOG = 512
-# An accept that fails, for want of descriptors or memory, is tried again then.
+# An accept that failed, for want of descriptors or memory, is tried again after this time.
 ACCEPT_AGAIN_S = 1.0
 # A name may stand for addresses that this machine does not have: "localhost" is ::1, too, where IPv6 is switched off.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# The type of the record that begins a handshake (RFC 8446, section 5.1). No HTTP request begins with it.
+_HANDSHAKE = b"\x16"
+# As much of a request as is taken in, so that the answer to it is not lost in a reset.
+_REQUEST_NBYTES = 1 << 16
+_TEXT = b"This port speaks https: ask for https:// in place of http://.\n"
+_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_TEXT), _TEXT)
+)
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
@@ -39,18 +48,16 @@ class Terminator(Protocol):
     """Ends TLS: what the application's protocol reads and writes is plain, what travels is not."""
 
     async def secure(self, connection: socket.socket, protocol_factory: ProtocolFactory) -> None:
-        """Shakes hands on an accepted connection and connects a protocol to it. To be called on the running loop.
+        """Shakes hands on an accepted connection and connects a protocol to it. Called on the running loop.
 
         From now on `connection` is the transport's. The transport must answer `get_extra_info` to "socket", and to
         "sslcontext" with something true: that is how the protocol knows that it is https. Raises OSError, as
         `ssl.SSLError` is one, if the handshake fails or takes too long; the connection is closed then, as it is on
         cancellation.
         """
-        ...
 
     def describe(self) -> dict[str, Any]:
         """For people: {"engine", "library", "minimum", "alpn", "certificate", "not_after"}, and what else there is."""
-        ...
 
 
 class StdlibTerminator:
@@ -95,7 +102,7 @@ def _context(certificate: Certificate) -> ssl.SSLContext:
 
 
 class Entrance:
-    """Accepts connections and has them secured. To be opened and closed on one running loop.
+    """Accepts connections and has them secured. Opened and closed on one running loop.
 
     `make_room` is awaited with a connection in hand: until it comes back, no other is taken from the kernel.
     `ended` is called whenever a handshake has ended, well or not.
@@ -168,10 +175,37 @@ async def _await_tls(connection: socket.socket) -> None:
     """Raises OSError if no handshake begins; the connection is closed then, as it is on cancellation."""
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            await check_for_tls(connection)
+            await _check_for_tls(connection)
     except BaseException:
         connection.close()
         raise
+
+
+async def _check_for_tls(connection: socket.socket) -> None:
+    """Waits for the first byte, which stays to be read. Raises ConnectionError if it begins no handshake.
+
+    A client that speaks plain HTTP is told so, in words that it understands. The connection stays open.
+    """
+    await _readable(connection)
+    first = connection.recv(1, socket.MSG_PEEK)
+    if not first:
+        raise ConnectionAbortedError("the client left before it had said anything")
+    if first != _HANDSHAKE:
+        with contextlib.suppress(OSError):
+            connection.recv(_REQUEST_NBYTES)
+            connection.send(_ANSWER)
+            connection.shutdown(socket.SHUT_WR)
+        raise ConnectionError("the client does not speak TLS")
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection)
 
 
 async def _next(listener: socket.socket) -> socket.socket:

@@ -72,7 +72,7 @@ class ChatCompletions:
         tally.end(status)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> int:
-        """Answers, and gives the status. Raises what is to be answered by an HTTP error, and ClientLeft."""
+        """Answers, and gives the status. Raises what becomes an HTTP error, and ClientLeft."""
         self._check_free()
         asked = chat_request(await self._bodies.read_json(Headers(scope=scope), receive))
         actor = actor_of(self._models, asked.model)

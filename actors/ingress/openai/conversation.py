@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...completion import MOST_CONTENT_NBYTES, MOST_MESSAGES, prompt_too_long
+from ...completion import MOST_CONTENT_NBYTES, MOST_MESSAGES, ROLES, prompt_too_long
 from ..requests.parameters import shown, wrong_type
 from ..requests.refusals import Refusal
 
-# "developer" is the newer name of "system"; models were trained with the older.
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # Types of parts that are text, which stands under the same name; a refusal is what an assistant has said.
 _PARTS = ("text", "refusal")
 # Fields of a message that stand for abilities which a text model behind this interface does not have.
@@ -70,9 +68,9 @@ def _role(path: str, role: Any) -> str:
         raise wrong_type(param, role, "a string")
     if role in ("tool", "function"):
         raise _unsupported(param, f"role '{role}' is not supported: the models here call no tools")
-    if role not in _ROLES:
-        raise Refusal(f"'{param}' is {shown(role)}; it must be one of {', '.join(_ROLES)}.", param, "invalid_value")
-    return _ROLES[role]
+    if role not in ROLES:
+        raise Refusal(f"'{param}' is {shown(role)}; it must be one of {', '.join(ROLES)}.", param, "invalid_value")
+    return ROLES[role]
 
 
 def _content(path: str, content: Any) -> str:

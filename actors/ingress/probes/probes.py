@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from .... import __version__
 from ..requests.metrics import Metrics
-from .graph_metrics import GraphMetrics
 from .readiness import Readiness
+from .supervisor import GraphMetrics
 
 
 class Probes:

@@ -1,11 +1,15 @@
-"""Who is let in: no request that another site's page sends by its visitor's browser."""
+"""Who is let in: requests to names of this server, and none that another site's page sends by its visitor's browser."""
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography import x509
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .hosts import Hosts
 from .parameters import named
 from .problems import problem_of, response_to
 from .refusals import CrossSite, Misdirected, Refusal
@@ -13,6 +17,34 @@ from .request_id import request_id
 
 # Fetch Metadata Request Headers, section 2.3: set by browsers, and by no page. "none": the visitor asked, not a page.
 _OWN = ("same-origin", "none")
+
+
+class Hosts:
+    """Tells whether a Host header names this server: `"localhost:8443" in hosts`. Ports do not matter.
+
+    A web page whose author lets its own name stand for this machine's address (DNS rebinding) is asked for by that
+    name: so names must be known, and addresses, which no page can choose, need not. `names` may begin with "*.".
+    With None any name is taken.
+    """
+
+    def __init__(self, names: Iterable[str] | None) -> None:
+        self._names = None if names is None else frozenset(name.lower() for name in names)
+
+    @classmethod
+    def of(cls, host: str, certificate: Path) -> Hosts:
+        """Those of a certificate in PEM, and where the server listens; any if the certificate names nobody."""
+        try:
+            found = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions
+            names = found.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return cls(None)
+        return cls([host, *names.get_values_for_type(x509.DNSName)])
+
+    def __contains__(self, authority: str) -> bool:
+        name = _name_in(authority)
+        if self._names is None or _is_address(name) or name == "localhost" or name.endswith(".localhost"):
+            return True
+        return name in self._names or f"*.{name.partition('.')[2]}" in self._names
 
 
 class OriginCheck:
@@ -51,3 +83,18 @@ def _is_own(headers: Headers) -> bool:
         return site in _OWN
     origin = headers.get("origin")
     return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower()
+
+
+def _name_in(authority: str) -> str:
+    """Without port, brackets, and the dot of a full name; "" where there is none."""
+    host = authority.strip().lower()
+    bracketed, _, _ = host.removeprefix("[").partition("]")
+    return bracketed if host.startswith("[") else host.partition(":")[0].removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .refusals import Refusal
+
+T = TypeVar("T")
 
 _MOST_SHOWN = 60
 _NAMES = {
@@ -88,20 +90,17 @@ class Parameters:
         return self._given.get(name)
 
     def text(self, name: str) -> str | None:
-        value: str | None = self._typed(name, str, "a string")
-        return value
+        return self._typed(name, str)
 
     def flag(self, name: str) -> bool | None:
-        value: bool | None = self._typed(name, bool, "a boolean")
-        return value
+        return self._typed(name, bool)
 
     def object(self, name: str) -> dict[str, Any] | None:
-        value: dict[str, Any] | None = self._typed(name, dict, "an object")
-        return value
+        return self._typed(name, dict)
 
     def integer(self, name: str, lowest: int, highest: int) -> int | None:
         """A whole number from `lowest` to `highest`, both included; 1.0 is none."""
-        value: int | None = self._typed(name, int, "an integer")
+        value = self._typed(name, int)
         if value is not None and not lowest <= value <= highest:
             raise wrong_value(self._path + name, value, f"an integer from {lowest} to {highest}")
         return value
@@ -117,9 +116,9 @@ class Parameters:
             raise wrong_value(self._path + name, value, f"a number from {lowest:g} to {highest:g}")
         return float(value)
 
-    def _typed(self, name: str, wanted: type, words: str) -> Any:
-        value = self._given.get(name)
+    def _typed(self, name: str, wanted: type[T]) -> T | None:
+        value: T | None = self._given.get(name)
         # Not isinstance: True is no number here.
         if value is not None and type(value) is not wanted:
-            raise wrong_type(self._path + name, value, words)
+            raise wrong_type(self._path + name, value, _NAMES[wanted])
         return value

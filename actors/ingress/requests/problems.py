@@ -30,7 +30,7 @@ from .refusals import Refusal
 
 logger = logging.getLogger("slabwire")
 
-# What is raised where the process that was to answer, or to pass the answer on, has ended.
+# Raised where the process that had to answer, or to pass the answer on, has ended.
 _DIED = (Cancelled, Disconnected, Interrupted, StaleReference)
 # Those whose text was written for whoever asks. The text of any other may quote what the model was asked.
 _TOLD = (

@@ -69,7 +69,7 @@ class Engine:
     def load(self, sequence: Sequence, rows: NDArray[np.float32], tokens: int) -> None:
         """Copies keys and values of the next `tokens` tokens of its prompt to the slot of a sequence that is held.
 
-        Of the prompt's end so much is taken in anew that it gives the same logits. Raises OutOfMemory.
+        The last tokens of the prompt are always computed, so that the logits are the same. Raises OutOfMemory.
         """
         tokens = min(tokens, len(sequence.prompt) - SMALLEST_CHUNK - sequence.done)
         if tokens > 0:

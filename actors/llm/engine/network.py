@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...onnx_runtime import import_onnx_runtime
+from ...onnx_runtime import import_onnx_runtime, session_options
 from ..model_file.architecture import Architecture
 from .slots import Slots
 
@@ -18,7 +18,7 @@ Tokens = NDArray[np.int64]
 
 class Network:
     """A session over one converted model, bound to `slots`. One thread; `threads` sizes ONNX Runtime's own pool, whose
-    threads sit where `seats` (see pool_seats.py) says.
+    threads sit where `seats` (see pool_seats) says.
 
     Source of the names of inputs and outputs: onnx_network.py.
     """
@@ -99,14 +99,7 @@ class _Binding:
 
 def _session(path: Path, threads: int, seats: str) -> Any:
     runtime = import_onnx_runtime()
-    options = runtime.SessionOptions()
-    # Never left to its default: that counts the machine's cores, and its pool ignores the process's affinity.
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if seats:
-        options.add_session_config_entry("session.intra_op_thread_affinities", seats)
-    # The graph is written as it is to run, and was packed so.
+    options = session_options(runtime, threads, seats=seats)
+    # The graph is written as it runs, and was packed so.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...completion import Chosen
-from ..text.stop_strings import StopStrings
+from ...completion import Alternative, Chosen
+from ..text.stop_strings import StopStrings, text_decoder
 from ..text.tokenizer import Tokenizer
-from ..text.utf8_stream import TextStream
-from .logprobs import describe_choice
-from .sampler import Sampler
+from .sampler import Sampler, logprobs
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Sequence:
         self.cached = 0  # of these, tokens whose keys and values were loaded
         self._limit = limit
         self._sampler = sampler
-        self._text = TextStream()
+        self._text = text_decoder()
         self._stops = StopStrings(stops)
         self._logprobs = logprobs
 
@@ -80,8 +78,8 @@ class Sequence:
         self.chosen.append(token)
         if tokenizer.is_control(token):
             return self._end("", "stop", [])
-        account = [] if self._logprobs is None else [describe_choice(tokenizer, logits, token, self._logprobs)]
-        shown, stopped = self._stops.push(self._text.push(tokenizer.token_bytes(token)))
+        account = [] if self._logprobs is None else [_account(tokenizer, logits, token, self._logprobs)]
+        shown, stopped = self._stops.push(self._text.decode(tokenizer.token_bytes(token)))
         if stopped:
             return Output(self, shown, 1, account, "stop")
         if len(self.chosen) >= self._limit:
@@ -90,6 +88,20 @@ class Sequence:
 
     def _end(self, shown: str, reason: str, account: list[Chosen]) -> Output:
         """The last output, with what was held back."""
-        rest, stopped = self._stops.push(self._text.finish())
+        rest, stopped = self._stops.push(self._text.decode(b"", final=True))
         tail = "" if stopped else self._stops.finish()
         return Output(self, shown + rest + tail, 1, account, "stop" if stopped else reason)
+
+
+def _account(tokenizer: Tokenizer, logits: NDArray[np.float32], token: int, count: int) -> Chosen:
+    """How likely a token was, and what else might have come: natural logarithms of probabilities, of the raw logits."""
+    logprob, top = logprobs(logits, token, count)
+    return {
+        **_alternative(tokenizer, token, logprob),
+        "top": [_alternative(tokenizer, other, likely) for other, likely in top],
+    }
+
+
+def _alternative(tokenizer: Tokenizer, token: int, logprob: float) -> Alternative:
+    text = tokenizer.token_bytes(token)
+    return {"token": text.decode(errors="replace"), "bytes": list(text), "logprob": logprob}

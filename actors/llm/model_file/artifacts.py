@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.host.heap import give_heap_back
-from ...onnx_runtime import import_onnx_runtime
+from ...onnx_runtime import import_onnx_runtime, session_options
 from .architecture import Architecture
 from .cache_folder import CacheFolder, Progress
 from .gguf import Gguf, ModelFileError
 
-# Of onnx_network.py and quantisation.py together: to be raised when they write something else.
+# The version of what onnx_network.py and quantisation.py write: raise it when they write something else.
 FORMAT = 1
 _MODEL, _WEIGHTS, _MANIFEST = "model.onnx", "weights.bin", "manifest.json"
 
@@ -44,7 +44,7 @@ def prepare(gguf_path: Path, *, cache: Path | None = None, progress: Progress) -
     `cache`: where converted models are kept; by default the user's cache folder.
     Raises `ModelFileError`: a file that cannot be used, a package that is missing, a folder without room.
     """
-    runtime = _import_runtime()
+    runtime = import_onnx_runtime("llm", ModelFileError)
     sha256 = _sha256(gguf_path)
     folder = CacheFolder("models", cache)
     name = f"{sha256[:32]}-{FORMAT}-onnxruntime{runtime.__version__}-{_processor()}"
@@ -88,9 +88,7 @@ def _write_plain(gguf_path: Path, folder: Path) -> None:
 
 def _prepack(runtime: Any, plain: Path, packed: Path) -> None:
     """Loads the model, which packs its weights for this processor, and has it written as it is then."""
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
+    options = session_options(runtime, threads=1)
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.optimized_model_filepath = str(packed)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
@@ -126,10 +124,3 @@ def _processor() -> str:
     able = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     words = " ".join([platform.machine(), *sorted(able.split())])
     return hashlib.sha256(words.encode()).hexdigest()[:16]
-
-
-def _import_runtime() -> Any:
-    try:
-        return import_onnx_runtime()
-    except ImportError as error:
-        raise ModelFileError(f"onnxruntime cannot be imported ({error}); pip install 'slabwire[llm]'") from error

@@ -25,7 +25,7 @@ def cache_directory() -> Path:
     if named:
         return Path(named).absolute()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if shared.is_absolute():  # a relative one is to be ignored (XDG Base Directory Specification)
+    if shared.is_absolute():  # a relative path is ignored (XDG Base Directory Specification)
         return shared / "slabwire"
     try:
         return Path.home() / ".cache" / "slabwire"

@@ -1,8 +1,17 @@
-"""Ends a text where a stop string begins, however the text was cut into pieces."""
+"""The text of an answer, out of the bytes of its tokens: whole characters alone, and nothing from a stop string on."""
 
 from __future__ import annotations
 
+from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Sequence
+
+
+def text_decoder() -> IncrementalDecoder:
+    """Decodes UTF-8 piece by piece, and holds back a character until its last byte is there.
+
+    What can no longer become a character is U+FFFD, just as in `bytes.decode(errors="replace")` of the whole.
+    """
+    return getincrementaldecoder("utf-8")("replace")
 
 
 class StopStrings:

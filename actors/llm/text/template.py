@@ -10,7 +10,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ....runtime.errors import SlabwireError
-from ...completion import MOST_CONTENT_NBYTES, MOST_MESSAGES, BadMessages, prompt_too_long
+from ...completion import MOST_CONTENT_NBYTES, MOST_MESSAGES, ROLES, BadMessages, prompt_too_long
 from .tokenizer import Tokenizer
 
 # Of a model's context. English has 4 bytes a token; rules of dashes and runs of spaces have up to 80, but no text that
@@ -20,8 +20,6 @@ _SHORTER = "shorten the messages or leave out older ones"
 # Characters of a whole prompt: the contents, and as much again for the markup around them.
 MOST_PROMPT = 2 * MOST_CONTENT_NBYTES
 
-# Roles that are taken, and how the template knows them.
-ROLES: Mapping[str, str] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # Lone surrogates: no text that can be written in UTF-8 has them, and messages are held to that.
 _PRIVATE = range(0xD800, 0xE000)
 

@@ -47,18 +47,14 @@ class Tokenizer:
         self.vocabulary_size = len(tokens)
         self.eos = _eos(metadata, self.vocabulary_size)
         control = _control(metadata, self.vocabulary_size)
-        self._control = {tokens[token]: token for token in control}
+        # How they are written, such as "<|im_end|>".
+        self.control_texts = {tokens[token]: token for token in control}
         self._control_ids = frozenset(control)
-        self._controls = _any_of(self._control)
+        self._controls = _any_of(self.control_texts)
         ordinary = {text: token for token, text in enumerate(tokens) if token not in self._control_ids}
-        if len(ordinary) + len(self._control) != len(tokens):
+        if len(ordinary) + len(self.control_texts) != len(tokens):
             raise ModelFileError("the vocabulary has a token twice; give another GGUF file")
         self._bpe = _bpe(ordinary, _strings(metadata, "merges"), len(tokens))
-
-    @property
-    def control_texts(self) -> Mapping[str, int]:
-        """Control tokens by how they are written, such as "<|im_end|>"."""
-        return self._control
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """The tokens of a text. With `special`, what is written like a control token becomes that token.
@@ -75,7 +71,7 @@ class Tokenizer:
         for match in self._controls.finditer(text):
             if match.start() > start:
                 yield text[start : match.start()]
-            yield self._control[match[0]]
+            yield self.control_texts[match[0]]
             start = match.end()
         if start < len(text):
             yield text[start:]
@@ -108,30 +104,25 @@ def _bpe(ordinary: dict[str, int], merges: Sequence[str], size: int) -> Any:
     Bytes that the vocabulary lacks take numbers from `size` on, so that nothing merges over them: tokenizers alone
     would drop them first and merge what stood on their two sides.
     """
-    package = _import_tokenizers()
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ModelFileError(f"tokenizers cannot be imported ({error}); pip install 'slabwire[llm]'") from error
     missing = [letter for letter in _BYTE_OF if letter not in ordinary]
     vocabulary = ordinary | {letter: size + index for index, letter in enumerate(missing)}
     try:
         # Only the first space parts the two halves.
         pairs = [(left, right) for left, right in (merge.split(" ", 1) for merge in merges)]
-        bpe = package.Tokenizer(package.models.BPE(vocab=vocabulary, merges=pairs))
+        bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=pairs))
     except Exception as error:
         raise ModelFileError(f"the tokenizer's merges do not fit its tokens ({error}); give another file") from error
     if not set().union(*ordinary) <= _BYTE_OF.keys():
         raise ModelFileError("the vocabulary has tokens that are not written in byte-level BPE; give another GGUF file")
-    cuts = package.pre_tokenizers
+    cuts = tokenizers.pre_tokenizers
     bpe.pre_tokenizer = cuts.Sequence(
         [cuts.Digits(individual_digits=True), cuts.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     return bpe
-
-
-def _import_tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ModelFileError(f"tokenizers cannot be imported ({error}); pip install 'slabwire[llm]'") from error
-    return tokenizers
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:

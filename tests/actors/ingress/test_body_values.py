@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slabwire.actors.ingress.requests.body import Values
 from slabwire.actors.ingress.requests.refusals import Refusal
-from slabwire.actors.ingress.requests.values import Values
 
 _texts = st.text() | st.text(alphabet='"\\,[]{}:u')
 _json = st.recursive(

@@ -83,7 +83,7 @@ def test_long_texts_are_cut(text: str) -> None:
 @pytest.mark.parametrize("number", ["9" * 401, "-" + "9" * 401, "0." + "1" * 401, "1e" + "0" * 401])
 def test_numbers_of_hundreds_of_digits_are_not_computed(number: str) -> None:
     with pytest.raises(Refusal, match="more than 400 digits"):
-        parse_json(f'{{"a": [{number}]}}'.encode())
+        asyncio.run(parse_json(f'{{"a": [{number}]}}'.encode()))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_numbers_of_hundreds_of_digits_are_not_computed(number: str) -> None:
 )
 def test_a_body_of_too_many_values_is_not_parsed(inner: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     ingress = Ingress()
-    monkeypatch.setattr("slabwire.actors.ingress.requests.body._steps", None)
+    monkeypatch.setattr("slabwire.actors.ingress.requests.body.parse_json", None)
     answer = asyncio.run(ingress.post(b'{"model":"smol",%s}' % inner))
     assert (answer.status, answer.error["code"]) == (400, "too_many_values")
     assert ingress.chat.asked == []

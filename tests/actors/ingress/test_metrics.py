@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripted_chat import ACCEPTED, END, GREETING, Ingress
-from slabwire.actors.ingress.probes.graph_metrics import GraphMetrics
+from slabwire.actors.ingress.probes.supervisor import GraphMetrics
 from slabwire.actors.ingress.requests.metrics import Metrics
 from slabwire.runtime.errors import Disconnected
 from slabwire.runtime.telemetry.exposition import Family

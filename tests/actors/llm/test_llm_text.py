@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.actors.llm.text.stop_strings import StopStrings
-from slabwire.actors.llm.text.utf8_stream import TextStream
+from slabwire.actors.llm.text.stop_strings import StopStrings, text_decoder
 
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:
@@ -18,36 +17,38 @@ def cut(whole: bytes, places: list[int]) -> list[bytes]:
 
 
 def test_a_character_comes_when_its_last_byte_is_there() -> None:
-    stream = TextStream()
+    stream = text_decoder()
     flag = "é🇩🇪".encode()
-    assert [stream.push(flag[index : index + 1]) for index in range(len(flag))] == [
+    assert [stream.decode(flag[index : index + 1]) for index in range(len(flag))] == [
         *("", "é"),
         *("", "", "", "🇩"),
         *("", "", "", "🇪"),
     ]
-    assert stream.finish() == ""
+    assert stream.decode(b"", final=True) == ""
 
 
 @pytest.mark.parametrize(
     "whole", [b"\xf0\x9f\x98", b"a\xff", b"\xc3(", b"\xed\xa0\x80", b"\xe2\x82", b"\xf4\x90\x80\x80"]
 )
 def test_what_is_no_character(whole: bytes) -> None:
-    stream = TextStream()
-    text = "".join(stream.push(bytes([byte])) for byte in whole) + stream.finish()
+    stream = text_decoder()
+    text = "".join(stream.decode(bytes([byte])) for byte in whole) + stream.decode(b"", final=True)
     assert text == whole.decode(errors="replace")
     assert "\ufffd" in text
 
 
 def test_what_cannot_become_a_character_is_not_held_back() -> None:
-    stream = TextStream()
-    assert stream.push(b"\xf0\x9f") == ""
-    assert stream.push(b"ab") == "\ufffdab"
+    stream = text_decoder()
+    assert stream.decode(b"\xf0\x9f") == ""
+    assert stream.decode(b"ab") == "\ufffdab"
 
 
 @given(st.binary() | st.text().map(str.encode), st.lists(st.integers(0, 1000)))
 def test_any_bytes_in_any_pieces(whole: bytes, places: list[int]) -> None:
-    stream = TextStream()
-    assert "".join(map(stream.push, cut(whole, places))) + stream.finish() == whole.decode(errors="replace")
+    stream = text_decoder()
+    assert "".join(map(stream.decode, cut(whole, places))) + stream.decode(b"", final=True) == whole.decode(
+        errors="replace"
+    )
 
 
 # -- stop strings ----------------------------------------------------------------------------------------------------

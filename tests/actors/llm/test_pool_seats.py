@@ -17,7 +17,7 @@ from plans import machine
 from slabwire import Graph
 from slabwire.actors.inference import Model
 from slabwire.actors.llm import LanguageModel
-from slabwire.actors.pool_seats import pool_seats, seats_on
+from slabwire.actors.onnx_runtime import pool_seats, seats_on
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import Move
 from slabwire.runtime.host.topology import Core, Topology
