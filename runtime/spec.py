@@ -89,18 +89,18 @@ class OutputSpec:
 class CodeSpec:
     """How an actor's code reaches a worker.
 
-    "module": `origin` is a module's name; "file": a path, imported under its stem; "dill": `pickled` holds the object.
+    "module": `origin` is a module's name; "file": a path, imported under its stem; "value": `pickled` holds the object.
     `search_path` is put in front of sys.path (the folder of a script, or the directory it was started in).
-    `arguments` holds the keyword arguments of the constructor: msgpack, or dill where `arguments_dilled`.
+    `arguments` holds the keyword arguments of the constructor: msgpack, or a pickle where `arguments_pickled`.
     """
 
-    kind: Literal["module", "file", "dill"]
+    kind: Literal["module", "file", "value"]
     origin: str
     qualname: str
     search_path: tuple[str, ...] = ()
     pickled: bytes = b""
     arguments: bytes = b"\x80"
-    arguments_dilled: bool = False
+    arguments_pickled: bool = False
 
 
 @dataclass(frozen=True)
