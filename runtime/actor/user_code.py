@@ -130,9 +130,11 @@ def _dumps(value: Any, *, from_script: bool = False) -> bytes:
     """
     import cloudpickle
 
+    main = sys.modules["__main__"]
+
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, each: Any) -> Any:
-            if from_script and isinstance(each, type) and _attribute(sys.modules["__main__"], each.__qualname__) is each:
+            if from_script and isinstance(each, type) and _attribute(main, each.__qualname__) is each:
                 return NotImplemented  # by reference, as pickle itself does it
             return super().reducer_override(each)
 

@@ -13,9 +13,7 @@ class Routing:
 
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
-        self.ports = [
-            PortRef(actor.name, port) for actor in spec.actors for port in _ports(actor.handlers, actor.outputs)
-        ]
+        self.ports = [PortRef(actor.name, port) for actor in spec.actors for port in actor.ports()]
         self.number = {port: number for number, port in enumerate(self.ports)}
         self.instances = {actor.name: actor.instances() for actor in spec.actors}
         self.actor_of = {instance: actor for actor, all_of_it in self.instances.items() for instance in all_of_it}
@@ -50,19 +48,16 @@ class Routing:
     def entry(self, route: int) -> HandlerSpec:
         """The handler where a route begins."""
         entry = self.spec.routes[route].entry
-        handler = self.spec.actor(entry.actor).handler(entry.port)
-        if handler is None:
-            raise UnknownPort(f"{entry} is no input port")
-        return handler
+        return self.spec.actor(entry.actor).handler(entry.port)
 
     def intake(self, route: int) -> tuple[Intake, bool]:
         """What the entry of a route takes, and whether it is answered by a stream: some handler on the way yields."""
         known = self._intakes.get(route)
         if known is None:
             entry = self.spec.routes[route].entry
-            handlers = (self.spec.actor(each.actor).handler(each.port) for each in self._inputs_behind(entry))
-            streams = self.entry(route).streams or any(each is not None and each.streams for each in handlers)
-            known = self._intakes[route] = Intake(self.entry(route), entry.actor), streams
+            on_the_way = (entry, *self._inputs_behind(entry))
+            handlers = [self.spec.actor(each.actor).handler(each.port) for each in on_the_way]
+            known = self._intakes[route] = Intake(handlers[0], entry.actor), any(each.streams for each in handlers)
         return known
 
     def streams(self, route: int) -> bool:
@@ -101,8 +96,3 @@ class Routing:
                         seen[edge.target] = None
                         waiting.append(edge.target)
         return list(seen)
-
-
-def _ports(handlers: tuple[HandlerSpec, ...], outputs: tuple[object, ...]) -> list[str]:
-    names = [each.port for each in handlers] + [each.port for each in outputs]  # type: ignore[attr-defined]
-    return list(dict.fromkeys(names))

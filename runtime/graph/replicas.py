@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 
 from ..errors import MessageError
-from ..spec import HandlerSpec
+from ..spec import ActorSpec, HandlerSpec
 from ..spelling import did_you_mean
 
 LEAST_LOADED, ROUND_ROBIN, HASH = "least_loaded", "round_robin", "hash"
@@ -142,16 +142,17 @@ class Choice:
 # -- what may be asked for -------------------------------------------------------------------------------------------
 
 
-def routing_problems(actor: str, routing: str, handlers: Sequence[HandlerSpec], code: Any) -> list[str]:
+def routing_problems(actor: ActorSpec, code: Any) -> list[str]:
     """What cannot be meant, a sentence each. `code` is the actor's class or function."""
+    name, routing = actor.name, actor.routing
     try:
         policy = policy_of(routing) if isinstance(routing, str) else policy_of(repr(routing))
     except ValueError as error:
-        return [f"actor '{actor}': {error}"]
+        return [f"actor '{name}': {error}"]
     if policy.kind != HASH:
         return []
-    found = (_field_problem(handler, policy.field, getattr(code, handler.port, code)) for handler in handlers)
-    return [f"actor '{actor}': routing={routing!r}, but {actor}.{problem}" for problem in found if problem]
+    found = (_field_problem(handler, policy.field, getattr(code, handler.port, code)) for handler in actor.handlers)
+    return [f"actor '{name}': routing={routing!r}, but {name}.{problem}" for problem in found if problem]
 
 
 def _field_problem(handler: HandlerSpec, name: str, function: Any) -> str | None:

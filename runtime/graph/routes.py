@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from ..spec import HandlerSpec, OutputSpec, PortRef, RouteSpec
-
-Ports = Mapping[str, tuple[Sequence[HandlerSpec], Sequence[OutputSpec]]]
+from ..spec import ActorSpec, EdgeSpec, PortRef, RouteSpec
 
 
 class Routes:
-    """Answers where calls end in one graph: `ports` by actor, and the edges between them."""
+    """Answers where calls end in one graph: its actors, and the edges between them."""
 
-    def __init__(self, ports: Ports, edges: Sequence[tuple[PortRef, PortRef]]) -> None:
-        self._ports = ports
+    def __init__(self, actors: Sequence[ActorSpec], edges: Sequence[EdgeSpec]) -> None:
+        self._actors = {each.name: each for each in actors}
         self._targets: dict[PortRef, list[PortRef]] = {}
-        for source, target in edges:
-            self._targets.setdefault(source, []).append(target)
+        for edge in edges:
+            self._targets.setdefault(edge.source, []).append(edge.target)
 
     def sinks(self, entry: PortRef) -> list[PortRef]:
         """The output ports at which a call of `entry` may end, in the order in which they are reached."""
@@ -44,16 +42,15 @@ class Routes:
         A handler that replies by its own port may emit as well, but what leaves by a declared output that nobody is
         connected to is then no answer unless `reply=` says so.
         """
-        handlers, outputs = self._ports[entry.actor]
-        replies = any(each.port == entry.port and each.replies for each in handlers)
-        declared = [PortRef(entry.actor, each.port) for each in outputs]
-        if not replies:
+        actor = self._actors[entry.actor]
+        declared = [PortRef(entry.actor, each.port) for each in actor.outputs]
+        if not any(each.port == entry.port and each.replies for each in actor.handlers):
             return declared
         return [entry, *(each for each in declared if every_output or each in self._targets)]
 
     def internal(self, exposed: Sequence[RouteSpec]) -> list[RouteSpec]:
         """Routes of all ports that are not exposed and whose sink is plain: for calls from inside."""
         known = {each.entry for each in exposed}
-        every = [PortRef(name, each.port) for name, (handlers, _) in self._ports.items() for each in handlers]
+        every = [PortRef(actor.name, each.port) for actor in self._actors.values() for each in actor.handlers]
         sinks = {entry: self.sinks(entry) for entry in every if entry not in known}
         return [RouteSpec(entry, ends[0]) for entry, ends in sinks.items() if len(ends) == 1]
