@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cgroup import UNLIMITED_BYTES, memory_groups, read_text
+from .cgroup import UNLIMITED_BYTES, groups_of, read_text
 from .errors import OutOfMemory
 
 # What a group may have, and what it has: version 2, version 1.
@@ -35,7 +35,7 @@ def _page_cache_nbytes(stat: Path) -> int:
 
 def _cgroup_limits(root: Path) -> list[MemoryLimit]:
     limits = []
-    for group in memory_groups(root):
+    for group in groups_of(root, "memory"):
         for limit_file, usage_file in _FILES:
             limit, usage = read_text(group / limit_file), read_text(group / usage_file)
             if limit.isdigit() and usage.isdigit() and int(limit) < UNLIMITED_BYTES:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,9 +27,9 @@ _KEY_KINDS = ("any", "none", "bool", "int", "float", "str", "bytes")
 
 @dataclass(frozen=True)
 class Policy:
-    """What `graph.add(..., routing=...)` asks for; `field` is that of a hash."""
+    """What `graph.add(..., routing=...)` asks for: LEAST_LOADED, ROUND_ROBIN or HASH; `field` is that of a hash."""
 
-    kind: Literal["least_loaded", "round_robin", "hash"]
+    kind: str
     field: str = ""
 
 
@@ -38,11 +38,9 @@ def policy_of(routing: str) -> Policy:
     """Raises ValueError, which says what may be written, for what is none."""
     kind, _, field = routing.partition(":")
     if kind == HASH and field.isidentifier():
-        return Policy("hash", field)
-    if routing == LEAST_LOADED:
-        return Policy("least_loaded")
-    if routing == ROUND_ROBIN:
-        return Policy("round_robin")
+        return Policy(HASH, field)
+    if routing in (LEAST_LOADED, ROUND_ROBIN):
+        return Policy(routing)
     hint = did_you_mean(routing, _FORMS[:2]) if kind != HASH else '; name the field, as in routing="hash:user"'
     raise ValueError(f"routing={routing!r} must be one of {', '.join(_FORMS)}{hint}")
 

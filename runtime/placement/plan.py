@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,17 +44,11 @@ class Plan:
 
     def worker(self, name: str) -> WorkerPlan:
         """The line of one worker; raises KeyError for a name that no worker has."""
-        for worker in self.workers:
-            if worker.name == name:
-                return worker
-        raise KeyError(name)
+        return {each.name: each for each in self.workers}[name]
 
     def worker_of(self, instance: str) -> WorkerPlan:
         """The worker that runs an actor instance; raises KeyError for an instance that the graph does not have."""
-        for worker in self.workers:
-            if instance in worker.instances:
-                return worker
-        raise KeyError(instance)
+        return {name: each for each in self.workers for name in each.instances}[instance]
 
     def to_plain(self) -> dict[str, Any]:
         """Nested dicts, lists, str, int and bool: what JSON and msgpack carry."""
@@ -75,10 +70,7 @@ class Plan:
             actors = "" if each.instances == (each.name,) else ", ".join(each.instances)
             spin = "yes" if each.spin else "no"
             rows.append((each.name, actors, cpu_list(each.cores), str(each.threads), spin, each.reason))
-        columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-        widths = [max(map(len, column)) for column in columns]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
-        return "\n".join([f"{self.graph} on {self.machine}", *lines])
+        return "\n".join([f"{self.graph} on {self.machine}", *table_lines(rows)])
 
 
 def plan(spec: GraphSpec, topology: Topology) -> Plan:
@@ -107,6 +99,13 @@ def plan(spec: GraphSpec, topology: Topology) -> Plan:
         for index, team in enumerate(teams)
     )
     return Plan(spec.name, topology.describe(), workers)
+
+
+def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows, the headings first, as lines of aligned columns; a column that is empty below its heading is left out."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
 
 
 def cpu_list(numbers: tuple[int, ...]) -> str:

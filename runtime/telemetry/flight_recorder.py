@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from ...shm.layout import LINE_NBYTES, WORD_NBYTES, Group, Layout, Word
 from ...shm.segment import Segment
 from ..errors import Cancelled, DeadLetter, DeadlineExceeded, SlabwireError
-
-if TYPE_CHECKING:
-    from ..message.header import Header
+from ..message.header import Header
 
 
 class Handled(Protocol):
