@@ -79,19 +79,18 @@ class Placed:
         self.layout = layout
         self.places = places
         self.nbytes = nbytes
-        self._offsets = {each.word.name: each.offset for each in places}
-        self._rows = {each.word.name: each.rows for each in places}
+        self._by_name = {each.word.name: each for each in places}
 
     def __getitem__(self, name: str) -> int:
-        return self._offsets[name]
+        return self._by_name[name].offset
 
     def word(self, name: str) -> int:
         """The index of word `name` (of row 0) in a memoryview of 8-byte words."""
-        return self._offsets[name] // WORD_NBYTES
+        return self._by_name[name].offset // WORD_NBYTES
 
     def rows(self, name: str) -> int:
         """How many rows of word `name` there are."""
-        return self._rows[name]
+        return self._by_name[name].rows
 
 
 class Layout:
@@ -141,10 +140,6 @@ class Layout:
             places += _places(group, offset, rows)
             offset = round_up(offset + rows * group.row_nbytes, LINE_NBYTES)
         return Placed(self, tuple(places), offset)
-
-    def check(self, **parameters: int) -> None:
-        """Proves on the bytes what `prove` says, for these parameters. Raises LayoutError with the first offence."""
-        prove(self.place(**parameters))
 
     def describe(self, **parameters: int) -> str:
         """The map as a table: offset, word, writer, readers, what it pairs with, meaning."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..errors import GraphError
@@ -21,12 +20,6 @@ MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
 POLICIES: tuple[str, ...] = get_args(WhenFull)
 
 
-@dataclass(frozen=True)
-class _Exposure:
-    entry: PortRef
-    reply: PortRef | None
-
-
 class Definition:
     """What a graph is: its actors, edges, groups, and what clients may call."""
 
@@ -35,7 +28,7 @@ class Definition:
         self._drafts: dict[str, ActorDraft] = {}
         self._edges: list[EdgeSpec] = []
         self._bounded: list[EdgeSpec] = []
-        self._exposed: list[_Exposure] = []
+        self._exposed: list[tuple[PortRef, PortRef | None]] = []  # entry, and the answer where it was named
         self._groups = Groups(self)
 
     def __repr__(self) -> str:
@@ -123,7 +116,7 @@ class Definition:
     def expose(self, *ports: Node | Port, reply: Node | Port | None = None) -> None:
         """Lets clients call these inputs; `reply` says which output answers where several could."""
         answer = None if reply is None else self._resolved(reply, "output")
-        self._exposed.extend(_Exposure(self._resolved(each, "input"), answer) for each in ports)
+        self._exposed.extend((self._resolved(each, "input"), answer) for each in ports)
 
     def supervise(
         self,
@@ -181,7 +174,7 @@ class Definition:
 
     def _assembled(self, actors: list[ActorSpec]) -> GraphSpec:
         routes = self._routes()
-        exposed = [RouteSpec(each.entry, each.reply or routes.sinks(each.entry)[0]) for each in self._exposed]
+        exposed = [RouteSpec(entry, reply or routes.sinks(entry)[0]) for entry, reply in self._exposed]
         every = (*exposed, *routes.internal(exposed))
         return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed), tuple(self._groups))
 
@@ -216,11 +209,11 @@ class Definition:
     def _exposure_problems(self) -> Iterable[str]:
         routes = self._routes()
         seen = set()
-        for each in self._exposed:
-            if each.entry in seen:
-                yield f"{each.entry} is exposed twice; once is enough"
-            seen.add(each.entry)
-            why = _no_answer(routes, each) if each.reply is None else _no_reply(routes, each.entry, each.reply)
+        for entry, reply in self._exposed:
+            if entry in seen:
+                yield f"{entry} is exposed twice; once is enough"
+            seen.add(entry)
+            why = _no_answer(routes, entry) if reply is None else _no_reply(routes, entry, reply)
             if why is not None:
                 yield why
 
@@ -233,14 +226,14 @@ def _ends(edge: EdgeSpec) -> str:
     return f"{edge.source} → {edge.target}"
 
 
-def _no_answer(routes: Routes, exposure: _Exposure) -> str | None:
-    sinks = routes.sinks(exposure.entry)
+def _no_answer(routes: Routes, entry: PortRef) -> str | None:
+    sinks = routes.sinks(entry)
     if len(sinks) == 1:
         return None
     if not sinks:
-        return f"{exposure.entry} is exposed, but no call of it would end: its edges only lead in a circle"
+        return f"{entry} is exposed, but no call of it would end: its edges only lead in a circle"
     listed = " and ".join(map(str, sinks))
-    return f"{exposure.entry} is exposed, but its calls could end at {listed}; say which: expose(..., reply={sinks[0]})"
+    return f"{entry} is exposed, but its calls could end at {listed}; say which: expose(..., reply={sinks[0]})"
 
 
 def _no_reply(routes: Routes, entry: PortRef, reply: PortRef) -> str | None:

@@ -1,4 +1,4 @@
-"""Where a call ends: the sinks that are reachable from a port along the edges. No I/O."""
+"""Where messages may go: the ports that are reachable from an input along the edges. No I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..spec import ActorSpec, EdgeSpec, PortRef, RouteSpec
 
 
 class Routes:
-    """Answers where calls end in one graph: its actors, and the edges between them."""
+    """The ways through one graph: its actors, and the edges between them."""
 
     def __init__(self, actors: Sequence[ActorSpec], edges: Sequence[EdgeSpec]) -> None:
         self._actors = {each.name: each for each in actors}
@@ -18,13 +18,16 @@ class Routes:
 
     def sinks(self, entry: PortRef) -> list[PortRef]:
         """The output ports at which a call of `entry` may end, in the order in which they are reached."""
-        return [each for each in self._reached(entry, every_output=False) if each not in self._targets]
+        return [each for each in self.reached(entry, every_output=False)[1] if each not in self._targets]
 
     def may_reply(self, entry: PortRef, reply: PortRef) -> bool:
         """Whether `reply` may be named as the answer: reachable, and nothing is connected to it."""
-        return reply not in self._targets and reply in self._reached(entry, every_output=True)
+        return reply not in self._targets and reply in self.reached(entry)[1]
 
-    def _reached(self, entry: PortRef, *, every_output: bool) -> list[PortRef]:
+    def reached(self, entry: PortRef, *, every_output: bool = True) -> tuple[list[PortRef], list[PortRef]]:
+        """The inputs, `entry` first, and the outputs that a message may come to that enters at `entry`. Without
+        `every_output` those declared outputs are left out that nobody is connected to, beside a handler's own answer.
+        """
         entered: dict[PortRef, None] = {entry: None}
         left: dict[PortRef, None] = {}
         waiting = [entry]
@@ -34,7 +37,7 @@ class Routes:
                 fresh = [each for each in self._targets.get(output, ()) if each not in entered]
                 entered.update(dict.fromkeys(fresh))
                 waiting.extend(fresh)
-        return list(left)
+        return list(entered), list(left)
 
     def _leaving(self, entry: PortRef, every_output: bool) -> list[PortRef]:
         """The outputs by which a message that enters at `entry` may leave.

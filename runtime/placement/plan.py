@@ -8,7 +8,7 @@ from typing import Any
 
 from ..host.topology import Core, Topology
 from ..spec import ActorSpec, GraphSpec
-from .pinning import is_affordable, may_spin
+from .pinning import Pins, companions, is_affordable, may_spin
 from .seating import Seats, Team, grants, seat
 
 
@@ -85,7 +85,7 @@ def plan(spec: GraphSpec, topology: Topology) -> Plan:
     seats = seat(teams, granted, _bonds(spec, teams), usable)
     pinned = _pin(seats)
     spinning = may_spin(pinned, topology)
-    writer = _Reasons(teams, seats, granted, topology, is_affordable(pinned, topology))
+    writer = _Reasons(teams, seats, granted, topology, pinned)
     workers = tuple(
         WorkerPlan(
             team.name,
@@ -106,6 +106,11 @@ def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and how many there are beside them."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def cpu_list(numbers: tuple[int, ...]) -> str:
@@ -184,15 +189,14 @@ def _pin(seats: Seats) -> list[tuple[int, ...]]:
 class _Reasons:
     """Says in one sentence why a worker sits where it does."""
 
-    def __init__(
-        self, teams: list[Team], seats: Seats, granted: list[int], topology: Topology, affordable: bool
-    ) -> None:
+    def __init__(self, teams: list[Team], seats: Seats, granted: list[int], topology: Topology, pins: Pins) -> None:
         self._teams, self._seats, self._granted, self._topology = teams, seats, granted, topology
-        self._spin_note = "" if affordable else f"; no spinning on a CPU quota of {topology.quota:g}"
+        self._company = [companions(index, pins, topology.cores) for index in range(len(teams))]
+        self._spin_note = "" if is_affordable(pins, topology) else f"; no spinning on a CPU quota of {topology.quota:g}"
 
     def reason(self, index: int) -> str:
         team, cores = self._teams[index], self._seats.cores_of[index]
-        guests = self._companions(index)
+        guests = listed([self._teams[other].name for other in self._company[index]])
         place = f"{'core' if len(cores) == 1 else 'cores'} {cpu_list(tuple(core.number for core in cores))}"
         if not team.asked:
             text = self._unasked(index, place, guests)
@@ -212,12 +216,8 @@ class _Reasons:
 
     def _is_short(self, index: int) -> bool:
         """Whether a team got fewer cores than it asked for, or must share one with another that asked."""
-        rivals = [other for other in self._seats.companions(index) if self._teams[other].asked]
+        rivals = [other for other in self._company[index] if self._teams[other].asked]
         return self._granted[index] < self._teams[index].asked or bool(rivals)
-
-    def _companions(self, index: int) -> str:
-        names = [self._teams[other].name for other in self._seats.companions(index)]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
     def _shortage(self) -> str:
         asking = [team.asked for team in self._teams if team.asked]

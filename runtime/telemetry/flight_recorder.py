@@ -57,13 +57,16 @@ class Outcome(IntEnum):
     REFUSED = 5
 
 
+_REFUSALS: tuple[tuple[type[SlabwireError], Outcome], ...] = (
+    (Cancelled, Outcome.CANCELLED),
+    (DeadlineExceeded, Outcome.EXPIRED),
+    (DeadLetter, Outcome.DEAD),
+)
+
+
 def outcome_of(error: SlabwireError) -> Outcome:
     """What an input has come to that was refused with this error."""
-    if isinstance(error, Cancelled):
-        return Outcome.CANCELLED
-    if isinstance(error, DeadlineExceeded):
-        return Outcome.EXPIRED
-    return Outcome.DEAD if isinstance(error, DeadLetter) else Outcome.REFUSED
+    return next((outcome for kind, outcome in _REFUSALS if isinstance(error, kind)), Outcome.REFUSED)
 
 
 _READER = "supervisor, successor"
