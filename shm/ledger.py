@@ -112,7 +112,7 @@ class Ledger:
             entry.checksums[place] = _checksum(array)
 
     def came_back(self, block: Block) -> None:
-        """Nobody has the block any more: it must be as it was sent, and whoever still looks at it shall see poison."""
+        """Nobody has the block any more. Complains if it was written to, and fills it with poison for late readers."""
         entry = self.blocks.pop(block, None)
         if entry is not None and any(_has_changed(block, *each) for each in entry.checksums.items()):
             self._complain(

@@ -22,7 +22,7 @@ class Kind(IntEnum):
 
 
 class Flag:
-    """How a record's payload is to be read. Plain numbers, since the `&` of an IntFlag costs 0.6 µs each time."""
+    """How the payload of a record is read. Plain numbers, since the `&` of an IntFlag costs 0.6 µs each time."""
 
     FIELDS = 1  # a dict by field name, not one value
     IN_BLOCK = 2  # the metadata lies in the block, at `at`

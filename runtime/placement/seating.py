@@ -62,8 +62,8 @@ class Seats:
 def grants(asked: Sequence[int], budget: int) -> list[int]:
     """How many whole cores each team gets of `budget`: what it asked for, or a fair part of it.
 
-    Everybody who asks gets one (they share if there are fewer than that); each further one goes to whoever has the
-    smallest part of what he asked for.
+    Everybody who asks gets one (they share if there are fewer than that); each further one goes to the team
+    that has the smallest part of what it asked for.
     """
     if sum(asked) <= budget:
         return list(asked)
