@@ -57,11 +57,18 @@ def closure(k):
         return n * k
     return times
 
+def is_even(n: int) -> bool:
+    return n == 0 or is_odd(n - 1)
+
+def is_odd(n: int) -> bool:
+    return n != 0 and is_even(n - 1)
+
 graph = Graph("g")
 graph.add(Add, config=Config(5), where=Path("/"), transform=shift)
 graph.add(neighbour.Neighbour, config=Config(5))
 graph.add(closure(3))
 graph.add(lambda n: n + BASE, name="lam")
+graph.add(is_even)
 
 if __name__ == "__main__":
     sys.stdout.buffer.write(msgpack.packb(graph.validate().to_plain()))
@@ -84,7 +91,7 @@ from slabwire.runtime.actor.user_code import construct
 from slabwire.runtime.actor.actor import handlers_of
 from slabwire.runtime.spec import graph_from_plain
 spec = graph_from_plain(msgpack.unpackb(sys.stdin.buffer.read()))
-values = {"add": 1, "times": 2, "lam": 3}
+values = {"add": 1, "times": 2, "lam": 3, "is_even": 4}
 for each in spec.actors:
     (handler,) = handlers_of(construct(each)).values()
     value = values.get(each.name)
@@ -105,7 +112,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-EXPECTED = ["add file 16", "neighbour module hello 5", "times value 6", "lam value 13"]
+EXPECTED = ["add file 16", "neighbour module hello 5", "times value 6", "lam value 13", "is_even file True"]
 
 
 def test_a_script_reaches_a_worker_in_another_folder(project: Path) -> None:
