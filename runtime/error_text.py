@@ -106,7 +106,7 @@ def _attempted(say: Callable[[], str], what: str, longest: int) -> str:
     try:
         return sendable(say(), longest)
     except KeyboardInterrupt:
-        raise  # of whoever sits before it: no fault of the exception's author
+        raise  # from the keyboard: no fault of the exception's author
     except BaseException as fault:
         return f"(its {what} cannot be had: {name_of(fault)})"
 

@@ -89,18 +89,18 @@ class OutputSpec:
 class CodeSpec:
     """How an actor's code reaches a worker.
 
-    "module": `origin` is a module's name; "file": a path, imported under its stem; "dill": `pickled` holds the object.
+    "module": `origin` is a module's name; "file": a path, imported under its stem; "value": `pickled` holds the object.
     `search_path` is put in front of sys.path (the folder of a script, or the directory it was started in).
-    `arguments` holds the keyword arguments of the constructor: msgpack, or dill where `arguments_dilled`.
+    `arguments` holds the keyword arguments of the constructor: msgpack, or a pickle where `arguments_pickled`.
     """
 
-    kind: Literal["module", "file", "dill"]
+    kind: Literal["module", "file", "value"]
     origin: str
     qualname: str
     search_path: tuple[str, ...] = ()
     pickled: bytes = b""
     arguments: bytes = b"\x80"
-    arguments_dilled: bool = False
+    arguments_pickled: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,18 @@ class ActorSpec:
         """The names of its instances: its own, or `name[0]`, `name[1]`... where it has replicas."""
         return [self.name] if self.replicas == 1 else [f"{self.name}[{index}]" for index in range(self.replicas)]
 
-    def handler(self, port: str) -> HandlerSpec | None:
-        return next((each for each in self.handlers if each.port == port), None)
+    def ports(self) -> list[str]:
+        """All its ports: those of its handlers, then the declared outputs."""
+        return list(dict.fromkeys([*(each.port for each in self.handlers), *(each.port for each in self.outputs)]))
 
-    def output_type(self, port: str) -> TypeSpec | None:
-        """The type that leaves by `port`: a declared output's, else the result of the handler of that name."""
-        for output in self.outputs:
-            if output.port == port:
-                return output.type
-        handler = self.handler(port)
-        return handler.result if handler is not None and handler.replies else None
+    def handler(self, port: str) -> HandlerSpec:
+        """The handler of one of its input ports."""
+        return next(each for each in self.handlers if each.port == port)
+
+    def output_type(self, port: str) -> TypeSpec:
+        """The type that leaves by an output port: a declared one's, else the result of the handler of that name."""
+        declared = {each.port: each.type for each in self.outputs}
+        return declared[port] if port in declared else self.handler(port).result
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,8 @@ class Ringer:
 
     def ring_always(self) -> None:
         """Wakes the owner, parked or not; nothing after `close`."""
-        doorbell = (
-            self._doorbell
-        )  # another thread may close meanwhile: this keeps the descriptor open, so that its number stays ours
+        # Another thread may close meanwhile: this name keeps the descriptor open, so that its number stays ours.
+        doorbell = self._doorbell
         if doorbell is not None:
             try:
                 doorbell.write(doorbell.fd, 1)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from .layout import LINE_NBYTES, round_up
 from .slab import Slab
-from .tensor import base_of
 
 # Room behind a loaned tensor for the metadata of its message, should that not fit its record.
 METADATA_NBYTES = 1024
@@ -116,7 +115,9 @@ def loaned(base: LoanBase, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def loaned_block(array: NDArray[Any]) -> Block | None:
     """The block of a loan or of a view of one; None for any other array."""
-    base = base_of(array)
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
     return base.block if isinstance(base, LoanBase) else None
 
 

@@ -46,9 +46,9 @@ def parse_cpu_list(text: str) -> frozenset[int]:
 
 def read_limits(root: Path) -> CgroupLimits:
     """The limits of the process that reads, below `root` ("/", or a recorded tree)."""
-    quotas = [_quota(each) for each in _chain(root, "cpu")]
-    memory = [_memory(each) for each in _chain(root, "memory")]
-    cpusets = [_cpuset(each) for each in _chain(root, "cpuset")]
+    quotas = [_quota(each) for each in groups_of(root, "cpu")]
+    memory = [_memory(each) for each in groups_of(root, "memory")]
+    cpusets = [_cpuset(each) for each in groups_of(root, "cpuset")]
     return CgroupLimits(
         min((each for each in quotas if each is not None), default=None),
         next((each for each in cpusets if each), None),  # "effective" is already the intersection with those above
@@ -59,26 +59,21 @@ def read_limits(root: Path) -> CgroupLimits:
 def limit_files(root: Path) -> Iterator[Path]:
     """Every file that limits may be read from, whether there or not."""
     for controller, names in (("cpu", _CPU_FILES), ("memory", _MEMORY_FILES), ("cpuset", _CPUSET_FILES)):
-        for group in _chain(root, controller):
+        for group in groups_of(root, controller):
             yield from (group / name for name in names)
-
-
-def memory_groups(root: Path) -> Iterator[Path]:
-    """The groups that may limit the memory of the process that reads, innermost first."""
-    return _chain(root, "memory")
 
 
 def memory_group(root: Path, pid: int) -> Path | None:
     """The group that accounts for the memory of a process, as far as it can be seen from here."""
-    return next((each for each in _chain(root, "memory", str(pid)) if _counts_memory(each)), None)
+    return next((each for each in groups_of(root, "memory", str(pid)) if _counts_memory(each)), None)
 
 
 def _counts_memory(group: Path) -> bool:
     return any((group / name).exists() for name in ("memory.events", "memory.oom_control"))
 
 
-def _chain(root: Path, controller: str, process: str = "self") -> Iterator[Path]:
-    """The groups of a process that may limit by `controller`, innermost first, up to the mount."""
+def groups_of(root: Path, controller: str, process: str = "self") -> Iterator[Path]:
+    """The groups of a process, by default the one that reads, that may limit by `controller`, innermost first."""
     for mounted_root, mount_point, name in _mounts(root):
         if name in ("", controller):
             membership = _membership(root, name, process)

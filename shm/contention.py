@@ -11,7 +11,8 @@ LOOK_EVERY_NS = 5_000_000
 # Of the time between two looks: above this, somebody else had the core while this thread could have run. Two threads on
 # one core come to 0.5, three on two to 0.33; waking up on an idle core to less than 0.1.
 CONTENDED_SHARE = 0.2
-# Whoever stops spinning frees the core, and sees no contention any more: so it tries again rarely, if that fails.
+# A thread that stops spinning frees the core, and sees no contention any more. So it tries again, and more rarely each
+# time that fails.
 _FIRST_HOLD_NS = 20_000_000
 _LONGEST_HOLD_NS = 1_000_000_000
 

@@ -2,13 +2,13 @@
 
 The parking side pays, so that senders need none:
 
-x86-64 may let a load overtake an earlier store to another address. Whoever parks stores "I am parked" and then looks at
-its lanes once more; a sender stores its index and then looks whether the receiver is parked. Without a fence both may
-miss the other. `membarrier(GLOBAL_EXPEDITED)` on the parking side makes every registered process execute a full
-barrier, which orders the sender's two accesses as well (membarrier(2)).
+x86-64 may let a load overtake an earlier store to another address. A process that parks stores "I am parked" and then
+looks at its lanes once more; a sender stores its index and then looks whether the receiver is parked. Without a fence
+both may miss the other. `membarrier(GLOBAL_EXPEDITED)` on the parking side makes every registered process execute a
+full barrier, which orders the sender's two accesses as well (membarrier(2)).
 
 Publishing needs a record's bytes to be visible before its index. x86-64 keeps the order of stores and that of loads;
-elsewhere whoever publishes executes the same barrier in between (untested).
+elsewhere the publisher executes the same barrier in between (untested).
 """
 
 from __future__ import annotations

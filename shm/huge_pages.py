@@ -8,6 +8,7 @@ import mmap
 from collections.abc import Callable
 from pathlib import Path
 
+from .cgroup import read_text
 from .segment import Segment
 
 logger = logging.getLogger("slabwire")
@@ -59,11 +60,7 @@ def obstacle(root: Path = Path("/")) -> str | None:
 
 def _chosen(setting: Path) -> str | None:
     """The word in brackets."""
-    try:
-        words = setting.read_text().split()
-    except OSError:
-        return None
-    return next((each.strip("[]") for each in words if each.startswith("[")), None)
+    return next((each.strip("[]") for each in read_text(setting).split() if each.startswith("[")), None)
 
 
 def huge_nbytes(segment: Segment) -> int:

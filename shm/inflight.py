@@ -78,12 +78,12 @@ class Inflight:
         if lane == self._running and attempt == 1:
             words[at + 2] = sequence  # all else stands there as it must, so one store says it
             return
-        # What was noted of outputs that wait (`sent`) is to be forgotten, and what is noted is to be remembered.
+        # The row may hold notes of waiting outputs (`sent`), which end here. Only behind a first attempt may the next
+        # input take the short way above, for which all else in the row must be right.
         self._running = lane if attempt == 1 else 0
         if attempt > 1 and words[at] and (words[at + 1], words[at + 2]) == (lane, sequence):
-            words[at + 3] = (
-                words[at + 3] // _PARDON * _PARDON + attempt
-            )  # at once: a death in between must not make this the first attempt again
+            # In one store: a death in between must not make this the first attempt again.
+            words[at + 3] = words[at + 3] // _PARDON * _PARDON + attempt
             return
         words[at] = 0
         words[at + 1], words[at + 2], words[at + 3], words[at + 4] = lane, sequence, attempt, 0
@@ -123,7 +123,7 @@ class Inflight:
         self._words[self._first + row * self._stride + 4] = ordinal << _WAYS_BITS | ways
 
     def clear(self, row: int) -> None:
-        """The input is finished. Idempotent: a row that were free twice would hold two inputs."""
+        """The input is finished. Idempotent: a row that is free twice would hold two inputs."""
         at = self._first + row * self._stride
         if self._words[at]:
             self._words[at] = 0

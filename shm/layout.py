@@ -79,19 +79,18 @@ class Placed:
         self.layout = layout
         self.places = places
         self.nbytes = nbytes
-        self._offsets = {each.word.name: each.offset for each in places}
-        self._rows = {each.word.name: each.rows for each in places}
+        self._by_name = {each.word.name: each for each in places}
 
     def __getitem__(self, name: str) -> int:
-        return self._offsets[name]
+        return self._by_name[name].offset
 
     def word(self, name: str) -> int:
         """The index of word `name` (of row 0) in a memoryview of 8-byte words."""
-        return self._offsets[name] // WORD_NBYTES
+        return self._by_name[name].offset // WORD_NBYTES
 
     def rows(self, name: str) -> int:
         """How many rows of word `name` there are."""
-        return self._rows[name]
+        return self._by_name[name].rows
 
 
 class Layout:
@@ -142,37 +141,20 @@ class Layout:
             offset = round_up(offset + rows * group.row_nbytes, LINE_NBYTES)
         return Placed(self, tuple(places), offset)
 
-    def check(self, **parameters: int) -> None:
-        """Proves on the bytes what `prove` says, for these parameters. Raises LayoutError with the first offence."""
-        prove(self.place(**parameters))
-
     def describe(self, **parameters: int) -> str:
         """The map as a table: offset, word, writer, readers, what it pairs with, meaning."""
-        placed = self.place(**(parameters or dict.fromkeys(self.parameters, 2)))
+        shown = parameters or dict.fromkeys(self.parameters, 2)
+        placed = self.place(**shown)
         head = f"{self.name}: {placed.nbytes} bytes, magic {self.magic:016x}"
-        if self.parameters:
-            head += ", shown with " + ", ".join(
-                f"{k}={v}" for k, v in (parameters or dict.fromkeys(self.parameters, 2)).items()
-            )
-        rows: list[tuple[str, ...]] = [
-            ("offset", "bytes", "rows", "word", "writer", "readers", "pairs with", "meaning")
-        ]
+        if shown:
+            head += ", shown with " + ", ".join(f"{name}={value}" for name, value in shown.items())
+        rows = [("offset", "bytes", "rows", "word", "writer", "readers", "pairs with", "meaning")]
         for each in placed.places:
-            repeat = f"{each.rows} x {each.stride}" if each.rows > 1 else ""
-            word = each.word
-            rows.append(
-                (
-                    f"{each.offset:#06x}",
-                    str(word.nbytes),
-                    repeat,
-                    word.name,
-                    each.writer,
-                    word.readers,
-                    word.pairs_with,
-                    word.meaning,
-                )
-            )
-        return head + "\n" + _table(rows)
+            word, repeat = each.word, f"{each.rows} x {each.stride}" if each.rows > 1 else ""
+            place = f"{each.offset:#06x}", str(word.nbytes), repeat
+            rows.append((*place, word.name, each.writer, word.readers, word.pairs_with, word.meaning))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join([head, *("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)])
 
 
 def prove(placed: Placed) -> None:
@@ -209,13 +191,6 @@ def _places(group: Group, offset: int, rows: int) -> list[Place]:
 
 def _starts(place: Place) -> range:
     return range(place.offset, place.offset + place.rows * place.stride, place.stride)
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def round_up(nbytes: int, multiple: int) -> int:

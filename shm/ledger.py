@@ -43,24 +43,21 @@ class Origin(NamedTuple):
         return f"{self.port} (request {self.request})" if self.request else self.port
 
 
-class _Imprint(NamedTuple):
-    """An array as it was published: its place in the block, and a checksum of its bytes."""
-
-    at: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype[Any]
-    checksum: int
+# Of an array: its place in the block, its shape, its strides, and its dtype.
+_Place = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 
 
 @dataclass(slots=True)
 class Entry:
-    """One block that was taken, or one lease that was received: for whom, at which line (`file:line`), and when."""
+    """One block that was taken, or one lease that was received: for whom, at which line (`file:line`), and when.
+
+    `checksums` are those of the arrays in the block that were published.
+    """
 
     origin: Origin
     line: str
     since_ns: int
-    imprints: dict[tuple[Any, ...], _Imprint] = field(default_factory=dict)
+    checksums: dict[_Place, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Whose it is and where it was taken."""
@@ -111,13 +108,13 @@ class Ledger:
         if entry is None:
             return
         place = int(array.__array_interface__["data"][0]) - block.address(), array.shape, array.strides, array.dtype
-        if place not in entry.imprints:
-            entry.imprints[place] = _Imprint(*place, _checksum(array))
+        if place not in entry.checksums:
+            entry.checksums[place] = _checksum(array)
 
     def came_back(self, block: Block) -> None:
-        """Nobody has the block any more: it must be as it was sent, and whoever still looks at it shall see poison."""
+        """Nobody has the block any more. Complains if it was written to, and fills it with poison for late readers."""
         entry = self.blocks.pop(block, None)
-        if entry is not None and any(_has_changed(block, each) for each in entry.imprints.values()):
+        if entry is not None and any(_has_changed(block, *each) for each in entry.checksums.items()):
             self._complain(
                 f"a block of {block.slab.block_nbytes} bytes was written to after it had been sent: "
                 f"a view from before was kept; it was taken by {entry}"
@@ -159,8 +156,8 @@ def _checksum(array: NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _has_changed(block: Block, imprint: _Imprint) -> bool:
-    at, shape, strides, dtype, checksum = imprint
+def _has_changed(block: Block, place: _Place, checksum: int) -> bool:
+    at, shape, strides, dtype = place
     array: NDArray[Any] = np.ndarray(shape, dtype, block.slab.mapping, block.start + at, strides)
     return _checksum(array) != checksum
 

@@ -6,7 +6,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cgroup import UNLIMITED_BYTES, memory_groups, read_text
+from .cgroup import UNLIMITED_BYTES, groups_of, read_text
 from .errors import OutOfMemory
 
 # What a group may have, and what it has: version 2, version 1.
@@ -23,10 +23,7 @@ class MemoryLimit:
 
 def _page_cache_nbytes(stat: Path) -> int:
     """What the kernel takes back from the cache of files before it refuses memory; usage counts it."""
-    try:
-        fields = dict(line.split(maxsplit=1) for line in stat.read_text().splitlines())
-    except (OSError, ValueError):
-        return 0
+    fields = dict(line.split(maxsplit=1) for line in read_text(stat).splitlines())
     # Version 1 has the sums over all groups below in fields of their own; version 2 has nothing else.
     names = ("total_inactive_file", "total_active_file")
     names = names if names[0] in fields else ("inactive_file", "active_file")
@@ -35,7 +32,7 @@ def _page_cache_nbytes(stat: Path) -> int:
 
 def _cgroup_limits(root: Path) -> list[MemoryLimit]:
     limits = []
-    for group in memory_groups(root):
+    for group in groups_of(root, "memory"):
         for limit_file, usage_file in _FILES:
             limit, usage = read_text(group / limit_file), read_text(group / usage_file)
             if limit.isdigit() and usage.isdigit() and int(limit) < UNLIMITED_BYTES:
@@ -45,10 +42,7 @@ def _cgroup_limits(root: Path) -> list[MemoryLimit]:
 
 
 def _machine_limit(root: Path) -> list[MemoryLimit]:
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        return []
+    lines = read_text(root / "proc/meminfo").splitlines()
     available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return [MemoryLimit(nbytes, f"MemAvailable of this machine = {nbytes} bytes") for nbytes in available]
 

@@ -130,7 +130,7 @@ class Segment:
                 raise _refused(f"segment {self.placed.layout.name}", nbytes, error) from None
 
     def unmap(self) -> None:
-        """Lets go of the mapping and keeps the descriptor: for whoever only holds a segment, and looks by `load`."""
+        """Lets go of the mapping alone: for a process that only holds a segment, and looks by `load`."""
         if "mapping" in self.__dict__:
             del self.words, self.bytes, self.mapping
 

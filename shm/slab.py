@@ -49,13 +49,10 @@ class Slab:
     def __init__(self, identifier: int, segment: Segment) -> None:
         self.identifier = identifier
         self.segment = segment
-        rows = {each.word.name: each.rows for each in segment.placed.places}
-        self.blocks = rows["generation"]
-        self.block_nbytes = rows["payload"] * LINE_NBYTES // self.blocks
-        if rows["payload"] % self.blocks:
-            raise LayoutError(
-                f"slab {identifier}: {rows['payload']} lines cannot be cut into {self.blocks} equal blocks"
-            )
+        self.blocks, lines = segment.placed.rows("generation"), segment.placed.rows("payload")
+        self.block_nbytes = lines * LINE_NBYTES // self.blocks
+        if lines % self.blocks:
+            raise LayoutError(f"slab {identifier}: {lines} lines cannot be cut into {self.blocks} equal blocks")
         self.mapping = segment.mapping
         # The memory of received arrays. The owner also receives arrays in its own slab: those that a peer sends back.
         self.readable = np.asarray(_Fixed(segment)).view(_ReadOnly) if segment.writable else segment.mapping

@@ -242,11 +242,3 @@ def interface_of(
     """An array interface, version 3. An extension dtype appears as bytes; the caller views it as what it is."""
     typestr = f"|V{dtype.itemsize}" if is_extension(dtype) else dtype.str
     return {"data": (address, not writable), "shape": shape, "typestr": typestr, "strides": strides, "version": 3}
-
-
-def base_of(array: NDArray[Any]) -> object:
-    """What an array's memory belongs to in the end: the first base that is no array."""
-    base: object = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return base

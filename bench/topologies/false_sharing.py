@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...shm.layout import LINE_NBYTES, all_layouts
+from ...shm.layout import LINE_NBYTES, all_layouts, prove
 from ..harness.contestant import BenchError, Seats
 from ..harness.echo import EchoProcess, Order
 from ..harness.measure import Case, Cell, cells_of
@@ -124,7 +124,7 @@ def check_all() -> list[str]:
     layouts()  # imports all that declare one
     for layout in all_layouts():
         for rows in (1, _ROWS, 64):
-            layout.check(**dict.fromkeys(layout.parameters, rows))
+            prove(layout.place(**dict.fromkeys(layout.parameters, rows)))
     return [each.name for each in all_layouts()]
 
 

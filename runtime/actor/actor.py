@@ -115,9 +115,8 @@ def _outputs(cls: type[Actor]) -> dict[str, OutputSpec]:
 
 
 def _handlers(cls: type[Actor]) -> dict[str, HandlerSpec]:
-    declares = bool(cls.__outputs__)
     return {
-        name: specify(function, port=name, method=True, declares_outputs=declares)
+        name: specify(function, port=name, method=True, declares_outputs=bool(cls.__outputs__))
         for name, function in _methods(cls).items()
     }
 

@@ -200,8 +200,6 @@ def mismatch(value: Any, spec: TypeSpec, axes: dict[str, int]) -> str | None:
     `axes` holds the sizes of the named axes seen so far in the same message, and is filled.
     Expressions over axes ("h+1") are not evaluated.
     """
-    if spec.kind == "any":
-        return None
     check = check_of(spec)
     return None if check is None else check(value, axes)
 

@@ -63,28 +63,13 @@ def clash(source: tuple[str, ...] | None, target: tuple[str, ...] | None) -> str
     if source is None or target is None:
         return None
     one, other = parse(source), parse(target)
-    if _ranks_clash(one, other):
+    if (one.least < other.least and not one.variadic) or (other.least < one.least and not other.variadic):
         return f"rank {one.rank_text} is not rank {other.rank_text}"
-    if one.variadic is None and other.variadic is None:
-        pairs = list(zip(one.before, other.before, strict=True))
-    else:
-        pairs = [*zip(_head(one), _head(other), strict=False), *zip(_tail(one), _tail(other), strict=False)]
+    pairs = [*zip(one.before, other.before, strict=False), *zip(_backwards(one), _backwards(other), strict=False)]
     return next((f"an axis of {a.size} is not {b.size}" for a, b in pairs if _sizes_clash(a, b)), None)
 
 
-def _ranks_clash(one: Pattern, other: Pattern) -> bool:
-    if one.variadic and other.variadic:
-        return False
-    if one.variadic:
-        return other.least < one.least
-    return one.least < other.least if other.variadic else one.least != other.least
-
-
-def _head(pattern: Pattern) -> tuple[Axis, ...]:
-    return pattern.before
-
-
-def _tail(pattern: Pattern) -> tuple[Axis, ...]:
+def _backwards(pattern: Pattern) -> tuple[Axis, ...]:
     """From the last axis backwards; without a variadic axis the whole pattern counts from either end."""
     return (pattern.after if pattern.variadic else pattern.before)[::-1]
 

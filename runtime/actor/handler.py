@@ -147,7 +147,7 @@ class Handler:
     so its record may stay in the lane meanwhile.
     """
 
-    __slots__ = ("_check", "_passes", "_readers", "field", "function", "is_at_once", "owner", "spec")
+    __slots__ = ("_check", "_readers", "field", "function", "is_at_once", "owner", "spec")
 
     def __init__(self, spec: HandlerSpec, function: Callable[..., Any], owner: str) -> None:
         self.spec = spec
@@ -160,7 +160,6 @@ class Handler:
         self._check: Any = False
         if len(self._readers) == 1 and self._readers[0][1] and self._readers[0][3] is None:
             self._check = self._readers[0][2]
-        self._passes = self._check is None
         self.is_at_once = spec.kind == "plain" and spec.batch is None
 
     def _reader(self, field: FieldSpec, hint: Any) -> tuple[str, bool, Any, Any]:
@@ -187,7 +186,7 @@ class Handler:
         if not is_fields:
             if only is None:
                 value = self._spread(value)
-            elif self._passes:
+            elif self._check is None:
                 return {only: value}
             else:
                 value = {only: value}

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import io
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,16 +49,17 @@ def code_spec(code: Callable[..., Any], arguments: dict[str, Any], owner: str = 
     """
     owner = owner or code.__qualname__
     kind, origin, search_path = _origin(code)
-    pickled = b"" if kind != "dill" else _dilled(code, owner)
+    pickled = _pickled(code, owner) if kind == "value" else b""
     is_plain = _is_plain(arguments)
-    packed = pack_document(arguments) if is_plain else _dilled(arguments, owner, byref=kind != "dill")
+    from_script = kind != "value" and code.__module__ == "__main__"
+    packed = pack_document(arguments) if is_plain else _pickled(arguments, owner, from_script=from_script)
     return CodeSpec(kind, origin, code.__qualname__, search_path, pickled, packed, not is_plain)
 
 
 def _origin(code: Any) -> tuple[Any, str, tuple[str, ...]]:
     module = sys.modules.get(code.__module__)
     if module is None or "<" in code.__qualname__ or _attribute(module, code.__qualname__) is not code:
-        return "dill", code.__module__, ()
+        return "value", code.__module__, ()
     if code.__module__ in _files:
         path = _files[code.__module__]
         return "file", path, (os.path.dirname(path),)
@@ -67,7 +69,7 @@ def _origin(code: Any) -> tuple[Any, str, tuple[str, ...]]:
     if spec is not None and spec.name != "__main__":  # python -m package.module; else python folder/, or archive.zip
         return "module", spec.name, (os.getcwd(),)
     path = os.path.abspath(getattr(module, "__file__", None) or "")
-    return ("file", path, (os.path.dirname(path),)) if is_source(path) else ("dill", "__main__", ())
+    return ("file", path, (os.path.dirname(path),)) if is_source(path) else ("value", "__main__", ())
 
 
 def _module_origin(module: ModuleType) -> tuple[Any, str, tuple[str, ...]]:
@@ -79,7 +81,7 @@ def _module_origin(module: ModuleType) -> tuple[Any, str, tuple[str, ...]]:
         return "module", module.__name__, () if is_installed(path) else (str(root),)
     if _is_found(module.__name__.partition(".")[0], path):  # an editable install, a builtin
         return "module", module.__name__, ()
-    return ("file", path, (os.path.dirname(path),)) if is_source(path) else ("dill", module.__name__, ())
+    return ("file", path, (os.path.dirname(path),)) if is_source(path) else ("value", module.__name__, ())
 
 
 def _is_found(top: str, path: str) -> bool:
@@ -111,19 +113,34 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, float, str, bytes)
 
 
-def _dilled(value: Any, owner: str, *, byref: bool = False) -> bytes:
-    import dill
-
+def _pickled(value: Any, owner: str, *, from_script: bool = False) -> bytes:
     try:
-        # recurse: only the globals that are used; byref: a class of the script stays the class of the script.
-        pickled: bytes = dill.dumps(value, recurse=True, byref=byref)
+        return _dumps(value, from_script=from_script)
     except Exception as error:  # what cannot be pickled raises whatever it likes
         what = _offender(value)
         raise GraphError(
             f"actor '{owner}': {what} cannot travel to a worker ({described(error)}); "
             "make it in on_start or in the constructor instead, or move the actor to a module that can be imported"
         ) from error
-    return pickled
+
+
+def _dumps(value: Any, *, from_script: bool = False) -> bytes:
+    """Pickles by value what no worker can import. `from_script`: workers import the script that is `__main__` here, and
+    find its classes there.
+    """
+    import cloudpickle
+
+    main = sys.modules["__main__"]
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, each: Any) -> Any:
+            if from_script and isinstance(each, type) and _attribute(main, each.__qualname__) is each:
+                return NotImplemented  # by reference, as pickle itself does it
+            return super().reducer_override(each)
+
+    file = io.BytesIO()
+    Pickler(file).dump(value)
+    return file.getvalue()
 
 
 def _offender(value: Any) -> str:
@@ -148,10 +165,8 @@ def _used_names(code: Any) -> dict[str, Any]:
 
 
 def _can_travel(value: Any) -> bool:
-    import dill
-
     try:
-        dill.dumps(value, recurse=True)
+        _dumps(value)
     except Exception:
         return False
     return True
@@ -160,8 +175,8 @@ def _can_travel(value: Any) -> bool:
 def load(spec: CodeSpec) -> Any:
     """The class or function that `spec` tells of. Raises LoadError with the cause as text."""
     _extend_path(spec.search_path)
-    if spec.kind == "dill":
-        return _guarded(f"{spec.qualname} could not be unpacked", lambda: _undilled(spec.pickled, None))
+    if spec.kind == "value":
+        return _guarded(f"{spec.qualname} could not be unpacked", lambda: _loads(spec.pickled, None))
     module = load_file(spec.origin) if spec.kind == "file" else load_module(spec.origin)
     found = _attribute(module, spec.qualname)
     if found is None:
@@ -179,20 +194,19 @@ def _file_of(module: ModuleType, origin: str) -> str:
 
 def load_arguments(spec: CodeSpec) -> dict[str, Any]:
     """The keyword arguments of the constructor; `load` comes first. Raises LoadError."""
-    if not spec.arguments_dilled:
+    if not spec.arguments_pickled:
         plain: dict[str, Any] = unpack_document(spec.arguments)
         return plain
     main = sys.modules.get(module_name(spec.origin)) if spec.kind == "file" else sys.modules.get(spec.origin)
     what = f"the arguments of {spec.qualname} could not be unpacked"
-    unpacked: dict[str, Any] = _guarded(what, lambda: _undilled(spec.arguments, main))
+    unpacked: dict[str, Any] = _guarded(what, lambda: _loads(spec.arguments, main))
     return unpacked
 
 
-def _undilled(pickled: bytes, main: ModuleType | None) -> Any:
+def _loads(pickled: bytes, main: ModuleType | None) -> Any:
     """Unpickles; what says it comes from `__main__` is looked up in `main`, as which the script was imported here."""
-    import dill
 
-    class Unpickler(dill.Unpickler):  # type: ignore[misc]  # dill has no types
+    class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             if module == "__main__" and main is not None and hasattr(main, name.partition(".")[0]):
                 return _attribute(main, name)

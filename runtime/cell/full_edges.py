@@ -10,9 +10,8 @@ from ...shm.pool import Pool
 from ...shm.producer import Producer
 from ..errors import DeadlineExceeded, EdgeFull, SlabwireError
 from ..graph.compiled import Routing
-from ..message.error_payload import wire_form
 from ..message.header import Flag, Kind
-from ..message.payload import Payload
+from ..message.payload import Payload, wire_form
 from ..spec import EdgeSpec, WhenFull
 from ..telemetry.stats import CellStats
 from .replica_lanes import ReplicaLanes

@@ -9,8 +9,7 @@ from ...shm.consumer import Consumer
 from ..actor.handler import Handler
 from ..errors import SlabwireError
 from ..message.encoding import decode
-from ..message.header import Flag, Header, Kind
-from ..message.keyed import KEYED, take_key
+from ..message.header import Flag, Header, Kind, take_key
 from .answers import Answers
 from .inlets import Inlets
 from .outlets import Outlets
@@ -22,7 +21,7 @@ from .work import Work
 logger = logging.getLogger("slabwire")
 
 # Members of an enumeration are looked up by attribute, at every message.
-_DATA, _BLOCK = int(Kind.DATA), Flag.BLOCK
+_DATA, _BLOCK, _KEYED = int(Kind.DATA), Flag.BLOCK, Flag.KEYED
 
 
 class Intake:
@@ -133,7 +132,7 @@ class Intake:
             if work.header.flags & _BLOCK:
                 work.lease = self._endpoint.lease(lane, work.header, work.sequence)
             work.value = decode(work.header, work.lease)
-            if work.header.flags & KEYED:
+            if work.header.flags & _KEYED:
                 work.key = take_key(work.value)
         except SlabwireError as error:
             lane.refuse()

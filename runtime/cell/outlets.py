@@ -11,10 +11,9 @@ from ...shm.producer import Producer
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane, SlabwireError
 from ..graph.compiled import Routing
-from ..message.error_payload import failure
 from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind
-from ..message.payload import Payload, payload_from
+from ..message.payload import Payload, failure, payload_from
 from ..telemetry.stats import CellStats
 from .cancels import ForwardedCancels
 from .full_edges import FullEdges

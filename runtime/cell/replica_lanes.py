@@ -31,8 +31,8 @@ class ReplicaLanes:
             if actor.replicas == 1:
                 continue
             policy = policy_of(actor.routing)
-            handler = actor.handler(edge.target.port)
-            if policy.kind == HASH and handler is not None:
+            if policy.kind == HASH:
+                handler = actor.handler(edge.target.port)
                 self._keys[number] = HashChoice(actor.name, handler, policy.field, actor.replicas)
             self._choices[number] = Choice(policy)
 

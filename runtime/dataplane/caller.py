@@ -19,8 +19,7 @@ from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, HashChoice, policy_of
 from ..message.capacities import MOST_CALLS
 from ..message.fast_path import encode_and_publish
-from ..message.header import Kind, read_header
-from ..message.keyed import KEYED, with_key
+from ..message.header import Flag, Kind, read_header, with_key
 from ..message.payload import Payload
 from .endpoint import Endpoint
 from .pending import Pending
@@ -125,7 +124,7 @@ class Caller:
             self._endpoint.open_calls.begin(number)
         flags = 0
         if key:
-            fields, flags = with_key(fields, key), KEYED
+            fields, flags = with_key(fields, key), Flag.KEYED
         if not encode_and_publish(
             fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True
         ):

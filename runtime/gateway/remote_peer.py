@@ -13,8 +13,8 @@ from ..clients.retry import key_of
 from ..dataplane.async_calls import until
 from ..dataplane.caller import deadline_of, timed_out
 from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, mark_not_begun
-from ..message.error_payload import wire_form
 from ..message.header import Kind as RecordKind
+from ..message.payload import wire_form
 from ..remote.frame_codec import pack_value, unpack_value
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, trace_of
 from .budget import Budget

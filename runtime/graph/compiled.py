@@ -6,6 +6,7 @@ from ..actor.fields import Intake
 from ..errors import UnknownPort
 from ..spec import EdgeSpec, GraphSpec, HandlerSpec, PortRef
 from ..spelling import did_you_mean
+from .routes import Routes
 
 
 class Routing:
@@ -13,13 +14,12 @@ class Routing:
 
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
-        self.ports = [
-            PortRef(actor.name, port) for actor in spec.actors for port in _ports(actor.handlers, actor.outputs)
-        ]
+        self.ports = [PortRef(actor.name, port) for actor in spec.actors for port in actor.ports()]
         self.number = {port: number for number, port in enumerate(self.ports)}
         self.instances = {actor.name: actor.instances() for actor in spec.actors}
         self.actor_of = {instance: actor for actor, all_of_it in self.instances.items() for instance in all_of_it}
         self._routes = {str(route.entry): index for index, route in enumerate(spec.routes)}
+        self._ways = Routes(spec.actors, spec.edges)
         self._leads: dict[tuple[int, PortRef], bool] = {}
         self._intakes: dict[int, tuple[Intake, bool]] = {}
 
@@ -50,19 +50,15 @@ class Routing:
     def entry(self, route: int) -> HandlerSpec:
         """The handler where a route begins."""
         entry = self.spec.routes[route].entry
-        handler = self.spec.actor(entry.actor).handler(entry.port)
-        if handler is None:
-            raise UnknownPort(f"{entry} is no input port")
-        return handler
+        return self.spec.actor(entry.actor).handler(entry.port)
 
     def intake(self, route: int) -> tuple[Intake, bool]:
         """What the entry of a route takes, and whether it is answered by a stream: some handler on the way yields."""
         known = self._intakes.get(route)
         if known is None:
-            entry = self.spec.routes[route].entry
-            handlers = (self.spec.actor(each.actor).handler(each.port) for each in self._inputs_behind(entry))
-            streams = self.entry(route).streams or any(each is not None and each.streams for each in handlers)
-            known = self._intakes[route] = Intake(self.entry(route), entry.actor), streams
+            inputs, _ = self._ways.reached(self.spec.routes[route].entry)
+            handlers = [self.spec.actor(each.actor).handler(each.port) for each in inputs]
+            known = self._intakes[route] = Intake(handlers[0], inputs[0].actor), any(each.streams for each in handlers)
         return known
 
     def streams(self, route: int) -> bool:
@@ -73,36 +69,10 @@ class Routing:
         """Whether what enters at `port` may become the answer of a call of that route; False on a side branch."""
         known = self._leads.get((route, port))
         if known is None:
-            reply = self.spec.routes[route].reply
-            inputs = [port, *self._inputs_behind(port)]
-            known = any(reply in self._leaving(each) for each in inputs)
-            self._leads[route, port] = known
+            known = self._leads[route, port] = self.spec.routes[route].reply in self._ways.reached(port)[1]
         return known
-
-    def _leaving(self, port: PortRef) -> list[PortRef]:
-        """The output ports by which a message may leave that came in at `port`."""
-        outputs = self.spec.actor(port.actor).outputs
-        return [PortRef(port.actor, name) for name in (port.port, *(each.port for each in outputs))]
 
     def actors_on(self, route: int) -> list[str]:
         """The actors that a call of that route can reach, the entry first."""
-        entry = self.spec.routes[route].entry
-        return list(dict.fromkeys([entry.actor, *(port.actor for port in self._inputs_behind(entry))]))
-
-    def _inputs_behind(self, entry: PortRef) -> list[PortRef]:
-        """All input ports that messages can reach from an input port along edges."""
-        seen: dict[PortRef, None] = {}
-        waiting = [entry]
-        while waiting:
-            at = waiting.pop()
-            for port in self._leaving(at):
-                for _, edge in self.edges_from(port):
-                    if edge.target not in seen:
-                        seen[edge.target] = None
-                        waiting.append(edge.target)
-        return list(seen)
-
-
-def _ports(handlers: tuple[HandlerSpec, ...], outputs: tuple[object, ...]) -> list[str]:
-    names = [each.port for each in handlers] + [each.port for each in outputs]  # type: ignore[attr-defined]
-    return list(dict.fromkeys(names))
+        inputs, _ = self._ways.reached(self.spec.routes[route].entry)
+        return list(dict.fromkeys(each.actor for each in inputs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, get_args
 
 from ..errors import GraphError
@@ -13,7 +12,7 @@ from .cycles import cycles, deadlock
 from .edge_types import why_no_edge
 from .groups import Group, Groups
 from .mermaid import mermaid
-from .node import NAME, NAME_RULE, ActorDraft, Code, Node, Port, Settings, draft_of
+from .node import NAME, NAME_RULE, ActorDraft, Code, Node, Port, draft_of, setting_problems
 from .replicas import routing_problems
 from .routes import Routes
 
@@ -21,25 +20,19 @@ MAX_CAPACITY = 65_536  # records of one lane: 16 MiB of shared memory
 POLICIES: tuple[str, ...] = get_args(WhenFull)
 
 
-@dataclass(frozen=True)
-class _Exposure:
-    entry: PortRef
-    reply: PortRef | None
-
-
 class Definition:
     """What a graph is: its actors, edges, groups, and what clients may call."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._plans: dict[str, ActorDraft] = {}
+        self._drafts: dict[str, ActorDraft] = {}
         self._edges: list[EdgeSpec] = []
         self._bounded: list[EdgeSpec] = []
-        self._exposed: list[_Exposure] = []
+        self._exposed: list[tuple[PortRef, PortRef | None]] = []  # entry, and the answer where it was named
         self._groups = Groups(self)
 
     def __repr__(self) -> str:
-        return f"Graph({self.name!r}: {', '.join(self._plans) or 'no actors'})"
+        return f"Graph({self.name!r}: {', '.join(self._drafts) or 'no actors'})"
 
     def add(
         self,
@@ -77,27 +70,25 @@ class Definition:
 
         Raises GraphError at once for a name that is taken and arguments that do not fit.
         """
-        settings = Settings(
-            replicas,
-            routing,
-            cores,
-            weight,
-            restart,
-            worker,
-            concurrency,
-            hang_after_s,
-            start_timeout_s,
-            max_attempts,
-            memory_bytes,
-            huge_pages,
-        )
-        plan = draft_of(self, code, name, settings, arguments)
-        if plan.name in self._plans:
-            raise GraphError(
-                f"graph '{self.name}' has an actor '{plan.name}' already; give this one another with name="
-            )
-        self._plans[plan.name] = plan
-        return Node(plan)
+        settings = {
+            "replicas": replicas,
+            "routing": routing,
+            "cores": cores,
+            "weight": weight,
+            "restart": restart,
+            "worker": worker,
+            "concurrency": concurrency,
+            "hang_after_s": hang_after_s,
+            "start_timeout_s": start_timeout_s,
+            "max_attempts": max_attempts,
+            "memory_bytes": memory_bytes,
+            "huge_pages": huge_pages,
+        }
+        node = Node(draft_of(self, code, name, settings, arguments))
+        if str(node) in self._drafts:
+            raise GraphError(f"graph '{self.name}' has an actor '{node}' already; give this one another with name=")
+        self._drafts[str(node)] = node._draft
+        return node
 
     def connect(
         self,
@@ -115,7 +106,7 @@ class Definition:
         more messages than the capacity go round at once, so blocking edges cannot make their actors wait for each other
         for ever. Raises GraphError for what is no output or no input of this graph.
         """
-        edge = EdgeSpec(self._output(source), self._input(target), capacity, when_full)
+        edge = EdgeSpec(self._resolved(source, "output"), self._resolved(target, "input"), capacity, when_full)
         if any((each.source, each.target) == (edge.source, edge.target) for each in self._edges):
             raise GraphError(f"{edge.source} and {edge.target} are connected already")
         self._edges.append(edge)
@@ -124,8 +115,8 @@ class Definition:
 
     def expose(self, *ports: Node | Port, reply: Node | Port | None = None) -> None:
         """Lets clients call these inputs; `reply` says which output answers where several could."""
-        answer = None if reply is None else self._output(reply)
-        self._exposed.extend(_Exposure(self._input(each), answer) for each in ports)
+        answer = None if reply is None else self._resolved(reply, "output")
+        self._exposed.extend((self._resolved(each, "input"), answer) for each in ports)
 
     def supervise(
         self,
@@ -144,27 +135,22 @@ class Definition:
         """
         return self._groups.add(name, members, strategy, intensity, within_s)
 
-    def _input(self, place: Node | Port) -> PortRef:
-        return self._resolved(place, "input")
-
-    def _output(self, place: Node | Port) -> PortRef:
-        return self._resolved(place, "output")
-
     def _resolved(self, place: Node | Port, direction: str) -> PortRef:
         if not isinstance(place, (Node, Port)):
             raise GraphError(f"expected a node of this graph or one of its ports, got {place!r}")
-        plan = place._plan if isinstance(place, Node) else place.plan
-        if plan.graph is not self:
-            raise GraphError(f"actor '{plan.name}' belongs to graph '{plan.graph.name}', not to '{self.name}'")
-        ports = plan.inputs if direction == "input" else plan.leaving
-        listed = ", ".join(f"{plan.name}.{each}" for each in ports) or "none"
+        draft = place._draft if isinstance(place, Node) else place.draft
+        name = draft.spec.name
+        if draft.graph is not self:
+            raise GraphError(f"actor '{name}' belongs to graph '{draft.graph.name}', not to '{self.name}'")
+        ports = draft.inputs if direction == "input" else draft.leaving
+        listed = ", ".join(f"{name}.{each}" for each in ports) or "none"
         if isinstance(place, Port):
             if place.ref.port not in ports:
-                raise GraphError(f"{place} is no {direction}; the {direction}s of '{plan.name}' are {listed}")
+                raise GraphError(f"{place} is no {direction}; the {direction}s of '{name}' are {listed}")
             return place.ref
         if len(ports) != 1:
-            raise GraphError(f"'{plan.name}' has {len(ports)} {direction}s, so say which: {listed}")
-        return PortRef(plan.name, ports[0])
+            raise GraphError(f"'{name}' has {len(ports)} {direction}s, so say which: {listed}")
+        return PortRef(name, ports[0])
 
     def validate(self) -> GraphSpec:
         """The graph as plain data. Raises GraphError with all problems, each naming the actors or both ends."""
@@ -173,9 +159,9 @@ class Definition:
     def _validated(self, *, travels: bool) -> GraphSpec:
         problems = [*self._name_problems(), *self._edge_problems(), *self._exposure_problems()]
         actors = []
-        for plan in self._plans.values():
+        for draft in self._drafts.values():
             try:
-                actors.append(plan.spec(travels=travels))
+                actors.append(draft.travelling() if travels else draft.spec)
             except GraphError as error:
                 problems.extend(error.problems)
         if problems:
@@ -188,23 +174,22 @@ class Definition:
 
     def _assembled(self, actors: list[ActorSpec]) -> GraphSpec:
         routes = self._routes()
-        exposed = [RouteSpec(each.entry, each.reply or routes.sinks(each.entry)[0]) for each in self._exposed]
+        exposed = [RouteSpec(entry, reply or routes.sinks(entry)[0]) for entry, reply in self._exposed]
         every = (*exposed, *routes.internal(exposed))
         return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed), tuple(self._groups))
 
     def _routes(self) -> Routes:
-        ports = {name: (plan.handlers, plan.outputs) for name, plan in self._plans.items()}
-        return Routes(ports, [(each.source, each.target) for each in self._edges])
+        return Routes([each.spec for each in self._drafts.values()], self._edges)
 
     def _name_problems(self) -> Iterable[str]:
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             yield f"graph name {self.name!r} must consist of {NAME_RULE}"
-        if not self._plans:
+        if not self._drafts:
             yield f"graph '{self.name}' has no actors; add one with graph.add"
-        for name, plan in self._plans.items():
-            yield from plan.settings.problems(name)
-            yield from routing_problems(name, plan.settings.routing, plan.handlers, plan.code)
-        yield from self._groups.problems([(name, plan.settings.worker) for name, plan in self._plans.items()])
+        for draft in self._drafts.values():
+            yield from setting_problems(draft.spec)
+            yield from routing_problems(draft.spec, draft.code)
+        yield from self._groups.problems([(name, draft.spec.worker) for name, draft in self._drafts.items()])
 
     def _edge_problems(self) -> Iterable[str]:
         for edge in self._edges:
@@ -214,8 +199,8 @@ class Definition:
             if edge.when_full not in POLICIES:
                 hint = did_you_mean(str(edge.when_full), POLICIES)
                 yield f"{_ends(edge)}: when_full={edge.when_full!r} must be one of {', '.join(POLICIES)}{hint}"
-            source = self._plans[edge.source.actor].output_type(edge.source.port)
-            why = why_no_edge(edge, source, self._plans[edge.target.actor].handler(edge.target.port))
+            source = self._drafts[edge.source.actor].spec.output_type(edge.source.port)
+            why = why_no_edge(edge, source, self._drafts[edge.target.actor].spec.handler(edge.target.port))
             if why is not None:
                 yield f"{_ends(edge)}: {why}"
         waiting = [each for each in self._edges if each.when_full == "block" and each not in self._bounded]
@@ -224,11 +209,11 @@ class Definition:
     def _exposure_problems(self) -> Iterable[str]:
         routes = self._routes()
         seen = set()
-        for each in self._exposed:
-            if each.entry in seen:
-                yield f"{each.entry} is exposed twice; once is enough"
-            seen.add(each.entry)
-            why = _no_answer(routes, each) if each.reply is None else _no_reply(routes, each.entry, each.reply)
+        for entry, reply in self._exposed:
+            if entry in seen:
+                yield f"{entry} is exposed twice; once is enough"
+            seen.add(entry)
+            why = _no_answer(routes, entry) if reply is None else _no_reply(routes, entry, reply)
             if why is not None:
                 yield why
 
@@ -241,14 +226,14 @@ def _ends(edge: EdgeSpec) -> str:
     return f"{edge.source} → {edge.target}"
 
 
-def _no_answer(routes: Routes, exposure: _Exposure) -> str | None:
-    sinks = routes.sinks(exposure.entry)
+def _no_answer(routes: Routes, entry: PortRef) -> str | None:
+    sinks = routes.sinks(entry)
     if len(sinks) == 1:
         return None
     if not sinks:
-        return f"{exposure.entry} is exposed, but no call of it would end: its edges only lead in a circle"
+        return f"{entry} is exposed, but no call of it would end: its edges only lead in a circle"
     listed = " and ".join(map(str, sinks))
-    return f"{exposure.entry} is exposed, but its calls could end at {listed}; say which: expose(..., reply={sinks[0]})"
+    return f"{entry} is exposed, but its calls could end at {listed}; say which: expose(..., reply={sinks[0]})"
 
 
 def _no_reply(routes: Routes, entry: PortRef, reply: PortRef) -> str | None:

@@ -19,14 +19,10 @@ class Group:
     """A group of a graph, as `graph.supervise` gives it; may be a member of another."""
 
     graph: Owner
-    spec: GroupSpec
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
+    name: str
 
     def __str__(self) -> str:
-        return self.spec.name
+        return self.name
 
 
 class Groups:
@@ -53,12 +49,12 @@ class Groups:
         if problems:
             raise GraphError(*problems)
         self._all[name] = GroupSpec(name, names, strategy, intensity, float(within_s))
-        return Group(self._graph, self._all[name])
+        return Group(self._graph, name)
 
     def _member(self, group: str, member: object) -> str:
         if not isinstance(member, (Node, Group)):
             raise GraphError(f"group '{group}': expected nodes and groups of this graph, got {member!r}")
-        graph = member._plan.graph if isinstance(member, Node) else member.graph
+        graph = member._draft.graph if isinstance(member, Node) else member.graph
         if graph is not self._graph:
             raise GraphError(f"group '{group}': '{member}' belongs to graph '{graph.name}', not to this one")
         return str(member)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..spec import ActorSpec, GraphSpec, GroupSpec, TypeSpec
+from ..spec import ActorSpec, GraphSpec, GroupSpec
 
 
 def mermaid(spec: GraphSpec) -> str:
@@ -13,7 +13,7 @@ def mermaid(spec: GraphSpec) -> str:
     lines = ["flowchart LR"]
     lines += _boxed(spec.groups, {actor.name: f'{numbers[actor.name]}["{_label(actor)}"]' for actor in spec.actors})
     for edge in spec.edges:
-        kind = spec.actor(edge.source.actor).output_type(edge.source.port) or TypeSpec()
+        kind = spec.actor(edge.source.actor).output_type(edge.source.port)
         ports = f"{_escaped(edge.source.port)} → {_escaped(edge.target.port)}"
         policy = "" if edge.when_full == "block" else f"<br/>{edge.when_full} at {edge.capacity}"
         text = f"{ports}<br/>{_escaped(kind.text)}{policy}"

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..errors import MessageError
-from ..spec import HandlerSpec
+from ..spec import ActorSpec, HandlerSpec
 from ..spelling import did_you_mean
 
 LEAST_LOADED, ROUND_ROBIN, HASH = "least_loaded", "round_robin", "hash"
@@ -27,9 +27,9 @@ _KEY_KINDS = ("any", "none", "bool", "int", "float", "str", "bytes")
 
 @dataclass(frozen=True)
 class Policy:
-    """What `graph.add(..., routing=...)` asks for; `field` is that of a hash."""
+    """What `graph.add(..., routing=...)` asks for: LEAST_LOADED, ROUND_ROBIN or HASH; `field` is that of a hash."""
 
-    kind: Literal["least_loaded", "round_robin", "hash"]
+    kind: str
     field: str = ""
 
 
@@ -38,11 +38,9 @@ def policy_of(routing: str) -> Policy:
     """Raises ValueError, which says what may be written, for what is none."""
     kind, _, field = routing.partition(":")
     if kind == HASH and field.isidentifier():
-        return Policy("hash", field)
-    if routing == LEAST_LOADED:
-        return Policy("least_loaded")
-    if routing == ROUND_ROBIN:
-        return Policy("round_robin")
+        return Policy(HASH, field)
+    if routing in (LEAST_LOADED, ROUND_ROBIN):
+        return Policy(routing)
     hint = did_you_mean(routing, _FORMS[:2]) if kind != HASH else '; name the field, as in routing="hash:user"'
     raise ValueError(f"routing={routing!r} must be one of {', '.join(_FORMS)}{hint}")
 
@@ -142,16 +140,17 @@ class Choice:
 # -- what may be asked for -------------------------------------------------------------------------------------------
 
 
-def routing_problems(actor: str, routing: str, handlers: Sequence[HandlerSpec], code: Any) -> list[str]:
+def routing_problems(actor: ActorSpec, code: Any) -> list[str]:
     """What cannot be meant, a sentence each. `code` is the actor's class or function."""
+    name, routing = actor.name, actor.routing
     try:
         policy = policy_of(routing) if isinstance(routing, str) else policy_of(repr(routing))
     except ValueError as error:
-        return [f"actor '{actor}': {error}"]
+        return [f"actor '{name}': {error}"]
     if policy.kind != HASH:
         return []
-    found = (_field_problem(handler, policy.field, getattr(code, handler.port, code)) for handler in handlers)
-    return [f"actor '{actor}': routing={routing!r}, but {actor}.{problem}" for problem in found if problem]
+    found = (_field_problem(handler, policy.field, getattr(code, handler.port, code)) for handler in actor.handlers)
+    return [f"actor '{name}': routing={routing!r}, but {name}.{problem}" for problem in found if problem]
 
 
 def _field_problem(handler: HandlerSpec, name: str, function: Any) -> str | None:

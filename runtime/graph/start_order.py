@@ -39,7 +39,7 @@ def start_order(targets: Targets) -> list[str]:
 
 
 def stop_waves(order: Sequence[str], targets: Targets) -> list[list[str]]:
-    """The reverse: who sends stops before whoever it sends to, and those that need not wait for another together."""
+    """The reverse: a sender stops before its targets. Workers that need not wait for each other are in one wave."""
     position = {worker: index for index, worker in enumerate(order)}
     wave = dict.fromkeys(order, 0)
     for source in reversed(order):

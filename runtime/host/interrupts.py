@@ -14,7 +14,7 @@ from typing import Any
 _ROOT = __name__.partition(".")[0]
 _OURS = (f"{_ROOT}.runtime.", f"{_ROOT}.shm.")
 # What ours and people's code both call: whose step it is stands further up the stack.
-_NEUTRAL = sys.stdlib_module_names | {"numpy", "zmq", "msgpack", "dill"}
+_NEUTRAL = sys.stdlib_module_names | {"numpy", "zmq", "msgpack", "cloudpickle"}
 
 
 class Interrupts:

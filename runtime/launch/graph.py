@@ -64,7 +64,7 @@ class Graph(Definition):
             from .in_process import LaunchInProcess
 
             spec = self._validated(travels=False)
-            codes = {plan.name: (plan.code, plan.arguments) for plan in self._plans.values()}
+            codes = {name: (draft.code, draft.arguments) for name, draft in self._drafts.items()}
             return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
         spec = self.validate()
         warn_of_unknown()

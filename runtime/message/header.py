@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ...shm.errors import CorruptLane
+from ...shm.errors import CorruptLane, MessageError
 from ...shm.lane import RECORD_NBYTES
 
 
@@ -22,14 +22,14 @@ class Kind(IntEnum):
 
 
 class Flag:
-    """How a record's payload is to be read. Plain numbers, since the `&` of an IntFlag costs 0.6 µs each time."""
+    """How the payload of a record is read. Plain numbers, since the `&` of an IntFlag costs 0.6 µs each time."""
 
     FIELDS = 1  # a dict by field name, not one value
     IN_BLOCK = 2  # the metadata lies in the block, at `at`
     BLOCK = 4  # the record refers to a block, and lends it
     ITEM = 8  # one of a stream: what becomes of it is one item of the reply
     PLAIN = 32  # the metadata is msgpack that holds no tensors
-    KEYED = 64  # one of the fields is an idempotency key: see `keyed`
+    KEYED = 64  # one of the fields is an idempotency key: see `with_key`
     ARRAY = 16  # the metadata is no msgpack but one array, whose description ends at `at`
 
 
@@ -94,3 +94,20 @@ def read_header(buffer: memoryview, offset: int) -> Header:
     if not _FIRST_KIND <= header.kind <= _LAST_KIND or (header.nbytes > INLINE_NBYTES and not header.flags & _IN_BLOCK):
         raise CorruptLane(f"a record of kind {header.kind} with {header.nbytes} bytes of metadata")
     return header
+
+
+# The field that is an idempotency key: a user's field must have the name of a parameter, and none can have this one.
+_KEY_FIELD = ""
+
+
+def with_key(fields: dict[str, Any], key: str) -> dict[str, Any]:
+    """The fields of a message that carries an idempotency key. The caller must flag its record with `Flag.KEYED`."""
+    return {**fields, _KEY_FIELD: key}
+
+
+def take_key(value: Any) -> str:
+    """Takes the key out of the fields of a flagged record. Raises MessageError where it has none."""
+    key = value.pop(_KEY_FIELD, None) if isinstance(value, dict) else None
+    if not isinstance(key, str):
+        raise MessageError("a message says that it carries an idempotency key, and carries none")
+    return key

@@ -7,6 +7,7 @@ the reference there is no place for the other data.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +15,21 @@ import msgpack
 from numpy.typing import NDArray
 
 from ...shm.block import METADATA_NBYTES, Block
-from ...shm.errors import MessageError
 from ...shm.layout import LINE_NBYTES, round_up
 from ...shm.pool import Pool
 from ...shm.producer import Producer
 from ...shm.tensor import describe, pack_tensor, token_of
+from ..error_text import name_of, sendable, text_of
+from ..errors import MessageError, OutOfMemory, SlabwireError
 from .encoding import INLINE_TENSOR_NBYTES, encode
 from .header import INLINE_NBYTES, Flag, write_record
 from .lending import NOWHERE, Holder, copy_in, freeze, holder_of, lend, offset_in
 from .values import TENSOR_CODE, packed, plain, plain_fields
 
+logger = logging.getLogger("slabwire")
+
 _IN_BLOCK = Flag.IN_BLOCK
+_LONGEST_CODE = 64
 
 # Arrays to be copied, each with its offset in the fresh block.
 _Copies = list[tuple[NDArray[Any], int]]
@@ -180,3 +185,34 @@ def payload_from(actor: str, port: str, value: Any, pool: Pool) -> Payload:
         return Payload(value, pool)
     except MessageError as error:
         raise MessageError(f"{actor}.{port} cannot send this: {error}") from None
+
+
+def wire_form(error: SlabwireError) -> list[str]:
+    """The code and the text that are sent. Never raises, although both may come from a class of the user."""
+    return [_code_of(error), text_of(error)]
+
+
+def failure(error: SlabwireError, actor: str, pool: Pool) -> Payload:
+    """The error's code and text. Where there is no block for a long text, as much of it as fits the record."""
+    code, text = wire_form(error)
+    try:
+        return Payload([code, text], pool)
+    except OutOfMemory:  # most likely the error is about the same lack of memory
+        logger.error("%s: %s", actor, text)
+        return Payload([code, _cut(text, INLINE_NBYTES - len(code.encode()) - 8)], pool)
+
+
+def _code_of(error: SlabwireError) -> str:
+    try:
+        code = error.code
+        if isinstance(code, str):
+            return sendable(code, _LONGEST_CODE)
+    except Exception:
+        logger.error("the code of an error of class %s cannot be had", name_of(error))
+    return SlabwireError.code
+
+
+def _cut(text: str, nbytes: int) -> str:
+    """As much of a text as fits `nbytes` of UTF-8, with dots at the end if it was cut."""
+    packed = text.encode()
+    return text if len(packed) <= nbytes else packed[: nbytes - 3].decode(errors="ignore") + "..."

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ..host.topology import Core, Topology
-from .plan import Plan, cpu_list
+from .plan import Plan, cpu_list, table_lines
 
 
 class Stretch(NamedTuple):
@@ -82,10 +82,7 @@ def who(stretch: Stretch) -> str:
 def map_text(plan: Plan, topology: Topology) -> str:
     """The map as a table, with what is not on it."""
     rows = [("node", "L3", "cores", "CPUs", "workers"), *map_rows(plan, topology)]
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
-    return "\n".join([*lines, NOT_PINNED])
+    return "\n".join([*table_lines(rows), NOT_PINNED])
 
 
 # They wake rarely (supervisor), or are somebody else's processes (clients); the kernel finds them a core that is idle.

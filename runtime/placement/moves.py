@@ -9,7 +9,7 @@ from ...shm.cgroup import parse_cpu_list
 from ..errors import SlabwireError
 from ..host.topology import Topology
 from .pinning import Pins, companions, cores_of, is_affordable, may_spin, present
-from .plan import Plan, WorkerPlan, cpu_list
+from .plan import Plan, WorkerPlan, cpu_list, listed
 
 FREE = "free"
 # CPU numbers beyond this stand in no machine's list; a range such as 0-9999999999 must not become a set.
@@ -74,7 +74,7 @@ def moved(plan: Plan, topology: Topology, worker: str, cpus: Collection[int], wh
     note = "" if is_affordable(after, topology) else f"; no spinning on a CPU quota of {topology.quota:g}"
     lines = []
     for index, each in enumerate(plan.workers):
-        company = f"{_company(index, after, names, topology)}"
+        company = _company(index, after, names, topology)
         reason = each.reason
         if index == at:
             reason = f"{why} from CPU {cpu_list(each.cores)}: {company}{note}"
@@ -88,8 +88,7 @@ def _company(index: int, pins: Pins, names: list[str], topology: Topology) -> st
     cores = cores_of(pins[index], topology.cores)
     place = f"{'core' if len(cores) == 1 else 'cores'} {cpu_list(tuple(core.number for core in cores))}"
     others = [names[other] for other in companions(index, pins, topology.cores)]
-    shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-    return f"shares {place} with {shown}" if others else f"alone on {place}"
+    return f"shares {place} with {listed(others)}" if others else f"alone on {place}"
 
 
 def changed(before: Plan, after: Plan) -> list[WorkerPlan]:

@@ -82,15 +82,14 @@ def _node(plan: Plan, cores: list[Core], topology: Topology, colours: dict[str, 
 
 def _core(plan: Plan, core: Core, colours: dict[str, str]) -> _Box:
     """Its hardware threads above each other, each with the workers that may run there."""
-    threads = [_thread(plan, cpu, colours) for cpu in core.cpus]
-    inner = _column(threads)
+    inner = _flow([_thread(plan, cpu, colours) for cpu in core.cpus], 0, gap=4)
     return _framed(inner, f"core {core.number}{' (slow)' if core.efficient else ''}", stroke="#d4d4d8", fill="#ffffff")
 
 
 def _thread(plan: Plan, cpu: int, colours: dict[str, str]) -> _Box:
     names = [each.name for each in plan.workers if cpu in each.cores]
     labels = [_label(name, colours[name]) for name in names] or [_label("", _FREE)]
-    inner = _column(labels, gap=2)
+    inner = _flow(labels, 0, gap=2)
 
     def draw(x: float, y: float) -> Iterable[str]:
         yield _text(x, y + 13, str(cpu), size=10, fill="#71717a")
@@ -136,16 +135,16 @@ def _sentence(line: Any) -> str:
 # -- boxes in boxes ----------------------------------------------------------------------------------------------------
 
 
-def _flow(boxes: Sequence[_Box], width: float) -> _Box:
-    """Side by side, and on the next line where it gets too wide."""
+def _flow(boxes: Sequence[_Box], width: float, gap: float = _GAP) -> _Box:
+    """Side by side, and on the next line where it gets too wide. A width of 0 makes a column."""
     places: list[tuple[float, float, _Box]] = []
     x = y = row = widest = 0.0
     for box in boxes:
         if x and x + box.width > width:
-            x, y, row = 0.0, y + row + _GAP, 0.0
+            x, y, row = 0.0, y + row + gap, 0.0
         places.append((x, y, box))
-        x, row = x + box.width + _GAP, max(row, box.height)
-        widest = max(widest, x - _GAP)
+        x, row = x + box.width + gap, max(row, box.height)
+        widest = max(widest, x - gap)
     return _Box(widest, y + row, lambda left, top: _drawn(places, left, top))
 
 
@@ -154,14 +153,6 @@ def _grid(boxes: Sequence[_Box]) -> _Box:
     rows = math.ceil(len(boxes) / _MOST_CORES_ABREAST)
     abreast = math.ceil(len(boxes) / rows)
     return _flow(boxes, abreast * (max(box.width for box in boxes) + _GAP))
-
-
-def _column(boxes: Sequence[_Box], gap: float = 4) -> _Box:
-    places, y = [], 0.0
-    for box in boxes:
-        places.append((0.0, y, box))
-        y += box.height + gap
-    return _Box(max(box.width for box in boxes), y - gap, lambda left, top: _drawn(places, left, top))
 
 
 def _drawn(places: Sequence[tuple[float, float, _Box]], left: float, top: float) -> Iterable[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..host.topology import Core, Topology
 from ..spec import ActorSpec, GraphSpec
-from .pinning import is_affordable, may_spin
+from .pinning import Pins, companions, is_affordable, may_spin
 from .seating import Seats, Team, grants, seat
 
 
@@ -43,17 +44,11 @@ class Plan:
 
     def worker(self, name: str) -> WorkerPlan:
         """The line of one worker; raises KeyError for a name that no worker has."""
-        for worker in self.workers:
-            if worker.name == name:
-                return worker
-        raise KeyError(name)
+        return {each.name: each for each in self.workers}[name]
 
     def worker_of(self, instance: str) -> WorkerPlan:
         """The worker that runs an actor instance; raises KeyError for an instance that the graph does not have."""
-        for worker in self.workers:
-            if instance in worker.instances:
-                return worker
-        raise KeyError(instance)
+        return {name: each for each in self.workers for name in each.instances}[instance]
 
     def to_plain(self) -> dict[str, Any]:
         """Nested dicts, lists, str, int and bool: what JSON and msgpack carry."""
@@ -75,10 +70,7 @@ class Plan:
             actors = "" if each.instances == (each.name,) else ", ".join(each.instances)
             spin = "yes" if each.spin else "no"
             rows.append((each.name, actors, cpu_list(each.cores), str(each.threads), spin, each.reason))
-        columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-        widths = [max(map(len, column)) for column in columns]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
-        return "\n".join([f"{self.graph} on {self.machine}", *lines])
+        return "\n".join([f"{self.graph} on {self.machine}", *table_lines(rows)])
 
 
 def plan(spec: GraphSpec, topology: Topology) -> Plan:
@@ -93,7 +85,7 @@ def plan(spec: GraphSpec, topology: Topology) -> Plan:
     seats = seat(teams, granted, _bonds(spec, teams), usable)
     pinned = _pin(seats)
     spinning = may_spin(pinned, topology)
-    writer = _Reasons(teams, seats, granted, topology, is_affordable(pinned, topology))
+    writer = _Reasons(teams, seats, granted, topology, pinned)
     workers = tuple(
         WorkerPlan(
             team.name,
@@ -107,6 +99,18 @@ def plan(spec: GraphSpec, topology: Topology) -> Plan:
         for index, team in enumerate(teams)
     )
     return Plan(spec.name, topology.describe(), workers)
+
+
+def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows, the headings first, as lines of aligned columns; a column that is empty below its heading is left out."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first three names, and how many there are beside them."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def cpu_list(numbers: tuple[int, ...]) -> str:
@@ -185,15 +189,14 @@ def _pin(seats: Seats) -> list[tuple[int, ...]]:
 class _Reasons:
     """Says in one sentence why a worker sits where it does."""
 
-    def __init__(
-        self, teams: list[Team], seats: Seats, granted: list[int], topology: Topology, affordable: bool
-    ) -> None:
+    def __init__(self, teams: list[Team], seats: Seats, granted: list[int], topology: Topology, pins: Pins) -> None:
         self._teams, self._seats, self._granted, self._topology = teams, seats, granted, topology
-        self._spin_note = "" if affordable else f"; no spinning on a CPU quota of {topology.quota:g}"
+        self._company = [companions(index, pins, topology.cores) for index in range(len(teams))]
+        self._spin_note = "" if is_affordable(pins, topology) else f"; no spinning on a CPU quota of {topology.quota:g}"
 
     def reason(self, index: int) -> str:
         team, cores = self._teams[index], self._seats.cores_of[index]
-        guests = self._companions(index)
+        guests = listed([self._teams[other].name for other in self._company[index]])
         place = f"{'core' if len(cores) == 1 else 'cores'} {cpu_list(tuple(core.number for core in cores))}"
         if not team.asked:
             text = self._unasked(index, place, guests)
@@ -213,12 +216,8 @@ class _Reasons:
 
     def _is_short(self, index: int) -> bool:
         """Whether a team got fewer cores than it asked for, or must share one with another that asked."""
-        rivals = [other for other in self._seats.companions(index) if self._teams[other].asked]
+        rivals = [other for other in self._company[index] if self._teams[other].asked]
         return self._granted[index] < self._teams[index].asked or bool(rivals)
-
-    def _companions(self, index: int) -> str:
-        names = [self._teams[other].name for other in self._seats.companions(index)]
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
     def _shortage(self) -> str:
         asking = [team.asked for team in self._teams if team.asked]

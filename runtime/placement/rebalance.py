@@ -45,11 +45,8 @@ class Rebalancer:
     def look(self, plan: Plan, demands: Mapping[str, float], now_s: float) -> Proposal | None:
         """What to do now, given what each worker has lately wanted; a proposal is taken to be followed."""
         wanted = {core.number: self._wanted(core, plan, demands) for core in self._cores}
-        pays = {}
-        for core in self._cores:
-            best = self._best(core, plan, demands, wanted, now_s)
-            if best is not None:
-                pays[core.number] = best
+        best = {core.number: self._best(core, plan, demands, wanted, now_s) for core in self._cores}
+        pays = {number: move for number, move in best.items() if move is not None}
         self._since_s = {number: self._since_s.get(number, now_s) for number in pays}
         if now_s < self._not_before_s:
             return None

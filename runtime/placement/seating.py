@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,11 +44,6 @@ class Seats:
         """Each used core with the teams on it in the order in which they sat down, so that an owner is the first."""
         return [(core, self.present[core.number]) for core in self.cores if core.number in self.present]
 
-    def companions(self, index: int) -> list[int]:
-        mine = {core.number for core in self.cores_of[index]}
-        others = (other for other in range(len(self.cores_of)) if other != index)
-        return [other for other in others if any(core.number in mine for core in self.cores_of[other])]
-
     def near(self, index: int) -> list[int]:
         """The neighbours by edges that share an L3 with a team."""
         mine = {core.l3 for core in self.cores_of[index]}
@@ -66,8 +62,8 @@ class Seats:
 def grants(asked: Sequence[int], budget: int) -> list[int]:
     """How many whole cores each team gets of `budget`: what it asked for, or a fair part of it.
 
-    Everybody who asks gets one (they share if there are fewer than that); each further one goes to whoever has the
-    smallest part of what he asked for.
+    Everybody who asks gets one (they share if there are fewer than that); each further one goes to the team
+    that has the smallest part of what it asked for.
     """
     if sum(asked) <= budget:
         return list(asked)
@@ -150,9 +146,7 @@ def _merit(seats: Seats, index: int, pool: list[Core], count: int, room: int) ->
 
 def _nearest_first(seats: Seats, index: int, pool: list[Core]) -> list[Core]:
     """Fast cores, then those under the fullest L3, then those that share an L2 with neighbours, then the order."""
-    sizes: dict[int, int] = {}
-    for core in pool:
-        sizes[core.l3] = sizes.get(core.l3, 0) + 1
+    sizes = Counter(core.l3 for core in pool)
     near = {core.l2: seats.pull(index, [core], "l2") for core in pool}
     return sorted(pool, key=lambda core: (core.efficient, -sizes[core.l3], core.l3, -near[core.l2], core.number))
 

@@ -20,7 +20,7 @@ def described_ports(routing: Routing) -> list[dict[str, Any]]:
     described = []
     for number, route in enumerate(spec.routes[: spec.exposed]):
         entry = routing.entry(number)
-        answer = spec.actor(route.reply.actor).output_type(route.reply.port) or TypeSpec()
+        answer = spec.actor(route.reply.actor).output_type(route.reply.port)
         described.append(
             {
                 "port": str(route.entry),

@@ -130,7 +130,7 @@ def _for_clients(spec: GraphSpec) -> dict[str, Any]:
     """The spec without code: what clients need to know of ports and routes."""
     plain = spec.to_plain()
     for actor in plain["actors"]:
-        actor["code"].update(pickled=b"", arguments=b"\x80", arguments_dilled=False)
+        actor["code"].update(pickled=b"", arguments=b"\x80", arguments_pickled=False)
     return plain
 
 

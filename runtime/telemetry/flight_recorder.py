@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from ...shm.layout import LINE_NBYTES, WORD_NBYTES, Group, Layout, Word
 from ...shm.segment import Segment
 from ..errors import Cancelled, DeadLetter, DeadlineExceeded, SlabwireError
-
-if TYPE_CHECKING:
-    from ..message.header import Header
+from ..message.header import Header
 
 
 class Handled(Protocol):
@@ -59,13 +57,16 @@ class Outcome(IntEnum):
     REFUSED = 5
 
 
+_REFUSALS: tuple[tuple[type[SlabwireError], Outcome], ...] = (
+    (Cancelled, Outcome.CANCELLED),
+    (DeadlineExceeded, Outcome.EXPIRED),
+    (DeadLetter, Outcome.DEAD),
+)
+
+
 def outcome_of(error: SlabwireError) -> Outcome:
     """What an input has come to that was refused with this error."""
-    if isinstance(error, Cancelled):
-        return Outcome.CANCELLED
-    if isinstance(error, DeadlineExceeded):
-        return Outcome.EXPIRED
-    return Outcome.DEAD if isinstance(error, DeadLetter) else Outcome.REFUSED
+    return next((outcome for kind, outcome in _REFUSALS if isinstance(error, kind)), Outcome.REFUSED)
 
 
 _READER = "supervisor, successor"

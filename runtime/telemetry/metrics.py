@@ -90,7 +90,11 @@ def families_of(status: Mapping[str, Any], durations: Mapping[str, Sequence[int]
         *_table("edge", _EDGE, edges),
         _turned_away(edges),
         *_table("worker", _WORKER, processes),
-        _one("worker_ready", "1 while its actors have started and take messages.", processes, _is_ready),
+        _family(
+            "worker_ready",
+            "1 while its actors have started and take messages.",
+            [(labels, float(worker["state"] == "ready")) for labels, worker in processes],
+        ),
     ]
 
 
@@ -98,58 +102,42 @@ def _graph(status: Mapping[str, Any], graph: Labels) -> list[Family]:
     supervisor, gateway = status["supervisor"], status["gateway"]
     is_up = gateway is not None and gateway["state"] == "ready"
     restarts, turned_out = (0, 0) if gateway is None else (gateway["restarts"], gateway.get("turned_out", 0))
-    return [
-        _gauge("ready", "1 while the graph is ready.", float(status["state"] == "ready"), graph),
-        _gauge("start_time_seconds", "When it was started, in Unix time.", status["started_unix_s"], graph),
-        _gauge("clients", "Clients on this host.", status["clients"], graph),
-        _gauge("shared_memory_bytes", "All shared memory of the graph.", status["memory_bytes"], graph),
-        _gauge("supervisor_memory_bytes", "Memory of the supervisor (PSS).", supervisor["pss_bytes"], graph),
-        _gauge("supervisor_cpu_seconds_total", "User and system time of it.", supervisor["cpu_s"], graph),
-        _gauge("gateway_up", "1 while the gateway takes remote clients.", float(is_up), graph),
-        _gauge("gateway_restarts_total", "Times it was started again.", restarts, graph),
-        _gauge("gateway_turned_out_total", "Remote clients for whom too much waited.", turned_out, graph),
+    rows: list[tuple[str, str, float]] = [
+        ("ready", "1 while the graph is ready.", float(status["state"] == "ready")),
+        ("start_time_seconds", "When it was started, in Unix time.", status["started_unix_s"]),
+        ("clients", "Clients on this host.", status["clients"]),
+        ("shared_memory_bytes", "All shared memory of the graph.", status["memory_bytes"]),
+        ("supervisor_memory_bytes", "Memory of the supervisor (PSS).", supervisor["pss_bytes"]),
+        ("supervisor_cpu_seconds_total", "User and system time of it.", supervisor["cpu_s"]),
+        ("gateway_up", "1 while the gateway takes remote clients.", float(is_up)),
+        ("gateway_restarts_total", "Times it was started again.", restarts),
+        ("gateway_turned_out_total", "Remote clients for whom too much waited.", turned_out),
     ]
-
-
-def _gauge(name: str, meaning: str, value: float, labels: Labels) -> Family:
-    kind: Any = "counter" if name.endswith("_total") else "gauge"
-    family = Family(f"slabwire_{name}", kind, meaning)
-    family.add(value, labels)
-    return family
+    return [_family(name, meaning, [(graph, value)]) for name, meaning, value in rows]
 
 
 Lines = Sequence[tuple[Labels, Mapping[str, Any]]]
 
 
 def _table(thing: str, rows: Iterable[Row], lines: Lines) -> list[Family]:
-    families = []
-    for key, name, meaning in rows:
-        family = Family(f"slabwire_{thing}_{name}", "counter" if name.endswith("_total") else "gauge", meaning)
-        for labels, values in lines:
-            family.add(values[key], labels)
-        families.append(family)
-    return families
-
-
-def _one(name: str, meaning: str, lines: Lines, value: Any) -> Family:
-    family = Family(f"slabwire_{name}", "gauge", meaning)
-    for labels, values in lines:
-        family.add(value(values), labels)
-    return family
-
-
-def _is_ready(worker: Mapping[str, Any]) -> float:
-    return float(worker["state"] == "ready")
+    return [
+        _family(f"{thing}_{name}", meaning, [(labels, values[key]) for labels, values in lines])
+        for key, name, meaning in rows
+    ]
 
 
 def _turned_away(edges: Lines) -> Family:
-    family = Family(
-        "slabwire_edge_turned_away_total", "counter", "Messages that found no room, by what became of them."
+    return _family(
+        "edge_turned_away_total",
+        "Messages that found no room, by what became of them.",
+        [({**labels, "outcome": outcome}, values[key]) for labels, values in edges for key, outcome in _OUTCOMES],
     )
-    for labels, values in edges:
-        for key, outcome in _OUTCOMES:
-            family.add(values[key], {**labels, "outcome": outcome})
-    return family
+
+
+def _family(name: str, meaning: str, samples: Iterable[tuple[Labels, float]]) -> Family:
+    """A counter where the name ends in `_total`, else a gauge."""
+    kind: Any = "counter" if name.endswith("_total") else "gauge"
+    return Family(f"slabwire_{name}", kind, meaning, [("", labels, value) for labels, value in samples])
 
 
 def _handled(actors: Lines, durations: Mapping[str, Sequence[int]]) -> Family:

@@ -119,9 +119,8 @@ class CellStats:
         """All counters and gauges, with `p50_us` and `p99_us` of the handler's runs."""
         values = {name: self.words[self._first + index] for index, name in enumerate(_CELL_WORDS)}
         buckets = self.durations()
-        handled = sum(buckets)
         return {
-            "handled": handled,
+            "handled": sum(buckets),
             **values,
             "p50_us": _quantile_us(buckets, 0.5),
             "p99_us": _quantile_us(buckets, 0.99),

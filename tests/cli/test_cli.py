@@ -101,7 +101,7 @@ try:
     root(["--help"], prog_name="slabwire")
 except SystemExit as end:
     assert end.code == 0, end.code
-heavy = {"numpy", "zmq", "rich", "msgpack", "dill", "onnxruntime", "asyncio"} & set(sys.modules)
+heavy = {"numpy", "zmq", "rich", "msgpack", "cloudpickle", "onnxruntime", "asyncio"} & set(sys.modules)
 sys.exit(f"imported: {sorted(heavy)}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -155,7 +155,7 @@ def test_its_metadata_are_valid(wheel: Path) -> None:
     assert metadata.description_content_type == "text/markdown"
     assert str(email.message_from_bytes(content).get_payload()).startswith("# Slabwire")
     base = {each.name for each in metadata.requires_dist or [] if not _is_extra(each)}
-    assert base == {"numpy", "pyzmq", "msgpack", "click", "rich", "dill"}
+    assert base == {"numpy", "pyzmq", "msgpack", "click", "rich", "cloudpickle"}
 
 
 def _is_extra(requirement: Requirement) -> bool:

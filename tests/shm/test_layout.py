@@ -72,7 +72,7 @@ def test_all_floors_are_searched() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 100])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda each: each.name)
 def test_no_line_has_two_writers(layout: Layout, count: int) -> None:
-    layout.check(**dict.fromkeys(layout.parameters, count))
+    prove(layout.place(**dict.fromkeys(layout.parameters, count)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda each: each.name)
@@ -130,7 +130,7 @@ def test_a_word_in_a_wrong_place_is_caught(offset: int, complaint: str) -> None:
 def test_words_of_odd_size_are_caught() -> None:
     odd = Group("odd", "one", (Word("a", "", "all", nbytes=4), Word("b", "", "all")))
     with pytest.raises(LayoutError, match="is not aligned"):
-        Layout("test odd", odd).check()
+        prove(Layout("test odd", odd).place())
 
 
 BAD: dict[str, Callable[[], Layout]] = {

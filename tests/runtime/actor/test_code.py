@@ -1,4 +1,4 @@
-"""User code reaches another process: by module, by file or by dill."""
+"""User code reaches another process: by module, by file or by value."""
 
 from __future__ import annotations
 
@@ -57,11 +57,18 @@ def closure(k):
         return n * k
     return times
 
+def is_even(n: int) -> bool:
+    return n == 0 or is_odd(n - 1)
+
+def is_odd(n: int) -> bool:
+    return n != 0 and is_even(n - 1)
+
 graph = Graph("g")
 graph.add(Add, config=Config(5), where=Path("/"), transform=shift)
-graph.add(neighbour.Neighbour)
+graph.add(neighbour.Neighbour, config=Config(5))
 graph.add(closure(3))
 graph.add(lambda n: n + BASE, name="lam")
+graph.add(is_even)
 
 if __name__ == "__main__":
     sys.stdout.buffer.write(msgpack.packb(graph.validate().to_plain()))
@@ -71,8 +78,11 @@ NEIGHBOUR = """
 import slabwire.runtime.actor.actor as sw
 
 class Neighbour(sw.Actor):
+    def __init__(self, config):
+        self.config = config
+
     def hello(self) -> str:
-        return "hello"
+        return f"hello {self.config.size}"
 """
 
 WORKER = """
@@ -81,7 +91,7 @@ from slabwire.runtime.actor.user_code import construct
 from slabwire.runtime.actor.actor import handlers_of
 from slabwire.runtime.spec import graph_from_plain
 spec = graph_from_plain(msgpack.unpackb(sys.stdin.buffer.read()))
-values = {"add": 1, "times": 2, "lam": 3}
+values = {"add": 1, "times": 2, "lam": 3, "is_even": 4}
 for each in spec.actors:
     (handler,) = handlers_of(construct(each)).values()
     value = values.get(each.name)
@@ -102,7 +112,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-EXPECTED = ["add file 16", "neighbour module hello", "times dill 6", "lam dill 13"]
+EXPECTED = ["add file 16", "neighbour module hello 5", "times value 6", "lam value 13", "is_even file True"]
 
 
 def test_a_script_reaches_a_worker_in_another_folder(project: Path) -> None:
@@ -115,11 +125,11 @@ def test_a_script_run_as_a_module(project: Path) -> None:
     assert _run(["-c", WORKER], project, plain).decode().splitlines()[0] == "add module 16"
 
 
-def test_code_of_a_prompt_goes_by_dill(project: Path) -> None:
+def test_code_of_a_prompt_goes_by_value(project: Path) -> None:
     (project / "neighbour.py").write_text(NEIGHBOUR)
-    plain = _run(["-c", SCRIPT.replace("assert isinstance(config, Config), type(config)", "pass")], project)
+    plain = _run(["-c", SCRIPT], project)
     lines = _run(["-c", WORKER], project, plain).decode().splitlines()
-    assert lines == [line.replace("file", "dill") for line in EXPECTED]
+    assert lines == [line.replace("file", "value") for line in EXPECTED]
 
 
 class Stated(Actor):
@@ -153,12 +163,12 @@ def test_a_function_is_wrapped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "is_dilled"),
+    ("value", "is_pickled"),
     [({"a": [1, 2.5, None, b"x", "y", True]}, False), ((1, 2), True), (Path("/tmp"), True), (1 << 70, True)],
 )
-def test_arguments_arrive_as_they_were(value: Any, is_dilled: bool) -> None:
+def test_arguments_arrive_as_they_were(value: Any, is_pickled: bool) -> None:
     spec = code_spec(Stated, {"value": value})
-    assert spec.arguments_dilled is is_dilled
+    assert spec.arguments_pickled is is_pickled
     assert load_arguments(spec) == {"value": value}
 
 

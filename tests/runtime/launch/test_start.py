@@ -10,7 +10,7 @@ import sys
 import slabwire
 for name in slabwire.__all__:
     getattr(slabwire, name)
-heavy = {"onnxruntime", "uvicorn", "jaxtyping", "starlette", "cryptography", "click", "rich", "dill", "pandas"}
+heavy = {"onnxruntime", "uvicorn", "jaxtyping", "starlette", "cryptography", "click", "rich", "cloudpickle", "pandas"}
 sys.exit(", ".join(sorted(heavy & set(sys.modules))))
 """
 
