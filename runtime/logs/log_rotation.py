@@ -17,13 +17,18 @@ def aside(path: Path) -> Path:
     return path.with_suffix(".log.1")
 
 
-def long_logs(folder: Path, nbytes: int = LOG_NBYTES) -> list[Path]:
-    """The logs in a folder that are longer than they may be."""
+def logs_in(folder: Path) -> dict[Path, os.stat_result]:
+    """The logs in a folder, each with its length and the time of its last line."""
     try:
         with os.scandir(folder) as entries:
-            return [Path(each.path) for each in entries if each.name.endswith(".log") and each.stat().st_size > nbytes]
+            return {Path(each.path): each.stat() for each in entries if each.name.endswith(".log")}
     except OSError:  # somebody has removed the folder of a running graph
-        return []
+        return {}
+
+
+def long_logs(folder: Path, nbytes: int = LOG_NBYTES) -> list[Path]:
+    """The logs in a folder that are longer than they may be."""
+    return [path for path, status in logs_in(folder).items() if status.st_size > nbytes]
 
 
 def put_aside(path: Path) -> None:

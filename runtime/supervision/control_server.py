@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -62,8 +61,7 @@ class ControlServer:
             self._socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self._socket.bind(address)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._requests: Counter[bytes] = Counter()  # those being answered, by who asked
+        self._asked_by: dict[asyncio.Task[None], bytes] = {}  # who asked what is being answered
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -103,23 +101,16 @@ class ControlServer:
             return
         if is_worker:
             self._report(identity[2:].decode(errors="replace"), message.get("pid", 0), REPORTS.read(message))
-        elif self._requests[identity] >= _MOST_REQUESTS:
+        elif list(self._asked_by.values()).count(identity) >= _MOST_REQUESTS:
             text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
             self._refuse(identity, Overloaded(text), message.get("token"))
         elif self._loop is not None:
-            self._requests[identity] += 1
             task = self._loop.create_task(self._answer(identity, message))
-            self._tasks.add(task)
-            task.add_done_callback(lambda ended: self._answered(identity, ended))
+            self._asked_by[task] = identity
+            task.add_done_callback(self._asked_by.pop)
 
     def _refuse(self, identity: bytes, error: SlabwireError, token: Any = None) -> None:
         self._send(identity, {"token": token, "ok": False, "code": error.code, "error": str(error)})
-
-    def _answered(self, identity: bytes, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._requests[identity] -= 1
-        if not self._requests[identity]:
-            del self._requests[identity]
 
     async def _answer(self, identity: bytes, request: dict[str, Any]) -> None:
         try:
@@ -133,8 +124,8 @@ class ControlServer:
 
     async def answered(self) -> None:
         """Waits until what was asked was answered, which takes no time once the graph has ended."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LAST_ANSWERS_S)
+        if self._asked_by:
+            await asyncio.wait(self._asked_by, timeout=_LAST_ANSWERS_S)
 
     def close(self) -> None:
         if self._loop is not None:

@@ -22,9 +22,8 @@ from ..remote.curve_keys import Pair
 from ..remote.gateway_watch import Watch
 from ..remote.knock import Knocker
 from .child import Child
-from .fork_server import environment_for
+from .fork_server import environment_for, start_alone
 from .life_cycle import Life
-from .spawner import start_alone
 
 logger = logging.getLogger("slabwire")
 
