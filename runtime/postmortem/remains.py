@@ -52,9 +52,7 @@ def _handling(board: Switchboard, peer: Peer, instance: str) -> Iterator[dict[st
         line = board.lines.get(left.lane)
         if left.row == RUNNING_ROW and (line is None or line.returns.load("tail") != left.sequence):
             continue  # that one was finished
-        header = (
-            _header_at(line, left.sequence) if left.row == RUNNING_ROW and line else _header(table.record(left.row))
-        )
+        header = header_at(line, left.sequence) if left.row == RUNNING_ROW and line else _header(table.record(left.row))
         if header is not None:
             source = line.source if line is not None else "somebody who is gone"
             yield {"actor": instance, "source": source, "attempt": left.attempt, **_told(board, header)}
@@ -85,7 +83,7 @@ def _lane(board: Switchboard, line: LaneRecord) -> dict[str, Any]:
     capacity, head, tail = line.segment.placed.rows("record"), line.segment.load("head"), line.returns.load("tail")
     # The slot behind the newest record is the next one's, who may be writing.
     numbers = range(max(0, head - min(MOST_RECORDS, capacity - 1)), head)
-    found = [(number, _header_at(line, number)) for number in numbers]
+    found = [(number, header_at(line, number)) for number in numbers]
     records = [
         {"number": number, "waits": number >= tail, **_told(board, header)}
         for number, header in found
@@ -101,7 +99,8 @@ def _lane(board: Switchboard, line: LaneRecord) -> dict[str, Any]:
     }
 
 
-def _header_at(line: LaneRecord, number: int) -> Header | None:
+def header_at(line: LaneRecord, number: int) -> Header | None:
+    """The header of a record by its number, or what has been written over it; None for an impossible one."""
     capacity = line.segment.placed.rows("record")
     start = line.segment.placed["record"] + number % capacity * RECORD_NBYTES
     return _header(memoryview(os.pread(line.segment.fd, RECORD_NBYTES, start)))
