@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 
 import zmq
 
@@ -94,21 +95,18 @@ class Door:
             self._loop.call_soon(self.take_in)
 
     def _enter(self, identity: zmq.Frame) -> Peer | None:
-        descriptor = int(identity.get(zmq.SRCFD))
-        peer = self._all_peers.enter(self, identity.bytes, descriptor, _address_of(identity))
+        name, descriptor = identity.bytes, int(identity.get(zmq.SRCFD))
+        forget = partial(self._peers.pop, name, None)
+        peer = self._all_peers.enter(partial(self._write, name), forget, descriptor, _address_of(identity))
         if peer is not None:
-            self._peers[identity.bytes] = peer
+            self._peers[name] = peer
         return peer
 
-    def write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None:
+    def _write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None:
         """Sends without waiting. Raises ZMQError where nobody of that name is there any more."""
         if not self._socket.closed:
             self._take_in_soon()  # libzmq tells of each change only once: what comes while we send goes unnoticed
             self._socket.send_multipart([name, *frames], zmq.DONTWAIT, copy=False)
-
-    def forget(self, name: bytes) -> None:
-        """Whoever had that name is gone."""
-        self._peers.pop(name, None)
 
     def close(self) -> None:
         if self._loop is not None:
