@@ -48,10 +48,7 @@ def put_aside(path: Path) -> None:
 def _copy(log: int, part: Path, target: Path) -> None:
     """The copy takes its name when it is whole: by that its readers know that the log begins anew."""
     target.unlink(missing_ok=True)  # first: a nearly full disk needs its room
-    copy = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        while os.sendfile(copy, log, None, 1 << 20):
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as copy:
+        while os.sendfile(copy.fileno(), log, None, 1 << 20):
             pass
         part.rename(target)
-    finally:
-        os.close(copy)

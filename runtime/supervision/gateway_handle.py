@@ -15,7 +15,7 @@ import zmq
 
 from ..errors import Disconnected, StartError
 from ..host.frames import FrameReader
-from ..host.heartbeat import is_stopped
+from ..host.process_usage import is_stopped
 from ..host.run_directory import RunDirectory
 from ..remote.addresses import is_private, with_port
 from ..remote.curve_keys import Pair

@@ -11,7 +11,7 @@ from ...shm.bell import now_ns
 from ..dataplane.descriptor_channel import Channel
 from ..dataplane.peers import Peer
 from ..errors import LoadError
-from ..host.heartbeat import is_stopped
+from ..host.process_usage import is_stopped
 from ..host.run_directory import RunDirectory
 from ..placement.plan import WorkerPlan
 from ..spec import ActorSpec, Restart
