@@ -65,7 +65,7 @@ class Gateway:
         turned_out: Callable[[], None],
     ) -> None:
         self.name = name
-        self.doors: list[Door] = []
+        self._doors: dict[bool, Door] = {}  # by whether it is for this host alone
         self.context = zmq.Context()
         self._graph = graph
         self._streams = StreamConnections(name)
@@ -88,11 +88,9 @@ class Gateway:
             raise demand_keys(address)
         if not private:
             self._authenticate()
-        door = next((each for each in self.doors if each.private == private), None)
-        if door is None:
-            door = Door(self.context, self._peers, None if private else self._keys)
-            self.doors.append(door)
-        return door.bind(address)
+        if private not in self._doors:
+            self._doors[private] = Door(self.context, self._peers, None if private else self._keys, self.receive)
+        return self._doors[private].bind(address)
 
     def _authenticate(self) -> None:
         from zmq.auth.thread import ThreadAuthenticator
@@ -166,14 +164,12 @@ class Gateway:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until told to stop. Raises Disconnected where the graph does not serve us any more."""
-        for door in self.doors:
-            door.open(self.receive)
         strangers, unfinished = Strangers(), EndlessMessages()
         while not stop.is_set():
             if self._graph.is_gone:
                 raise Disconnected(f"{self._graph.whose} serves this client no more")
             strangers.look({each.inode for each in self._remote_peers})
-            for door in self.doors:  # what is whole by now is not unfinished
+            for door in self._doors.values():  # what is whole by now is not unfinished
                 door.take_in()
             for _ in range(unfinished.look(self._peers.messages())):
                 self._part_with_memory()
@@ -188,7 +184,7 @@ class Gateway:
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._keyed.close()
         self._watching.cancel()
-        for each in self.doors:
+        for each in self._doors.values():
             each.close()
         if self._authenticator is not None:
             self._authenticator.stop()

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from .launch import Launch
     from .running import AsyncRunning, Running
 
-    InProcesses = Launch[Running, AsyncRunning]
-    InThisProcess = Launch[RunningInProcess, AsyncRunningInProcess]
-
 
 class Graph(Definition):
     """A graph of actors. To be written at the top level of a module; only its author's thread may use it."""
@@ -30,15 +27,15 @@ class Graph(Definition):
         drain_timeout_s: float = 10.0,
         listen: str | None = None,
         rebalance: bool = False,
-    ) -> InProcesses: ...
+    ) -> Launch[Running, AsyncRunning]: ...
     @overload
     def run(
         self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
-    ) -> InThisProcess: ...
+    ) -> Launch[RunningInProcess, AsyncRunningInProcess]: ...
     @overload
     def run(
         self, *, in_process: bool, name: str | None = None, drain_timeout_s: float = 10.0
-    ) -> InProcesses | InThisProcess: ...
+    ) -> Launch[Running, AsyncRunning] | Launch[RunningInProcess, AsyncRunningInProcess]: ...
     def run(
         self,
         *,
@@ -47,7 +44,7 @@ class Graph(Definition):
         drain_timeout_s: float = 10.0,
         listen: str | None = None,
         rebalance: bool = False,
-    ) -> InProcesses | InThisProcess:
+    ) -> Launch[Running, AsyncRunning] | Launch[RunningInProcess, AsyncRunningInProcess]:
         """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
         `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,

@@ -35,13 +35,14 @@ def remains(board: Switchboard, peer: Peer) -> dict[str, Any]:
     """All of it, as plain data."""
     lanes = [each for each in board.lines.values() if peer in (each.producer, each.consumer)]
     lanes.sort(key=lambda each: each.purpose != "edge")  # those of callers may be many
+    events = read_events(peer.recorder, MOST_EVENTS) if peer.recorder is not None else []
     return {
         "handling": [each for instance in peer.instances for each in _handling(board, peer, instance)],
         "lanes": [_lane(board, each) for each in lanes[:MOST_LANES]],
         "more_lanes": max(0, len(lanes) - MOST_LANES),
         "lent": [found for each in lanes if each.producer is peer for found in _loans(board, each)],
         "leased": [found for each in lanes if each.consumer is peer for found in _loans(board, each)],
-        "events": _events(board, peer),
+        "events": [_event(board, peer, each, now_ns()) for each in events],
     }
 
 
@@ -140,13 +141,8 @@ def _of_slab(board: Switchboard, number: int, count: int) -> dict[str, Any]:
     }
 
 
-def _events(board: Switchboard, peer: Peer) -> list[dict[str, Any]]:
-    """The tail of the flight recorder."""
-    events = read_events(peer.recorder, MOST_EVENTS) if peer.recorder is not None else []
-    return [_event(board, peer, each, now_ns()) for each in events]
-
-
 def _event(board: Switchboard, peer: Peer, event: Event, now: int) -> dict[str, Any]:
+    """A row of the flight recorder."""
     ago_s = (now - event.begin_ns) / 1e9
     if event.happening != Happening.INPUT:
         return {"ago_s": ago_s, "what": event.happening.name.lower(), "pid": event.pid}

@@ -98,7 +98,6 @@ class Child:
         self._pidfd = -1
         if self._killing is not None:
             self._killing.cancel()  # else the timer would kill the successor
-            self._killing = None
         self._happened("reaped")
         self._ended(os.waitstatus_to_exitcode(waited))
 

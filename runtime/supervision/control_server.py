@@ -33,7 +33,9 @@ _BATCH = 64
 
 
 class ControlServer:
-    """One ROUTER socket. Workers name themselves `w:<name>`; whoever else sends gets one answer to each message.
+    """One ROUTER socket, served on the running loop.
+
+    Workers name themselves `w:<name>`; whoever else sends gets one answer to each message.
 
     `serve(verb)` answers, `report(worker, pid, report)` takes a worker's word.
     """
@@ -60,13 +62,10 @@ class ControlServer:
         for uid in {os.geteuid(), 0}:  # no other user is heard, whoever may come to open the socket
             self._socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self._socket.bind(address)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor_of(self._socket), self._drain)
+        self._loop.call_soon(self._drain)
         self._asked_by: dict[asyncio.Task[None], bytes] = {}  # who asked what is being answered
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        loop.add_reader(descriptor_of(self._socket), self._drain)
-        self._drain()
 
     def tell(self, worker: str, order: Order) -> None:
         """Sends a worker an order; one that is gone will be told by its successor's start."""
@@ -77,9 +76,8 @@ class ControlServer:
             self._socket.send_multipart([identity, pack_document(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             logger.debug("a control message was not sent: %s", error)
-        if self._loop is not None:
-            # The descriptor tells only of changes: what came while we sent would go unnoticed.
-            self._loop.call_soon(self._drain)
+        # The descriptor tells only of changes: what came while we sent would go unnoticed.
+        self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         for _ in range(_BATCH):
@@ -87,8 +85,7 @@ class ControlServer:
                 return
             identity, *frames = self._socket.recv_multipart()
             self._take(identity, frames)
-        if self._loop is not None:
-            self._loop.call_soon(self._drain)
+        self._loop.call_soon(self._drain)
 
     def _take(self, identity: bytes, frames: list[bytes]) -> None:
         is_worker = identity.startswith(b"w:")
@@ -104,7 +101,7 @@ class ControlServer:
         elif list(self._asked_by.values()).count(identity) >= _MOST_REQUESTS:
             text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
             self._refuse(identity, Overloaded(text), message.get("token"))
-        elif self._loop is not None:
+        else:
             task = self._loop.create_task(self._answer(identity, message))
             self._asked_by[task] = identity
             task.add_done_callback(self._asked_by.pop)
@@ -128,8 +125,6 @@ class ControlServer:
             await asyncio.wait(self._asked_by, timeout=_LAST_ANSWERS_S)
 
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.remove_reader(descriptor_of(self._socket))
-            self._loop = None
+        self._loop.remove_reader(descriptor_of(self._socket))
         self._socket.close()
         self._context.term()

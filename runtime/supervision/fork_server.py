@@ -77,7 +77,9 @@ class ForkServer:
         order = pack_document({"words": list(words), "environment": changed})
         _be_subreaper(True)
         try:
-            self._await_ready()
+            if not self._has_begun:
+                self._has_begun = bool(self._socket.recv(64))
+                self._socket.settimeout(_ANSWER_WITHIN_S)
             socket.send_fds(self._socket, [order], [log, channel])
             pid = int(self._socket.recv(64) or 0)
         except OSError:
@@ -94,11 +96,6 @@ class ForkServer:
             raise Disconnected("the kernel does not hand over what the fork server forked")
         self.has_forked = True
         return pid
-
-    def _await_ready(self) -> None:
-        if not self._has_begun:
-            self._has_begun = bool(self._socket.recv(64))
-            self._socket.settimeout(_ANSWER_WITHIN_S)
 
     def close(self) -> None:
         """Ends it. The workers that it forked live on."""

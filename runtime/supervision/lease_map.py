@@ -107,13 +107,12 @@ def _of_others(
     for lane, slab, index in list(received):
         if slab not in slabs:
             continue
-        rows = {each.word.name: each.rows for each in slabs[slab].segment.placed.places}
-        nbytes = rows["payload"] * LINE_NBYTES // rows["generation"]
+        placed = slabs[slab].segment.placed
         block: dict[str, Any] = {
             "owner": slabs[slab].owner.name,
             "slab": slab,
             "block": index,
-            "nbytes": nbytes,
+            "nbytes": placed.rows("payload") * LINE_NBYTES // placed.rows("generation"),
             "held_by": [],
         }
         blocks.setdefault((slab, index), block)["held_by"].append(

@@ -8,7 +8,7 @@ from typing import Any
 from ..control.orders import Seat
 from ..host.affinity import repin
 from ..placement.moves import MoveError, changed, moved, wanted_cpus
-from ..placement.plan import Plan, WorkerPlan, cpu_list
+from ..placement.plan import WorkerPlan, cpu_list
 from .running_graph import RunningGraph
 from .worker_handle import WorkerHandle
 
@@ -57,16 +57,13 @@ class Mover:
                     f"the kernel does not let {worker.name} run on CPU {cpu_list(cpus)} ({error.strerror}): "
                     "its cpuset was changed since the graph was started"
                 ) from error
-        self._adopt(plan)
-        self.moves[worker.name] = self.moves.get(worker.name, 0) + 1
-        logger.info("%s: CPU %s to %s: %s", worker.name, cpu_list(old), cpu_list(cpus), worker.plan.reason)
-
-    def _adopt(self, plan: Plan) -> None:
         lines = changed(self._graph.plan, plan)
         self._graph.switchboard.plan = plan
         for line in lines:
             self._graph.workers[line.name].plan = line
             self._tell(line)
+        self.moves[worker.name] = self.moves.get(worker.name, 0) + 1
+        logger.info("%s: CPU %s to %s: %s", worker.name, cpu_list(old), cpu_list(cpus), worker.plan.reason)
 
     def _tell(self, line: WorkerPlan) -> None:
         self._graph.tell(line.name, Seat(list(line.cores), line.spin))

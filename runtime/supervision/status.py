@@ -49,7 +49,7 @@ def _document(
         "nursery": {"pid": fork_server, "pss_bytes": memory.get(fork_server, 0)},
         "gateway": gateway,
         "workers": workers,
-        "rebalance": balancer.stats() if balancer is not None else None,
+        "rebalance": {"moves": balancer.moves, "last": balancer.last} if balancer is not None else None,
         "edges": edges_of(board, lambda name: graph.workers[name].is_ready),
     }
 

@@ -112,7 +112,6 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
         loop.add_reader(self._owner, self._hear_owner)
         self._descriptors.open()
-        self._server.attach(loop)
         self.graph.workforce.start()
         watches = [self.graph.workforce.watch(), LogWatch(self.graph.directory.path / "logs").watch()]
         if self._balancer is not None:
