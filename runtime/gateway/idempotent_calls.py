@@ -113,7 +113,7 @@ class IdempotentCalls:
         del self._running[name]
         self._budget.give_back(nbytes)
         if not task.cancelled():
-            task.exception()  # it is nobody's, where nobody waited
+            task.exception()  # asyncio would log the error of a task for which nobody waited
 
     async def close(self) -> None:
         """Cancels what is at work."""

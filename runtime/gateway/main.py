@@ -154,9 +154,9 @@ class Gateway:
 
     def forget(self, peer: Peer, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
-        visitor = self._remote_peers.pop(peer, None)
-        if visitor is not None:
-            task = asyncio.get_running_loop().create_task(visitor.leave(error))
+        remote_peer = self._remote_peers.pop(peer, None)
+        if remote_peer is not None:
+            task = asyncio.get_running_loop().create_task(remote_peer.leave(error))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 

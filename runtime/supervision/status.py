@@ -74,7 +74,7 @@ def _reason(worker: WorkerHandle) -> dict[str, str]:
 
 
 def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
-    """Where it is asked for only: nobody waits for one that was to listen nowhere else than in the run directory."""
+    """Why a gateway that was asked for is not ready. Nobody waits for one that listens in the run directory alone."""
     if gateway is None or not gateway["listen"] or gateway["state"] == "ready":
         return []
     last = f" (last: {gateway['last_exit']})" if gateway["last_exit"] else ""
