@@ -28,7 +28,7 @@ class Backlog:
 
     def enter(self, frames: Sequence[Frame]) -> list[Frame | zmq.Frame]:
         """Counts a message; returns it as it is to be sent, uncopied, and then to be let go of."""
-        nbytes = nbytes_of(frames)
+        nbytes = sum(map(len, frames)) + len(frames) * _FRAME_NBYTES
         self._nbytes += nbytes
         self._unmarked += nbytes
         if self._unmarked < _MARK_EVERY_NBYTES:
@@ -44,8 +44,3 @@ class Backlog:
         while self._marks and self._marks[0][0].done:
             self._nbytes -= self._marks.popleft()[1]
         return self._nbytes
-
-
-def nbytes_of(frames: Sequence[Frame]) -> int:
-    """What a message takes while it waits."""
-    return sum(map(len, frames)) + len(frames) * _FRAME_NBYTES

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 import zmq
 
 from ..remote.protocol import Frame
 from .backlog import Backlog
-from .strangers import inode_of, shut_down
+from .unwanted_connections import inode_of, shut_down
 
 # Of answers for one client, besides the one that came last: as much as one message may have.
 MOST_WAITING_NBYTES = 256 << 20
@@ -22,22 +21,21 @@ BEHIND_FROM_NBYTES = 16 << 20
 LOOK_EVERY_S = 0.25
 
 
-class WayOut(Protocol):
-    """The socket that connections came by, as `Door` is one."""
-
-    def write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None: ...
-
-    def forget(self, name: bytes) -> None: ...
+# Sends a message by the door that the connection came by. Raises ZMQError where nobody is there any more.
+Write = Callable[[list[Frame | zmq.Frame]], None]
 
 
 class Peer:
-    """One connection from which something came, known by its descriptor, which belongs to libzmq."""
+    """One connection from which something came, known by its descriptor, which belongs to libzmq.
 
-    def __init__(self, peers: Peers, door: WayOut, name: bytes, descriptor: int, address: str) -> None:
+    `forget` tells its door that it is gone.
+    """
+
+    def __init__(self, peers: Peers, write: Write, forget: Callable[[], object], descriptor: int, address: str) -> None:
         self.address = address
         self._peers = peers
-        self._door = door
-        self._name = name  # the door's name for it
+        self._write = write
+        self._forget = forget
         self._descriptor = descriptor
         self.inode = inode_of(descriptor)  # the number may be another connection's soon
         self.messages = 0  # that came from it
@@ -65,14 +63,14 @@ class Peer:
                 return
             frames = [bytes(each) for each in frames]
         try:
-            self._door.write(self._name, self._backlog.enter(frames))
+            self._write(self._backlog.enter(frames))
         except zmq.ZMQError:
             self._peers.part(self)
 
     def leave(self) -> None:
         """Nothing is sent any more."""
         self._has_left = True
-        self._door.forget(self._name)
+        self._forget()
 
     def cut(self) -> None:
         """Ends the connection."""
@@ -88,16 +86,13 @@ class Peers:
         self._left = left
         self._turned_out = turned_out
         self._all: set[Peer] = set()
-        self._looking: asyncio.TimerHandle | None = None
 
-    def enter(self, door: WayOut, name: bytes, descriptor: int, address: str) -> Peer | None:
+    def enter(self, write: Write, forget: Callable[[], object], descriptor: int, address: str) -> Peer | None:
         """A new one; None where it has gone already."""
-        peer = Peer(self, door, name, descriptor, address)
+        peer = Peer(self, write, forget, descriptor, address)
         if not peer.is_there():
             return None
         self._all.add(peer)
-        if self._looking is None:
-            self._look_later()
         return peer
 
     def messages(self) -> dict[int, int]:
@@ -131,15 +126,8 @@ class Peers:
         for peer in [each for each in self._all if not each.is_there()]:
             self.part(peer)
 
-    def _look_later(self) -> None:
-        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look_again)
-
-    def _look_again(self) -> None:
-        self._looking = None
-        self.look()
-        if self._all:
-            self._look_later()
-
-    def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+    async def watch(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self.look()

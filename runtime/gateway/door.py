@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 
 import zmq
 
@@ -29,13 +30,18 @@ Receive = Callable[[Peer, list[Frame], str], None]
 
 
 class Door:
-    """One ROUTER socket, bound to any number of addresses of one kind: with keys, or for this host only."""
+    """One ROUTER socket, bound to any number of addresses of one kind: with keys, or for this host only.
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], peers: Peers, keys: ServerKeys | None) -> None:
+    Messages are taken in on the running loop.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], peers: Peers, keys: ServerKeys | None, receive: Receive
+    ) -> None:
         self.private = keys is None
         self._all_peers = peers
         self._peers: dict[bytes, Peer] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._receive = receive
         self._socket = context.socket(zmq.ROUTER)
         options = {
             zmq.LINGER: _LINGER_MS,
@@ -56,6 +62,9 @@ class Door:
             self._socket.curve_publickey, self._socket.curve_secretkey = keys.pair
             self._socket.curve_server = True
             self._socket.zap_domain = DOMAIN.encode()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor_of(self._socket), self.take_in)
+        self._loop.call_soon(self.take_in)
 
     def bind(self, address: str) -> str:
         """Listens; returns the address with the port that it got. Raises StartError with the cause."""
@@ -69,13 +78,6 @@ class Door:
             os.umask(before)
         return self._socket.get_string(zmq.LAST_ENDPOINT)
 
-    def open(self, receive: Receive) -> None:
-        """From now on messages are taken in."""
-        self._receive = receive
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(descriptor_of(self._socket), self.take_in)
-        self._loop.call_soon(self.take_in)
-
     def take_in(self) -> None:
         """Takes in what has come, or as much of it as leaves others their turn."""
         for _ in range(_BATCH):
@@ -87,32 +89,25 @@ class Door:
                 peer.messages += 1
                 who = "" if self.private else str(identity.get("User-Id"))
                 self._receive(peer, [each.buffer for each in frames], who)
-        self._take_in_soon()
-
-    def _take_in_soon(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon(self.take_in)
+        self._loop.call_soon(self.take_in)
 
     def _enter(self, identity: zmq.Frame) -> Peer | None:
-        descriptor = int(identity.get(zmq.SRCFD))
-        peer = self._all_peers.enter(self, identity.bytes, descriptor, _address_of(identity))
+        name, descriptor = identity.bytes, int(identity.get(zmq.SRCFD))
+        forget = partial(self._peers.pop, name, None)
+        peer = self._all_peers.enter(partial(self._write, name), forget, descriptor, _address_of(identity))
         if peer is not None:
-            self._peers[identity.bytes] = peer
+            self._peers[name] = peer
         return peer
 
-    def write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None:
+    def _write(self, name: bytes, frames: list[Frame | zmq.Frame]) -> None:
         """Sends without waiting. Raises ZMQError where nobody of that name is there any more."""
         if not self._socket.closed:
-            self._take_in_soon()  # libzmq tells of each change only once: what comes while we send goes unnoticed
+            # libzmq tells of each change only once: what comes while we send goes unnoticed.
+            self._loop.call_soon(self.take_in)
             self._socket.send_multipart([name, *frames], zmq.DONTWAIT, copy=False)
 
-    def forget(self, name: bytes) -> None:
-        """Whoever had that name is gone."""
-        self._peers.pop(name, None)
-
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.remove_reader(descriptor_of(self._socket))
+        self._loop.remove_reader(descriptor_of(self._socket))
         self._socket.close()
 
 

@@ -27,10 +27,9 @@ class _Running:
 
     def __init__(self, fingerprint: bytes, task: asyncio.Task[list[bytes]]) -> None:
         self.fingerprint = fingerprint
-        self._task = task
+        self.task = task
         self._waiting = 0
         self._end: asyncio.TimerHandle | None = None
-        self.is_given_up = False
 
     async def answer(self) -> list[bytes]:
         self._waiting += 1
@@ -38,35 +37,27 @@ class _Running:
             self._end.cancel()
             self._end = None
         try:
-            return await asyncio.shield(self._task)
+            return await asyncio.shield(self.task)
         finally:
             self._waiting -= 1
-            if not self._waiting and not self._task.done():
-                self._end = asyncio.get_running_loop().call_later(ORPHANED_FOR_S, self._give_up)
+            if not self._waiting and not self.task.done():
+                self._end = asyncio.get_running_loop().call_later(ORPHANED_FOR_S, self.task.cancel)
 
-    def _give_up(self) -> None:
-        self.is_given_up = True
-        self._task.cancel()
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was cancelled, and may still be at its end."""
+        return bool(self.task.cancelling())
 
     @property
     def is_orphaned(self) -> bool:
         return self._end is not None and not self.is_given_up
 
-    def abandon(self) -> None:
-        """Ends it now: nobody waits, and others need the room."""
+    async def end(self) -> None:
+        """Cancels it, and waits until it has ended."""
         if self._end is not None:
             self._end.cancel()
-        self._give_up()
-
-    async def gone(self) -> None:
-        """Waits until what was given up has ended."""
-        await asyncio.wait([self._task])
-
-    async def close(self) -> None:
-        if self._end is not None:
-            self._end.cancel()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.task.cancel()
+        await asyncio.wait([self.task])
 
 
 class IdempotentCalls:
@@ -89,7 +80,7 @@ class IdempotentCalls:
         if name not in self._running and self._remembered.find(name, fingerprint, now_ns()) is None:
             await self._make_room(nbytes)
         while (running := self._running.get(name)) is not None and running.is_given_up:
-            await running.gone()
+            await asyncio.wait([running.task])
         known = self._remembered.find(name, fingerprint, now_ns())
         if known is not None:
             return known
@@ -111,8 +102,7 @@ class IdempotentCalls:
             orphan = next((each for each in self._running.values() if each.is_orphaned), None)
             if orphan is None:
                 return
-            orphan.abandon()
-            await orphan.gone()
+            await orphan.end()
 
     async def _carry(
         self, name: Name, fingerprint: bytes, ask: Callable[[], Coroutine[Any, Any, list[Frame]]]
@@ -123,12 +113,12 @@ class IdempotentCalls:
         del self._running[name]
         self._budget.give_back(nbytes)
         if not task.cancelled():
-            task.exception()  # it is nobody's, where nobody waited
+            task.exception()  # asyncio would log the error of a task for which nobody waited
 
     async def close(self) -> None:
         """Cancels what is at work."""
         for each in list(self._running.values()):
-            await each.close()
+            await each.end()
 
 
 def _fingerprint(payload: Sequence[Frame]) -> bytes:

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,10 @@ from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameK
 from .budget import Budget
 from .connections import Peer, Peers
 from .door import DOMAIN, Door
-from .endless_messages import EndlessMessages
 from .idempotent_calls import IdempotentCalls
 from .remote_peer import MOST_CALLS, RemotePeer, error_frames
-from .strangers import Strangers
 from .stream_connection import StreamConnections
+from .unwanted_connections import EndlessMessages, Strangers
 
 logger = logging.getLogger("slabwire")
 
@@ -65,13 +65,14 @@ class Gateway:
         turned_out: Callable[[], None],
     ) -> None:
         self.name = name
-        self.doors: list[Door] = []
+        self._doors: dict[bool, Door] = {}  # by whether it is for this host alone
         self.context = zmq.Context()
         self._graph = graph
         self._streams = StreamConnections(name)
         self._budget = Budget()
         self._keyed = IdempotentCalls(self._budget)
         self._peers = Peers(self.forget, self._turned_out)
+        self._watching = asyncio.get_running_loop().create_task(self._peers.watch())
         self._tell_turned_out = turned_out
         self._remote_peers: dict[Peer, RemotePeer] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -87,11 +88,9 @@ class Gateway:
             raise demand_keys(address)
         if not private:
             self._authenticate()
-        door = next((each for each in self.doors if each.private == private), None)
-        if door is None:
-            door = Door(self.context, self._peers, None if private else self._keys)
-            self.doors.append(door)
-        return door.bind(address)
+        if private not in self._doors:
+            self._doors[private] = Door(self.context, self._peers, None if private else self._keys, self.receive)
+        return self._doors[private].bind(address)
 
     def _authenticate(self) -> None:
         from zmq.auth.thread import ThreadAuthenticator
@@ -155,9 +154,9 @@ class Gateway:
 
     def forget(self, peer: Peer, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
-        visitor = self._remote_peers.pop(peer, None)
-        if visitor is not None:
-            task = asyncio.get_running_loop().create_task(visitor.leave(error))
+        remote_peer = self._remote_peers.pop(peer, None)
+        if remote_peer is not None:
+            task = asyncio.get_running_loop().create_task(remote_peer.leave(error))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
@@ -165,14 +164,12 @@ class Gateway:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until told to stop. Raises Disconnected where the graph does not serve us any more."""
-        for door in self.doors:
-            door.open(self.receive)
         strangers, unfinished = Strangers(), EndlessMessages()
         while not stop.is_set():
             if self._graph.is_gone:
                 raise Disconnected(f"{self._graph.whose} serves this client no more")
             strangers.look({each.inode for each in self._remote_peers})
-            for door in self.doors:  # what is whole by now is not unfinished
+            for door in self._doors.values():  # what is whole by now is not unfinished
                 door.take_in()
             for _ in range(unfinished.look(self._peers.messages())):
                 self._part_with_memory()
@@ -186,30 +183,14 @@ class Gateway:
             self.forget(peer, cut_off_error(self.name))
         await asyncio.gather(*self._leaving, return_exceptions=True)
         await self._keyed.close()
-        self._peers.close()
-        for each in self.doors:
+        self._watching.cancel()
+        for each in self._doors.values():
             each.close()
         if self._authenticator is not None:
             self._authenticator.stop()
         self._streams.close()
         await self._graph.close()
         self.context.term()
-
-
-class Owner:
-    """The parent's end: it is told first where the gateway listens, or why it cannot; then with a byte of each client
-    that was turned out.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-
-    def tell(self, **document: Any) -> None:
-        write_frame(self._connection, document)
-
-    def count_turned_out(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone, and we are about to be
-            self._connection.send(b"\0", socket.MSG_DONTWAIT)
 
 
 def main() -> int:
@@ -226,33 +207,38 @@ def main() -> int:
     die_with_parent(arguments.parent)
     faulthandler.register(HUNG_SIGNAL, all_threads=True)
     configure_logging()
-    with socket.socket(fileno=arguments.fd) as connection:
-        return asyncio.run(_run(arguments, Owner(connection)))
+    with socket.socket(fileno=arguments.fd) as parent:
+        return asyncio.run(_run(arguments, parent))
 
 
-async def _run(arguments: argparse.Namespace, owner: Owner) -> int:
+def _count_turned_out(parent: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is gone, and we are about to be
+        parent.send(b"\0", socket.MSG_DONTWAIT)
+
+
+async def _run(arguments: argparse.Namespace, parent: socket.socket) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     graph = AsyncLocalConnection(arguments.graph)
     try:
         await graph.open(0.0)
         keys = ServerKeys(arguments.keys) if arguments.keys is not None else None
-        gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, owner.count_turned_out)
     except SlabwireError as error:
-        owner.tell(error=str(error))
+        write_frame(parent, {"error": str(error)})
         return 1
+    turned_out = partial(_count_turned_out, parent)
+    gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, turned_out)
     try:
         addresses = [gateway.listen(each) for each in arguments.listen]
-    except SlabwireError as error:
-        owner.tell(error=str(error))
-        await gateway.close()
-        return 1
-    owner.tell(addresses=addresses, key=keys.pair.public.decode() if keys is not None else "")
-    logger.info("listening at %s", ", ".join(addresses))
-    try:
+        key = keys.pair.public.decode() if keys is not None else ""
+        write_frame(parent, {"addresses": addresses, "key": key})
+        logger.info("listening at %s", ", ".join(addresses))
         await gateway.run(stop)
     except Disconnected as error:
         logger.error("%s; the gateway ends, and is started again if the graph goes on", error)
+        return 1
+    except SlabwireError as error:  # it cannot listen
+        write_frame(parent, {"error": str(error)})
         return 1
     finally:
         await gateway.close()

@@ -143,7 +143,7 @@ class RemotePeer:
     async def _answer_once(
         self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]
     ) -> None:
-        graph = self._graph  # not this visitor, which may be gone by then
+        graph = self._graph  # not this peer, which may be gone by then
 
         async def ask() -> list[Frame]:
             return pack_value(await _answer_of(graph, head, fields, deadline_ns))
@@ -152,8 +152,8 @@ class RemotePeer:
         self._peer.send([pack_head(Head(FrameKind.REPLY, head.id)), *frames])
 
     async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
-        tap = await self._streams.take()
-        answers = tap.answers(head.port, fields, deadline_ns, trace_of(head.traceparent), head.key)
+        connection = await self._streams.take()
+        answers = connection.answers(head.port, fields, deadline_ns, trace_of(head.traceparent), head.key)
         try:
             async for kind, value in answers:
                 if kind == RecordKind.ITEM:
@@ -162,7 +162,7 @@ class RemotePeer:
                 self._answer(head.id, _KINDS[kind], value)
         finally:
             await answers.aclose()  # type: ignore[attr-defined]
-            self._streams.give_back(tap)
+            self._streams.give_back(connection)
 
     async def _catch_up(self, deadline_ns: int, target: str) -> None:
         """Waits until the client is not behind any more. Raises DeadlineExceeded."""

@@ -93,7 +93,7 @@ class StreamConnections:
         self._open = 0
 
     async def take(self) -> StreamConnection:
-        """A tap for one stream; give it back. Raises Overloaded when there are too many."""
+        """A connection for one stream; give it back. Raises Overloaded when there are too many."""
         if self._idle:
             return self._idle.pop()
         if self._open >= MOST_STREAMS:
@@ -106,12 +106,12 @@ class StreamConnections:
             self._open -= 1
             raise
 
-    def give_back(self, tap: StreamConnection) -> None:
-        if tap.is_clean and len(self._idle) < _KEPT:
-            self._idle.append(tap)
+    def give_back(self, connection: StreamConnection) -> None:
+        if connection.is_clean and len(self._idle) < _KEPT:
+            self._idle.append(connection)
         else:
             self._open -= 1
-            tap.close()
+            connection.close()
 
     def close(self) -> None:
         while self._idle:

@@ -24,12 +24,3 @@ class Heartbeat:
         self.silent_s = 0.0 if heard else self.silent_s + since_s
         self._looked_s = now_s
         return self.silent_s
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether the kernel does not run a process, since a signal stopped it."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] == "T"
-    except OSError:
-        return False

@@ -18,16 +18,12 @@ _PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 def put_right(signals: Iterable[int] | None = None) -> None:
     """At the very start of a process of ours. Ignored signals are heard again: these, or all."""
-    _hear(signal.valid_signals() - {*_PYTHONS} if signals is None else signals)
-    fill_standard_descriptors(for_children=True)
-    _open_streams()
-
-
-def _hear(signals: Iterable[int]) -> None:
-    for number in signals:
+    for number in signal.valid_signals() - {*_PYTHONS} if signals is None else signals:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    fill_standard_descriptors(for_children=True)
+    _open_streams()
 
 
 def fill_standard_descriptors(*, for_children: bool = False) -> None:

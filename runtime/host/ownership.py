@@ -103,7 +103,7 @@ def locked(path: Path, within_s: float) -> Iterator[None]:
     descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         until_s = time.monotonic() + within_s
-        while not _try_lock(descriptor):
+        while not try_lock(descriptor):
             if time.monotonic() > until_s:
                 raise TimeoutError(0, f"{_holder(descriptor)} has held the lock {path} for over {within_s:g} s")
             time.sleep(_LOOK_AGAIN_S)
@@ -112,7 +112,8 @@ def locked(path: Path, within_s: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Takes the lock of a file until its descriptor is closed. Returns at once: False where somebody else has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -25,9 +25,19 @@ def pss_of(pids: Iterable[int]) -> dict[int, int]:
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process so far; 0 if it is gone."""
+    fields = stat_fields(pid)
+    return (int(fields[11]) + int(fields[12])) / _TICKS if fields else 0.0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the kernel does not run a process, since a signal stopped it."""
+    return stat_fields(pid)[:1] == ["T"]
+
+
+def stat_fields(pid: int) -> list[str]:
+    """What /proc/PID/stat has of a process, from its state (field 3 of proc(5)) on; nothing if it is gone."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
+            return stat.read().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+        return []

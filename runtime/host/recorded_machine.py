@@ -58,11 +58,10 @@ def record_machine(folder: Path, root: Path = Path("/")) -> int:
         raise MachineError(f"{folder} is there already and not an empty folder; name another")
     count = 0
     try:
-        for name, text in _texts(root):
+        for count, (name, text) in enumerate(_texts(root), 1):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}\n", encoding="utf-8")
-            count += 1
             if count > _MOST_FILES:
                 raise MachineError(f"{root} has more than {_MOST_FILES} files that describe CPUs")
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import SlabwireError, StartError
-from .ownership import locked, open_own, require_own_socket, what_is_wrong_with
+from .ownership import locked, open_own, require_own_socket, try_lock, what_is_wrong_with
 
 # How the pid file of a graph begins, so that no directory of somebody else's is ever taken for one.
 _MARK = "slabwire supervisor "
@@ -126,13 +125,8 @@ def _is_locked(directory: Path) -> bool:
         descriptor = open_own(directory / "pid", os.O_RDWR)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    with open(descriptor, "rb", buffering=0):
+        return not try_lock(descriptor)
 
 
 def require_free(name: str) -> None:
@@ -156,7 +150,8 @@ class RunDirectory:
 
     def __init__(self, name: str) -> None:
         self.path = graph_directory(name)
-        longest = str(self.path / "control")
+        self.control, self.local = self.path / "control", self.path / "local"
+        longest = str(self.control)
         if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
             raise StartError(
                 f"the socket path {longest} has over {LONGEST_SOCKET_PATH} bytes; "
@@ -176,26 +171,13 @@ class RunDirectory:
                 shutil.rmtree(self.path, ignore_errors=True)
             make_private(self.path)
             self._lock = open_own(self.path / "pid", os.O_RDWR | os.O_CREAT)
-            self._take(name)
+            if not try_lock(self._lock):
+                pid = os.read(self._lock, 40).decode().strip().removeprefix(_MARK)
+                os.close(self._lock)
+                raise _taken(name, pid)
         os.ftruncate(self._lock, 0)
         os.write(self._lock, f"{_MARK}{os.getpid()}\n".encode())
         (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
-
-    def _take(self, name: str) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(self._lock, 40).decode().strip().removeprefix(_MARK)
-            os.close(self._lock)
-            raise _taken(name, pid) from None
-
-    @property
-    def control(self) -> Path:
-        return self.path / "control"
-
-    @property
-    def local(self) -> Path:
-        return self.path / "local"
 
     def log(self, name: str) -> Path:
         return self.path / "logs" / f"{name}.log"

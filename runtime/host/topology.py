@@ -158,28 +158,23 @@ def _cores(system: Path, allowed: frozenset[int], efficient: frozenset[int]) -> 
     for cpu in sorted(allowed):
         if cpu in seen:
             continue
-        siblings = _siblings(system, cpu)
+        topology = system / f"cpu/cpu{cpu}/topology"
+        siblings = (_listed(topology / "core_cpus_list") or _listed(topology / "thread_siblings_list")) | {cpu}
         seen |= siblings
-        package = read_text(system / f"cpu/cpu{cpu}/topology/physical_package_id")
+        package = read_text(topology / "physical_package_id")
         yield Core(
             number=min(siblings),
             cpus=tuple(sorted(siblings & allowed)),
             l2=_cache(system, cpu, 2, min(siblings)),
-            l3=_cache(system, cpu, 3, _package_start(system, cpu)),
+            l3=_cache(system, cpu, 3, _package_start(topology)),
             node=nodes.get(cpu, 0),
             package=int(package) if package.isdigit() else 0,  # -1 where a hypervisor does not tell
             efficient=cpu in efficient,
         )
 
 
-def _siblings(system: Path, cpu: int) -> frozenset[int]:
-    topology = system / f"cpu/cpu{cpu}/topology"
-    return (_listed(topology / "core_cpus_list") or _listed(topology / "thread_siblings_list")) | {cpu}
-
-
-def _package_start(system: Path, cpu: int) -> int:
+def _package_start(topology: Path) -> int:
     """Stands for the L3 where none is reported: cores of one package are taken to share one."""
-    topology = system / f"cpu/cpu{cpu}/topology"
     return min(_listed(topology / "package_cpus_list") or _listed(topology / "core_siblings_list") or {0})
 
 

@@ -90,7 +90,8 @@ class Driver:
                 return action()
         future: Future[T] = Future()
         self._jobs.put((action, future))
-        self._wake()
+        # Rings until the job is taken: the worker's own bell may be silenced by a sleep that ends just then.
+        os.eventfd_write(self._job_bell, 1)
         return future.result()
 
     def wait(self, is_over: Callable[[], Any], longest_s: float | None, bell: int = -1) -> None:
@@ -192,10 +193,6 @@ class Driver:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._job_bell)
                 _execute(*job)
-
-    def _wake(self) -> None:
-        """Rings for a job, until it is taken: the worker's own bell may be silenced by a sleep that ends just then."""
-        os.eventfd_write(self._job_bell, 1)
 
 
 def _execute(action: Callable[[], Any], future: Future[Any]) -> None:

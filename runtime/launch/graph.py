@@ -10,8 +10,9 @@ from ..graph.definition import Definition
 from ..host.variables import warn_of_unknown
 
 if TYPE_CHECKING:
-    from .in_process import LaunchInProcess
-    from .running import Launch
+    from .in_process import AsyncRunningInProcess, RunningInProcess
+    from .launch import Launch
+    from .running import AsyncRunning, Running
 
 
 class Graph(Definition):
@@ -26,15 +27,15 @@ class Graph(Definition):
         drain_timeout_s: float = 10.0,
         listen: str | None = None,
         rebalance: bool = False,
-    ) -> Launch: ...
+    ) -> Launch[Running, AsyncRunning]: ...
     @overload
     def run(
         self, *, in_process: Literal[True], name: str | None = None, drain_timeout_s: float = 10.0
-    ) -> LaunchInProcess: ...
+    ) -> Launch[RunningInProcess, AsyncRunningInProcess]: ...
     @overload
     def run(
         self, *, in_process: bool, name: str | None = None, drain_timeout_s: float = 10.0
-    ) -> Launch | LaunchInProcess: ...
+    ) -> Launch[Running, AsyncRunning] | Launch[RunningInProcess, AsyncRunningInProcess]: ...
     def run(
         self,
         *,
@@ -43,7 +44,7 @@ class Graph(Definition):
         drain_timeout_s: float = 10.0,
         listen: str | None = None,
         rebalance: bool = False,
-    ) -> Launch | LaunchInProcess:
+    ) -> Launch[Running, AsyncRunning] | Launch[RunningInProcess, AsyncRunningInProcess]:
         """Runs the graph while a `with` (or `async with`) lasts: `with graph.run() as running:`.
 
         `in_process` runs all of it in this process, for a debugger or a profiler. `name` runs it under another name,
@@ -61,14 +62,13 @@ class Graph(Definition):
         if in_process:
             if listen or rebalance:
                 raise GraphError("listen= and rebalance= need a supervisor, which a graph in one process has not")
-            from .in_process import LaunchInProcess
+            from .in_process import launch_in_process
 
             spec = self._validated(travels=False)
             codes = {name: (draft.code, draft.arguments) for name, draft in self._drafts.items()}
-            return LaunchInProcess(name or self.name, spec, codes, drain_timeout_s)
+            return launch_in_process(name or self.name, spec, codes, drain_timeout_s)
         spec = self.validate()
         warn_of_unknown()
-        from .running import Launch
+        from .running import launch
 
-        options = {"name": name, "drain_timeout_s": drain_timeout_s, "listen": listen, "rebalance": rebalance}
-        return Launch(spec, options)
+        return launch(spec, name=name, drain_timeout_s=drain_timeout_s, listen=listen, rebalance=rebalance)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
-from functools import partialmethod
-from types import TracebackType
+from functools import partial, partialmethod
 from typing import Any
 
 from ..actor.actor import Actor
@@ -20,6 +18,7 @@ from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
 from ..supervision.status import actors_of, edges_of
 from .in_process_engine import WORKER, Codes, InProcessEngine
+from .launch import AsyncStarted, Launch, Started
 
 logger = logging.getLogger("slabwire")
 
@@ -36,28 +35,20 @@ class UnhurriedAsyncClient(AsyncClient):
     call = partialmethod(AsyncClient.call, timeout_s=None)
 
 
-class RunningInProcess:
+class RunningInProcess(Started):
     """A running graph. It works while a client waits, in `wait`, and while it drains at the end.
 
     `actors` holds the instances by name, to be looked at.
     """
 
+    client_type = UnhurriedClient
+
     def __init__(self, engine: InProcessEngine, drain_timeout_s: float) -> None:
+        super().__init__(engine.name)
         self._engine = engine
         self._drain_timeout_s = drain_timeout_s
-        self._client: UnhurriedClient | None = None
-        self._lock = threading.Lock()
         self._started_unix_s = time.time()
-        self.name = engine.name
         self.pid = os.getpid()
-
-    @property
-    def client(self) -> Client:
-        """A client of this graph, made at first use and closed with the graph. It has no default timeout."""
-        with self._lock:
-            if self._client is None:
-                self._client = UnhurriedClient(self.name)
-            return self._client
 
     @property
     def actors(self) -> dict[str, Actor]:
@@ -112,74 +103,36 @@ class RunningInProcess:
         self.stop()
 
 
-class AsyncRunningInProcess:
+class AsyncRunningInProcess(AsyncStarted[RunningInProcess]):
     """What `async with graph.run(in_process=True)` gives: the graph has a thread of its own."""
-
-    def __init__(self, running: RunningInProcess, client: AsyncClient) -> None:
-        self.running = running
-        self.name = running.name
-        self.client = client
 
     @property
     def actors(self) -> dict[str, Actor]:
         """The instances by name. Their code runs in the graph's thread."""
         return self.running.actors
 
-    async def status(self) -> dict[str, Any]:
-        """Of what `slabwire ps` and `top` show what there is here, as a dict."""
-        return self.running.status()
 
-    async def stop(self) -> None:
-        """Drains and stops."""
-        await self.client.withdraw()
-        try:
-            await asyncio.to_thread(self.running.stop)
-        finally:
-            await self.client.close()
+def launch_in_process(
+    name: str, spec: GraphSpec, codes: Codes, drain_timeout_s: float
+) -> Launch[RunningInProcess, AsyncRunningInProcess]:
+    """A graph that will run here."""
+    begin = partial(_start, name, spec, codes, drain_timeout_s)
+    return Launch(begin, partial(begin, in_thread=True), AsyncRunningInProcess, UnhurriedAsyncClient)
 
 
-class LaunchInProcess:
-    """A graph about to run here: `with` it, or `async with` it. Nothing is made before."""
-
-    def __init__(self, name: str, spec: GraphSpec, codes: Codes, drain_timeout_s: float) -> None:
-        self._name, self._spec, self._codes = name, spec, codes
-        self._drain_timeout_s = drain_timeout_s
-
-    def _start(self, *, in_thread: bool) -> RunningInProcess:
-        engine = InProcessEngine(self._name, self._spec, self._codes, in_thread=in_thread)
-        try:
-            engine.start()
-        except StartError:
-            raise
-        except Exception as error:
-            text = text_of(error) if is_of(error, SlabwireError) else described(error)
-            failed = StartError(f"graph {self._name!r} did not start: {text}")
-            raise failed from (error.__cause__ if isinstance(error, LoadError) else error)
-        return RunningInProcess(engine, self._drain_timeout_s)
-
-    def __enter__(self) -> RunningInProcess:
-        self._running = self._start(in_thread=_has_loop())
-        return self._running
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._running.stop()
-
-    async def __aenter__(self) -> AsyncRunningInProcess:
-        running = await asyncio.to_thread(self._start, in_thread=True)
-        try:
-            client = await UnhurriedAsyncClient(running.name).open()
-        except BaseException:
-            running.kill()
-            raise
-        self._async_running = AsyncRunningInProcess(running, client)
-        return self._async_running
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._async_running.stop()
+def _start(
+    name: str, spec: GraphSpec, codes: Codes, drain_timeout_s: float, *, in_thread: bool = False
+) -> RunningInProcess:
+    engine = InProcessEngine(name, spec, codes, in_thread=in_thread or _has_loop())
+    try:
+        engine.start()
+    except StartError:
+        raise
+    except Exception as error:
+        text = text_of(error) if is_of(error, SlabwireError) else described(error)
+        failed = StartError(f"graph {name!r} did not start: {text}")
+        raise failed from (error.__cause__ if isinstance(error, LoadError) else error)
+    return RunningInProcess(engine, drain_timeout_s)
 
 
 def _has_loop() -> bool:

@@ -27,7 +27,6 @@ from ..dataplane.idleness import is_idle, unfinished
 from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests
 from ..dataplane.switchboard import Switchboard
-from ..errors import SlabwireError
 from ..graph.compiled import Routing
 from ..host.inherited import fill_standard_descriptors
 from ..placement.plan import Plan, WorkerPlan
@@ -79,7 +78,7 @@ class InProcessEngine:
         self._line = OwnLine(self._reported)
         self.driver = Driver(name, self.failures, self.serve, self._part_with_clients, in_thread=in_thread)
         self.wait, self.settle = self.driver.wait, self.driver.settle
-        self.refuse_own_thread = self.driver.refuse_own_thread
+        self.refuse_own_thread, self.explain = self.driver.refuse_own_thread, self.failures.explain
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -198,9 +197,6 @@ class InProcessEngine:
     def _left(self, client: Peer) -> None:
         client.hang_up()
         self.board.departures.client_left(client)
-
-    def explain(self, key: tuple[int, int], error: SlabwireError) -> None:
-        self.failures.explain(key, error)
 
     def _reported(self, report: Report) -> None:
         if isinstance(report, Corrupt):

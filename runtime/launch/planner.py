@@ -37,15 +37,11 @@ def plan_target(target: str) -> GraphSpec:
     require_free(FOR_A_CONNECTION, f"importing {target}", LoadError)
     reading, writing = os.pipe()
     command = [sys.executable, "-m", __spec__.name, "--fd", str(writing), "--", target]
-    try:
-        process = subprocess.Popen(command, pass_fds=(writing,), stdin=subprocess.DEVNULL)
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    with process, open(reading, "rb") as answers:
-        answer = answers.read()
+    with open(reading, "rb") as answers:
+        with open(writing, "wb"):
+            process = subprocess.Popen(command, pass_fds=(writing,), stdin=subprocess.DEVNULL)
+        with process:
+            answer = answers.read()
     return _parsed(target, answer, process.returncode)
 
 

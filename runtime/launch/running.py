@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import socket
 import subprocess
 import sys
-import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ..clients.async_client import AsyncClient
-from ..clients.client import Client
 from ..clients.control import Control
 from ..control.owner import EVENTS, JOBS, GraphFailed, GraphReady, GraphStopped, RunGraph
 from ..control.verbs import Status
@@ -28,6 +26,7 @@ from ..host.inherited import fill_standard_descriptors
 from ..host.run_directory import graph_directory
 from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
+from .launch import AsyncStarted, Launch, Started
 
 logger = logging.getLogger("slabwire")
 
@@ -35,19 +34,17 @@ logger = logging.getLogger("slabwire")
 _STOP_MARGIN_S = 15.0
 
 
-class Running:
+class Running(Started):
     """A running graph, as `graph.run()` gives it. Leaving its `with` drains and stops it; nothing stays behind.
 
     No signal handlers are installed. When this process dies, however it dies, the graph drains and ends.
     """
 
     def __init__(self, spec: GraphSpec, name: str, job: RunGraph) -> None:
+        super().__init__(name)
         self.spec = spec
-        self.name = name
         self.directory: Path = graph_directory(self.name)
         self._drain_timeout_s = job.drain_timeout_s
-        self._client: Client | None = None
-        self._client_lock = threading.Lock()
         self.failure: str | None = None  # why the graph gave up, if it did
         self.stopped = Stopped()  # once it has: what was cut off, and what did not end as it should
         self._owner = os.getpid()
@@ -88,14 +85,6 @@ class Running:
     def pid(self) -> int:
         """Of the supervisor."""
         return self._process.pid
-
-    @property
-    def client(self) -> Client:
-        """A client of this graph, made at first use and closed with the graph."""
-        with self._client_lock:  # threads may share it, so they may ask for it at once
-            if self._client is None:
-                self._client = Client(self.name)
-            return self._client
 
     def status(self) -> dict[str, Any]:
         """What `slabwire ps` and `top` show, as a dict."""
@@ -180,57 +169,12 @@ class Running:
         self.leave()
 
 
-class AsyncRunning:
+class AsyncRunning(AsyncStarted[Running]):
     """What `async with graph.run()` gives: the same, with an asyncio client, and nothing that blocks the loop."""
 
-    def __init__(self, running: Running, client: AsyncClient) -> None:
-        self.running = running
-        self.name = running.name
-        self.directory = running.directory
-        self.client = client
-
-    async def status(self) -> dict[str, Any]:
-        """What `slabwire ps` and `top` show, as a dict."""
-        return await asyncio.to_thread(self.running.status)
-
-    async def stop(self) -> int:
-        """Drains and stops; returns the supervisor's exit status."""
-        await self.client.withdraw()
-        try:
-            return await asyncio.to_thread(self.running.stop)
-        finally:
-            await self.client.close()
-
-
-class Launch:
-    """A graph about to run: `with` it, or `async with` it. Nothing is started before."""
-
-    def __init__(self, spec: GraphSpec, options: dict[str, Any]) -> None:
-        self._spec = spec
-        self._options = options
-
-    def __enter__(self) -> Running:
-        self._running = start(self._spec, **self._options)
-        return self._running
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._running.leave()
-
-    async def __aenter__(self) -> AsyncRunning:
-        running = await asyncio.to_thread(start, self._spec, **self._options)
-        try:
-            self._async_running = AsyncRunning(running, await AsyncClient(running.name).open())
-        except BaseException:
-            running.kill()
-            raise
-        return self._async_running
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._async_running.stop()
+    @property
+    def directory(self) -> Path:
+        return self.running.directory
 
 
 def start(
@@ -249,3 +193,9 @@ def start(
     if name is not None and not NAME.fullmatch(name):
         raise StartError(f"a graph cannot run under the name {name!r}; it must consist of {NAME_RULE}")
     return Running(spec, name or spec.name, RunGraph(spec.to_plain(), name, drain_timeout_s, listen, rebalance))
+
+
+def launch(spec: GraphSpec, **options: Any) -> Launch[Running, AsyncRunning]:
+    """A graph that `start` will start with these options."""
+    begin = partial(start, spec, **options)
+    return Launch(begin, begin, AsyncRunning, AsyncClient)

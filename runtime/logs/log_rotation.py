@@ -17,13 +17,18 @@ def aside(path: Path) -> Path:
     return path.with_suffix(".log.1")
 
 
-def long_logs(folder: Path, nbytes: int = LOG_NBYTES) -> list[Path]:
-    """The logs in a folder that are longer than they may be."""
+def logs_in(folder: Path) -> dict[Path, os.stat_result]:
+    """The logs in a folder, each with its length and the time of its last line."""
     try:
         with os.scandir(folder) as entries:
-            return [Path(each.path) for each in entries if each.name.endswith(".log") and each.stat().st_size > nbytes]
+            return {Path(each.path): each.stat() for each in entries if each.name.endswith(".log")}
     except OSError:  # somebody has removed the folder of a running graph
-        return []
+        return {}
+
+
+def long_logs(folder: Path, nbytes: int = LOG_NBYTES) -> list[Path]:
+    """The logs in a folder that are longer than they may be."""
+    return [path for path, status in logs_in(folder).items() if status.st_size > nbytes]
 
 
 def put_aside(path: Path) -> None:
@@ -43,10 +48,7 @@ def put_aside(path: Path) -> None:
 def _copy(log: int, part: Path, target: Path) -> None:
     """The copy takes its name when it is whole: by that its readers know that the log begins anew."""
     target.unlink(missing_ok=True)  # first: a nearly full disk needs its room
-    copy = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        while os.sendfile(copy, log, None, 1 << 20):
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as copy:
+        while os.sendfile(copy.fileno(), log, None, 1 << 20):
             pass
         part.rename(target)
-    finally:
-        os.close(copy)

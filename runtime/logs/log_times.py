@@ -42,11 +42,8 @@ def write_times(rows: Mapping[Path, bytes]) -> None:
     """Adds a row to each file. Raises OSError."""
     for path, packed in rows.items():
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            os.write(descriptor, packed)
-        finally:
-            os.close(descriptor)
+        with open(os.open(path, flags, 0o600), "ab", buffering=0) as file:
+            file.write(packed)
 
 
 def read_times(path: Path) -> list[tuple[int, float]]:

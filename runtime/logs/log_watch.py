@@ -1,12 +1,17 @@
-"""Looks at the logs of a graph, and notes when each has grown: what `log_times` reads."""
+"""Looks at the logs of a graph: notes when each has grown, which `log_times` reads, and puts long ones aside."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .log_rotation import logs_in, long_logs, put_aside
 from .log_times import row, times_of, write_times
+
+logger = logging.getLogger("slabwire")
 
 LOOK_EVERY_S = 0.5
 
@@ -16,28 +21,32 @@ class LogWatch:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lengths: dict[str, int] = {}
+        self._lengths: dict[Path, int] = {}
 
     async def watch(self) -> None:
-        """For ever. Rows are written in a thread: a slow disk must not hold up the loop."""
+        """For ever. Files are written in a thread: a slow disk must not hold up the loop."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            rows = self.look()
+            rows, long = self.look(), long_logs(self._folder)
             try:
-                if rows:
-                    await asyncio.to_thread(write_times, rows)
-            except (OSError, RuntimeError):  # no room, or no thread: lines take the time of their neighbours
-                continue
+                if rows or long:
+                    await asyncio.to_thread(_write, rows, long)
+            except RuntimeError as error:  # no thread can be started: some may end
+                for path in long:
+                    logger.warning("%s cannot be put aside now: %s", path, error)
 
     def look(self) -> dict[Path, bytes]:
         """A row for each log that has grown."""
         rows = {}
-        try:
-            with os.scandir(self._folder) as entries:
-                for each in entries:
-                    if each.name.endswith(".log") and (status := each.stat()).st_size != self._lengths.get(each.name):
-                        self._lengths[each.name] = status.st_size
-                        rows[times_of(Path(each.path))] = row(status.st_size, status.st_mtime_ns)
-        except OSError:  # somebody has removed the folder of a running graph
-            return {}
+        for path, status in logs_in(self._folder).items():
+            if status.st_size != self._lengths.get(path):
+                self._lengths[path] = status.st_size
+                rows[times_of(path)] = row(status.st_size, status.st_mtime_ns)
         return rows
+
+
+def _write(rows: Mapping[Path, bytes], long: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):  # no room: lines take the time of their neighbours
+        write_times(rows)
+    for path in long:
+        put_aside(path)

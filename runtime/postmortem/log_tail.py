@@ -27,11 +27,7 @@ def stacks_in(lines: Sequence[str]) -> list[str]:
         if any(map(_THREAD.match, block)):
             found = block
         block = []
-    while found and not found[0]:
-        found = found[1:]
-    while found and not found[-1]:
-        found = found[:-1]
-    return found
+    return "\n".join(found).strip("\n").splitlines()
 
 
 def shortened(text: str) -> str:

@@ -35,13 +35,14 @@ def remains(board: Switchboard, peer: Peer) -> dict[str, Any]:
     """All of it, as plain data."""
     lanes = [each for each in board.lines.values() if peer in (each.producer, each.consumer)]
     lanes.sort(key=lambda each: each.purpose != "edge")  # those of callers may be many
+    events = read_events(peer.recorder, MOST_EVENTS) if peer.recorder is not None else []
     return {
         "handling": [each for instance in peer.instances for each in _handling(board, peer, instance)],
         "lanes": [_lane(board, each) for each in lanes[:MOST_LANES]],
         "more_lanes": max(0, len(lanes) - MOST_LANES),
         "lent": [found for each in lanes if each.producer is peer for found in _loans(board, each)],
         "leased": [found for each in lanes if each.consumer is peer for found in _loans(board, each)],
-        "events": _events(board, peer),
+        "events": [_event(board, peer, each, now_ns()) for each in events],
     }
 
 
@@ -52,9 +53,7 @@ def _handling(board: Switchboard, peer: Peer, instance: str) -> Iterator[dict[st
         line = board.lines.get(left.lane)
         if left.row == RUNNING_ROW and (line is None or line.returns.load("tail") != left.sequence):
             continue  # that one was finished
-        header = (
-            _header_at(line, left.sequence) if left.row == RUNNING_ROW and line else _header(table.record(left.row))
-        )
+        header = header_at(line, left.sequence) if left.row == RUNNING_ROW and line else _header(table.record(left.row))
         if header is not None:
             source = line.source if line is not None else "somebody who is gone"
             yield {"actor": instance, "source": source, "attempt": left.attempt, **_told(board, header)}
@@ -85,7 +84,7 @@ def _lane(board: Switchboard, line: LaneRecord) -> dict[str, Any]:
     capacity, head, tail = line.segment.placed.rows("record"), line.segment.load("head"), line.returns.load("tail")
     # The slot behind the newest record is the next one's, who may be writing.
     numbers = range(max(0, head - min(MOST_RECORDS, capacity - 1)), head)
-    found = [(number, _header_at(line, number)) for number in numbers]
+    found = [(number, header_at(line, number)) for number in numbers]
     records = [
         {"number": number, "waits": number >= tail, **_told(board, header)}
         for number, header in found
@@ -101,7 +100,8 @@ def _lane(board: Switchboard, line: LaneRecord) -> dict[str, Any]:
     }
 
 
-def _header_at(line: LaneRecord, number: int) -> Header | None:
+def header_at(line: LaneRecord, number: int) -> Header | None:
+    """The header of a record by its number, or what has been written over it; None for an impossible one."""
     capacity = line.segment.placed.rows("record")
     start = line.segment.placed["record"] + number % capacity * RECORD_NBYTES
     return _header(memoryview(os.pread(line.segment.fd, RECORD_NBYTES, start)))
@@ -141,13 +141,8 @@ def _of_slab(board: Switchboard, number: int, count: int) -> dict[str, Any]:
     }
 
 
-def _events(board: Switchboard, peer: Peer) -> list[dict[str, Any]]:
-    """The tail of the flight recorder."""
-    events = read_events(peer.recorder, MOST_EVENTS) if peer.recorder is not None else []
-    return [_event(board, peer, each, now_ns()) for each in events]
-
-
 def _event(board: Switchboard, peer: Peer, event: Event, now: int) -> dict[str, Any]:
+    """A row of the flight recorder."""
     ago_s = (now - event.begin_ns) / 1e9
     if event.happening != Happening.INPUT:
         return {"ago_s": ago_s, "what": event.happening.name.lower(), "pid": event.pid}

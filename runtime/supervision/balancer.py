@@ -28,8 +28,8 @@ class Balancer:
         self._mover = mover
         self._rebalancer = Rebalancer(graph.topology)
         self._meter = LoadMeter()
-        self._moves = 0
-        self._last: dict[str, Any] | None = None
+        self.moves = 0
+        self.last: dict[str, Any] | None = None  # the last move
 
     async def watch(self) -> None:
         """Looks again and again, while the graph is ready."""
@@ -52,16 +52,17 @@ class Balancer:
         except MoveError as error:
             logger.warning("rebalancing: %s", error)
             return
-        self._moves += 1
-        self._last = {
+        self.moves += 1
+        self.last = {
             "worker": worker.name,
             "from": list(before),
             "to": list(proposal.cpus),
             "reason": proposal.reason,
         }
-        at, to = cpu_list(before), cpu_list(proposal.cpus)
-        logger.info("rebalancing: %s went from CPU %s to %s: %s", worker.name, at, to, proposal.reason)
-
-    def stats(self) -> dict[str, Any]:
-        """How many moves there were, and the last of them."""
-        return {"moves": self._moves, "last": self._last}
+        logger.info(
+            "rebalancing: %s went from CPU %s to %s: %s",
+            worker.name,
+            cpu_list(before),
+            cpu_list(proposal.cpus),
+            proposal.reason,
+        )

@@ -27,7 +27,7 @@ _STACKS_WITHIN_S = 0.2
 class Child:
     """Spawned by the supervisor's main thread alone: the kernel kills the child when that thread ends.
 
-    `exited(self)` is called on the loop when the process has ended and was reaped. `told_to_stop`: it is to have no
+    `exited(self)` is called on the loop when the process has ended and was reaped. With `told_to_stop` it gets no
     successor.
     """
 
@@ -98,7 +98,6 @@ class Child:
         self._pidfd = -1
         if self._killing is not None:
             self._killing.cancel()  # else the timer would kill the successor
-            self._killing = None
         self._happened("reaped")
         self._ended(os.waitstatus_to_exitcode(waited))
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import astuple
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import astuple, dataclass
+from typing import Any
 
 from ..control import verbs
 from ..dataplane.switchboard import Switchboard
-from ..errors import ProtocolError, UnknownPort
+from ..errors import ProtocolError
 from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
-from ..spelling import did_you_mean
 from ..telemetry.flight_recorder import EVENTS, snapshot
 from .balancer import Balancer
-from .lease_map import lease_map
+from .lease_map import LeaseMap
 from .mover import Mover
 from .renewal import Renewals
 from .running_graph import RunningGraph
@@ -22,29 +22,21 @@ from .running_now import running_now
 from .status import durations_of, status_of
 
 
-class Ending(Protocol):
-    """Who ends the graph."""
-
-    def stop(self, *, drain_timeout_s: float | None = None) -> None: ...
-
-    async def stopped(self) -> Stopped: ...
-
-
+@dataclass(frozen=True)
 class ControlApi:
-    """Of one running graph, on its supervisor's loop. `end` is the supervisor's: how it is told to stop."""
+    """Of one running graph, on its supervisor's loop. `stop` begins to end the graph, `stopped` waits for its end."""
 
-    def __init__(
-        self, graph: RunningGraph, end: Ending, mover: Mover, renewals: Renewals, balancer: Balancer | None
-    ) -> None:
-        self._graph = graph
-        self._end = end
-        self._mover = mover
-        self._renewals = renewals
-        self._balancer = balancer
+    graph: RunningGraph
+    stop: Callable[..., None]
+    stopped: Callable[[], Awaitable[Stopped]]
+    mover: Mover
+    renewals: Renewals
+    balancer: Balancer | None
+    leases: LeaseMap
 
     async def serve(self, verb: verbs.Verb) -> dict[str, Any]:
         """The answer to one control request. Raises SlabwireError for what cannot be done."""
-        graph = self._graph
+        graph = self.graph
         match verb:
             case verbs.Status():
                 return await self._status()
@@ -53,15 +45,15 @@ class ControlApi:
             case verbs.Events(worker):
                 return _events(graph, worker)
             case verbs.StopGraph(drain_timeout_s, wait):
-                self._end.stop(drain_timeout_s=_seconds(drain_timeout_s))
-                outcome = (await self._end.stopped()).to_plain() if wait else {}
+                self.stop(drain_timeout_s=_seconds(drain_timeout_s))
+                outcome = (await self.stopped()).to_plain() if wait else {}
                 return {"stopping": graph.name, **outcome}
             case verbs.Restart():
-                return await _restart(graph, self._renewals, verb)
+                return await _restart(graph, self.renewals, verb)
             case verbs.Move(actor, cpus):
-                return self._mover.serve(actor, cpus)
+                return self.mover.serve(actor, cpus)
             case verbs.Leases():
-                return await lease_map(graph)
+                return await self.leases.read()
             case verbs.OpenGateway():
                 await graph.gateway.open()
                 return {"address": graph.gateway.address, "listen": graph.gateway.listen, "pid": graph.gateway.pid}
@@ -69,7 +61,7 @@ class ControlApi:
                 return _shown(graph, verb)
 
     async def _status(self) -> dict[str, Any]:
-        return await status_of(self._graph, self._mover, self._balancer)
+        return await status_of(self.graph, self.mover, self.balancer)
 
 
 def _shown(
@@ -81,7 +73,7 @@ def _shown(
             local, spec = str(graph.directory.local), _for_clients(graph.spec)
             return {"graph": graph.name, "state": graph.state, "local": local, "spec": spec}
         case verbs.DeadLetters():
-            return {"dead": graph.dead_letters.listed()}
+            return {"dead": list(graph.dead_letters)}
         case verbs.Segments():
             return {"segments": _described(graph.switchboard)}
         case verbs.Describe():
@@ -112,13 +104,8 @@ async def _restart(graph: RunningGraph, renewals: Renewals, wanted: verbs.Restar
 
     With `wait` the answer comes when these are ready, or cannot start, and tells of each.
     """
-    actor, drain_timeout_s = wanted.actor, _seconds(wanted.drain_timeout_s)
-    routing = graph.switchboard.routing
-    instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
-    if not instances:
-        hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
-        raise UnknownPort(f"graph {graph.name!r} has no actor {actor!r}{hint}")
-    names = list(dict.fromkeys(graph.switchboard.home_of(each).name for each in instances))
+    drain_timeout_s = _seconds(wanted.drain_timeout_s)
+    names = list(dict.fromkeys(graph.switchboard.home_of(each).name for each in graph.instances_of(wanted.actor)))
     timeout_s = graph.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
     outcomes = renewals.begin(names, timeout_s)
     if not wanted.wait:

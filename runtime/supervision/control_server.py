@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -34,7 +33,9 @@ _BATCH = 64
 
 
 class ControlServer:
-    """One ROUTER socket. Workers name themselves `w:<name>`; whoever else sends gets one answer to each message.
+    """One ROUTER socket, served on the running loop.
+
+    Workers name themselves `w:<name>`; whoever else sends gets one answer to each message.
 
     `serve(verb)` answers, `report(worker, pid, report)` takes a worker's word.
     """
@@ -61,14 +62,10 @@ class ControlServer:
         for uid in {os.geteuid(), 0}:  # no other user is heard, whoever may come to open the socket
             self._socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self._socket.bind(address)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._requests: Counter[bytes] = Counter()  # those being answered, by who asked
-
-    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        loop.add_reader(descriptor_of(self._socket), self._drain)
-        self._drain()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor_of(self._socket), self._drain)
+        self._loop.call_soon(self._drain)
+        self._asked_by: dict[asyncio.Task[None], bytes] = {}  # who asked what is being answered
 
     def tell(self, worker: str, order: Order) -> None:
         """Sends a worker an order; one that is gone will be told by its successor's start."""
@@ -79,9 +76,8 @@ class ControlServer:
             self._socket.send_multipart([identity, pack_document(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             logger.debug("a control message was not sent: %s", error)
-        if self._loop is not None:
-            # The descriptor tells only of changes: what came while we sent would go unnoticed.
-            self._loop.call_soon(self._drain)
+        # The descriptor tells only of changes: what came while we sent would go unnoticed.
+        self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         for _ in range(_BATCH):
@@ -89,8 +85,7 @@ class ControlServer:
                 return
             identity, *frames = self._socket.recv_multipart()
             self._take(identity, frames)
-        if self._loop is not None:
-            self._loop.call_soon(self._drain)
+        self._loop.call_soon(self._drain)
 
     def _take(self, identity: bytes, frames: list[bytes]) -> None:
         is_worker = identity.startswith(b"w:")
@@ -103,23 +98,16 @@ class ControlServer:
             return
         if is_worker:
             self._report(identity[2:].decode(errors="replace"), message.get("pid", 0), REPORTS.read(message))
-        elif self._requests[identity] >= _MOST_REQUESTS:
+        elif list(self._asked_by.values()).count(identity) >= _MOST_REQUESTS:
             text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
             self._refuse(identity, Overloaded(text), message.get("token"))
-        elif self._loop is not None:
-            self._requests[identity] += 1
+        else:
             task = self._loop.create_task(self._answer(identity, message))
-            self._tasks.add(task)
-            task.add_done_callback(lambda ended: self._answered(identity, ended))
+            self._asked_by[task] = identity
+            task.add_done_callback(self._asked_by.pop)
 
     def _refuse(self, identity: bytes, error: SlabwireError, token: Any = None) -> None:
         self._send(identity, {"token": token, "ok": False, "code": error.code, "error": str(error)})
-
-    def _answered(self, identity: bytes, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._requests[identity] -= 1
-        if not self._requests[identity]:
-            del self._requests[identity]
 
     async def _answer(self, identity: bytes, request: dict[str, Any]) -> None:
         try:
@@ -133,12 +121,10 @@ class ControlServer:
 
     async def answered(self) -> None:
         """Waits until what was asked was answered, which takes no time once the graph has ended."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LAST_ANSWERS_S)
+        if self._asked_by:
+            await asyncio.wait(self._asked_by, timeout=_LAST_ANSWERS_S)
 
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.remove_reader(descriptor_of(self._socket))
-            self._loop = None
+        self._loop.remove_reader(descriptor_of(self._socket))
         self._socket.close()
         self._context.term()

@@ -1,4 +1,4 @@
-"""Workers that need not import anything: they are forked from a process that has imported everything they need.
+"""How workers and the gateway are started: most workers are forked from a process that has imported all they need.
 
 A Python process with numpy, ZeroMQ and us takes a quarter of a second of CPU time to start, a fork some milliseconds.
 So the supervisor keeps one fork server, which has one thread, holds nothing of the graph and imports no user code. The
@@ -11,6 +11,7 @@ fork server touches none.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import select
 import socket
@@ -20,6 +21,8 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import Disconnected
 from ..host.sealed_document import pack_document
+
+logger = logging.getLogger("slabwire")
 
 # The fork server says when it has imported, which a cold disk may draw out. Answers take milliseconds, and the
 # supervisor does nothing else meanwhile: from a fork server that is late it takes no more workers.
@@ -54,7 +57,7 @@ class ForkServer:
         near.settimeout(_READY_WITHIN_S)
         self._socket = near
         self._has_begun = False
-        self.is_open = True
+        self.has_forked = False
 
     @property
     def pid(self) -> int:
@@ -74,7 +77,9 @@ class ForkServer:
         order = pack_document({"words": list(words), "environment": changed})
         _be_subreaper(True)
         try:
-            self._await_ready()
+            if not self._has_begun:
+                self._has_begun = bool(self._socket.recv(64))
+                self._socket.settimeout(_ANSWER_WITHIN_S)
             socket.send_fds(self._socket, [order], [log, channel])
             pid = int(self._socket.recv(64) or 0)
         except OSError:
@@ -89,20 +94,68 @@ class ForkServer:
         if not _is_child(pid):
             self.close()
             raise Disconnected("the kernel does not hand over what the fork server forked")
+        self.has_forked = True
         return pid
-
-    def _await_ready(self) -> None:
-        if not self._has_begun:
-            self._has_begun = bool(self._socket.recv(64))
-            self._socket.settimeout(_ANSWER_WITHIN_S)
 
     def close(self) -> None:
         """Ends it. The workers that it forked live on."""
-        if self.is_open:
-            self.is_open = False
-            self._socket.close()
-            self._process.kill()
-            self._process.wait()
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class Spawner:
+    """Starts workers: from the fork server where that serves, each by itself where it does not.
+
+    Used by the supervisor's main thread alone: the kernel kills workers with the thread that started them.
+    """
+
+    def __init__(self) -> None:
+        self._fork_server: ForkServer | None = ForkServer()
+        self._is_first = True
+
+    def start(self, words: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
+        """The pid of a new worker; raises OSError where the kernel has no process for it.
+
+        A worker with several threads starts by itself: numpy's library for linear algebra makes them when it is loaded.
+        Nobody waits for a fork server that takes another's place: the supervisor would do nothing else until that is
+        ready.
+        """
+        is_for_one_thread = all(environment.get(name) == "1" for name in POOLS)
+        if self._fork_server is not None and is_for_one_thread and (self._is_first or self._fork_server.is_ready()):
+            try:
+                return self._fork_server.fork_worker(words, environment, log, channel)
+            except Disconnected as error:
+                logger.warning("%s; a worker is started without it", error)
+                # A fork server that has never forked a worker would not do so next time.
+                self._fork_server = ForkServer() if self._fork_server.has_forked else None
+                self._is_first = False
+        command = [sys.executable, "-m", "slabwire.runtime.worker.main", *words, "--fd", str(channel)]
+        return start_alone(command, environment, log, channel)
+
+    @property
+    def fork_server_pid(self) -> int:
+        """0 where there is none."""
+        return self._fork_server.pid if self._fork_server is not None else 0
+
+    def close(self) -> None:
+        if self._fork_server is not None:
+            self._fork_server.close()
+
+
+def start_alone(command: Sequence[str], environment: Mapping[str, str], log: int, channel: int) -> int:
+    """The pid of a new process that runs a command of its own. It inherits the descriptor `channel`."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=[channel],
+        env=environment,
+        start_new_session=True,  # Ctrl-C on the terminal is for whoever started the graph
+    )
+    process.returncode = 0  # it is waited for by its number, as those from the fork server are
+    return process.pid
 
 
 def _is_child(pid: int) -> bool:

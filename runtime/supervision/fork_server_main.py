@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ..host.inherited import put_right
 from ..host.lifeline import die_with_parent
+from ..host.process_usage import stat_fields
 from ..host.sealed_document import unpack_document
 from ..worker import main as worker_main
 
@@ -129,8 +130,7 @@ def _rename(command: list[str]) -> None:
     """What `ps` shows: the command line as if this worker had been started by itself."""
     sys.argv[1:] = command[3:]
     sys.orig_argv[:] = command
-    with open("/proc/self/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
+    fields = stat_fields(os.getpid())
     begin, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5)
     text = b"\0".join(map(os.fsencode, command))[: max(0, end - begin - 1)]
     if begin:

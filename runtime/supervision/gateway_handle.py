@@ -15,16 +15,15 @@ import zmq
 
 from ..errors import Disconnected, StartError
 from ..host.frames import FrameReader
-from ..host.heartbeat import is_stopped
+from ..host.process_usage import is_stopped
 from ..host.run_directory import RunDirectory
 from ..remote.addresses import is_private, with_port
 from ..remote.curve_keys import Pair
 from ..remote.gateway_watch import Watch
 from ..remote.knock import Knocker
 from .child import Child
-from .fork_server import environment_for
+from .fork_server import environment_for, start_alone
 from .life_cycle import Life
-from .spawner import start_alone
 
 logger = logging.getLogger("slabwire")
 
@@ -51,15 +50,15 @@ class GatewayHandle(Child):
         super().__init__("gateway", Life(START_WITHIN_S, hang_after_s), directory, exited)
         self.graph = directory.path.name
         self.address = f"ipc://{directory.path / 'gateway'}"
-        # Where it is to listen beside that, and where it does, with the ports and the numbers that it got.
+        # Where the gateway was asked to listen beside that, and the addresses that it got, with their ports.
         self._asked = list(listen)
         self.listen = list(listen)
-        # How many clients the gateway had to part with, since too much waited for them.
+        # How many clients the gateway has turned out, since too much waited for them.
         self.turned_out = 0
         # Whether it has ever listened: from then on it is wanted until the graph ends.
         self._has_listened = False
         self._opening: asyncio.Task[None] | None = None
-        # Where it tells of each client that it turned out; None until it listens.
+        # By this the gateway tells of each client that it turned out; None until the gateway listens.
         self._near: socket.socket | None = None
         self._keys = os.environ.get("SLABWIRE_KEYS")
         self._pair = Pair(*zmq.curve_keypair()) if self._keys and zmq.has("curve") else None

@@ -1,22 +1,59 @@
-"""Who keeps whose memory in a running graph: what all workers say of their blocks, put together."""
+"""Who keeps whose memory in a running graph: what all workers answer when they are asked for their blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...shm.layout import LINE_NBYTES
+from ..control.orders import TellHoldings
+from ..control.reports import Holdings
 from ..dataplane.peers import LaneRecord, SlabRecord
 from .running_graph import RunningGraph
 
 Answers = dict[str, dict[str, Any] | None]
 
 
-async def lease_map(graph: RunningGraph) -> dict[str, Any]:
-    """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
-    alive = [worker.name for worker in graph.workers.values() if worker.is_ready and worker.is_alive]
-    answers = await graph.queries.holdings(alive)
-    return compose(answers, graph.switchboard.lines, graph.switchboard.slabs)
+# A worker answers between two handlers. One that is deep in a handler is not waited for longer than this.
+ANSWER_WITHIN_S = 1.5
+
+
+class LeaseMap:
+    """The supervisor's, on its loop."""
+
+    def __init__(self, graph: RunningGraph) -> None:
+        self._graph = graph
+        self._last_token = 0
+        self._awaited: dict[tuple[int, str], asyncio.Future[dict[str, Any]]] = {}
+
+    async def read(self) -> dict[str, Any]:
+        """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
+        alive = [worker.name for worker in self._graph.workers.values() if worker.is_ready and worker.is_alive]
+        answers = await self._answers(alive)
+        return compose(answers, self._graph.switchboard.lines, self._graph.switchboard.slabs)
+
+    async def _answers(self, workers: Iterable[str]) -> Answers:
+        """What each worker says of its blocks; None for one that did not answer in time."""
+        self._last_token += 1
+        token, loop = self._last_token, asyncio.get_running_loop()
+        awaited = {name: loop.create_future() for name in workers}
+        self._awaited.update({(token, name): future for name, future in awaited.items()})
+        try:
+            for name in awaited:
+                self._graph.tell(name, TellHoldings(token))
+            if awaited:
+                await asyncio.wait(awaited.values(), timeout=ANSWER_WITHIN_S)
+            return {name: future.result() if future.done() else None for name, future in awaited.items()}
+        finally:
+            for name in awaited:
+                del self._awaited[token, name]
+
+    def heard(self, worker: str, answer: Holdings) -> None:
+        """A worker's answer; late ones are dropped."""
+        future = self._awaited.get((answer.token, worker))
+        if future is not None and not future.done():
+            future.set_result(answer.holdings)
 
 
 def compose(answers: Answers, lines: Mapping[int, LaneRecord], slabs: Mapping[int, SlabRecord]) -> dict[str, Any]:
@@ -70,13 +107,12 @@ def _of_others(
     for lane, slab, index in list(received):
         if slab not in slabs:
             continue
-        rows = {each.word.name: each.rows for each in slabs[slab].segment.placed.places}
-        nbytes = rows["payload"] * LINE_NBYTES // rows["generation"]
+        placed = slabs[slab].segment.placed
         block: dict[str, Any] = {
             "owner": slabs[slab].owner.name,
             "slab": slab,
             "block": index,
-            "nbytes": nbytes,
+            "nbytes": placed.rows("payload") * LINE_NBYTES // placed.rows("generation"),
             "held_by": [],
         }
         blocks.setdefault((slab, index), block)["held_by"].append(

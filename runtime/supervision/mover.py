@@ -6,11 +6,9 @@ import logging
 from typing import Any
 
 from ..control.orders import Seat
-from ..errors import UnknownPort
 from ..host.affinity import repin
 from ..placement.moves import MoveError, changed, moved, wanted_cpus
-from ..placement.plan import Plan, WorkerPlan, cpu_list
-from ..spelling import did_you_mean
+from ..placement.plan import WorkerPlan, cpu_list
 from .running_graph import RunningGraph
 from .worker_handle import WorkerHandle
 
@@ -41,11 +39,7 @@ class Mover:
         }
 
     def _worker_of(self, actor: str) -> WorkerHandle:
-        routing = self._graph.switchboard.routing
-        instances = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
-        if not instances:
-            hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
-            raise UnknownPort(f"graph {self._graph.name!r} has no actor {actor!r}{hint}")
+        instances = self._graph.instances_of(actor)
         homes = list(dict.fromkeys(self._graph.plan.worker_of(each).name for each in instances))
         if len(homes) > 1:
             raise MoveError(f"{actor} has replicas in {len(homes)} workers; say which: {', '.join(instances)}")
@@ -63,16 +57,13 @@ class Mover:
                     f"the kernel does not let {worker.name} run on CPU {cpu_list(cpus)} ({error.strerror}): "
                     "its cpuset was changed since the graph was started"
                 ) from error
-        self._adopt(plan)
-        self.moves[worker.name] = self.moves.get(worker.name, 0) + 1
-        logger.info("%s: CPU %s to %s: %s", worker.name, cpu_list(old), cpu_list(cpus), worker.plan.reason)
-
-    def _adopt(self, plan: Plan) -> None:
         lines = changed(self._graph.plan, plan)
         self._graph.switchboard.plan = plan
         for line in lines:
             self._graph.workers[line.name].plan = line
             self._tell(line)
+        self.moves[worker.name] = self.moves.get(worker.name, 0) + 1
+        logger.info("%s: CPU %s to %s: %s", worker.name, cpu_list(old), cpu_list(cpus), worker.plan.reason)
 
     def _tell(self, line: WorkerPlan) -> None:
         self._graph.tell(line.name, Seat(list(line.cores), line.spin))

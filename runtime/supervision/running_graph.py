@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..control.orders import Order
 from ..dataplane.switchboard import Switchboard
+from ..errors import UnknownPort
 from ..host.run_directory import RunDirectory
 from ..host.topology import Topology
 from ..placement.plan import Plan
 from ..spec import GraphSpec
-from .dead_letters import DeadLetters
+from ..spelling import did_you_mean
+from .fork_server import Spawner
 from .gateway_handle import GatewayHandle
-from .spawner import Spawner
 from .worker_handle import WorkerHandle
-from .worker_queries import WorkerQueries
 from .workforce import Workforce
+
+# Messages that were given up. The supervisor keeps them, so that they outlive the actors that died of them.
+MOST_DEAD_LETTERS = 256
 
 State = Literal["starting", "ready", "draining", "stopped"]
 
@@ -35,9 +39,8 @@ class RunningGraph:
     workforce: Workforce
     spawner: Spawner
     tell: Callable[[str, Order], None]
-    queries: WorkerQueries
     drain_timeout_s: float
-    dead_letters: DeadLetters = field(default_factory=DeadLetters)
+    dead_letters: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MOST_DEAD_LETTERS))
     state: State = "starting"
     started_unix_s: float = field(default_factory=time.time)
 
@@ -53,3 +56,12 @@ class RunningGraph:
     def plan(self) -> Plan:
         """Which worker runs where, as it is now."""
         return self.switchboard.plan
+
+    def instances_of(self, actor: str) -> list[str]:
+        """All instances of an actor, or the one that has this name. Raises UnknownPort where there is none."""
+        routing = self.switchboard.routing
+        found = routing.instances.get(actor, [actor] if actor in routing.actor_of else [])
+        if not found:
+            hint = did_you_mean(actor, [*routing.instances, *routing.actor_of])
+            raise UnknownPort(f"graph {self.name!r} has no actor {actor!r}{hint}")
+        return list(found)

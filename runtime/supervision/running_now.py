@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 
-from ...shm.errors import CorruptLane
 from ...shm.inflight import RUNNING_ROW, Inflight
-from ...shm.lane import RECORD_NBYTES
 from ...shm.segment import Segment
 from ..dataplane.peers import LaneRecord, Peer
-from ..message.header import Header, read_header
+from ..message.header import Header
+from ..postmortem.remains import header_at
 from ..telemetry.flight_recorder import Event, Happening, Outcome
 from ..telemetry.stats import CellStats
 
@@ -35,12 +33,7 @@ def _run(stats: CellStats, table: Segment, lines: Mapping[int, LaneRecord]) -> t
     line = lines.get(left.lane) if left is not None else None
     if left is None or line is None:
         return None
-    capacity = line.segment.placed.rows("record")
-    at = line.segment.placed["record"] + left.sequence % capacity * RECORD_NBYTES
-    try:
-        header = read_header(memoryview(os.pread(line.segment.fd, RECORD_NBYTES, at)), 0)
-    except CorruptLane:
-        return None
+    header = header_at(line, left.sequence)
     # It has not gone on meanwhile: the record is given back behind the run alone.
     still = stats.words[stats.busy_since] == since and line.returns.load("tail") == left.sequence
-    return (since, header, left.lane, left.sequence, left.attempt) if still else None
+    return (since, header, left.lane, left.sequence, left.attempt) if still and header is not None else None

@@ -49,7 +49,7 @@ def _document(
         "nursery": {"pid": fork_server, "pss_bytes": memory.get(fork_server, 0)},
         "gateway": gateway,
         "workers": workers,
-        "rebalance": balancer.stats() if balancer is not None else None,
+        "rebalance": {"moves": balancer.moves, "last": balancer.last} if balancer is not None else None,
         "edges": edges_of(board, lambda name: graph.workers[name].is_ready),
     }
 
@@ -74,7 +74,7 @@ def _reason(worker: WorkerHandle) -> dict[str, str]:
 
 
 def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
-    """Where it is asked for only: nobody waits for one that was to listen nowhere else than in the run directory."""
+    """Why a gateway that was asked for is not ready. Nobody waits for one that listens in the run directory alone."""
     if gateway is None or not gateway["listen"] or gateway["state"] == "ready":
         return []
     last = f" (last: {gateway['last_exit']})" if gateway["last_exit"] else ""

@@ -1,44 +1,48 @@
 """The parent of all workers: spawns, watches, restarts and drains them. It imports no user code.
 
-`main` is its program. A socket ties it to whoever runs the graph: at its end it drains and stops.
+`main` starts its process. A socket ties it to whoever runs the graph: at its end it drains and stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
 import time
-from typing import Any
 
+import zmq
+
+from ...shm import fence
 from ..control import reports
 from ..control.orders import Cut, Drain
-from ..control.owner import EVENTS, Event, GraphFailed, GraphReady, GraphStopped, RunGraph
-from ..control.verbs import Verb
+from ..control.owner import EVENTS, JOBS, Event, GraphFailed, GraphReady, GraphStopped, RunGraph
 from ..dataplane.descriptor_server import DescriptorServer
 from ..dataplane.idleness import is_idle, unfinished
 from ..dataplane.switchboard import Switchboard
-from ..errors import SlabwireError
+from ..errors import SlabwireError, StartError
 from ..graph.compiled import Routing
 from ..host.cpu_load import demand_counts
-from ..host.frames import write_frame
+from ..host.descriptors import REMEDY, require_for_graph
+from ..host.frames import FrameReader, write_frame
 from ..host.run_directory import RunDirectory
 from ..host.topology import Topology
+from ..logs.log_format import configure_logging
 from ..logs.log_watch import LogWatch
 from ..placement.plan import plan
 from ..postmortem.stopped import CUT_WITHIN_S, UNCLEAN, Stopped
-from ..spec import GraphSpec
+from ..spec import GraphSpec, graph_from_plain
 from .balancer import Balancer
 from .control_api import ControlApi
 from .control_server import ControlServer
+from .fork_server import Spawner
+from .lease_map import LeaseMap
 from .mover import Mover
 from .renewal import Renewals
 from .running_graph import RunningGraph
-from .spawner import Spawner
-from .worker_queries import WorkerQueries
 from .workforce import Workforce
 
 logger = logging.getLogger("slabwire")
@@ -58,8 +62,10 @@ class Supervisor:
         topology = Topology.read()
         switchboard = Switchboard(Routing(spec), plan(spec, topology))
         directory = RunDirectory(name)
-        self._server = ControlServer(f"ipc://{directory.control}", self._serve, self._report)
-        self._descriptors = DescriptorServer(directory.local, switchboard, self._takes_clients)
+        self._server = ControlServer(f"ipc://{directory.control}", lambda verb: self._api.serve(verb), self._report)
+        self._descriptors = DescriptorServer(
+            directory.local, switchboard, lambda: self.graph.state not in ("draining", "stopped")
+        )
         workforce = Workforce(
             spec,
             switchboard,
@@ -79,7 +85,6 @@ class Supervisor:
             workforce,
             spawner,
             self._server.tell,
-            WorkerQueries(self._server.tell),
             job.drain_timeout_s,
         )
         self.failure: str | None = None
@@ -87,7 +92,10 @@ class Supervisor:
         self._mover = Mover(self.graph)
         self._renewals = Renewals(self.graph)
         self._balancer = Balancer(self.graph, self._mover) if job.rebalance else None
-        self._api = ControlApi(self.graph, self, self._mover, self._renewals, self._balancer)
+        self._leases = LeaseMap(self.graph)
+        self._api = ControlApi(
+            self.graph, self.stop, self.stopped, self._mover, self._renewals, self._balancer, self._leases
+        )
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -104,15 +112,14 @@ class Supervisor:
             loop.add_signal_handler(number, self.stop)
         loop.add_reader(self._owner, self._hear_owner)
         self._descriptors.open()
-        self._server.attach(loop)
         self.graph.workforce.start()
-        watches = [loop.create_task(self.graph.workforce.watch()), loop.create_task(self.graph.workforce.bound_logs())]
-        watches.append(loop.create_task(LogWatch(self.graph.directory.path / "logs").watch()))
+        watches = [self.graph.workforce.watch(), LogWatch(self.graph.directory.path / "logs").watch()]
         if self._balancer is not None:
-            watches.append(loop.create_task(self._balancer.watch()))
+            watches.append(self._balancer.watch())
+        tasks = [loop.create_task(each) for each in watches]
         await self._stopped.wait()
-        for watch in watches:
-            watch.cancel()
+        for task in tasks:
+            task.cancel()
         await self._server.answered()
         self._close()
         return 1 if self.failure else 0 if self.outcome.is_clean else UNCLEAN
@@ -195,9 +202,6 @@ class Supervisor:
             await self.graph.workforce.wait_left(wave, (time.monotonic() + until_s) / 2)
         await self.graph.workforce.end(until_s)
 
-    def _takes_clients(self) -> bool:
-        return self.graph.state not in ("draining", "stopped")
-
     def _close(self) -> None:
         self._descriptors.close()
         self._server.close()
@@ -247,10 +251,10 @@ class Supervisor:
             case reports.Drained():
                 self._renewals.heard(name, report)
             case reports.Dead():
-                self.graph.dead_letters.add(report)
+                self.graph.dead_letters.append({"unix_s": time.time(), **report._asdict()})
                 self.graph.workforce.tree.forgive(name)  # what it died of is out of the way
             case reports.Holdings():
-                self.graph.queries.heard(name, report)
+                self._leases.heard(name, report)
             case reports.Corrupt(client):
                 self._descriptors.turn_out(client)
 
@@ -278,12 +282,22 @@ class Supervisor:
             logger.info("%s is ready", self.graph.name)
             self._tell_owner(GraphReady(self.graph.name, str(self.graph.directory.path)))
 
-    async def _serve(self, verb: Verb) -> dict[str, Any]:
-        return await self._api.serve(verb)
+
+def supervise(owner: socket.socket, spawner: Spawner) -> int:
+    """Runs the graph that the owner asks for to its end; the process's exit status."""
+    configure_logging()
+    fence.register()
+    try:
+        job = JOBS.read(FrameReader(owner).read())
+        owner.setblocking(False)
+        spec = graph_from_plain(job.spec)
+        require_for_graph(spec, listens=job.listen is not None)
+        return asyncio.run(_run(spec, job, owner, spawner))
+    except (SlabwireError, OSError, zmq.ZMQError) as error:
+        return give_up(owner, error)
 
 
-async def run(spec: GraphSpec, job: RunGraph, owner: socket.socket, spawner: Spawner) -> int:
-    """Runs a graph to its end; the process's exit status."""
+async def _run(spec: GraphSpec, job: RunGraph, owner: socket.socket, spawner: Spawner) -> int:
     supervisor = Supervisor(spec, job, owner, spawner)
     _log_to(supervisor.graph.directory)
     return await supervisor.run()
@@ -295,3 +309,14 @@ def _log_to(directory: RunDirectory) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.close(log)
+
+
+def give_up(owner: socket.socket, error: Exception) -> int:
+    """The exit status, after the owner was told."""
+    if not isinstance(error, SlabwireError):
+        is_scarce = getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE)
+        remedy = f"; {REMEDY}" if is_scarce else ""
+        error = StartError(f"the supervisor cannot go on: {error}{remedy}")
+    with contextlib.suppress(OSError):
+        write_frame(owner, EVENTS.document(GraphFailed(str(error), code=error.code)))
+    return 1

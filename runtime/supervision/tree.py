@@ -176,7 +176,6 @@ class Tree:
             yield from self._workers_in(each)
 
     def _restart(self, branch: Branch, child: str, worker: str, now_s: float, draw: float) -> Outcome:
-        inner = branch
         for inner in self._branches_of(worker):  # the groups that have failed begin afresh
             if inner is branch:
                 break

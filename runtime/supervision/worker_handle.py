@@ -11,14 +11,13 @@ from ...shm.bell import now_ns
 from ..dataplane.descriptor_channel import Channel
 from ..dataplane.peers import Peer
 from ..errors import LoadError
-from ..host.heartbeat import is_stopped
+from ..host.process_usage import is_stopped
 from ..host.run_directory import RunDirectory
 from ..placement.plan import WorkerPlan
 from ..spec import ActorSpec, Restart
 from .child import Child
-from .fork_server import environment_for
+from .fork_server import Spawner, environment_for
 from .life_cycle import Life
-from .spawner import Spawner
 
 # Why a worker ended is told over ZeroMQ, and may come later than the news of its end. A worker that ended by os._exit
 # says nothing.

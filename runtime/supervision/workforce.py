@@ -14,13 +14,12 @@ from ..dataplane.switchboard import Switchboard
 from ..graph.start_order import start_order, stop_waves, targets_of
 from ..host.oom_kills import kills_in_machine
 from ..host.run_directory import RunDirectory
-from ..logs.log_rotation import long_logs, put_aside
 from ..postmortem.exit_reason import ExitReason
 from ..spec import GraphSpec
 from .crash_reporter import CrashReporter
+from .fork_server import Spawner
 from .gateway_handle import GatewayHandle
 from .restart import LONGEST_DELAY_S
-from .spawner import Spawner
 from .tree import Outcome, Tree, branches
 from .worker_handle import WorkerHandle
 
@@ -53,7 +52,6 @@ class Workforce:
     ) -> None:
         self._switchboard = switchboard
         self._descriptors = descriptors
-        self._directory = directory
         self._control = f"ipc://{directory.control}"
         self._state, self._give_up = state, give_up
         self._alarm: asyncio.TimerHandle | None = None
@@ -119,16 +117,6 @@ class Workforce:
                 ignores_input = self._switchboard.ignores_input(worker.peer)
                 worker.look_for_kills(kills)
                 worker.end_if_hung(stats.get("alive_ns", 0), stats.get("parks", 0), ignores_input=ignores_input)
-
-    async def bound_logs(self) -> None:
-        """For ever: puts long logs aside. It is apart from `watch`, which a slow disk must not hold up."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            for path in long_logs(self._directory.path / "logs"):
-                try:
-                    await asyncio.to_thread(put_aside, path)
-                except RuntimeError as error:  # no thread can be started: some may end
-                    logger.warning("%s cannot be put aside now: %s", path, error)
 
     def _exited(self, worker: WorkerHandle) -> None:
         """A worker has died, or has ended as it was told."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from slabwire.cli.rendering.logfile import LogFile, LogFolder
+from slabwire.runtime.logs import log_watch
 from slabwire.runtime.logs.full_disk import Output
 from slabwire.runtime.logs.log_rotation import aside, long_logs, put_aside
-from slabwire.runtime.supervision import workforce
 
 
 @pytest.fixture
@@ -76,17 +74,17 @@ def test_logs_are_put_aside_again_when_threads_can_be_started_again(
 ) -> None:
     asked = 0
 
-    async def to_thread(_put_aside: object, path: Path) -> None:
+    async def to_thread(_write: object, rows: dict[Path, bytes], long: list[Path]) -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
             raise RuntimeError("can't start new thread")
-        raise asyncio.CancelledError(path.name)
+        assert (rows, [path.name for path in long]) == ({}, ["one.log"])
+        raise asyncio.CancelledError
 
-    monkeypatch.setattr(workforce, "LOOK_EVERY_S", 0)
-    monkeypatch.setattr(workforce, "long_logs", lambda folder: [folder / "one.log"])
+    monkeypatch.setattr(log_watch, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr(log_watch, "long_logs", lambda folder: [folder / "one.log"])
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
-    supervisors: Any = SimpleNamespace(_directory=SimpleNamespace(path=tmp_path))
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(workforce.Workforce.bound_logs(supervisors))
+        asyncio.run(log_watch.LogWatch(tmp_path).watch())
     assert asked == 2

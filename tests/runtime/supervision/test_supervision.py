@@ -25,7 +25,7 @@ from slabwire.runtime.host.frames import FrameReader
 from slabwire.runtime.host.run_directory import list_graphs
 from slabwire.runtime.postmortem.report_store import reports
 from slabwire.runtime.postmortem.stopped import UNCLEAN
-from slabwire.runtime.supervision import main as supervisor_process
+from slabwire.runtime.supervision.supervisor import give_up
 from slabwire.runtime.supervision.workforce import Workforce
 from slabwire.runtime.worker.parking_loop import new_parking_loop
 from slabwire.shm.bell import RECORDS
@@ -297,7 +297,7 @@ def test_closures_and_lambdas_travel() -> None:
 def test_what_the_machine_refuses_the_supervisor_is_told_in_words() -> None:
     near, far = socket.socketpair()
     with near, far:
-        assert supervisor_process._give_up(near, OSError(errno.EMFILE, os.strerror(errno.EMFILE))) == 1
+        assert give_up(near, OSError(errno.EMFILE, os.strerror(errno.EMFILE))) == 1
         told = FrameReader(far).read()
     assert (told["event"], told["code"]) == ("failed", slabwire.StartError.code)
     assert "Too many open files; raise the limit where the program is started (`ulimit -n 4096`;" in told["error"]
