@@ -21,10 +21,8 @@ from .generators import Generators
 from .inlets import Inlets
 from .intake import Intake
 from .outlets import Outlets
-from .plain_runs import PlainRuns
 from .redelivery import Redelivery
-from .refusals import Refusals
-from .runs import HandlerKind, Runs
+from .runs import HandlerKind, PlainRuns, Runs
 from .work import Work
 
 
@@ -56,10 +54,18 @@ class Cell:
         self._cancels = Cancels()
         self._runs = Runs(outlets, recorder, loop, spec.concurrency)
         self._runs.use(_kinds(ports, self._runs, outlets, self.answers))
-        self._refusals = Refusals(instance, spec.max_attempts, self._cancels, self.inlets, outlets)
-        plain = PlainRuns(outlets, self.answers, recorder)
-        self._intake = Intake(ports, self.inlets, outlets, self._refusals, self.answers, plain, self._runs)
-        self._intake.cancelled = self._cancel
+        self._intake = Intake(
+            instance,
+            spec.max_attempts,
+            ports,
+            self.inlets,
+            outlets,
+            self._cancels,
+            self.answers,
+            PlainRuns(outlets, self.answers, recorder),
+            self._runs,
+            self._cancel,
+        )
         self._redelivery = Redelivery(instance, outlets, self._intake, self._runs)
 
     def handler(self, port: int) -> Handler | None:
@@ -201,11 +207,11 @@ class Cell:
 
     def drain(self) -> None:
         """From now on no new work of clients is taken."""
-        self._refusals.is_draining = True
+        self._intake.is_draining = True
 
     def cut_off(self) -> None:
         """The time to drain is over: what is in flight ends with an error, and so does what comes from now on."""
-        self._refusals.is_draining = self._refusals.is_cut = True
+        self._intake.is_draining = self._intake.is_cut = True
         self._runs.cut_off(cut_off_error(self.instance))
 
     def leave(self) -> None:

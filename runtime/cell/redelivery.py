@@ -113,7 +113,7 @@ class Redelivery:
     def _begin_again(self, work: Work, lane: Consumer) -> None:
         """Starts an input that has its row from a predecessor."""
         self._outlets.table.restart(work.row, work.attempt)
-        refusal = self._intake.refusals.why(work) or resumed(work, self._outlets.ways_out, self._instance)
+        refusal = self._intake.refusal_of(work) or resumed(work, self._outlets.ways_out, self._instance)
         broken = self._intake.open(work, lane)
         refusal = refusal or broken
         ended = work.published.last if work.published is not None else None
