@@ -29,9 +29,7 @@ from ..telemetry.stats import CellStats
 from . import parking_loop
 from .control_line import ControlLine
 from .lease_report import holdings, tell_what_is_out
-from .loop_end import end_tasks
-from .retirement import retire
-from .startup import Startup
+from .stages import Startup, end_tasks, retire
 from .turns import Turns, look_into
 from .wiring import Wiring
 
@@ -165,7 +163,7 @@ class Worker:
                 return True
             self._wait(longest_s)
         except CorruptLane as error:
-            self.wiring.gone_callers.shut_out(error)
+            self.wiring.shut_out(error)
         return False
 
     def _wait(self, longest_s: float | None) -> None:
