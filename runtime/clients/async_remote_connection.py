@@ -10,7 +10,7 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending
 from ..host.forks import part_in_children
 from ..remote.dealer import Dealer
 from ..remote.protocol import Frame
@@ -20,8 +20,8 @@ from .remote_connection import nothing_answers
 
 
 class AsyncRemoteConnection:
-    """An `AsyncConnection` that goes on when the graph has gone and come back: ZeroMQ connects anew, and it says hello
-    again.
+    """One loop, one thread, any number of tasks. It goes on when the graph has gone and come back: ZeroMQ connects
+    anew, and it says hello again.
     """
 
     _dealer: Dealer

@@ -11,10 +11,9 @@ from collections import deque
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import timed_out
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending, timed_out
 from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, mark_not_begun
-from ..host.attempt import attempt
+from ..host.attempt import with_lock
 from ..host.forks import forked_error, part_in_children
 from ..message.header import Kind
 from .connection import LOOK_AGAIN_S, Connection, closed_error, late_answer, seconds_for_an_answer
@@ -87,34 +86,30 @@ class SharedConnection(Connection):
         now = now_ns()
         if now - self._looked_ns > _LOOK_EVERY_NS and not self._is_gone:
             self._looked_ns = now
-            got: list[bool] = []
-            try:
-                got += self._try_to_receive()
-                if got[0] and self._end.poll(0):  # whoever else has it listens, and would know
-                    self._take_in()
-            finally:
-                if True in got:
-                    self._receiving.release()
+            with_lock(self._receiving, self._look_for_end)  # whoever else has the lock listens, and would know
         return not (self._is_gone or self._closed)
+
+    def _look_for_end(self) -> None:
+        if self._end.poll(0):
+            self._take_in()
 
     def renewed(self, deadline_ns: int) -> SharedConnection:
         """Its successor, which the first thread that asks has made. Raises Disconnected, or ClientClosed."""
-        got: list[bool] = []
+        left_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1
         try:
-            got += attempt(self._renewing, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1)
-            if not got[0]:
-                raise late_answer(self.whose)
-            if self._successor is None:
-                if self._closed:
-                    raise closed_error(self.whose)
-                self._successor = SharedConnection(self._name, deadline_ns)
-                self._leave()
-            return self._successor
+            with_lock(self._renewing, lambda: self._renew(deadline_ns), left_s)
         except (Disconnected, Overloaded) as error:
             raise mark_not_begun(error) from None
-        finally:
-            if True in got:
-                self._renewing.release()
+        if self._successor is None:
+            raise late_answer(self.whose)
+        return self._successor
+
+    def _renew(self, deadline_ns: int) -> None:
+        if self._successor is None:
+            if self._closed:
+                raise closed_error(self.whose)
+            self._successor = SharedConnection(self._name, deadline_ns)
+            self._leave()
 
     def _give_up(self) -> None:
         """Ends a torn connection; whoever calls next connects anew."""
@@ -152,14 +147,7 @@ class SharedConnection(Connection):
         does it later.
         """
         self._given_up.append(pending)
-        got: list[bool] = []
-        try:
-            got += attempt(self._lock)
-            if got[0]:
-                self._tell_given_up()
-        finally:
-            if True in got:
-                self._lock.release()
+        with_lock(self._lock, self._tell_given_up)
 
     def _tell_given_up(self) -> None:
         while self._given_up and not self._closed:
@@ -169,23 +157,16 @@ class SharedConnection(Connection):
         """The time is over. A handler of a graph that this thread drives runs while the thread waits, so what has
         arrived may be late.
         """
-        self._look()  # so that what nobody waited for does not pile up
+        with_lock(self._receiving, self._pump)  # so that what nobody waited for does not pile up
         super()._refuse_late(pending, target)
         error = pending.arrived[0][1] if pending.next_kind() is Kind.ERROR else None
         if self.may_be_late and (error is None or isinstance(error, HandlerError)):
             raise timed_out(target) from error
 
-    def _look(self) -> None:
-        """Takes in the answers that have come, unless another thread receives."""
-        got: list[bool] = []
-        try:
-            got += self._try_to_receive()
-            if got[0]:
-                with self._lock:
-                    self.local.caller.pump()
-        finally:
-            if True in got:
-                self._receiving.release()
+    def _pump(self) -> None:
+        """Takes in the answers that have come. By the one thread that receives."""
+        with self._lock:
+            self.local.caller.pump()
 
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
         """Receives for all threads: looks for a while if that has paid lately, then parks."""

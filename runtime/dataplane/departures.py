@@ -10,18 +10,32 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection
+from typing import Protocol
 
 from ...shm.inflight import lanes_kept
 from ...shm.open_calls import calls_left
-from ..control.news import Cancelled, Left
+from ..control.news import Cancelled, Left, News
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
-from .idleness import is_idle
-from .peers import Board, LaneRecord, Peer
+from .peers import LaneRecord, Peer
 
 logger = logging.getLogger("slabwire")
 
 # Clients that have gone and whose memory is still needed. Each has some descriptors; of more the oldest is given up.
 MOST_LEAVING = 64
+
+
+class Board(Protocol):
+    """The switchboard, as departures need it."""
+
+    lines: dict[int, LaneRecord]
+
+    def is_idle(self, gone: Collection[str]) -> bool: ...
+
+    def tell_workers(self, news: News) -> None: ...
+
+    def remove_lines(self, lines: list[LaneRecord]) -> None: ...
+
+    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None: ...
 
 
 class Departures:
@@ -69,7 +83,7 @@ class Departures:
                 continue
             if any(any(each.lent()) for each in lines):
                 # By a message on its way, or by an actor that keeps an array: that one has mapped it.
-                idle = is_idle(self._board, gone) if idle is None else idle
+                idle = self._board.is_idle(gone) if idle is None else idle
                 if not idle:
                     continue
             self._remove(peer)

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from ...shm.layout import WORD_NBYTES
 from ...shm.segment import Segment
 from ..control.news import NEWS, News
 from ..errors import SlabwireError
-from ..graph.compiled import Routing
 from ..message.header import SENT_AT
 from .descriptor_channel import Channel
 
@@ -156,19 +155,3 @@ class SlabRecord:
     number: int
     segment: Segment
     owner: Peer
-
-
-class Board(Protocol):
-    """What `departures` and `idleness` ask of the switchboard."""
-
-    routing: Routing
-    peers: dict[int, Peer]
-    lines: dict[int, LaneRecord]
-
-    def actor_stats(self, peer: Peer, instance: str) -> dict[str, int]: ...
-
-    def tell_workers(self, news: News) -> None: ...
-
-    def remove_lines(self, lines: list[LaneRecord]) -> None: ...
-
-    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None: ...

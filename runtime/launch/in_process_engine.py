@@ -23,7 +23,6 @@ from ..control.orders import Cut, Drain, Order
 from ..control.reports import Corrupt, Report
 from ..dataplane.descriptor_channel import Channel
 from ..dataplane.descriptor_client import Link, Listener, Unheard
-from ..dataplane.idleness import is_idle, unfinished
 from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests
 from ..dataplane.switchboard import Switchboard
@@ -137,9 +136,9 @@ class InProcessEngine:
     def _stop(self, drain_timeout_s: float) -> None:
         worker = self.driver.live
         if not drain_timeout_s:
-            self.stopped = Stopped(unfinished(self.board))
+            self.stopped = Stopped(self.board.unfinished())
         elif not self._done(Drain(), drain_timeout_s):
-            self.stopped = Stopped(unfinished(self.board))
+            self.stopped = Stopped(self.board.unfinished())
             self._done(Cut(), CUT_WITHIN_S)
         worker.own.thread = threading.get_ident()
         worker.stop()
@@ -151,7 +150,7 @@ class InProcessEngine:
         until, idle = time.monotonic() + within_s, 0
         while idle < 3 and time.monotonic() < until:
             self.driver.turn(_DRAIN_STEP_S)
-            idle = idle + 1 if is_idle(self.board) else 0
+            idle = idle + 1 if self.board.is_idle() else 0
         return idle == 3
 
     def _close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending
 from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, mark_not_begun
 from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
