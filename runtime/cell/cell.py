@@ -97,11 +97,11 @@ class Cell:
 
     def can_progress(self) -> bool:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
-        if self.outlets.can_shed() or self._cancels.may_lie_in(self.inlets):
+        if (self.outlets.holds_any and self.outlets.can_shed()) or self._cancels.may_lie_in(self.inlets.lanes):
             return True
         if self._intake.blocked is not None:
             return self.outlets.could_go(self._intake.blocked[0])
-        if self._runs.can_progress():
+        if (self._runs.works or self._runs.held_up) and self._runs.can_progress():
             return True
         if self._redelivery.quarantine.holds():
             return False
@@ -109,7 +109,9 @@ class Cell:
 
     def waits_for_room(self) -> bool:
         """Whether anything goes on only when there is room for what was sent."""
-        return bool(self._intake.blocked or self.outlets.holds_any or self._runs.waits_for_room())
+        if self._intake.blocked or self.outlets.holds_any or self._runs.held_up:
+            return True
+        return bool(self._runs.works) and self._runs.waits_for_room()
 
     def stats(self) -> dict[str, int]:
         """What is in flight, and how many messages wait to leave."""

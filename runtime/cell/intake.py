@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
@@ -74,7 +75,7 @@ class Intake:
 
     def can_take(self) -> bool:
         """Whether `take_next` would handle a record now."""
-        return any(lane.available() and not self._must_wait(lane) for lane in self.inlets)
+        return any(lane.available() and not self._must_wait(lane) for lane in self.inlets.lanes)
 
     def _must_wait(self, lane: Consumer) -> bool:
         """Whether the next record of a lane must wait for one of the inputs in flight."""
@@ -122,7 +123,8 @@ class Intake:
             self.refuse(work, refusal)
             self._commit(work, lane)
         elif at_once:
-            self.plain.run(work, handler)
+            # A ContextVar that a handler sets is not set for the next input.
+            copy_context().run(self.plain.run, work, handler)
             self._commit(work, lane)
         else:
             self._runs.keep(work, lane)

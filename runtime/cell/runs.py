@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
@@ -31,13 +30,7 @@ class PlainRuns:
         self._recorder = recorder
 
     def run(self, work: Work, handler: Handler) -> None:
-        """Handles one input and sends the result. Raises an exception of the handler that ends the process.
-
-        Each input has a context of its own: a ContextVar that a handler sets is not set for the next input.
-        """
-        copy_context().run(self._run, work, handler)
-
-    def _run(self, work: Work, handler: Handler) -> None:
+        """Handles one input, in a context of its own, and sends the result. Raises what ends the process."""
         value, work.value = work.value, None
         stats = self._stats
         started = stats.words[stats.busy_since] = now_ns()  # `stats.begin`, without the price of a call
@@ -214,8 +207,8 @@ class Runs:
         return held_up or (bool(self.works) and any(kind.can_progress() for kind in self.kinds))
 
     def waits_for_room(self) -> bool:
-        """Whether an input goes on only when its outputs have left."""
-        return bool(self.held_up) or (bool(self.works) and any(kind.waits_for_room() for kind in self.kinds))
+        """Whether a handler goes on only when its outputs have left; beside the inputs that are held up."""
+        return any(kind.waits_for_room() for kind in self.kinds)
 
     def next_due_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""

@@ -86,12 +86,15 @@ class SharedConnection(Connection):
         now = now_ns()
         if now - self._looked_ns > _LOOK_EVERY_NS and not self._is_gone:
             self._looked_ns = now
-            with_lock(self._receiving, self._look_for_end)  # whoever else has the lock listens, and would know
+            got: list[bool] = []
+            try:
+                got += self._try_to_receive()
+                if got[0] and self._end.poll(0):  # whoever else has it listens, and would know
+                    self._take_in()
+            finally:
+                if True in got:
+                    self._receiving.release()
         return not (self._is_gone or self._closed)
-
-    def _look_for_end(self) -> None:
-        if self._end.poll(0):
-            self._take_in()
 
     def renewed(self, deadline_ns: int) -> SharedConnection:
         """Its successor, which the first thread that asks has made. Raises Disconnected, or ClientClosed."""
@@ -221,7 +224,7 @@ class SharedConnection(Connection):
             self._is_called = True
         else:
             ready = self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
-            self._is_called = any(descriptor == self._channel for descriptor, _ in ready)
+            self._is_called = self._channel in dict(ready)
 
     def _is_ended(self) -> bool:
         return bool(self._end.poll(0))

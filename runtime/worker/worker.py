@@ -82,6 +82,7 @@ class Worker:
         self._note(Happening.STARTED)
         for row, (instance, actor) in enumerate(actors.items()):
             self._add_cell(instance, actor, CellStats(counters, row), recorder)
+        self._is_async = any(cell.is_async for cell in self.cells.values())
         self.wiring.cells_made()
         self._watch()
 
@@ -179,20 +180,17 @@ class Worker:
 
     def _look(self) -> Callable[[], Any]:
         """Tells whether there is news in any of the lanes as they are now."""
-        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)])
+        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets.lanes)])
 
     def _work(self) -> bool:
         progressed = self.caller.pump() | self._turns.take_one()
         now = now_ns()
-        if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
+        if (progressed and (self._is_async or self.caller.in_flight)) or now - self._last_tick_ns > TICK_NS:
             self._show(now_ns())
             parking_loop.tick(self.loop, self._selector)
             self._last_tick_ns = now
             self.obey()
         return progressed
-
-    def _has_tasks(self) -> bool:
-        return self.caller.in_flight > 0 or any(cell.is_async for cell in self.cells.values())
 
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
