@@ -41,10 +41,6 @@ class Quarantine:
         """Whether an input must be handled alone."""
         return work.attempt >= _FROM_ATTEMPT
 
-    def put(self, work: Work) -> None:
-        """Notes an input that has begun, alone."""
-        self.work = work
-
     def holds(self) -> bool:
         """Whether an input is in quarantine, so that no other may begin."""
         if self.work is not None and (
@@ -105,7 +101,7 @@ class Redelivery:
         else:
             self._begin_again(work, lane)
             if self.quarantine.is_for(work) and work.state is not FINISHED:
-                self.quarantine.put(work)
+                self.quarantine.work = work
         self._outlets.stats.count("redelivered")
         self.waiting.popleft()
         return True

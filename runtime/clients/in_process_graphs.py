@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..dataplane.descriptor_client import Link, Listener
+from ..dataplane.descriptor_channel import Link, Listener
 from ..errors import SlabwireError, StartError
 from ..graph.compiled import Routing
 

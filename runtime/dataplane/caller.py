@@ -13,8 +13,7 @@ from ...shm.consumer import Consumer
 from ...shm.lane import STREAM_SLOTS
 from ...shm.producer import Producer
 from ..actor.fields import Intake
-from ..control.asks import OpenRoute
-from ..control.offers import LaneOffer
+from ..control.channel import LaneOffer, OpenRoute
 from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, mark_not_begun
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, HashChoice, policy_of

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ...shm.inflight import lanes_kept
 from ...shm.open_calls import calls_left
-from ..control.news import Cancelled, Left, News
+from ..control.channel import Cancelled, Left, News
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
 from .peers import LaneRecord, Peer
 

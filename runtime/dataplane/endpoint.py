@@ -21,8 +21,7 @@ from ...shm.segment import Segment
 from ...shm.slab import SLAB, Slab
 from ...shm.trimming import Trimmer
 from ...shm.wait import AdaptiveWait
-from ..control.asks import Ask, Grow, Shrink, View
-from ..control.offers import BellOffer, LaneOffer, Offer, SlabOffer, descriptors_of
+from ..control.channel import Ask, BellOffer, Grow, LaneOffer, Offer, Shrink, SlabOffer, View, descriptors_of
 from ..errors import Disconnected
 from ..message.capacities import FIRST_CLIENT
 from ..message.encoding import decode

@@ -14,7 +14,7 @@ import numpy as np
 from ...shm.lane import LENT_NBYTES, OUTCOMES, RECORD_NBYTES
 from ...shm.layout import WORD_NBYTES
 from ...shm.segment import Segment
-from ..control.news import NEWS, News
+from ..control.channel import NEWS, News
 from ..errors import SlabwireError
 from ..message.header import SENT_AT
 from .descriptor_channel import Channel

@@ -7,18 +7,25 @@ from typing import Any
 
 from ...shm.errors import SlabwireError
 from ...shm.layout import LINE_NBYTES
-from ..control.asks import ASKS, EverythingMine, Grow, OpenRoute, Shrink, Start, View
-from ..control.news import Cancelled, Shrunk
-from ..control.offers import (
+from ..control.channel import (
+    ASKS,
     OFFERS,
     Assignment,
     BellOffer,
+    Cancelled,
+    EverythingMine,
+    Grow,
     LaneOffer,
     Offer,
+    OpenRoute,
     RecorderOffer,
+    Shrink,
+    Shrunk,
     SlabOffer,
+    Start,
     StatsOffer,
     TableOffer,
+    View,
 )
 from ..errors import Disconnected, OutOfMemory, Overloaded, ProtocolError, UnknownPort
 from ..message.capacities import CALL_CAPACITY, REPLY_CAPACITY

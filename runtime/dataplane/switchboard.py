@@ -14,7 +14,7 @@ from ...shm.lane import LANE, RETURNS
 from ...shm.layout import LINE_NBYTES, Layout
 from ...shm.segment import Segment
 from ...shm.slab import SLAB
-from ..control.news import Gone, News
+from ..control.channel import Gone, News
 from ..graph.compiled import Routing
 from ..host.sealed_document import pack_document, sealed_document
 from ..message.capacities import FIRST_CLIENT

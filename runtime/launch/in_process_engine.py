@@ -18,11 +18,10 @@ from ..actor.actor import Actor
 from ..actor.user_code import made
 from ..cell.kept_exceptions import Failures
 from ..clients import in_process_graphs
-from ..control.offers import Assignment
+from ..control.channel import Assignment
 from ..control.orders import Cut, Drain, Order
 from ..control.reports import Corrupt, Report
-from ..dataplane.descriptor_channel import Channel
-from ..dataplane.descriptor_client import Link, Listener, Unheard
+from ..dataplane.descriptor_channel import Channel, Link, Listener, Unheard
 from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests
 from ..dataplane.switchboard import Switchboard

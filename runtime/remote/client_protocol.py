@@ -112,9 +112,6 @@ class Session:
     def _where(self) -> str:
         return f"graph {self.graph!r} at {self.address}" if self.graph else self.address
 
-    def _gone(self) -> SlabwireError:
-        return Disconnected(f"{self._where()} went away while the call was in flight")
-
     def _never_left(self) -> SlabwireError:
         return mark_not_begun(Disconnected(f"{self._where()} went away before the call left"))
 

@@ -20,11 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from ..control.asks import Start
-from ..control.offers import Assignment, Offer
+from ..control.channel import Assignment, Offer, Start
 from ..control.reports import Failed, Stopped
-from ..dataplane.descriptor_channel import Channel, close_all
-from ..dataplane.descriptor_client import Link, Unheard
+from ..dataplane.descriptor_channel import Channel, Link, Unheard, close_all
 from ..error_text import described, exit_code, is_of, place_of, shown, text_of, traceback_of
 from ..errors import Disconnected, SlabwireError
 from ..host.affinity import repin

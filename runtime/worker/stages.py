@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from ..cell.cell import Cell
@@ -30,16 +31,14 @@ class Startup:
         self._loop = loop
         self._tasks: list[asyncio.Future[Any]] = []
         for name, cell in cells.items():
-            self._begin(name, own.start(name, cell.actor.on_start))
+            task = own.start(name, cell.actor.on_start)
+            if task is None:
+                self.awake.add(name)
+            else:
+                task.add_done_callback(partial(self._ended, name))
+                self._tasks.append(task)
 
-    def _begin(self, name: str, task: asyncio.Future[Any] | None) -> None:
-        if task is None:
-            self.awake.add(name)
-            return
-        task.add_done_callback(lambda _: self._ended(name))
-        self._tasks.append(task)
-
-    def _ended(self, name: str) -> None:
+    def _ended(self, name: str, _: asyncio.Future[Any]) -> None:
         self.awake.add(name)
         self._loop.stop()
 

@@ -11,12 +11,22 @@ from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ..cell.cell import Cell
 from ..cell.work import cause
-from ..control.asks import EverythingMine
-from ..control.news import Cancelled, Gone, Left, News, Shrunk
-from ..control.offers import Assignment, LaneOffer, Offer, RecorderOffer, TableOffer
+from ..control.channel import (
+    Assignment,
+    Cancelled,
+    EverythingMine,
+    Gone,
+    LaneOffer,
+    Left,
+    News,
+    Offer,
+    RecorderOffer,
+    Shrunk,
+    TableOffer,
+)
 from ..control.reports import Corrupt, Report
 from ..dataplane.caller import Caller
-from ..dataplane.descriptor_client import Link
+from ..dataplane.descriptor_channel import Link
 from ..dataplane.endpoint import Endpoint, is_callee
 from ..errors import CorruptLane, Disconnected
 from ..graph.compiled import Routing

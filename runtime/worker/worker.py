@@ -18,9 +18,9 @@ from ..cell.outlets import Outlets
 from ..cell.own_tasks import OwnTasks
 from ..cell.work import Work
 from ..control import orders, reports
-from ..control.offers import Assignment
+from ..control.channel import Assignment
 from ..dataplane.async_calls import AsyncCalls
-from ..dataplane.descriptor_client import Link
+from ..dataplane.descriptor_channel import Link
 from ..errors import CorruptLane, Disconnected
 from ..graph.compiled import Routing
 from ..spec import ActorSpec, GraphSpec, PortRef
