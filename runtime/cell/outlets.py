@@ -198,14 +198,15 @@ class Outlets:
     @property
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
-        sends = self.sends  # whose length has the price of a call
+        sends = self.sends
         waiting = self.own_account.outbox or sends.turns or sends.paused or self.cancels.waiting
         return bool(waiting or any(self._overflow.values()))
 
     def waiting(self) -> int:
         """How many these are."""
         overflow = sum(map(len, self._overflow.values()))
-        return len(self.own_account.outbox) + len(self.sends) + overflow + len(self.cancels.waiting)
+        senders = len(self.sends.turns) + len(self.sends.paused)
+        return len(self.own_account.outbox) + senders + overflow + len(self.cancels.waiting)
 
     def can_shed(self) -> bool:
         """Whether one of them could go now."""

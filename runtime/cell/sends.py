@@ -63,9 +63,6 @@ class Sends:
         self.turns: deque[_Turn] = deque()
         self._went_on_ns = 0
 
-    def __len__(self) -> int:
-        return len(self.turns) + len(self.paused)
-
     @property
     def are_held_up(self) -> bool:
         """Whether messages that were emitted outside of any input wait for room."""

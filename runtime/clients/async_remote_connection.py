@@ -56,12 +56,12 @@ class AsyncRemoteConnection:
     @property
     def name(self) -> str:
         """Of the graph that answers."""
-        return self._session.graph
+        return self._session.ports.graph
 
     @property
     def ports(self) -> list[str]:
         """The exposed ports, as `actor.port`."""
-        return self._session.ports.names if self._session.ports is not None else []
+        return self._session.ports.names
 
     def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
         """Says at once what is wrong with a stream that is begun later."""

@@ -62,12 +62,12 @@ class RemoteConnection(Connection):
     @property
     def name(self) -> str:
         """Of the graph that answers."""
-        return self._session.graph
+        return self._session.ports.graph
 
     @property
     def ports(self) -> list[str]:
         """The exposed ports, as `actor.port`."""
-        return self._session.ports.names if self._session.ports is not None else []
+        return self._session.ports.names
 
     def is_there(self) -> bool:
         """Whether the gateway has welcomed this client: the graph may have gone, or come back, with nobody there."""

@@ -44,12 +44,8 @@ class Departures:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._leaving: dict[int, Peer] = {}
-        # For workers that hear nothing now: their successors are told.
-        self._cancelled: deque[Key] = deque(maxlen=MOST_REMEMBERED)
-
-    def cancelled(self) -> list[Key]:
-        """The requests that went out last with their callers."""
-        return list(self._cancelled)
+        # The requests that ended last with their callers. Successors of workers that hear nothing now are told.
+        self.cancelled: deque[Key] = deque(maxlen=MOST_REMEMBERED)
 
     def caller_died(self, peer: Peer) -> None:
         """Ends everywhere what a process that is gone was not answered yet. Before it has a successor."""
@@ -57,7 +53,7 @@ class Departures:
 
     def _cancel(self, keys: list[Key]) -> None:
         if keys:
-            self._cancelled += keys
+            self.cancelled += keys
             self._board.tell_workers(Cancelled(keys))
 
     def client_left(self, peer: Peer) -> None:

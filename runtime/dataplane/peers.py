@@ -43,9 +43,6 @@ class Peer:
     refused: Counter[str] = field(default_factory=Counter)  # by instance: what callers that are gone had sent amiss
     is_told: bool = False  # whether the process that is there now was offered what there was when it asked
 
-    def descriptors(self) -> list[int]:
-        return [self.bell.fd, self.doorbell]
-
     def send(self, document: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
         """To its process, if there is one. To one that is dying it does not go: whoever watches that will notice."""
         if self.channel is not None:
@@ -75,11 +72,6 @@ class Peer:
         self.given.clear()
         self.viewed.clear()
         self.is_told = True
-
-    def forget(self, other: int, slabs: Sequence[SlabRecord]) -> None:
-        """Another peer is gone, and its slabs with it."""
-        self.given.discard(other)
-        self.viewed.difference_update(each.number for each in slabs)
 
 
 @dataclass

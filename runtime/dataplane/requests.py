@@ -78,8 +78,8 @@ class Requests:
                 self._assign(peer)
             case EverythingMine():
                 peer.begin()
-                if peer.instances and (cancelled := self._board.departures.cancelled()):
-                    peer.tell(Cancelled(cancelled))
+                if peer.instances and (cancelled := self._board.departures.cancelled):
+                    peer.tell(Cancelled(list(cancelled)))
                 hand_over(peer, everything_of(peer, self._board.lines.values(), self._board.slabs))
             case Grow(block_nbytes, blocks):
                 self._grow(peer, block_nbytes, blocks)
@@ -213,7 +213,7 @@ def line_offers(peer: Peer, line: LaneRecord) -> Iterator[Labelled]:
 
 def _bell_offer(peer: Peer, other: Peer) -> Labelled:
     peer.given.add(other.number)
-    return BellOffer(other.number), other.descriptors()
+    return BellOffer(other.number), [other.bell.fd, other.doorbell]
 
 
 def slab_offer(slab: SlabRecord) -> Labelled:

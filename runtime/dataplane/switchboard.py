@@ -128,7 +128,8 @@ class Switchboard:
         del self.peers[peer.number]
         peer.close()
         for other in self._workers():
-            other.forget(peer.number, slabs)
+            other.given.discard(peer.number)
+            other.viewed.difference_update(each.number for each in slabs)
         self.tell_workers(Gone(peer.number, [each.number for each in lines], [each.number for each in slabs]))
 
     def tell_workers(self, news: News) -> None:

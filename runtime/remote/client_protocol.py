@@ -36,17 +36,12 @@ class Session:
     def __init__(self, address: str) -> None:
         self.address = address
         self.state = State.UNCONNECTED
-        self.ports: ExposedPorts | None = None  # of the last welcome
+        self.ports = ExposedPorts("", ())  # of the last welcome
         self.verdict = Pending(0, None)  # something has arrived for it where the hello was answered
         self.refusal: SlabwireError | None = None  # of a session that is REFUSED
         self.outbox: deque[list[Frame]] = deque()
         self._pending: dict[int, Pending] = {}
         self._last_id = 0
-
-    @property
-    def graph(self) -> str:
-        """The name of the graph that answers; "" before the first welcome."""
-        return self.ports.graph if self.ports is not None else ""
 
     @property
     def is_ready(self) -> bool:
@@ -110,7 +105,7 @@ class Session:
         self.outbox.append([pack_head(head), *pack_value(None)])
 
     def _where(self) -> str:
-        return f"graph {self.graph!r} at {self.address}" if self.graph else self.address
+        return f"graph {self.ports.graph!r} at {self.address}" if self.ports.graph else self.address
 
     def _never_left(self) -> SlabwireError:
         return mark_not_begun(Disconnected(f"{self._where()} went away before the call left"))
@@ -124,7 +119,7 @@ class Session:
 
     def pack(self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool) -> list[Frame]:
         """The payload of a call, checked. Raises UnknownPort or MessageError."""
-        if self.ports is None:
+        if not self.ports.graph:
             raise Disconnected(f"nothing has answered at {self.address} yet")
         return pack_value(self.ports.fields(target, args, named, stream=stream), is_fields=True)
 
