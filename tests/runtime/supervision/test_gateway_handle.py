@@ -54,13 +54,13 @@ with socket.socket(fileno=int(sys.argv[1])) as owner:
     write_frame(owner, {"addresses": [sys.argv[2], other.get_string(zmq.LAST_ENDPOINT)]})
     while True:
         name, *_ = door.recv_multipart()
-        door.send_multipart([name, pack_head(Head(Kind.PONG)), b"\\xc0"])
+        door.send_multipart([name, pack_head(Head(FrameKind.PONG)), b"\\xc0"])
 """,
 }
 PREAMBLE = """
 import signal, socket, sys, time, zmq
 from slabwire.runtime.host.frames import write_frame
-from slabwire.runtime.remote.protocol import Head, Kind, pack_head
+from slabwire.runtime.remote.protocol import FrameKind, Head, pack_head
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 """
 
