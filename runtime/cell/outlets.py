@@ -129,7 +129,7 @@ class Outlets:
             self.end_stream(work, [port])
 
     def end_stream(self, work: Work, ports: list[str]) -> None:
-        """Tells the caller, or whoever got the items, that there are no more."""
+        """Tells the caller, or the actor that got the items, that there are no more."""
         payload = Payload(None, self._pool)
         for port in ports:
             self._dispatch(work, port, payload, Kind.END, None, item=True)

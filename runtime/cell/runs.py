@@ -220,7 +220,7 @@ class Runs:
     def cancel_those(self, is_cancelled: Callable[[Work], bool]) -> None:
         """Ends inputs without an answer: nobody waits for what would come of them."""
         for work in list(self.works.values()):
-            # In this order: whoever asks for a caller may hear that it is gone, and be here once more.
+            # In this order: to ask for a caller may bring the news that it is gone, which calls this function again.
             if is_cancelled(work) and work.advance(Event.STOP):
                 self._stats.count("cancelled")
                 self._stop(work)

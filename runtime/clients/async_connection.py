@@ -193,6 +193,6 @@ async def opened(name: str, answer_within_s: float) -> LocalConnection:
 
 
 def _close_opened(opening: asyncio.Future[LocalConnection]) -> None:
-    """Whoever wanted it was cancelled while it was being opened."""
+    """The task that wanted the connection was cancelled while the connection was being opened."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -1,4 +1,4 @@
-"""A connection to a gateway that threads share, over ZeroMQ: one of those that wait receives for all."""
+"""A connection to a gateway that threads share, over ZeroMQ: one of the waiting threads receives for all."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class RemoteConnection(Connection):
                     os.eventfd_read(self._wake)
 
     def _pump(self) -> bool:
-        """Sends and receives; True if anything came, whoever it was for.
+        """Sends and receives; True if anything came, for any thread.
 
         May be called by the garbage collector inside itself: then the call that is under way does the work.
         """
@@ -164,7 +164,7 @@ class RemoteConnection(Connection):
             self._dealer.session.ports = torn.session.ports
             self._listen()
             torn.close(at_once=True)
-            os.eventfd_write(self._wake, 1)  # whoever waits for the old one
+            os.eventfd_write(self._wake, 1)  # for a thread that waits for the old one
         self._hearing = True
         came = self._dealer.pump()
         self._hearing = False
@@ -180,7 +180,7 @@ class RemoteConnection(Connection):
             self._dealer.close()
         self._tell_followers()
         os.eventfd_write(self._wake, 1)
-        with self._receiving:  # whoever still sleeps on the descriptors has left
+        with self._receiving:  # no thread sleeps on the descriptors any more
             os.close(self._wake)
             self._wake = -1
 

@@ -1,4 +1,4 @@
-"""A connection to a graph on this host that threads share: one of those that wait receives for all."""
+"""A connection to a graph on this host that threads share: one of the waiting threads receives for all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import select
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
@@ -89,7 +90,7 @@ class SharedConnection(Connection):
             got: list[bool] = []
             try:
                 got += self._try_to_receive()
-                if got[0] and self._end.poll(0):  # whoever else has it listens, and would know
+                if got[0] and self._end.poll(0):  # a thread that has the lock listens, and would know
                     self._take_in()
             finally:
                 if True in got:
@@ -115,7 +116,7 @@ class SharedConnection(Connection):
             self._leave()
 
     def _give_up(self) -> None:
-        """Ends a torn connection; whoever calls next connects anew."""
+        """Ends a torn connection; the next call connects anew."""
         with self._lock:
             if self.local.link.is_torn and not self._is_gone:  # nobody hears news without the lock
                 self._is_gone = True
@@ -146,8 +147,8 @@ class SharedConnection(Connection):
             return local.caller.begin(request, deadline_ns=deadline_ns, key=key)
 
     def cancel(self, pending: Pending) -> None:
-        """May run inside any other function, where the garbage collector ends an iterator: then whoever holds the lock
-        does it later.
+        """May run inside any other function, where the garbage collector ends an iterator: then the thread that has the
+        lock cancels later.
         """
         self._given_up.append(pending)
         with_lock(self._lock, self._tell_given_up)
@@ -220,14 +221,11 @@ class SharedConnection(Connection):
         if self.may_be_late and self.local.here is not None:
             # It may end meanwhile. Then its channel does, and answers that have come by then are heard before that.
             with contextlib.suppress(Disconnected):
-                self.local.here.wait(self._is_ended, longest_s, self.local.bell.fd)
+                self.local.here.wait(partial(self._end.poll, 0), longest_s, self.local.bell.fd)
             self._is_called = True
         else:
             ready = self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
             self._is_called = self._channel in dict(ready)
-
-    def _is_ended(self) -> bool:
-        return bool(self._end.poll(0))
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""

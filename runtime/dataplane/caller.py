@@ -1,4 +1,4 @@
-"""Outgoing calls of one process: numbers them, finds a way in, and hands what comes back to whoever waits."""
+"""Outgoing calls of one process: numbers them, finds a way in, and hands answers to the threads and tasks that wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INCARNATIONS = 1 << 31
 
 
 class Answerer(Protocol):
-    """Whoever sends the items of streams, and may run ahead of their reader by so many only."""
+    """The sender of the items of streams, which may run ahead of their reader by so many only."""
 
     def note_read(self, request: int, items: int, /) -> None:
         """Tells how many items of a stream have been read in all."""

@@ -35,7 +35,7 @@ class Board(Protocol):
 
     def remove_lines(self, lines: list[LaneRecord]) -> None: ...
 
-    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None: ...
+    def remove_peer(self, peer: Peer, lines: list[LaneRecord]) -> None: ...
 
 
 class Departures:
@@ -93,7 +93,7 @@ class Departures:
 
     def _remove(self, peer: Peer) -> None:
         self._leaving.pop(peer.number, None)
-        self._board.remove_party(peer, self._lines_of(peer))
+        self._board.remove_peer(peer, self._lines_of(peer))
 
 
 def _is_unfinished(line: LaneRecord) -> bool:

@@ -27,7 +27,7 @@ MOST_DESCRIPTORS = 200
 _MESSAGE_NBYTES = 128 * 1024
 # The supervisor answers in well under a millisecond; on a machine that is swapping or stopped it may take long.
 ANSWER_WITHIN_S = 20.0
-# Of the first question. Who is turned away gets its answer before it has asked.
+# Of the first question. A client that is turned away gets its answer before it has asked.
 FIRST_TOKEN = 1
 
 

@@ -70,7 +70,7 @@ class Endpoint:
         self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
         self._trimmer = Trimmer(self.pool)
         # Debug mode: for whom a record is, and at which line.
-        self.receiver: Callable[[Header], tuple[Origin, str]] = _whoever_runs
+        self.receiver: Callable[[Header], tuple[Origin, str]] = _at_user_line
 
     def allow_spinning(self, may_spin: bool) -> None:
         """From now on, for a worker that was moved, or whose neighbour was."""
@@ -239,7 +239,7 @@ class Endpoint:
         try:
             self._trimmer.look(now_ns)
         except Disconnected:
-            return 0  # whoever hears the supervisor next learns it
+            return 0  # the next look at the channel to the supervisor finds that out
         return self._trimmer.due_ns
 
     def collect_forwards(self) -> None:
@@ -283,7 +283,7 @@ class Endpoint:
         self.pool.close()
 
 
-def _whoever_runs(header: Header) -> tuple[Origin, str]:
+def _at_user_line(header: Header) -> tuple[Origin, str]:
     return Origin("an answer", header.request, header.trace), user_line()
 
 

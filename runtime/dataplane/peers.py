@@ -44,7 +44,7 @@ class Peer:
     is_told: bool = False  # whether the process that is there now was offered what there was when it asked
 
     def send(self, document: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """To its process, if there is one. To one that is dying it does not go: whoever watches that will notice."""
+        """To its process, if there is one. A process that is dying misses it: its end is noticed elsewhere."""
         if self.channel is not None:
             with contextlib.suppress(SlabwireError):
                 self.channel.send(document, list(descriptors))

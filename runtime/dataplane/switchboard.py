@@ -56,7 +56,7 @@ class Switchboard:
         return self.routing.spec.actor(self.routing.actor_of[instance])
 
     def _add_worker(self, number: int, name: str, instances: tuple[str, ...]) -> None:
-        peer = self._add_party(number, name)
+        peer = self._add_peer(number, name)
         peer.instances = instances
         peer.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
         peer.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
@@ -69,7 +69,7 @@ class Switchboard:
         actor = self._actor(instance)
         return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
-    def _add_party(self, number: int, name: str) -> Peer:
+    def _add_peer(self, number: int, name: str) -> Peer:
         bell = Segment.create(BELL, f"bell of {name}")
         try:
             peer = self.peers[number] = Peer(number, name, bell, new_doorbell())
@@ -109,7 +109,7 @@ class Switchboard:
     def add_client(self, channel: Channel) -> Peer:
         """A peer for a process on this host that has connected to the local socket."""
         self._next_client += 1
-        peer = self._add_party(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
+        peer = self._add_peer(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
         peer.channel = channel
         return peer
 
@@ -120,7 +120,7 @@ class Switchboard:
             del self.lines[line.number]
             line.close()
 
-    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None:
+    def remove_peer(self, peer: Peer, lines: list[LaneRecord]) -> None:
         """A client's end: all that it had goes, and its neighbours are told."""
         slabs = [each for each in self.slabs.values() if each.owner is peer]
         self.remove_lines(lines)

@@ -28,7 +28,7 @@ _ANSWERS: dict[str, Arrival] = {
 
 
 class Session:
-    """Messages to be sent pile up in `outbox`; `receive` takes in what came. Whoever has the socket moves both.
+    """Messages to be sent pile up in `outbox`; `receive` takes in what came. The owner of the socket moves both.
 
     `outbox` may be filled from any thread, all else is one thread's at a time.
     """
@@ -85,7 +85,7 @@ class Session:
             self._say(Head(FrameKind.BYE))
 
     def take_refusal(self) -> SlabwireError | None:
-        """Why there will be no welcome, for one of those who wait for it. Says hello anew, for whoever calls next."""
+        """Why there will be no welcome, for one caller that waits for it. Says hello anew, for the next call."""
         if self.state is not State.REFUSED:
             return None
         self.connected(Event.ASKED_AGAIN)

@@ -1,4 +1,4 @@
-"""The line between a worker and whoever runs it: orders come by it, reports go."""
+"""The line between a worker and its supervisor, or the engine in its own process: orders come by it, reports go."""
 
 from __future__ import annotations
 

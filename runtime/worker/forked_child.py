@@ -32,7 +32,7 @@ _kept: list[Any] = []  # in a child: what its parent's objects held, so that not
 
 
 class Partition:
-    """Keeps a worker from the forked children of its process, as long as whoever made it keeps it."""
+    """Keeps a worker from the forked children of its process, as long as this object is kept."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = ref(worker)

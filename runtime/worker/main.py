@@ -52,7 +52,7 @@ class _Assigned(Unheard):
 
 
 def _failure(name: str, error: BaseException) -> Failed:
-    """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
+    """What the supervisor is told of an unwanted end. The traceback goes along, for crash reports."""
     text = _said_by(error)
     logger.error("%s could not go on: %s", name, text)
     return Failed(text, traceback_of(error), error.code if is_of(error, SlabwireError) else "")
@@ -76,7 +76,7 @@ def _status_of(error: BaseException) -> int:
 
 
 def _stay(_number: int, _frame: FrameType | None) -> None:
-    """Ctrl-C is for whoever runs the graph. Were it ignored, programs that actors start would ignore it, too."""
+    """Ctrl-C is for the process that runs the graph. An ignored signal would be ignored by actors' children, too."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -123,7 +123,7 @@ class Worker:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def start_actors(self) -> None:
-        """Runs the actors' `on_start`. Whoever is through with it serves the others that still are at it."""
+        """Runs the actors' `on_start`. An actor that has started serves calls of those that are still starting."""
         startup = Startup(self.cells, self.loop, self.own)
         self._turns.awake = startup.awake
         startup.finish(self.turn)
@@ -154,8 +154,8 @@ class Worker:
             table.pardon()
 
     def turn(self, longest_s: float | None = None) -> bool:
-        """Works off what there is, or waits for more, so long at most; True if there was any. Parts with clients that
-        write what no client writes.
+        """Does what there is to do, or waits for more, `longest_s` at most; True if there was any. Parts with clients
+        that write what no client writes.
         """
         try:
             if self.endpoint.corrupt:
@@ -170,7 +170,7 @@ class Worker:
     def _wait(self, longest_s: float | None) -> None:
         """Until something comes: looking for a while if that has paid lately, then parked."""
         wait = self.endpoint.wait
-        # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
+        # While an outlet is full, waiting inputs are no news, and only the bell announces room: spinning is in vain.
         is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
         if wait is not None and (is_held_up or not wait.spin(self._look())):
             parking_loop.sleep(self.loop, self._selector, self._sleep_s(longest_s))
@@ -195,7 +195,7 @@ class Worker:
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
         self.endpoint.collect_forwards()
-        if self._can_progress():
+        if self.caller.has_news() or any(cell.can_progress() for cell in self._turns.serving()):
             self.loop.stop()
             return True
         return False
@@ -207,11 +207,6 @@ class Worker:
             self._last_tick_ns = now
             self._show(now_ns())
         self._has_news()
-
-    def _can_progress(self) -> bool:
-        if self.caller.has_news():
-            return True
-        return any(cell.can_progress() for cell in self._turns.serving())
 
     def _reasons(self) -> int:
         room = any(cell.waits_for_room() for cell in self.cells.values())
