@@ -5,8 +5,8 @@
 | `channel.py`: asks | worker or local client, supervisor | SEQPACKET |
 | `channel.py`: offers | supervisor, worker or local client | SEQPACKET, with descriptors |
 | `channel.py`: news | supervisor, worker or local client, unasked | SEQPACKET |
-| `orders.py` | supervisor, worker | ZeroMQ |
-| `reports.py` | worker, supervisor | ZeroMQ |
+| `worker_line.py`: orders | supervisor, worker | ZeroMQ |
+| `worker_line.py`: reports | worker, supervisor | ZeroMQ |
 | `verbs.py` | CLI, clients and actors, supervisor | ZeroMQ |
 | `owner.py` | owner, supervisor, both ways | stream socket |
 

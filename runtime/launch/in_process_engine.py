@@ -19,8 +19,7 @@ from ..actor.user_code import made
 from ..cell.kept_exceptions import Failures
 from ..clients import in_process_graphs
 from ..control.channel import Assignment
-from ..control.orders import Cut, Drain, Order
-from ..control.reports import Corrupt, Report
+from ..control.worker_line import Corrupt, Cut, Drain, Order, Report
 from ..dataplane.descriptor_channel import Channel, Link, Listener, Unheard
 from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Any
 
-from ..control.reports import Dead
+from ..control.worker_line import Dead
 
 MOST_KEPT = 256
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..control.orders import Order
+from ..control.worker_line import Order
 from ..dataplane.switchboard import Switchboard
 from ..host.run_directory import RunDirectory
 from ..host.topology import Topology

@@ -14,10 +14,10 @@ import socket
 import time
 from typing import Any
 
-from ..control import reports
-from ..control.orders import Cut, Drain
+from ..control import worker_line as reports
 from ..control.owner import EVENTS, Event, GraphFailed, GraphReady, GraphStopped, RunGraph
 from ..control.verbs import Verb
+from ..control.worker_line import Cut, Drain
 from ..dataplane.descriptor_server import DescriptorServer
 from ..dataplane.switchboard import Switchboard
 from ..errors import SlabwireError

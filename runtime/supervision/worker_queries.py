@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..control.orders import Order, TellHoldings
-from ..control.reports import Holdings
+from ..control.worker_line import Holdings, Order, TellHoldings
 
 # A worker answers between two handlers. One that is deep in a handler is not waited for longer than this.
 ANSWER_WITHIN_S = 1.5

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-from ..control.orders import ORDERS, Order
-from ..control.reports import REPORTS, Report
+from ..control.worker_line import ORDERS, REPORTS, Order, Report
 from ..host.sealed_document import pack_document, unpack_document
 
 

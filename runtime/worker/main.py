@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..control.channel import Assignment, Offer, Start
-from ..control.reports import Failed, Stopped
+from ..control.worker_line import Failed, Stopped
 from ..dataplane.descriptor_channel import Channel, Link, Unheard, close_all
 from ..error_text import described, exit_code, is_of, place_of, shown, text_of, traceback_of
 from ..errors import Disconnected, SlabwireError

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..cell.cell import Cell
 from ..cell.own_tasks import OwnTasks
-from ..control.reports import Drained, Report
+from ..control.worker_line import Drained, Report
 from ..dataplane.caller import Caller
 
 logger = logging.getLogger("slabwire")

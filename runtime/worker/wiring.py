@@ -24,7 +24,7 @@ from ..control.channel import (
     Shrunk,
     TableOffer,
 )
-from ..control.reports import Corrupt, Report
+from ..control.worker_line import Corrupt, Report
 from ..dataplane.caller import Caller
 from ..dataplane.descriptor_channel import Link
 from ..dataplane.endpoint import Endpoint, is_callee

@@ -17,7 +17,7 @@ from ..cell.cell import Cell
 from ..cell.outlets import Outlets
 from ..cell.own_tasks import OwnTasks
 from ..cell.work import Work
-from ..control import orders, reports
+from ..control import worker_line
 from ..control.channel import Assignment
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.descriptor_channel import Link
@@ -109,7 +109,7 @@ class Worker:
         self._turns.add(instance, cell, stats)
 
     def _buried(self, instance: str, work: Work, reason: str) -> None:
-        self.report(reports.Dead(instance, reason, work.header.request, work.header.trace))
+        self.report(worker_line.Dead(instance, reason, work.header.request, work.header.trace))
 
     def _watch(self) -> None:
         bell, wait = self.endpoint.bell, self.endpoint.wait
@@ -129,7 +129,7 @@ class Worker:
         startup.finish(self.turn)
         self._turns.awake = None
         self._note(Happening.READY)
-        self.report(reports.Ready())
+        self.report(worker_line.Ready())
 
     def finish(self, result: Any) -> None:
         """Goes on working until what a hook has returned is done, if it is to be awaited."""
@@ -253,26 +253,26 @@ class Worker:
         while (order := self._line.next_order()) is not None:
             self._obey(order)
 
-    def _obey(self, order: orders.Order) -> None:
+    def _obey(self, order: worker_line.Order) -> None:
         match order:
-            case orders.Drain():
+            case worker_line.Drain():
                 self._note(Happening.DRAINING)
                 self.own.drain()
-            case orders.Cut():
+            case worker_line.Cut():
                 for cell in self.cells.values():
                     cell.cut_off()
-            case orders.Retire(within_s):
+            case worker_line.Retire(within_s):
                 self._note(Happening.DRAINING)
                 retiring = retire(list(self.cells.values()), self.caller, self.own, self.report, within_s)
                 self._retiring = self.loop.create_task(retiring)
-            case orders.Stop():
+            case worker_line.Stop():
                 self.stop()
-            case orders.Seat(cores, spin):
+            case worker_line.Seat(cores, spin):
                 self.endpoint.allow_spinning(spin)
                 for binding in self._bindings:
                     binding.cores = tuple(cores)
-            case orders.TellHoldings(token):
-                self.report(reports.Holdings(token, holdings(self.endpoint)))
+            case worker_line.TellHoldings(token):
+                self.report(worker_line.Holdings(token, holdings(self.endpoint)))
 
     def _note(self, happening: Happening) -> None:
         if self.wiring.recorder is not None:
@@ -284,7 +284,7 @@ class Worker:
         self._stopping = self.own.are_over = True
         self.loop.stop()
 
-    def report(self, report: reports.Report) -> None:
+    def report(self, report: worker_line.Report) -> None:
         """Tells the supervisor."""
         self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
         self._line.report(report)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.runtime.control import channel, orders, owner, reports, verbs
+from slabwire.runtime.control import channel, owner, verbs, worker_line
 from slabwire.runtime.control.schema import Schema
 from slabwire.runtime.errors import ProtocolError
 from slabwire.runtime.host.sealed_document import pack_document, unpack_document
@@ -19,8 +19,8 @@ SCHEMAS: list[tuple[Schema[Any], Any]] = [
     (channel.ASKS, channel.Ask),
     (channel.OFFERS, channel.Offer),
     (channel.NEWS, channel.News),
-    (orders.ORDERS, orders.Order),
-    (reports.REPORTS, reports.Report),
+    (worker_line.ORDERS, worker_line.Order),
+    (worker_line.REPORTS, worker_line.Report),
     (verbs.VERBS, verbs.Verb),
     (owner.EVENTS, owner.Event),
     (owner.JOBS, owner.RunGraph),
