@@ -147,6 +147,7 @@ def unfinished_works(
     for left in table.live():
         work = _running(inlets, left, ports) if left.row == RUNNING_ROW else _kept(table, inlets, left, ports)
         if work is not None:
+            work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
             works[left.lane, left.sequence] = work
     if works:
         _note_sent(works, ways)
@@ -161,9 +162,7 @@ def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work 
     with contextlib.suppress(CorruptLane):
         if lane is not None and lane.tail == left.sequence and lane.available():
             header = inlets.header(lane, lane.cursor)
-            work = Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
-            work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
-            return work
+            return Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
     return None
 
 
@@ -179,7 +178,6 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
             lane.commit()  # it died after the copy and before giving the record back
     work = Work(header, left.lane, left.sequence, left.attempt + 1, ports[header.target])
     work.row = left.row
-    work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
     return work
 
 
