@@ -44,7 +44,7 @@ class Answers:
             self._outlets.send(work, handler.spec.port, result)
 
     def fail(self, work: Work, error: BaseException) -> None:
-        """Sends an error to whoever waits, and logs what is not ours with its traceback. Raises an error that ends the
+        """Sends an error to the caller, and logs what is not ours with its traceback. Raises an error that ends the
         process once more: it is no answer.
         """
         if is_of(error, ENDS_PROCESS):
@@ -54,7 +54,7 @@ class Answers:
         if is_of(error, SlabwireError):
             reported: SlabwireError = error
         elif is_of(error, asyncio.CancelledError):
-            # It was of something that the handler awaited: whoever is cancelled by its caller gets no answer.
+            # Something that the handler awaited was cancelled: a handler that its caller cancels answers nothing.
             reported = Cancelled(f"{_port_of(work, self._instance)}: {text_of(error) or 'was cancelled'}")
         else:
             reported = handler_error(self._instance, error)

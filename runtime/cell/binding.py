@@ -107,18 +107,15 @@ class CellBinding:
 
     @property
     def context(self) -> Context:
-        work = self._work()
+        work = current.get()
+        if work is None or work.state is FINISHED:  # a task that outlives its handler acts on the actor's own account
+            work = self._outlets.own_account
         header = work.header
         deadline_s = header.deadline_ns / 1e9 if header.deadline_ns else None
         about = header.request, work.attempt, header.trace, self._instance, self.cores
         key = work.key or None
         sent, threads = work.ordinal, self._threads
         return Context(*about, deadline_s=deadline_s, sent=sent, threads=threads, idempotency_key=key)
-
-    def _work(self) -> Work:
-        """The input that causes what happens now. A task that outlives its handler acts on the actor's own account."""
-        work = current.get()
-        return self._outlets.own_account if work is None or work.state is FINISHED else work
 
     def _deadline(self, timeout_s: float | None) -> int:
         """A call made for a request must end with it."""

@@ -41,8 +41,10 @@ class Cancels:
 
     def may_lie_in(self, lanes: Iterable[Consumer]) -> bool:
         """Whether records came, behind others that must wait, which nobody has searched."""
-        held = (lane for lane in lanes if lane.cursor != lane.head)
-        return any(lane.read_head() > max(lane.cursor + 1, self._searched.get(lane.lane, 0)) for lane in held)
+        for lane in lanes:  # `any` of a generator costs more than the look itself
+            if lane.cursor != lane.head and lane.read_head() > max(lane.cursor + 1, self._searched.get(lane.lane, 0)):
+                return True
+        return False
 
     def found_in(self, inlets: Inlets) -> Iterator[Header]:
         """Word of cancels that are not known yet; their records stay where they are. Raises CorruptLane."""

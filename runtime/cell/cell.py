@@ -21,10 +21,8 @@ from .generators import Generators
 from .inlets import Inlets
 from .intake import Intake
 from .outlets import Outlets
-from .plain_runs import PlainRuns
 from .redelivery import Redelivery
-from .refusals import Refusals
-from .runs import HandlerKind, Runs
+from .runs import HandlerKind, PlainRuns, Runs
 from .work import Work
 
 
@@ -56,10 +54,18 @@ class Cell:
         self._cancels = Cancels()
         self._runs = Runs(outlets, recorder, loop, spec.concurrency)
         self._runs.use(_kinds(ports, self._runs, outlets, self.answers))
-        self._refusals = Refusals(instance, spec.max_attempts, self._cancels, self.inlets, outlets)
-        plain = PlainRuns(outlets, self.answers, recorder)
-        self._intake = Intake(ports, self.inlets, outlets, self._refusals, self.answers, plain, self._runs)
-        self._intake.cancelled = self._cancel
+        self._intake = Intake(
+            instance,
+            spec.max_attempts,
+            ports,
+            self.inlets,
+            outlets,
+            self._cancels,
+            self.answers,
+            PlainRuns(outlets, self.answers, recorder),
+            self._runs,
+            self._cancel,
+        )
         self._redelivery = Redelivery(instance, outlets, self._intake, self._runs)
 
     def handler(self, port: int) -> Handler | None:
@@ -91,11 +97,11 @@ class Cell:
 
     def can_progress(self) -> bool:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
-        if self.outlets.can_shed() or self._cancels.may_lie_in(self.inlets):
+        if (self.outlets.holds_any and self.outlets.can_shed()) or self._cancels.may_lie_in(self.inlets.lanes):
             return True
         if self._intake.blocked is not None:
             return self.outlets.could_go(self._intake.blocked[0])
-        if self._runs.can_progress():
+        if (self._runs.works or self._runs.held_up) and self._runs.can_progress():
             return True
         if self._redelivery.quarantine.holds():
             return False
@@ -103,7 +109,9 @@ class Cell:
 
     def waits_for_room(self) -> bool:
         """Whether anything goes on only when there is room for what was sent."""
-        return bool(self._intake.blocked or self.outlets.holds_any or self._runs.waits_for_room())
+        if self._intake.blocked or self.outlets.holds_any or self._runs.held_up:
+            return True
+        return bool(self._runs.works) and self._runs.waits_for_room()
 
     def stats(self) -> dict[str, int]:
         """What is in flight, and how many messages wait to leave."""
@@ -201,11 +209,11 @@ class Cell:
 
     def drain(self) -> None:
         """From now on no new work of clients is taken."""
-        self._refusals.is_draining = True
+        self._intake.is_draining = True
 
     def cut_off(self) -> None:
         """The time to drain is over: what is in flight ends with an error, and so does what comes from now on."""
-        self._refusals.is_draining = self._refusals.is_cut = True
+        self._intake.is_draining = self._intake.is_cut = True
         self._runs.cut_off(cut_off_error(self.instance))
 
     def leave(self) -> None:

@@ -25,9 +25,6 @@ class Inlets:
         self.place = 0
         self._left = _RECORDS_A_TURN
 
-    def __iter__(self) -> Iterator[Consumer]:
-        return iter(self.lanes)
-
     def add(self, lane: Consumer, *, client: int = 0) -> None:
         """One more lane. If it is a client's, `client` is the number of its endpoint."""
         (self.held if self._is_shut else self.lanes).append(lane)
@@ -43,9 +40,6 @@ class Inlets:
 
     def find(self, lane: int) -> Consumer | None:
         return next((each for each in self.lanes if each.lane == lane), None)
-
-    def __len__(self) -> int:
-        return len(self.lanes)
 
     def shut(self) -> None:
         """Nothing is taken any more: all records that wait, and all that come, are for a successor."""

@@ -1,21 +1,22 @@
-"""Takes inputs out of the lanes of one actor instance and brings each to its handler."""
+"""Takes inputs out of the lanes of one actor instance and brings each to its handler, or says why not."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 
+from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ..actor.handler import Handler
-from ..errors import SlabwireError
+from ..errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, SlabwireError, cut_off_error
 from ..message.encoding import decode
 from ..message.header import Flag, Header, Kind, take_key
 from .answers import Answers
+from .cancels import Cancels
 from .inlets import Inlets
 from .outlets import Outlets
-from .plain_runs import PlainRuns
-from .refusals import Refusals
-from .runs import Runs
+from .runs import PlainRuns, Runs
 from .work import Work
 
 logger = logging.getLogger("slabwire")
@@ -26,6 +27,7 @@ _DATA, _BLOCK, _KEYED = int(Kind.DATA), Flag.BLOCK, Flag.KEYED
 
 class Intake:
     """`ports` maps the number of an input port to its handler. `cancelled` is told of each record that cancels.
+    `is_draining`: no new work of clients is taken; `is_cut`: nothing is.
 
     `blocked` is an input whose handler is done and whose outputs find no room, with its lane: until they have left the
     actor takes nothing new. One thread.
@@ -33,20 +35,26 @@ class Intake:
 
     def __init__(
         self,
+        instance: str,
+        max_attempts: int,
         ports: Mapping[int, Handler],
         inlets: Inlets,
         outlets: Outlets,
-        refusals: Refusals,
+        cancels: Cancels,
         answers: Answers,
         plain: PlainRuns,
         runs: Runs,
+        cancelled: Callable[[Header], None],
     ) -> None:
+        self.instance = instance
         self.ports = ports
         self.inlets = inlets
-        self.refusals = refusals
         self.plain = plain
         self.blocked: tuple[Work, Consumer] | None = None
-        self.cancelled: Callable[[Header], None] = lambda _: None
+        self.is_draining = self.is_cut = False
+        self._max_attempts = max_attempts
+        self._cancels = cancels
+        self._cancelled = cancelled
         self._outlets = outlets
         self._table = outlets.table
         self._endpoint = outlets.endpoint
@@ -66,7 +74,7 @@ class Intake:
 
     def can_take(self) -> bool:
         """Whether `take_next` would handle a record now."""
-        return any(lane.available() and not self._must_wait(lane) for lane in self.inlets)
+        return any(lane.available() and not self._must_wait(lane) for lane in self.inlets.lanes)
 
     def _must_wait(self, lane: Consumer) -> bool:
         """Whether the next record of a lane must wait for one of the inputs in flight."""
@@ -85,12 +93,10 @@ class Intake:
         if header.kind == Kind.END:
             return self._take_end(lane, header)
         if header.kind == Kind.CANCEL:
-            self.cancelled(header)
+            self._cancelled(header)
         else:
             lane.refuse()
-            logger.error(
-                "%s: a record of kind %s for port %s was dropped", self.refusals.instance, header.kind, header.target
-            )
+            logger.error("%s: a record of kind %s for port %s was dropped", self.instance, header.kind, header.target)
         self._endpoint.let_go(lane, header, lane.cursor)
         lane.commit()
         return True
@@ -104,8 +110,8 @@ class Intake:
         handler = work.handler
         at_once = handler is None or handler.is_at_once
         # Nothing to ask of an input that nobody waits for, without a deadline, at the first attempt.
-        asks = header.reply_to or header.deadline_ns or work.attempt > 1 or self.refusals.is_cut
-        refusal = self.refusals.why(work) if asks else None
+        asks = header.reply_to or header.deadline_ns or work.attempt > 1 or self.is_cut
+        refusal = self.refusal_of(work) if asks else None
         if refusal is None and not at_once and not self._runs.has_place():
             return False
         # Before it is opened: what kills its reader there must become a dead letter too.
@@ -116,12 +122,32 @@ class Intake:
             self.refuse(work, refusal)
             self._commit(work, lane)
         elif at_once:
-            self.plain.run(work, handler)
+            # A ContextVar that a handler sets is not set for the next input.
+            copy_context().run(self.plain.run, work, handler)
             self._commit(work, lane)
         else:
             self._runs.keep(work, lane)
             self._runs.start(work, handler)
         return True
+
+    def refusal_of(self, work: Work) -> SlabwireError | None:
+        """Why an input is not handled: nobody waits for it, its time is over, or its actor has died of it too often."""
+        header = work.header
+        if self._cancels and header.reply_to and header.key in self._cancels:
+            return Cancelled("its caller cancelled it")
+        if header.reply_to not in self._outlets.replies and self._outlets.streams_to_nobody(work):
+            return Cancelled("its caller is gone, and nobody else gets this stream")
+        if header.deadline_ns and now_ns() > header.deadline_ns:
+            self._outlets.stats.count("expired")
+            return DeadlineExceeded(f"the deadline passed while it waited for {self.instance}")
+        if self.is_draining and work.attempt == 1 and self.inlets.is_clients(work.lane):
+            return Draining("the graph is stopping and takes no new work")
+        if self.is_cut:
+            return cut_off_error(self.instance)
+        if (attempts := work.attempt - work.pardons) > self._max_attempts:
+            often = "once" if attempts == 2 else f"{attempts - 1} times"
+            return DeadLetter(f"{self.instance} died {often} while handling it; it is not tried again")
+        return None
 
     def open(self, work: Work, lane: Consumer) -> SlabwireError | None:
         """Unpacks an input; returns what is wrong with it if it cannot be.

@@ -42,7 +42,7 @@ class Failures:
         handler.function = around[handler.spec.kind](handler.function, _Noting(self._noted, instance))
 
     def end_program(self, error: BaseException) -> None:
-        """Keeps an exception that ends the program, for whoever drives the graph."""
+        """Keeps an exception that ends the program, for the thread that drives the graph."""
         self.interrupt = error
 
     def forget(self) -> None:

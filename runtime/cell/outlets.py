@@ -128,7 +128,7 @@ class Outlets:
             self.end_stream(work, [port])
 
     def end_stream(self, work: Work, ports: list[str]) -> None:
-        """Tells the caller, or whoever got the items, that there are no more."""
+        """Tells the caller, or the actor that got the items, that there are no more."""
         payload = Payload(None, self._pool)
         for port in ports:
             self._dispatch(work, port, payload, Kind.END, None, item=True)
@@ -197,14 +197,15 @@ class Outlets:
     @property
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
-        sends = self.sends  # whose length has the price of a call
+        sends = self.sends
         waiting = self.own_account.outbox or sends.turns or sends.paused or self.cancels.waiting
         return bool(waiting or any(self._overflow.values()))
 
     def waiting(self) -> int:
         """How many these are."""
         overflow = sum(map(len, self._overflow.values()))
-        return len(self.own_account.outbox) + len(self.sends) + overflow + len(self.cancels.waiting)
+        senders = len(self.sends.turns) + len(self.sends.paused)
+        return len(self.own_account.outbox) + senders + overflow + len(self.cancels.waiting)
 
     def can_shed(self) -> bool:
         """Whether one of them could go now."""

@@ -21,7 +21,7 @@ from ..error_text import described, place_of, traceback_of
 from ..errors import HandlerError, SlabwireError
 from .answers import ENDS_PROCESS
 from .life import FINISHED
-from .pacing import paced
+from .sends import paced
 from .work import Work, current
 
 if TYPE_CHECKING:

@@ -41,10 +41,6 @@ class Quarantine:
         """Whether an input must be handled alone."""
         return work.attempt >= _FROM_ATTEMPT
 
-    def put(self, work: Work) -> None:
-        """Notes an input that has begun, alone."""
-        self.work = work
-
     def holds(self) -> bool:
         """Whether an input is in quarantine, so that no other may begin."""
         if self.work is not None and (
@@ -105,7 +101,7 @@ class Redelivery:
         else:
             self._begin_again(work, lane)
             if self.quarantine.is_for(work) and work.state is not FINISHED:
-                self.quarantine.put(work)
+                self.quarantine.work = work
         self._outlets.stats.count("redelivered")
         self.waiting.popleft()
         return True
@@ -113,7 +109,7 @@ class Redelivery:
     def _begin_again(self, work: Work, lane: Consumer) -> None:
         """Starts an input that has its row from a predecessor."""
         self._outlets.table.restart(work.row, work.attempt)
-        refusal = self._intake.refusals.why(work) or resumed(work, self._outlets.ways_out, self._instance)
+        refusal = self._intake.refusal_of(work) or resumed(work, self._outlets.ways_out, self._instance)
         broken = self._intake.open(work, lane)
         refusal = refusal or broken
         ended = work.published.last if work.published is not None else None
@@ -151,6 +147,7 @@ def unfinished_works(
     for left in table.live():
         work = _running(inlets, left, ports) if left.row == RUNNING_ROW else _kept(table, inlets, left, ports)
         if work is not None:
+            work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
             works[left.lane, left.sequence] = work
     if works:
         _note_sent(works, ways)
@@ -165,9 +162,7 @@ def _running(inlets: Inlets, left: Input, ports: Mapping[int, Handler]) -> Work 
     with contextlib.suppress(CorruptLane):
         if lane is not None and lane.tail == left.sequence and lane.available():
             header = inlets.header(lane, lane.cursor)
-            work = Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
-            work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
-            return work
+            return Work(header, left.lane, left.sequence, left.attempt + 1, ports.get(header.target))
     return None
 
 
@@ -183,7 +178,6 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
             lane.commit()  # it died after the copy and before giving the record back
     work = Work(header, left.lane, left.sequence, left.attempt + 1, ports[header.target])
     work.row = left.row
-    work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
     return work
 
 

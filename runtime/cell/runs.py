@@ -1,4 +1,4 @@
-"""The inputs of one actor instance that outlive their call, whatever the kind of their handler."""
+"""Runs of handlers: of plain ones, which are done when they return, and of others, whose inputs outlive their call."""
 
 from __future__ import annotations
 
@@ -10,11 +10,56 @@ from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ..actor.handler import Handler
 from ..errors import SlabwireError
-from ..telemetry.flight_recorder import CANCELLED, Recorder
-from .answers import Answers
+from ..message.header import Flag
+from ..telemetry.flight_recorder import CANCELLED, FAILED, Recorder
+from .answers import ENDS_PROCESS, Answers
 from .life import FINISHED, HANDED_ON, STOPPING, Event
 from .outlets import Outlets
-from .work import Work
+from .work import Work, current
+
+_FIELDS = Flag.FIELDS
+
+
+class PlainRuns:
+    """For one actor instance. One thread."""
+
+    def __init__(self, outlets: Outlets, answers: Answers, recorder: Recorder) -> None:
+        self._outlets = outlets
+        self._answers = answers
+        self._stats = outlets.stats
+        self._recorder = recorder
+
+    def run(self, work: Work, handler: Handler) -> None:
+        """Handles one input, in a context of its own, and sends the result. Raises what ends the process."""
+        value, work.value = work.value, None
+        stats = self._stats
+        started = stats.words[stats.busy_since] = now_ns()  # `stats.begin`, without the price of a call
+        current.set(work)
+        try:
+            result = handler.run(value, work.header.flags & _FIELDS)
+            if result is not None:
+                self._answers.give(work, handler, result)
+            elif work.header.reply_to and handler.spec.replies:
+                self._outlets.answer_none(work, handler.spec.port)
+        except ENDS_PROCESS:
+            self._recorder.record(stats.row, work, started, now_ns(), FAILED)
+            raise
+        except BaseException as error:
+            self._answers.fail(work, error)
+        finally:
+            work.state = FINISHED
+            ended = now_ns()
+            stats.end(started, ended)
+        self._recorder.record(stats.row, work, started, ended, work.outcome)
+
+    def recover(self, lost: Work | None) -> None:
+        """Notes the run of `lost`, in which a predecessor died (None: in no run). A run is recorded at its end, so only
+        the successor can note this one.
+        """
+        began = self._stats.read()["busy_since_ns"]
+        if lost is not None and began:
+            died = Work(lost.header, lost.lane, lost.sequence, lost.attempt - 1)
+            self._recorder.record(self._stats.row, died, began, 0, 0)
 
 
 class HandlerKind:
@@ -162,8 +207,8 @@ class Runs:
         return held_up or (bool(self.works) and any(kind.can_progress() for kind in self.kinds))
 
     def waits_for_room(self) -> bool:
-        """Whether an input goes on only when its outputs have left."""
-        return bool(self.held_up) or (bool(self.works) and any(kind.waits_for_room() for kind in self.kinds))
+        """Whether a handler goes on only when its outputs have left; beside the inputs that are held up."""
+        return any(kind.waits_for_room() for kind in self.kinds)
 
     def next_due_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
@@ -175,7 +220,7 @@ class Runs:
     def cancel_those(self, is_cancelled: Callable[[Work], bool]) -> None:
         """Ends inputs without an answer: nobody waits for what would come of them."""
         for work in list(self.works.values()):
-            # In this order: whoever asks for a caller may hear that it is gone, and be here once more.
+            # In this order: to ask for a caller may bring the news that it is gone, which calls this function again.
             if is_cancelled(work) and work.advance(Event.STOP):
                 self._stats.count("cancelled")
                 self._stop(work)

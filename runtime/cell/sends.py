@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
 from ...shm.bell import now_ns
@@ -62,9 +62,6 @@ class Sends:
         self._stats = stats
         self.turns: deque[_Turn] = deque()
         self._went_on_ns = 0
-
-    def __len__(self) -> int:
-        return len(self.turns) + len(self.paused)
 
     @property
     def are_held_up(self) -> bool:
@@ -178,3 +175,31 @@ class Sends:
             self._pool.take_back()
             return self._pool.used_nbytes < turn.used_nbytes
         return self._outlets.full_lane(turn.port) is None
+
+
+async def paced(coroutine: Coroutine[Any, Any, Any], sends: Sends) -> Any:
+    """Does what the coroutine does; behind each of its awaits it waits until the outbox is empty."""
+    return await _Paced(coroutine, sends)
+
+
+class _Paced:
+    """Pauses while what the task has emitted finds no room, as a generator pauses at its `yield`."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], sends: Sends) -> None:
+        self._coroutine = coroutine
+        self._sends = sends
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step, argument = self._coroutine.send, None
+        while True:
+            try:
+                awaited = step(argument)
+            except StopIteration as end:
+                return end.value
+            try:
+                argument = yield awaited
+                if self._sends.are_held_up:
+                    yield from self._sends.emptied()
+                step = self._coroutine.send
+            except BaseException as error:  # the task is cancelled, or thrown away
+                step, argument = self._coroutine.throw, error

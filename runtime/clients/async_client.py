@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls
@@ -15,8 +15,11 @@ from ..errors import ClientClosed, SlabwireError
 from ..host.forks import forked_error, part_in_children
 from .async_connection import AsyncLocalConnection
 from .client import CALL_TIMEOUT_S, withdrawn_error
-from .connection import AsyncConnection, is_address
+from .connection import is_address
 from .retry import Attempts, Retry, key_of, retry_of
+
+if TYPE_CHECKING:
+    from .async_remote_connection import AsyncRemoteConnection
 
 T = TypeVar("T")
 
@@ -34,7 +37,7 @@ class AsyncClient:
         self._is_address = is_address(where, keys)
         self._whose = where if self._is_address else f"graph {where!r}"
         self._retry = retry_of(retries)
-        self._connection: AsyncConnection | None = None
+        self._connection: AsyncLocalConnection | AsyncRemoteConnection | None = None
         # Those that are open, with the task of each.
         self._streams: dict[AsyncGenerator[Any, None], asyncio.Task[Any] | None] = {}
         part_in_children(self)
@@ -50,7 +53,7 @@ class AsyncClient:
     async def open(self) -> Self:
         """Connects. Raises what `Client` does."""
         self._loop = asyncio.get_running_loop()
-        connection: AsyncConnection = AsyncLocalConnection(self._where)
+        connection: AsyncLocalConnection | AsyncRemoteConnection = AsyncLocalConnection(self._where)
         if self._is_address:
             from .async_remote_connection import AsyncRemoteConnection
 
@@ -60,7 +63,7 @@ class AsyncClient:
         return self
 
     @property
-    def _open(self) -> AsyncConnection:
+    def _open(self) -> AsyncLocalConnection | AsyncRemoteConnection:
         if self._connection is None:
             raise ClientClosed(f"this client of {self._whose} is not open; use `async with`")
         return self._connection

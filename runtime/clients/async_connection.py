@@ -1,9 +1,10 @@
-"""A connection to a graph on this host for asyncio: one loop, one thread, any number of tasks."""
+"""A connection to a graph on this host for asyncio: the loop sleeps for it, and nobody can spin."""
 
 from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Any
 
 from ...shm.bell import now_ns
@@ -13,14 +14,15 @@ from ..errors import ClientClosed, Disconnected, Overloaded, mark_not_begun
 from ..host.forks import part_in_children
 from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_answer
 from .local import LocalConnection
-from .loop_parking import LoopParking, opened
 
 # The loop tells of a graph's end, unless it was held up. A look costs a system call.
 _LOOK_EVERY_NS = 1_000_000
 
 
 class AsyncLocalConnection:
-    """An `AsyncConnection` by shared memory, connected anew by the first call after its graph has ended."""
+    """By shared memory: one loop, one thread, any number of tasks. After its graph has ended the first call connects
+    anew.
+    """
 
     local: LocalConnection
     calls: AsyncCalls
@@ -131,3 +133,66 @@ class AsyncLocalConnection:
         """Ends the connection: calls in flight fail. Arrays that were received stay valid."""
         self._closed = True
         self._leave()
+
+
+class LoopParking:
+    """Parks a connection on the running loop. `awake()` is called when its bell rings, its supervisor sends something,
+    or the time is over; the park has ended by then. One thread.
+    """
+
+    def __init__(self, connection: LocalConnection, awake: Callable[[], None]) -> None:
+        self._connection = connection
+        self._awake = awake
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._descriptors = connection.bell.fd, connection.link.channel.fileno()
+        for each in self._descriptors:
+            self._loop.add_reader(each, self._called)
+
+    def park(self, reasons: int, has_news: Callable[[], object], longest_s: float | None) -> None:
+        """Announces the sleep, to be rung for `reasons`. The loop may sleep any time from here on, so `has_news` looks
+        once more.
+        """
+        self._stop_timer()
+        longest_s = self._connection.wait.begin_park(reasons, has_news, longest_s)
+        if longest_s is not None:
+            self._timer = self._loop.call_later(longest_s, self._called)
+
+    def end(self) -> None:
+        """Takes the announcement back, and silences the bell."""
+        self._stop_timer()
+        self._connection.wait.end_park()
+
+    def _called(self) -> None:
+        self.end()
+        self._awake()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        """Listens no more; nothing where the loop is closed."""
+        self._stop_timer()
+        if not self._loop.is_closed():
+            for each in self._descriptors:
+                self._loop.remove_reader(each)
+
+
+async def opened(name: str, answer_within_s: float) -> LocalConnection:
+    """A connection, made in a thread beside the loop. Raises what `LocalConnection` does."""
+    opening = asyncio.ensure_future(
+        asyncio.to_thread(LocalConnection, name, may_spin=False, answer_within_s=answer_within_s)
+    )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_opened)
+        raise
+
+
+def _close_opened(opening: asyncio.Future[LocalConnection]) -> None:
+    """The task that wanted the connection was cancelled while the connection was being opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

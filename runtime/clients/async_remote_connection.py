@@ -10,7 +10,7 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending
 from ..host.forks import part_in_children
 from ..remote.dealer import Dealer
 from ..remote.protocol import Frame
@@ -20,8 +20,8 @@ from .remote_connection import nothing_answers
 
 
 class AsyncRemoteConnection:
-    """An `AsyncConnection` that goes on when the graph has gone and come back: ZeroMQ connects anew, and it says hello
-    again.
+    """One loop, one thread, any number of tasks. It goes on when the graph has gone and come back: ZeroMQ connects
+    anew, and it says hello again.
     """
 
     _dealer: Dealer
@@ -56,12 +56,12 @@ class AsyncRemoteConnection:
     @property
     def name(self) -> str:
         """Of the graph that answers."""
-        return self._session.graph
+        return self._session.ports.graph
 
     @property
     def ports(self) -> list[str]:
         """The exposed ports, as `actor.port`."""
-        return self._session.ports.names if self._session.ports is not None else []
+        return self._session.ports.names
 
     def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
         """Says at once what is wrong with a stream that is begun later."""

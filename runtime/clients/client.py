@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import deadline_of
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending, deadline_of
 from ..errors import ClientClosed, SlabwireError
 from ..message.header import Kind
 from .connection import Connection, is_address

@@ -1,16 +1,14 @@
-"""What clients call over: shared memory on this host, or ZeroMQ to a gateway; for threads, and for asyncio."""
+"""What clients call over: shared memory on this host, or ZeroMQ to a gateway; for threads."""
 
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import AsyncCalls
-from ..dataplane.caller import timed_out
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending, timed_out
 from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, mark_not_begun
 from ..host.attempt import attempts_at_once
 from .control import ANSWER_WITHIN_S
@@ -113,32 +111,6 @@ class Connection(ABC):
         if self._followers:
             with self._news:
                 self._news.notify_all()
-
-
-class AsyncConnection(Protocol):
-    """The connection of an `AsyncClient`: one loop, one thread."""
-
-    whose: str
-
-    @property
-    def name(self) -> str:
-        """Of the graph."""
-
-    @property
-    def ports(self) -> list[str]:
-        """The exposed ports, as `actor.port`."""
-
-    async def open(self, wait_s: float | None) -> None:
-        """Connects, on the running loop. Raises Disconnected where nothing answers within `wait_s`."""
-
-    async def live(self, deadline_ns: int) -> AsyncCalls:
-        """Where calls begin; connects anew where that is needed. Raises Disconnected, or ClientClosed after `close`."""
-
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later. Raises UnknownPort or MessageError."""
-
-    async def close(self) -> None:
-        """Ends it: calls in flight fail with ClientClosed."""
 
 
 def is_address(where: str, keys: Path | str | None) -> bool:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..dataplane.descriptor_client import Link, Listener
+from ..dataplane.descriptor_channel import Link, Listener
 from ..errors import SlabwireError, StartError
 from ..graph.compiled import Routing
 
@@ -19,7 +19,7 @@ class Here(Protocol):
     is_driven: bool
 
     def link(self, listener: Listener) -> Link:
-        """A new client's line to whoever holds the lanes."""
+        """A new client's line to the holder of the lanes."""
 
     def part(self) -> None:
         """A client has gone: what it had is given back."""
@@ -28,7 +28,7 @@ class Here(Protocol):
         """Gives an error of a call the exception that caused it."""
 
     def refuse_own_thread(self) -> None:
-        """Raises SlabwireError where whoever asks is one of the graph's own handlers, for which it would wait."""
+        """Raises SlabwireError in a handler of the graph: its call would wait for the handler itself."""
 
     def wait(self, is_over: Callable[[], Any], longest_s: float | None, bell: int) -> None:
         """Works until `is_over()`, the time has passed, or the bell's descriptor is readable."""

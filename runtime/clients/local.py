@@ -6,13 +6,10 @@ import socket
 
 from ...shm.consumer import Consumer
 from ...shm.producer import Producer
-from ..control.asks import EverythingMine
-from ..control.news import News, Shrunk
-from ..control.offers import BellOffer, LaneOffer, Offer
+from ..control.channel import BellOffer, EverythingMine, LaneOffer, News, Offer, Shrunk
 from ..control.verbs import Hello
 from ..dataplane.caller import Caller
-from ..dataplane.descriptor_channel import Channel, close_all
-from ..dataplane.descriptor_client import Link
+from ..dataplane.descriptor_channel import Channel, Link, close_all
 from ..dataplane.endpoint import Endpoint
 from ..dataplane.peers import CLIENT_SLABS_NBYTES
 from ..errors import Disconnected, SlabwireError

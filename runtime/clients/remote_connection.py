@@ -1,4 +1,4 @@
-"""A connection to a gateway that threads share, over ZeroMQ: one of those that wait receives for all."""
+"""A connection to a gateway that threads share, over ZeroMQ: one of the waiting threads receives for all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending
 from ..errors import DeadlineExceeded, Disconnected, SlabwireError, mark_not_begun
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
@@ -62,12 +62,12 @@ class RemoteConnection(Connection):
     @property
     def name(self) -> str:
         """Of the graph that answers."""
-        return self._session.graph
+        return self._session.ports.graph
 
     @property
     def ports(self) -> list[str]:
         """The exposed ports, as `actor.port`."""
-        return self._session.ports.names if self._session.ports is not None else []
+        return self._session.ports.names
 
     def is_there(self) -> bool:
         """Whether the gateway has welcomed this client: the graph may have gone, or come back, with nobody there."""
@@ -133,7 +133,7 @@ class RemoteConnection(Connection):
                     os.eventfd_read(self._wake)
 
     def _pump(self) -> bool:
-        """Sends and receives; True if anything came, whoever it was for.
+        """Sends and receives; True if anything came, for any thread.
 
         May be called by the garbage collector inside itself: then the call that is under way does the work.
         """
@@ -164,7 +164,7 @@ class RemoteConnection(Connection):
             self._dealer.session.ports = torn.session.ports
             self._listen()
             torn.close(at_once=True)
-            os.eventfd_write(self._wake, 1)  # whoever waits for the old one
+            os.eventfd_write(self._wake, 1)  # for a thread that waits for the old one
         self._hearing = True
         came = self._dealer.pump()
         self._hearing = False
@@ -180,7 +180,7 @@ class RemoteConnection(Connection):
             self._dealer.close()
         self._tell_followers()
         os.eventfd_write(self._wake, 1)
-        with self._receiving:  # whoever still sleeps on the descriptors has left
+        with self._receiving:  # no thread sleeps on the descriptors any more
             os.close(self._wake)
             self._wake = -1
 

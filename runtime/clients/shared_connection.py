@@ -1,4 +1,4 @@
-"""A connection to a graph on this host that threads share: one of those that wait receives for all."""
+"""A connection to a graph on this host that threads share: one of the waiting threads receives for all."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import select
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import timed_out
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending, timed_out
 from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, mark_not_begun
-from ..host.attempt import attempt
+from ..host.attempt import with_lock
 from ..host.forks import forked_error, part_in_children
 from ..message.header import Kind
 from .connection import LOOK_AGAIN_S, Connection, closed_error, late_answer, seconds_for_an_answer
@@ -90,7 +90,7 @@ class SharedConnection(Connection):
             got: list[bool] = []
             try:
                 got += self._try_to_receive()
-                if got[0] and self._end.poll(0):  # whoever else has it listens, and would know
+                if got[0] and self._end.poll(0):  # a thread that has the lock listens, and would know
                     self._take_in()
             finally:
                 if True in got:
@@ -99,25 +99,24 @@ class SharedConnection(Connection):
 
     def renewed(self, deadline_ns: int) -> SharedConnection:
         """Its successor, which the first thread that asks has made. Raises Disconnected, or ClientClosed."""
-        got: list[bool] = []
+        left_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1
         try:
-            got += attempt(self._renewing, max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else -1)
-            if not got[0]:
-                raise late_answer(self.whose)
-            if self._successor is None:
-                if self._closed:
-                    raise closed_error(self.whose)
-                self._successor = SharedConnection(self._name, deadline_ns)
-                self._leave()
-            return self._successor
+            with_lock(self._renewing, lambda: self._renew(deadline_ns), left_s)
         except (Disconnected, Overloaded) as error:
             raise mark_not_begun(error) from None
-        finally:
-            if True in got:
-                self._renewing.release()
+        if self._successor is None:
+            raise late_answer(self.whose)
+        return self._successor
+
+    def _renew(self, deadline_ns: int) -> None:
+        if self._successor is None:
+            if self._closed:
+                raise closed_error(self.whose)
+            self._successor = SharedConnection(self._name, deadline_ns)
+            self._leave()
 
     def _give_up(self) -> None:
-        """Ends a torn connection; whoever calls next connects anew."""
+        """Ends a torn connection; the next call connects anew."""
         with self._lock:
             if self.local.link.is_torn and not self._is_gone:  # nobody hears news without the lock
                 self._is_gone = True
@@ -148,18 +147,11 @@ class SharedConnection(Connection):
             return local.caller.begin(request, deadline_ns=deadline_ns, key=key)
 
     def cancel(self, pending: Pending) -> None:
-        """May run inside any other function, where the garbage collector ends an iterator: then whoever holds the lock
-        does it later.
+        """May run inside any other function, where the garbage collector ends an iterator: then the thread that has the
+        lock cancels later.
         """
         self._given_up.append(pending)
-        got: list[bool] = []
-        try:
-            got += attempt(self._lock)
-            if got[0]:
-                self._tell_given_up()
-        finally:
-            if True in got:
-                self._lock.release()
+        with_lock(self._lock, self._tell_given_up)
 
     def _tell_given_up(self) -> None:
         while self._given_up and not self._closed:
@@ -169,23 +161,16 @@ class SharedConnection(Connection):
         """The time is over. A handler of a graph that this thread drives runs while the thread waits, so what has
         arrived may be late.
         """
-        self._look()  # so that what nobody waited for does not pile up
+        with_lock(self._receiving, self._pump)  # so that what nobody waited for does not pile up
         super()._refuse_late(pending, target)
         error = pending.arrived[0][1] if pending.next_kind() is Kind.ERROR else None
         if self.may_be_late and (error is None or isinstance(error, HandlerError)):
             raise timed_out(target) from error
 
-    def _look(self) -> None:
-        """Takes in the answers that have come, unless another thread receives."""
-        got: list[bool] = []
-        try:
-            got += self._try_to_receive()
-            if got[0]:
-                with self._lock:
-                    self.local.caller.pump()
-        finally:
-            if True in got:
-                self._receiving.release()
+    def _pump(self) -> None:
+        """Takes in the answers that have come. By the one thread that receives."""
+        with self._lock:
+            self.local.caller.pump()
 
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
         """Receives for all threads: looks for a while if that has paid lately, then parks."""
@@ -236,14 +221,11 @@ class SharedConnection(Connection):
         if self.may_be_late and self.local.here is not None:
             # It may end meanwhile. Then its channel does, and answers that have come by then are heard before that.
             with contextlib.suppress(Disconnected):
-                self.local.here.wait(self._is_ended, longest_s, self.local.bell.fd)
+                self.local.here.wait(partial(self._end.poll, 0), longest_s, self.local.bell.fd)
             self._is_called = True
         else:
             ready = self._poll.poll(None if longest_s is None else min(longest_s, _LONGEST_POLL_S) * 1000)
-            self._is_called = any(descriptor == self._channel for descriptor, _ in ready)
-
-    def _is_ended(self) -> bool:
-        return bool(self._end.poll(0))
+            self._is_called = self._channel in dict(ready)
 
     def close(self) -> None:
         """Ends the connection: calls in flight are cancelled. Arrays that were received stay valid."""

@@ -1,12 +1,12 @@
-"""What the processes of a graph say to each other: every message is a declared type, one file for each direction.
+"""What the processes of a graph say to each other: every message is a declared type, one file for each line.
 
 | file | from, to | line |
 | --- | --- | --- |
-| `asks.py` | worker or local client, supervisor | SEQPACKET |
-| `offers.py` | supervisor, worker or local client | SEQPACKET, with descriptors |
-| `news.py` | supervisor, worker or local client, unasked | SEQPACKET |
-| `orders.py` | supervisor, worker | ZeroMQ |
-| `reports.py` | worker, supervisor | ZeroMQ |
+| `channel.py`: asks | worker or local client, supervisor | SEQPACKET |
+| `channel.py`: offers | supervisor, worker or local client | SEQPACKET, with descriptors |
+| `channel.py`: news | supervisor, worker or local client, unasked | SEQPACKET |
+| `worker_line.py`: orders | supervisor, worker | ZeroMQ |
+| `worker_line.py`: reports | worker, supervisor | ZeroMQ |
 | `verbs.py` | CLI, clients and actors, supervisor | ZeroMQ |
 | `owner.py` | owner, supervisor, both ways | stream socket |
 

@@ -1,4 +1,4 @@
-"""Between whoever runs a graph, its owner, and the supervisor: the order to run it, and what becomes of it."""
+"""Between the owner of a graph, which runs it, and the supervisor: the order to run it, and what becomes of it."""
 
 from __future__ import annotations
 

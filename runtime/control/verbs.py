@@ -1,4 +1,4 @@
-"""What may be asked of a running graph over its control socket. An answer is a document for whoever shows it."""
+"""What may be asked of a running graph over its control socket. An answer is a document."""
 
 from __future__ import annotations
 

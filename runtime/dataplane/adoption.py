@@ -115,7 +115,7 @@ class Adoption:
 def _rows_waiting(consumer: Consumer) -> list[int]:
     """The rows lent by records that were not given back. Behind words that are impossible there are none."""
     rows = []
-    with contextlib.suppress(CorruptLane):  # whoever reads this record finds out, and what to do about it
+    with contextlib.suppress(CorruptLane):  # the reader of this record finds out, and knows what to do about it
         for sequence in range(consumer.tail, consumer.read_head()):
             header = read_header(consumer.segment.bytes, consumer.offset_of(sequence))
             if header.flags & Flag.BLOCK:

@@ -11,8 +11,7 @@ from ...shm.bell import now_ns
 from ..errors import DeadlineExceeded, mark_not_begun
 from ..message.capacities import MOST_ASIDE, MOST_CALLS
 from ..message.header import Kind
-from .caller import timed_out
-from .pending import Pending
+from .caller import Pending, timed_out
 
 
 class Begins(Protocol):

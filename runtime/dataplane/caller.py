@@ -1,19 +1,19 @@
-"""Outgoing calls of one process: numbers them, finds a way in, and hands what comes back to whoever waits."""
+"""Outgoing calls of one process: numbers them, finds a way in, and hands answers to the threads and tasks that wait."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ...shm.lane import STREAM_SLOTS
 from ...shm.producer import Producer
 from ..actor.fields import Intake
-from ..control.asks import OpenRoute
-from ..control.offers import LaneOffer
+from ..control.channel import LaneOffer, OpenRoute
 from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, mark_not_begun
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, HashChoice, policy_of
@@ -22,21 +22,62 @@ from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Kind, read_header, with_key
 from ..message.payload import Payload
 from .endpoint import Endpoint
-from .pending import Pending
 
 _LATEST_NS = (1 << 63) - 1
-_DATA = int(Kind.DATA)
+_DATA, _ITEM, _ERROR = int(Kind.DATA), Kind.ITEM, Kind.ERROR
 _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 us
 # The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
 _INCARNATIONS = 1 << 31
 
 
+class Answerer(Protocol):
+    """The sender of the items of streams, which may run ahead of their reader by so many only."""
+
+    def note_read(self, request: int, items: int, /) -> None:
+        """Tells how many items of a stream have been read in all."""
+
+
+class Pending:
+    """One call in flight, by the number of its request.
+
+    `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
+    called at each arrival. `answerer` is told of each item that is read, once it is known.
+    """
+
+    __slots__ = ("_items", "answerer", "arrived", "notify", "request")
+
+    def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
+        self.request = request
+        self.notify = notify
+        self.answerer = answerer
+        self.arrived: deque[tuple[Kind, Any]] = deque()
+        self._items = 0
+
+    def next_kind(self) -> Kind:
+        """The kind of the oldest that has arrived."""
+        return self.arrived[0][0]
+
+    def result(self) -> Any:
+        """Takes the oldest that has arrived: its value. Raises the error that came in place of one."""
+        kind, value = self.arrived.popleft()
+        if kind is _ITEM and self.answerer is not None:
+            self._items += 1
+            self.answerer.note_read(self.request, self._items)
+        try:
+            if kind is _ERROR:
+                raise value
+            return value
+        finally:
+            del value  # an error that its own frame held would keep all frames above alive, and the arrays in them
+
+
 class _Sent(Pending):
     """A request that lies in a lane, with what its cancel repeats."""
 
-    __slots__ = ("entry", "route", "trace")
+    __slots__ = ("entry", "port", "route", "trace")
 
     entry: Producer
+    port: int
     route: int
     trace: tuple[int, int]
 
@@ -65,7 +106,8 @@ class Caller:
         self._open_routes: set[int] = set()
         self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
-        self._last_request = _incarnation() << 32
+        # Higher for every later process: in steps of 17 ms, which is less than a process takes to start.
+        self._last_request = ((now_ns() >> 24) % _INCARNATIONS) << 32
         # Where the graph runs in this process: gives an error the exception that it was made from.
         self.explain: Callable[[tuple[int, int], SlabwireError], None] | None = None
         self._choices: dict[str, Choice] = {}  # by actor
@@ -111,14 +153,14 @@ class Caller:
         if route not in self._open_routes:
             self._endpoint.ask(OpenRoute(route))
             self._open_routes.add(route)
-        lanes, _ = self._ways.get(route) or self._way(route)
+        lanes, port = self._ways.get(route) or self._way(route)
         entry = lanes[0] if len(lanes) == 1 else self._entry_of(route, lanes, fields)
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
         self._last_request = number = self._next_request() if self._pending and not aside else self._last_request + 1
         pending = _Sent(number, notify)
-        pending.entry, pending.route = entry, route
+        pending.entry, pending.route, pending.port = entry, route, port
         pending.trace = trace if trace[0] or trace[1] else (random.getrandbits(64), random.getrandbits(64))
         if not aside:
             self._endpoint.open_calls.begin(number)
@@ -179,10 +221,9 @@ class Caller:
 
     def _head(self, pending: _Sent, deadline_ns: int) -> tuple[int, ...]:
         """The numbers of a request's header."""
-        _, target = self._ways.get(pending.route) or self._way(pending.route)
         about = self._endpoint.identifier, pending.route, pending.request, deadline_ns, *pending.trace
         lane, sequence = self._cause() if self._cause is not None else (0, 0)
-        return 0, target, 0, *about, now_ns(), lane, 0, sequence
+        return 0, pending.port, 0, *about, now_ns(), lane, 0, sequence
 
     def _write(self, pending: _Sent, kind: Kind, payload: Payload, deadline_ns: int, flags: int = 0) -> None:
         payload.publish(pending.entry, kind, flags, self._head(pending, deadline_ns))
@@ -283,11 +324,6 @@ class Caller:
             if lane.available():
                 return True
         return False
-
-
-def _incarnation() -> int:
-    """A number, higher for every later process: in steps of 17 ms, which is less than one takes to start."""
-    return (now_ns() >> 24) % _INCARNATIONS
 
 
 def deadline_of(timeout_s: float | None) -> int:

@@ -10,18 +10,32 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection
+from typing import Protocol
 
 from ...shm.inflight import lanes_kept
 from ...shm.open_calls import calls_left
-from ..control.news import Cancelled, Left
+from ..control.channel import Cancelled, Left, News
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
-from .idleness import is_idle
-from .peers import Board, LaneRecord, Peer
+from .peers import LaneRecord, Peer
 
 logger = logging.getLogger("slabwire")
 
 # Clients that have gone and whose memory is still needed. Each has some descriptors; of more the oldest is given up.
 MOST_LEAVING = 64
+
+
+class Board(Protocol):
+    """The switchboard, as departures need it."""
+
+    lines: dict[int, LaneRecord]
+
+    def is_idle(self, gone: Collection[str]) -> bool: ...
+
+    def tell_workers(self, news: News) -> None: ...
+
+    def remove_lines(self, lines: list[LaneRecord]) -> None: ...
+
+    def remove_peer(self, peer: Peer, lines: list[LaneRecord]) -> None: ...
 
 
 class Departures:
@@ -30,12 +44,8 @@ class Departures:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._leaving: dict[int, Peer] = {}
-        # For workers that hear nothing now: their successors are told.
-        self._cancelled: deque[Key] = deque(maxlen=MOST_REMEMBERED)
-
-    def cancelled(self) -> list[Key]:
-        """The requests that went out last with their callers."""
-        return list(self._cancelled)
+        # The requests that ended last with their callers. Successors of workers that hear nothing now are told.
+        self.cancelled: deque[Key] = deque(maxlen=MOST_REMEMBERED)
 
     def caller_died(self, peer: Peer) -> None:
         """Ends everywhere what a process that is gone was not answered yet. Before it has a successor."""
@@ -43,7 +53,7 @@ class Departures:
 
     def _cancel(self, keys: list[Key]) -> None:
         if keys:
-            self._cancelled += keys
+            self.cancelled += keys
             self._board.tell_workers(Cancelled(keys))
 
     def client_left(self, peer: Peer) -> None:
@@ -69,7 +79,7 @@ class Departures:
                 continue
             if any(any(each.lent()) for each in lines):
                 # By a message on its way, or by an actor that keeps an array: that one has mapped it.
-                idle = is_idle(self._board, gone) if idle is None else idle
+                idle = self._board.is_idle(gone) if idle is None else idle
                 if not idle:
                     continue
             self._remove(peer)
@@ -83,7 +93,7 @@ class Departures:
 
     def _remove(self, peer: Peer) -> None:
         self._leaving.pop(peer.number, None)
-        self._board.remove_party(peer, self._lines_of(peer))
+        self._board.remove_peer(peer, self._lines_of(peer))
 
 
 def _is_unfinished(line: LaneRecord) -> bool:

@@ -14,8 +14,7 @@ from pathlib import Path
 from ..errors import Disconnected, Overloaded, SlabwireError
 from ..host.descriptors import REMEDY, is_scarce
 from ..host.ownership import is_own, peer_uid
-from .descriptor_channel import Channel
-from .descriptor_client import FIRST_TOKEN
+from .descriptor_channel import FIRST_TOKEN, Channel
 from .peers import Peer
 from .requests import Requests
 from .switchboard import Switchboard

@@ -21,8 +21,7 @@ from ...shm.segment import Segment
 from ...shm.slab import SLAB, Slab
 from ...shm.trimming import Trimmer
 from ...shm.wait import AdaptiveWait
-from ..control.asks import Ask, Grow, Shrink, View
-from ..control.offers import BellOffer, LaneOffer, Offer, SlabOffer, descriptors_of
+from ..control.channel import Ask, BellOffer, Grow, LaneOffer, Offer, Shrink, SlabOffer, View, descriptors_of
 from ..errors import Disconnected
 from ..message.capacities import FIRST_CLIENT
 from ..message.encoding import decode
@@ -71,7 +70,7 @@ class Endpoint:
         self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
         self._trimmer = Trimmer(self.pool)
         # Debug mode: for whom a record is, and at which line.
-        self.receiver: Callable[[Header], tuple[Origin, str]] = _whoever_runs
+        self.receiver: Callable[[Header], tuple[Origin, str]] = _at_user_line
 
     def allow_spinning(self, may_spin: bool) -> None:
         """From now on, for a worker that was moved, or whose neighbour was."""
@@ -240,7 +239,7 @@ class Endpoint:
         try:
             self._trimmer.look(now_ns)
         except Disconnected:
-            return 0  # whoever hears the supervisor next learns it
+            return 0  # the next look at the channel to the supervisor finds that out
         return self._trimmer.due_ns
 
     def collect_forwards(self) -> None:
@@ -284,7 +283,7 @@ class Endpoint:
         self.pool.close()
 
 
-def _whoever_runs(header: Header) -> tuple[Origin, str]:
+def _at_user_line(header: Header) -> tuple[Origin, str]:
     return Origin("an answer", header.request, header.trace), user_line()
 
 

@@ -7,16 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ...shm.lane import LENT_NBYTES, OUTCOMES, RECORD_NBYTES
 from ...shm.layout import WORD_NBYTES
 from ...shm.segment import Segment
-from ..control.news import NEWS, News
+from ..control.channel import NEWS, News
 from ..errors import SlabwireError
-from ..graph.compiled import Routing
 from ..message.header import SENT_AT
 from .descriptor_channel import Channel
 
@@ -44,11 +43,8 @@ class Peer:
     refused: Counter[str] = field(default_factory=Counter)  # by instance: what callers that are gone had sent amiss
     is_told: bool = False  # whether the process that is there now was offered what there was when it asked
 
-    def descriptors(self) -> list[int]:
-        return [self.bell.fd, self.doorbell]
-
     def send(self, document: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """To its process, if there is one. To one that is dying it does not go: whoever watches that will notice."""
+        """To its process, if there is one. A process that is dying misses it: its end is noticed elsewhere."""
         if self.channel is not None:
             with contextlib.suppress(SlabwireError):
                 self.channel.send(document, list(descriptors))
@@ -76,11 +72,6 @@ class Peer:
         self.given.clear()
         self.viewed.clear()
         self.is_told = True
-
-    def forget(self, other: int, slabs: Sequence[SlabRecord]) -> None:
-        """Another peer is gone, and its slabs with it."""
-        self.given.discard(other)
-        self.viewed.difference_update(each.number for each in slabs)
 
 
 @dataclass
@@ -156,19 +147,3 @@ class SlabRecord:
     number: int
     segment: Segment
     owner: Peer
-
-
-class Board(Protocol):
-    """What `departures` and `idleness` ask of the switchboard."""
-
-    routing: Routing
-    peers: dict[int, Peer]
-    lines: dict[int, LaneRecord]
-
-    def actor_stats(self, peer: Peer, instance: str) -> dict[str, int]: ...
-
-    def tell_workers(self, news: News) -> None: ...
-
-    def remove_lines(self, lines: list[LaneRecord]) -> None: ...
-
-    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None: ...

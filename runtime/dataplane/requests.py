@@ -1,24 +1,43 @@
-"""Where the supervisor serves the asks of workers and local clients. It does not wait for any."""
+"""Where the supervisor serves the asks of workers and local clients, and hands over descriptors; it never waits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...shm.errors import SlabwireError
 from ...shm.layout import LINE_NBYTES
-from ..control.asks import ASKS, EverythingMine, Grow, OpenRoute, Shrink, Start, View
-from ..control.news import Cancelled, Shrunk
-from ..control.offers import Assignment
+from ..control.channel import (
+    ASKS,
+    OFFERS,
+    Assignment,
+    BellOffer,
+    Cancelled,
+    EverythingMine,
+    Grow,
+    LaneOffer,
+    Offer,
+    OpenRoute,
+    RecorderOffer,
+    Shrink,
+    Shrunk,
+    SlabOffer,
+    Start,
+    StatsOffer,
+    TableOffer,
+    View,
+)
 from ..errors import Disconnected, OutOfMemory, Overloaded, ProtocolError, UnknownPort
 from ..message.capacities import CALL_CAPACITY, REPLY_CAPACITY
-from .descriptor_channel import Channel, close_all
-from .offers import everything_of, hand_over, line_offers, slab_offer
-from .peers import LaneRecord, Peer
+from .descriptor_channel import MOST_DESCRIPTORS, Channel, close_all
+from .peers import LaneRecord, Peer, SlabRecord
 from .switchboard import Switchboard
 
 _MOST_BLOCKS = 1 << 16
 # Of one peer, before others get their turn.
 _BATCH = 64
+
+Labelled = tuple[Offer, list[int]]
 
 
 class Requests:
@@ -59,8 +78,8 @@ class Requests:
                 self._assign(peer)
             case EverythingMine():
                 peer.begin()
-                if peer.instances and (cancelled := self._board.departures.cancelled()):
-                    peer.tell(Cancelled(cancelled))
+                if peer.instances and (cancelled := self._board.departures.cancelled):
+                    peer.tell(Cancelled(list(cancelled)))
                 hand_over(peer, everything_of(peer, self._board.lines.values(), self._board.slabs))
             case Grow(block_nbytes, blocks):
                 self._grow(peer, block_nbytes, blocks)
@@ -126,31 +145,77 @@ class Requests:
         """The lines that a caller of a route still needs: all of them, or an error and none."""
         routing = self._board.routing
         actors = routing.actors_on(route)
+        home_of = self._board.home_of
         made: list[LaneRecord | None] = []
         try:
-            made += (self._reply_line(each, peer) for actor in actors for each in routing.instances[actor])
-            made += (self._call_line(peer, each) for each in routing.instances[actors[0]])
+            for each in (instance for actor in actors for instance in routing.instances[actor]):
+                made += [self._line(home_of(each), peer, "reply", each, peer.name, REPLY_CAPACITY)]
+            for each in routing.instances[actors[0]]:
+                made += [self._line(peer, home_of(each), "call", peer.name, each, CALL_CAPACITY)]
         except BaseException:
             self._board.remove_lines(filter(None, made))
             raise
         return [line for line in made if line is not None]
 
-    def _reply_line(self, instance: str, peer: Peer) -> LaneRecord | None:
+    def _line(
+        self, producer: Peer, consumer: Peer, purpose: str, source: str, target: str, capacity: int
+    ) -> LaneRecord | None:
         """A new lane, unless one exists."""
-        home = self._board.home_of(instance)
-        if self._has("reply", instance, peer.name, home.number, peer.number):
-            return None
-        return self._board.connect(home, peer, "reply", instance, peer.name, REPLY_CAPACITY)
+        for each in self._board.lines.values():
+            ends = each.producer is producer and each.consumer is consumer
+            if ends and (each.purpose, each.source, each.target) == (purpose, source, target):
+                return None
+        return self._board.connect(producer, consumer, purpose, source, target, capacity)
 
-    def _call_line(self, peer: Peer, instance: str) -> LaneRecord | None:
-        home = self._board.home_of(instance)
-        if self._has("call", peer.name, instance, peer.number, home.number):
-            return None
-        return self._board.connect(peer, home, "call", peer.name, instance, CALL_CAPACITY)
 
-    def _has(self, *wanted: object) -> bool:
-        """Whether there is a lane of this purpose, source, target, producer and consumer."""
-        return any(
-            (each.purpose, each.source, each.target, each.producer.number, each.consumer.number) == wanted
-            for each in self._board.lines.values()
-        )
+def hand_over(peer: Peer, offers: Iterable[Labelled]) -> None:
+    """Sends offers, in as many messages as their descriptors need."""
+    labels: list[Offer] = []
+    descriptors: list[int] = []
+    for label, own in offers:
+        if len(descriptors) + len(own) > MOST_DESCRIPTORS:
+            _send(peer, labels, descriptors)
+            labels, descriptors = [], []
+        labels.append(label)
+        descriptors += own
+    if labels:
+        _send(peer, labels, descriptors)
+
+
+def _send(peer: Peer, labels: list[Offer], descriptors: list[int]) -> None:
+    peer.send({"offers": [OFFERS.document(each) for each in labels]}, descriptors)
+
+
+def everything_of(peer: Peer, lines: Iterable[LaneRecord], slabs: Mapping[int, SlabRecord]) -> Iterator[Labelled]:
+    """All that is a peer's: at the start of a worker and of each successor, and of a client."""
+    yield _bell_offer(peer, peer)
+    for instance, table in peer.tables.items():
+        yield TableOffer(instance), [table.fd]
+    if peer.stats is not None:
+        yield StatsOffer(), [peer.stats.fd]
+    if peer.recorder is not None:
+        yield RecorderOffer(), [peer.recorder.fd]
+    for line in lines:
+        yield from line_offers(peer, line)
+    yield from (slab_offer(each) for each in slabs.values() if each.owner is peer)
+
+
+def line_offers(peer: Peer, line: LaneRecord) -> Iterator[Labelled]:
+    """The peer's ends of a lane, each behind the bell of the other end's peer where the peer has not got it yet."""
+    for role, near, far in (("producer", line.producer, line.consumer), ("consumer", line.consumer, line.producer)):
+        if near is not peer:
+            continue
+        if far is not peer and far.number not in peer.given:
+            yield _bell_offer(peer, far)
+        label = LaneOffer(line.number, role, far.number, line.purpose, line.source, line.target, line.edge)
+        yield label, [line.segment.fd, line.returns.fd]
+
+
+def _bell_offer(peer: Peer, other: Peer) -> Labelled:
+    peer.given.add(other.number)
+    return BellOffer(other.number), [other.bell.fd, other.doorbell]
+
+
+def slab_offer(slab: SlabRecord) -> Labelled:
+    """Of one slab, for its owner or a reader."""
+    return SlabOffer(slab.number, slab.owner.number), [slab.segment.fd]

@@ -6,15 +6,15 @@ So no worker's death takes them. It owns the descriptors and hands out duplicate
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ...shm.bell import BELL, new_doorbell
-from ...shm.inflight import INFLIGHT
+from ...shm.inflight import INFLIGHT, lanes_kept
 from ...shm.lane import LANE, RETURNS
 from ...shm.layout import LINE_NBYTES, Layout
 from ...shm.segment import Segment
 from ...shm.slab import SLAB
-from ..control.news import Gone, News
+from ..control.channel import Gone, News
 from ..graph.compiled import Routing
 from ..host.sealed_document import pack_document, sealed_document
 from ..message.capacities import FIRST_CLIENT
@@ -56,7 +56,7 @@ class Switchboard:
         return self.routing.spec.actor(self.routing.actor_of[instance])
 
     def _add_worker(self, number: int, name: str, instances: tuple[str, ...]) -> None:
-        peer = self._add_party(number, name)
+        peer = self._add_peer(number, name)
         peer.instances = instances
         peer.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
         peer.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
@@ -69,7 +69,7 @@ class Switchboard:
         actor = self._actor(instance)
         return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
-    def _add_party(self, number: int, name: str) -> Peer:
+    def _add_peer(self, number: int, name: str) -> Peer:
         bell = Segment.create(BELL, f"bell of {name}")
         try:
             peer = self.peers[number] = Peer(number, name, bell, new_doorbell())
@@ -109,7 +109,7 @@ class Switchboard:
     def add_client(self, channel: Channel) -> Peer:
         """A peer for a process on this host that has connected to the local socket."""
         self._next_client += 1
-        peer = self._add_party(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
+        peer = self._add_peer(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
         peer.channel = channel
         return peer
 
@@ -120,7 +120,7 @@ class Switchboard:
             del self.lines[line.number]
             line.close()
 
-    def remove_party(self, peer: Peer, lines: list[LaneRecord]) -> None:
+    def remove_peer(self, peer: Peer, lines: list[LaneRecord]) -> None:
         """A client's end: all that it had goes, and its neighbours are told."""
         slabs = [each for each in self.slabs.values() if each.owner is peer]
         self.remove_lines(lines)
@@ -128,7 +128,8 @@ class Switchboard:
         del self.peers[peer.number]
         peer.close()
         for other in self._workers():
-            other.forget(peer.number, slabs)
+            other.given.discard(peer.number)
+            other.viewed.difference_update(each.number for each in slabs)
         self.tell_workers(Gone(peer.number, [each.number for each in lines], [each.number for each in slabs]))
 
     def tell_workers(self, news: News) -> None:
@@ -175,8 +176,10 @@ class Switchboard:
         if peer.stats is None:
             return {}
         stats = CellStats(peer.stats, peer.instances.index(instance)).read()
-        waiting = [e.waiting() for e in self.lines.values() if e.target == instance and e.purpose != "reply"]
-        return {**stats, "waiting": sum(waiting)}
+        return {**stats, "waiting": self._waiting(instance)}
+
+    def _waiting(self, instance: str) -> int:
+        return sum(e.waiting() for e in self.lines.values() if e.target == instance and e.purpose != "reply")
 
     def ignores_input(self, peer: Peer) -> bool:
         """Whether messages wait for a worker that sleeps though nothing keeps it from taking them."""
@@ -184,6 +187,44 @@ class Switchboard:
             return False
         rows = (self.actor_stats(peer, each) for each in peer.instances)
         return any(row["waiting"] and not row["in_flight"] and not row["outbox"] for row in rows)
+
+    # -- what a drain waits for: read from shared memory, without asking workers ---------------------------------------
+
+    def is_idle(self, gone: Collection[str] = ()) -> bool:
+        """Whether nothing waits and nothing is being handled: a drained graph. What `gone` workers have left is no
+        matter. What moves on while the graph is looked at is found by the count of what was sent.
+        """
+        before = self._published()
+        return not (self.unfinished(gone) or self._is_any_busy(gone)) and self._published() == before
+
+    def unfinished(self, gone: Collection[str] = ()) -> dict[str, int]:
+        """How many inputs wait for each actor or are being handled, where there are any. What the workers `gone` have
+        left does not count: nobody waits for that.
+        """
+        found: dict[str, int] = {}
+        for peer, instance in self._instances(gone):
+            # A plain handler's input is in its lane until the handler has returned.
+            if count := self._waiting(instance) + len(lanes_kept(peer.tables[instance])):
+                actor = self.routing.actor_of[instance]
+                found[actor] = found.get(actor, 0) + count
+        return found
+
+    def _instances(self, gone: Collection[str]) -> Iterator[tuple[Peer, str]]:
+        for peer in self.peers.values():
+            if peer.name not in gone:
+                yield from ((peer, each) for each in peer.instances)
+
+    def _published(self) -> int:
+        return sum(each.published() for each in self.lines.values())
+
+    def _is_any_busy(self, gone: Collection[str]) -> bool:
+        """Whether a handler runs, outside of any input perhaps, or messages wait for room, perhaps they alone."""
+        for peer, instance in self._instances(gone):
+            stats = self.actor_stats(peer, instance)
+            reaches_all = not any(e.source == instance and e.consumer.name in gone for e in self.lines.values())
+            if stats["busy_since_ns"] or (stats["outbox"] and reaches_all):
+                return True
+        return False
 
     def segments(self) -> Iterator[tuple[str, Layout, Segment]]:
         """Every segment with what it is for."""

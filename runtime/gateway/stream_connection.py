@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ...shm.bell import RECORDS, now_ns
+from ..clients.async_connection import LoopParking, opened
 from ..clients.connection import seconds_for_an_answer
 from ..clients.local import LocalConnection
-from ..clients.loop_parking import LoopParking, opened
 from ..dataplane.caller import timed_out
 from ..errors import Disconnected, Overloaded, mark_not_begun
 from ..message.header import Kind

@@ -21,6 +21,19 @@ def attempt(lock: Lock, wait_s: float = 0.0) -> Iterator[bool]:
     return map(lock.acquire, _WAITING, (wait_s,)) if wait_s else map(lock.acquire, _AT_ONCE)
 
 
+def with_lock(lock: Lock, then: Callable[[], object], wait_s: float = 0.0) -> bool:
+    """Calls `then` with the lock, if that can be taken within `wait_s` seconds (-1: for ever); whether it was."""
+    got: list[bool] = []
+    try:
+        got += attempt(lock, wait_s)
+        if got[0]:
+            then()
+        return got[0]
+    finally:
+        if True in got:
+            lock.release()
+
+
 def attempts_at_once(lock: Lock) -> Callable[[], Iterator[bool]]:
     """What gives `attempt(lock)` each time it is called, at the price of no Python call."""
     return partial(map, lock.acquire, _AT_ONCE)

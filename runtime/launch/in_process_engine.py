@@ -18,12 +18,9 @@ from ..actor.actor import Actor
 from ..actor.user_code import made
 from ..cell.kept_exceptions import Failures
 from ..clients import in_process_graphs
-from ..control.offers import Assignment
-from ..control.orders import Cut, Drain, Order
-from ..control.reports import Corrupt, Report
-from ..dataplane.descriptor_channel import Channel
-from ..dataplane.descriptor_client import Link, Listener, Unheard
-from ..dataplane.idleness import is_idle, unfinished
+from ..control.channel import Assignment
+from ..control.worker_line import Corrupt, Cut, Drain, Order, Report
+from ..dataplane.descriptor_channel import Channel, Link, Listener, Unheard
 from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests
 from ..dataplane.switchboard import Switchboard
@@ -136,9 +133,9 @@ class InProcessEngine:
     def _stop(self, drain_timeout_s: float) -> None:
         worker = self.driver.live
         if not drain_timeout_s:
-            self.stopped = Stopped(unfinished(self.board))
+            self.stopped = Stopped(self.board.unfinished())
         elif not self._done(Drain(), drain_timeout_s):
-            self.stopped = Stopped(unfinished(self.board))
+            self.stopped = Stopped(self.board.unfinished())
             self._done(Cut(), CUT_WITHIN_S)
         worker.own.thread = threading.get_ident()
         worker.stop()
@@ -150,7 +147,7 @@ class InProcessEngine:
         until, idle = time.monotonic() + within_s, 0
         while idle < 3 and time.monotonic() < until:
             self.driver.turn(_DRAIN_STEP_S)
-            idle = idle + 1 if is_idle(self.board) else 0
+            idle = idle + 1 if self.board.is_idle() else 0
         return idle == 3
 
     def _close(self) -> None:

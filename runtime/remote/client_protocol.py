@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from ..dataplane.pending import Pending
+from ..dataplane.caller import Pending
 from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, mark_not_begun
 from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
@@ -28,7 +28,7 @@ _ANSWERS: dict[str, Arrival] = {
 
 
 class Session:
-    """Messages to be sent pile up in `outbox`; `receive` takes in what came. Whoever has the socket moves both.
+    """Messages to be sent pile up in `outbox`; `receive` takes in what came. The owner of the socket moves both.
 
     `outbox` may be filled from any thread, all else is one thread's at a time.
     """
@@ -36,17 +36,12 @@ class Session:
     def __init__(self, address: str) -> None:
         self.address = address
         self.state = State.UNCONNECTED
-        self.ports: ExposedPorts | None = None  # of the last welcome
+        self.ports = ExposedPorts("", ())  # of the last welcome
         self.verdict = Pending(0, None)  # something has arrived for it where the hello was answered
         self.refusal: SlabwireError | None = None  # of a session that is REFUSED
         self.outbox: deque[list[Frame]] = deque()
         self._pending: dict[int, Pending] = {}
         self._last_id = 0
-
-    @property
-    def graph(self) -> str:
-        """The name of the graph that answers; "" before the first welcome."""
-        return self.ports.graph if self.ports is not None else ""
 
     @property
     def is_ready(self) -> bool:
@@ -90,7 +85,7 @@ class Session:
             self._say(Head(FrameKind.BYE))
 
     def take_refusal(self) -> SlabwireError | None:
-        """Why there will be no welcome, for one of those who wait for it. Says hello anew, for whoever calls next."""
+        """Why there will be no welcome, for one caller that waits for it. Says hello anew, for the next call."""
         if self.state is not State.REFUSED:
             return None
         self.connected(Event.ASKED_AGAIN)
@@ -110,10 +105,7 @@ class Session:
         self.outbox.append([pack_head(head), *pack_value(None)])
 
     def _where(self) -> str:
-        return f"graph {self.graph!r} at {self.address}" if self.graph else self.address
-
-    def _gone(self) -> SlabwireError:
-        return Disconnected(f"{self._where()} went away while the call was in flight")
+        return f"graph {self.ports.graph!r} at {self.address}" if self.ports.graph else self.address
 
     def _never_left(self) -> SlabwireError:
         return mark_not_begun(Disconnected(f"{self._where()} went away before the call left"))
@@ -127,7 +119,7 @@ class Session:
 
     def pack(self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool) -> list[Frame]:
         """The payload of a call, checked. Raises UnknownPort or MessageError."""
-        if self.ports is None:
+        if not self.ports.graph:
             raise Disconnected(f"nothing has answered at {self.address} yet")
         return pack_value(self.ports.fields(target, args, named, stream=stream), is_fields=True)
 

@@ -66,7 +66,7 @@ def add_client(folder: Path, name: str, output: Path) -> str:
         _write_pair(fresh, CLIENT, pair)
         _write(fresh / f"{SERVER}.key", _PUBLIC.format(public=server), 0o644)
     try:
-        _let_in(entry, pair)  # last: who is listed has a folder
+        _let_in(entry, pair)  # last: a client that is listed has a folder
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)  # it would open no door, and stand in the way of the next try
         raise

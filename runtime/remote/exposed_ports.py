@@ -41,7 +41,8 @@ def _plain_type(spec: TypeSpec) -> dict[str, Any]:
 class ExposedPorts:
     """The ports of a remote graph: what a call is checked against before anything is sent.
 
-    Built from what the gateway says, which may be anything: raises ProtocolError.
+    Built from what the gateway says, which may be anything: raises ProtocolError. `graph` is its name, "" before it has
+    said anything.
     """
 
     def __init__(self, graph: str, described: Any) -> None:

@@ -17,7 +17,7 @@ import msgpack
 from ..errors import ProtocolError
 
 VERSION = 1
-# A head is under 300 bytes; whoever sends more means no good.
+# A head is under 300 bytes. A longer one is an attack.
 LARGEST_HEAD_NBYTES = 4096
 # Unpacked, a payload may grow sixtyfold (one byte can stand for an empty list). What is large belongs into tensors.
 LARGEST_PAYLOAD_NBYTES = 16 << 20

@@ -23,7 +23,7 @@ class Event(Enum):
     WELCOMED = "be welcomed"
     TURNED_AWAY = "be turned away"  # by the gateway's word, by its handshake, or since what it says makes no sense
     FORGOTTEN = "be forgotten"  # the gateway does not know this client any more
-    ASKED_AGAIN = "ask again"  # whoever waited has heard the refusal
+    ASKED_AGAIN = "ask again"  # a caller that waited has heard the refusal
     CLOSED = "be closed"
 
 

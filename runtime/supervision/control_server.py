@@ -10,9 +10,8 @@ from typing import Any
 
 import zmq
 
-from ..control.orders import ORDERS, Order
-from ..control.reports import REPORTS, Report
 from ..control.verbs import VERBS, Verb
+from ..control.worker_line import ORDERS, REPORTS, Order, Report
 from ..error_text import described, text_of
 from ..errors import Overloaded, ProtocolError, SlabwireError
 from ..host.sealed_document import pack_document, unpack_document

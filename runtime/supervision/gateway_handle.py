@@ -19,8 +19,7 @@ from ..host.process_usage import is_stopped
 from ..host.run_directory import RunDirectory
 from ..remote.addresses import is_private, with_port
 from ..remote.curve_keys import Pair
-from ..remote.gateway_watch import Watch
-from ..remote.knock import Knocker
+from ..remote.gateway_watch import Knocker, Watch
 from .child import Child
 from .fork_server import environment_for, start_alone
 from .life_cycle import Life

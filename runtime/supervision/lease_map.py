@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...shm.layout import LINE_NBYTES
-from ..control.orders import TellHoldings
-from ..control.reports import Holdings
+from ..control.worker_line import Holdings, TellHoldings
 from ..dataplane.peers import LaneRecord, SlabRecord
 from .running_graph import RunningGraph
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ..control.orders import Seat
+from ..control.worker_line import Seat
 from ..host.affinity import repin
 from ..placement.moves import MoveError, changed, moved, wanted_cpus
 from ..placement.plan import WorkerPlan, cpu_list

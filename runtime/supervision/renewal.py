@@ -8,8 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..control.orders import Retire
-from ..control.reports import Drained
+from ..control.worker_line import Drained, Retire
 from .running_graph import RunningGraph
 from .worker_handle import WorkerHandle
 

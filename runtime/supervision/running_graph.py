@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..control.orders import Order
+from ..control.worker_line import Order
 from ..dataplane.switchboard import Switchboard
 from ..errors import UnknownPort
 from ..host.run_directory import RunDirectory

@@ -17,11 +17,10 @@ import time
 import zmq
 
 from ...shm import fence
-from ..control import reports
-from ..control.orders import Cut, Drain
+from ..control import worker_line as reports
 from ..control.owner import EVENTS, JOBS, Event, GraphFailed, GraphReady, GraphStopped, RunGraph
+from ..control.worker_line import Cut, Drain
 from ..dataplane.descriptor_server import DescriptorServer
-from ..dataplane.idleness import is_idle, unfinished
 from ..dataplane.switchboard import Switchboard
 from ..errors import SlabwireError, StartError
 from ..graph.compiled import Routing
@@ -147,7 +146,7 @@ class Supervisor:
         if drain_timeout_s and was_ready:
             is_done = await self._drain(drain_timeout_s) or await self._cut_off(drain_timeout_s)
         elif not self._cut:
-            self._cut = unfinished(self.graph.switchboard, self.graph.workforce.gone())
+            self._cut = self.graph.switchboard.unfinished(self.graph.workforce.gone())
         await self.graph.gateway.close(within_s=STOP_WITHIN_S if drain_timeout_s is not None else 0.0)
         await self._stop_workers(STOP_WITHIN_S if drain_timeout_s else 0.0, is_done=is_done)
         self.graph.state = "stopped"
@@ -173,7 +172,7 @@ class Supervisor:
 
     async def _cut_off(self, timeout_s: float) -> bool:
         """Ends what is in flight with errors to its callers; whether all workers have."""
-        self._cut = unfinished(self.graph.switchboard, self.graph.workforce.gone())
+        self._cut = self.graph.switchboard.unfinished(self.graph.workforce.gone())
         logger.warning(
             "after %g s %s", timeout_s, Stopped(self._cut).text(self.graph.name) or "work was still in flight"
         )
@@ -185,7 +184,7 @@ class Supervisor:
         """Until nothing was in flight at so many looks, one after the other; False if that took too long."""
         idle = 0
         while time.monotonic() < until_s:
-            idle = idle + 1 if is_idle(self.graph.switchboard, self.graph.workforce.gone()) else 0
+            idle = idle + 1 if self.graph.switchboard.is_idle(self.graph.workforce.gone()) else 0
             if idle == looks:
                 return True
             await asyncio.sleep(_POLL_DRAIN_S)

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from ..control.orders import Order, Stop
+from ..control.worker_line import Order, Stop
 from ..dataplane.descriptor_server import DescriptorServer
 from ..dataplane.switchboard import Switchboard
 from ..graph.start_order import start_order, stop_waves, targets_of

@@ -1,33 +1,19 @@
-"""The line between a worker and whoever runs it: orders come by it, reports go."""
+"""The line between a worker and its supervisor, or the engine in its own process: orders come by it, reports go."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 import zmq
 
-from ..control.orders import ORDERS, Order
-from ..control.reports import REPORTS, Report
+from ..control.worker_line import ORDERS, REPORTS, Order, Report
 from ..host.sealed_document import pack_document, unpack_document
 
 
-class ControlLine(Protocol):
-    """The worker's end. One thread."""
-
-    def fileno(self) -> int:
-        """Readable when an order may have come."""
-
-    def next_order(self) -> Order | None:
-        """Without waiting: None where there is none."""
-
-    def report(self, report: Report) -> None: ...
-
-
 class SupervisorLine:
-    """To a supervisor, over ZeroMQ. A successor has its predecessor's name, by which orders find it."""
+    """To a supervisor, over ZeroMQ. A successor has its predecessor's name, by which orders find it. One thread."""
 
     def __init__(self, address: str, worker: str) -> None:
         self._context = zmq.Context()
@@ -37,9 +23,11 @@ class SupervisorLine:
         self._socket.connect(address)
 
     def fileno(self) -> int:
+        """Readable when an order may have come."""
         return int(self._socket.get(zmq.FD))
 
     def next_order(self) -> Order | None:
+        """Without waiting: None where there is none."""
         if not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             return None
         return ORDERS.read(unpack_document(self._socket.recv()))
@@ -78,3 +66,6 @@ class OwnLine:
 
     def close(self) -> None:
         os.close(self._bell)
+
+
+ControlLine = SupervisorLine | OwnLine

@@ -32,7 +32,7 @@ _kept: list[Any] = []  # in a child: what its parent's objects held, so that not
 
 
 class Partition:
-    """Keeps a worker from the forked children of its process, as long as whoever made it keeps it."""
+    """Keeps a worker from the forked children of its process, as long as this object is kept."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = ref(worker)
@@ -79,17 +79,13 @@ class _Refusing:
 class _Beyond:
     """In the place of all that is behind a handler: who gets there has come back from it."""
 
-    def __getattr__(self, name: str) -> NoReturn:
-        end_child(sys.exc_info()[1])
-
-    def __getitem__(self, place: Any) -> NoReturn:
-        end_child(sys.exc_info()[1])
-
-    def __setitem__(self, place: Any, value: Any) -> NoReturn:
+    def __getattr__(self, _: Any) -> NoReturn:
         end_child(sys.exc_info()[1])
 
     def __call__(self, *_: Any) -> NoReturn:
         end_child(sys.exc_info()[1])
+
+    __getitem__ = __setitem__ = __call__
 
 
 def _end_awaiting(_timeout: float | None = None) -> NoReturn:

@@ -20,11 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from ..control.asks import Start
-from ..control.offers import Assignment, Offer
-from ..control.reports import Failed, Stopped
-from ..dataplane.descriptor_channel import Channel, close_all
-from ..dataplane.descriptor_client import Link, Unheard
+from ..control.channel import Assignment, Offer, Start
+from ..control.worker_line import Failed, Stopped
+from ..dataplane.descriptor_channel import Channel, Link, Unheard, close_all
 from ..error_text import described, exit_code, is_of, place_of, shown, text_of, traceback_of
 from ..errors import Disconnected, SlabwireError
 from ..host.affinity import repin
@@ -54,7 +52,7 @@ class _Assigned(Unheard):
 
 
 def _failure(name: str, error: BaseException) -> Failed:
-    """What the supervisor is told of an end that nobody wanted. The traceback goes along, for whoever asks for it."""
+    """What the supervisor is told of an unwanted end. The traceback goes along, for crash reports."""
     text = _said_by(error)
     logger.error("%s could not go on: %s", name, text)
     return Failed(text, traceback_of(error), error.code if is_of(error, SlabwireError) else "")
@@ -78,7 +76,7 @@ def _status_of(error: BaseException) -> int:
 
 
 def _stay(_number: int, _frame: FrameType | None) -> None:
-    """Ctrl-C is for whoever runs the graph. Were it ignored, programs that actors start would ignore it, too."""
+    """Ctrl-C is for the process that runs the graph. An ignored signal would be ignored by actors' children, too."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ class ParkingSelector(selectors.EpollSelector):
         super().__init__()
         self._wait: AdaptiveWait | None = None
         self.ticks = False  # the loop stops after this round in any case
-        self.was_called = True  # a sleep was ended by something else than the bell; whoever heeds it takes it back
+        self.was_called = True  # something else than the bell has ended a sleep; `obey` takes this back
         self.ran_ns = 0
 
     def watch(

@@ -1,18 +1,84 @@
-"""The actors of one worker, which take turns on its thread."""
+"""The actors of one worker, which take turns on its thread: `RunQueue` says whose turn it is, `Turns` runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ..cell.cell import Cell
 from ..telemetry.stats import CellStats
-from .run_queue import STARVED_AFTER_NS, RunQueue
 
 # How long one actor runs before its neighbours in the worker get their turn.
 QUANTUM_NS = 500_000
+# An actor with a message this near its deadline goes first,
+NEAR_NS = 2_000_000
+# as long as it has not had more than this over the ready one that has had least, each by its weight: ten quanta of a
+# worker. Else an actor whose deadlines are always near would starve the others.
+LEAD_NS = 5_000_000
+# Who had something to do and was not run for this long was starved. A round of twenty neighbours with a quantum each
+# takes a fifth of it: what takes so long is somebody's single run.
+STARVED_AFTER_NS = 50_000_000
+
+
+class RunQueue:
+    """Which actor of a worker runs next. No I/O; time is an argument.
+
+    Weighted fair: each actor's time counts against its weight, and who has used least runs next.
+
+    An actor that was idle does not save up: it joins at the level of those that ran meanwhile. `waited_ns` is how long
+    the one that was picked last had had something to do. What came while a neighbour ran counts from the beginning of
+    that run on: at most so much too long.
+    """
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self._weights = dict(weights)
+        self._used = dict.fromkeys(weights, 0.0)
+        self._level = 0.0
+        self._ready_since: dict[str, int] = {}
+        self._ran: str | None = None  # its run has ended, and what came for others meanwhile was seen by nobody
+        self._picked_ns = 0
+        self.waited_ns = 0
+
+    def pick(self, ready: Iterable[str], deadlines: Mapping[str, int], now_ns: int) -> str | None:
+        """The name to run next among those that are ready. `deadlines` are in nanoseconds, where there are any."""
+        candidates, used = list(ready), self._used
+        self._note(candidates, now_ns)
+        if not candidates:
+            return None
+        level = self._level
+        for name in candidates:
+            if used[name] < level:
+                used[name] = level
+        chosen = min(candidates, key=used.__getitem__)
+        self._level = used[chosen]
+        if deadlines:
+            urgent = [name for name in candidates if self._is_urgent(name, deadlines.get(name, 0), now_ns)]
+            chosen = min(urgent, key=deadlines.__getitem__, default=chosen)
+        self.waited_ns = now_ns - self._ready_since.pop(chosen)
+        self._picked_ns = now_ns
+        return chosen
+
+    def charge(self, name: str, nanoseconds: int) -> None:
+        """Tells how long the one that was picked has run."""
+        self._used[name] += nanoseconds / self._weights[name]
+        self._ran = name
+
+    def rest(self) -> None:
+        """Tells that nobody has anything to do now: what comes from here on has not waited before."""
+        self._ready_since.clear()
+        self._ran = None
+
+    def _is_urgent(self, name: str, deadline_ns: int, now_ns: int) -> bool:
+        return 0 < deadline_ns <= now_ns + NEAR_NS and self._used[name] <= self._level + LEAD_NS
+
+    def _note(self, candidates: Collection[str], now_ns: int) -> None:
+        """Since when each has been ready."""
+        since = self._ready_since
+        unseen_ns = now_ns if self._ran is None else self._picked_ns
+        self._ready_since = {name: since.get(name, now_ns if name == self._ran else unseen_ns) for name in candidates}
+        self._ran = None
 
 
 class Turns:

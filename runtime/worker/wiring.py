@@ -1,7 +1,8 @@
-"""By what a worker is connected: what the supervisor hands over, each piece put where it belongs."""
+"""By what a worker is connected: what the supervisor hands over, each piece put where it belongs; callers that go."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 from ...shm.consumer import Consumer
@@ -10,27 +11,39 @@ from ...shm.producer import Producer
 from ...shm.segment import Segment
 from ..cell.cell import Cell
 from ..cell.work import cause
-from ..control.asks import EverythingMine
-from ..control.news import News, Shrunk
-from ..control.offers import Assignment, LaneOffer, Offer, RecorderOffer, TableOffer
-from ..control.reports import Report
+from ..control.channel import (
+    Assignment,
+    Cancelled,
+    EverythingMine,
+    Gone,
+    LaneOffer,
+    Left,
+    News,
+    Offer,
+    RecorderOffer,
+    Shrunk,
+    TableOffer,
+)
+from ..control.worker_line import Corrupt, Report
 from ..dataplane.caller import Caller
-from ..dataplane.descriptor_client import Link
+from ..dataplane.descriptor_channel import Link
 from ..dataplane.endpoint import Endpoint, is_callee
-from ..errors import Disconnected
+from ..errors import CorruptLane, Disconnected
 from ..graph.compiled import Routing
-from ..message.capacities import FIRST_CLIENT
+from ..message.capacities import FIRST_CLIENT, Key
 from ..message.header import read_header
 from ..telemetry.flight_recorder import RECORDER, Recorder
 from ..telemetry.stats import STATS, WorkerStats
-from .gone_callers import GoneCallers
 from .lease_report import origin_of_work, receiver
+
+logger = logging.getLogger("slabwire")
 
 
 class Wiring:
     """Of one worker: its endpoint, its calls, its tables and counters. It listens to the supervisor. One thread.
 
-    Lanes that come before their actors are there wait for `cells_made`.
+    Lanes, and word of callers that are gone, that come before the actors are there wait for `cells_made`.
+    `report(report)` tells the supervisor.
     """
 
     def __init__(
@@ -56,12 +69,13 @@ class Wiring:
             self.endpoint.pool.ledger.origin = origin_of_work
             self.endpoint.receiver = receiver(routing, cells)
         self.caller = Caller(self.endpoint, routing, cause)
-        self.gone_callers = GoneCallers(cells, self.endpoint, self.caller, report)
+        self._report = report
         self.tables: dict[str, Inflight] = {}
         self.stats_segment: Segment | None = None
         self.stats: WorkerStats | None = None
         self.recorder: Recorder | None = None
         self._early: list[tuple[LaneOffer, Producer | Consumer]] = []
+        self._early_cancels: list[Key] = []
         link.listener = self
 
     def connect(self) -> tuple[Segment, Recorder]:
@@ -73,7 +87,7 @@ class Wiring:
 
     def cells_made(self) -> None:
         """The actors are there. Gives them what came before, and what a predecessor left."""
-        self.gone_callers.cells_made()
+        self._cancel(self._early_cancels)
         for offer, end in self._early:
             self._lane_opened(offer, end)
         self._early.clear()
@@ -90,8 +104,42 @@ class Wiring:
     def told(self, news: News) -> None:
         if isinstance(news, Shrunk):
             self.endpoint.forget_slabs(news.slabs)
+        elif isinstance(news, Cancelled):
+            self._cancel([(endpoint, request) for endpoint, request in news.requests])
         else:
-            self.gone_callers.told(news)
+            for cell in self._cells.values():
+                cell.forget_caller(news.endpoint)
+            if isinstance(news, Left):
+                self.endpoint.drop_lanes(news.lanes)
+            else:
+                self._forget_client(news)
+
+    def _forget_client(self, news: Gone) -> None:
+        """Nothing of a client is needed any more."""
+        for cell in self._cells.values():
+            cell.remove_lanes(news.lanes)
+        self.caller.replies = [lane for lane in self.caller.replies if lane.lane not in news.lanes]
+        self.endpoint.drop(news.lanes, news.endpoint, news.slabs)
+
+    def _cancel(self, keys: list[Key]) -> None:
+        if not self._cells:
+            self._early_cancels += keys
+        for cell in self._cells.values():
+            cell.cancel(keys)
+
+    def shut_out(self, error: CorruptLane) -> None:
+        """Parts with the clients whose words are impossible. Impossible words of a worker would be a bug of ours."""
+        corrupt = set(self.endpoint.corrupt)
+        for cell in self._cells.values():
+            corrupt |= cell.inlets.corrupt_clients() | cell.outlets.callers.corrupt()
+        if not corrupt:
+            raise error
+        for client in corrupt:
+            logger.error("client %d wrote what no client writes, and is not heard any more: %s", client, error)
+            for cell in self._cells.values():
+                cell.turn_out(client)
+            self._report(Corrupt(client))
+        self.endpoint.corrupt.clear()
 
     def offered(self, offers: list[Offer], descriptors: list[int]) -> None:
         for offer, own in self.endpoint.take_offers(offers, descriptors):

@@ -17,10 +17,10 @@ from ..cell.cell import Cell
 from ..cell.outlets import Outlets
 from ..cell.own_tasks import OwnTasks
 from ..cell.work import Work
-from ..control import orders, reports
-from ..control.offers import Assignment
+from ..control import worker_line
+from ..control.channel import Assignment
 from ..dataplane.async_calls import AsyncCalls
-from ..dataplane.descriptor_client import Link
+from ..dataplane.descriptor_channel import Link
 from ..errors import CorruptLane, Disconnected
 from ..graph.compiled import Routing
 from ..spec import ActorSpec, GraphSpec, PortRef
@@ -29,9 +29,7 @@ from ..telemetry.stats import CellStats
 from . import parking_loop
 from .control_line import ControlLine
 from .lease_report import holdings, tell_what_is_out
-from .loop_end import end_tasks
-from .retirement import retire
-from .startup import Startup
+from .stages import Startup, end_tasks, retire
 from .turns import Turns, look_into
 from .wiring import Wiring
 
@@ -84,6 +82,7 @@ class Worker:
         self._note(Happening.STARTED)
         for row, (instance, actor) in enumerate(actors.items()):
             self._add_cell(instance, actor, CellStats(counters, row), recorder)
+        self._is_async = any(cell.is_async for cell in self.cells.values())
         self.wiring.cells_made()
         self._watch()
 
@@ -110,7 +109,7 @@ class Worker:
         self._turns.add(instance, cell, stats)
 
     def _buried(self, instance: str, work: Work, reason: str) -> None:
-        self.report(reports.Dead(instance, reason, work.header.request, work.header.trace))
+        self.report(worker_line.Dead(instance, reason, work.header.request, work.header.trace))
 
     def _watch(self) -> None:
         bell, wait = self.endpoint.bell, self.endpoint.wait
@@ -124,13 +123,13 @@ class Worker:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def start_actors(self) -> None:
-        """Runs the actors' `on_start`. Whoever is through with it serves the others that still are at it."""
+        """Runs the actors' `on_start`. An actor that has started serves calls of those that are still starting."""
         startup = Startup(self.cells, self.loop, self.own)
         self._turns.awake = startup.awake
         startup.finish(self.turn)
         self._turns.awake = None
         self._note(Happening.READY)
-        self.report(reports.Ready())
+        self.report(worker_line.Ready())
 
     def finish(self, result: Any) -> None:
         """Goes on working until what a hook has returned is done, if it is to be awaited."""
@@ -155,8 +154,8 @@ class Worker:
             table.pardon()
 
     def turn(self, longest_s: float | None = None) -> bool:
-        """Works off what there is, or waits for more, so long at most; True if there was any. Parts with clients that
-        write what no client writes.
+        """Does what there is to do, or waits for more, `longest_s` at most; True if there was any. Parts with clients
+        that write what no client writes.
         """
         try:
             if self.endpoint.corrupt:
@@ -165,13 +164,13 @@ class Worker:
                 return True
             self._wait(longest_s)
         except CorruptLane as error:
-            self.wiring.gone_callers.shut_out(error)
+            self.wiring.shut_out(error)
         return False
 
     def _wait(self, longest_s: float | None) -> None:
         """Until something comes: looking for a while if that has paid lately, then parked."""
         wait = self.endpoint.wait
-        # A full outlet holds inputs up: they are no news, and what will be, room, is not looked for.
+        # While an outlet is full, waiting inputs are no news, and only the bell announces room: spinning is in vain.
         is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
         if wait is not None and (is_held_up or not wait.spin(self._look())):
             parking_loop.sleep(self.loop, self._selector, self._sleep_s(longest_s))
@@ -181,25 +180,22 @@ class Worker:
 
     def _look(self) -> Callable[[], Any]:
         """Tells whether there is news in any of the lanes as they are now."""
-        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets)])
+        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets.lanes)])
 
     def _work(self) -> bool:
         progressed = self.caller.pump() | self._turns.take_one()
         now = now_ns()
-        if (progressed and self._has_tasks()) or now - self._last_tick_ns > TICK_NS:
+        if (progressed and (self._is_async or self.caller.in_flight)) or now - self._last_tick_ns > TICK_NS:
             self._show(now_ns())
             parking_loop.tick(self.loop, self._selector)
             self._last_tick_ns = now
             self.obey()
         return progressed
 
-    def _has_tasks(self) -> bool:
-        return self.caller.in_flight > 0 or any(cell.is_async for cell in self.cells.values())
-
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
         self.endpoint.collect_forwards()
-        if self._can_progress():
+        if self.caller.has_news() or any(cell.can_progress() for cell in self._turns.serving()):
             self.loop.stop()
             return True
         return False
@@ -211,11 +207,6 @@ class Worker:
             self._last_tick_ns = now
             self._show(now_ns())
         self._has_news()
-
-    def _can_progress(self) -> bool:
-        if self.caller.has_news():
-            return True
-        return any(cell.can_progress() for cell in self._turns.serving())
 
     def _reasons(self) -> int:
         room = any(cell.waits_for_room() for cell in self.cells.values())
@@ -262,26 +253,26 @@ class Worker:
         while (order := self._line.next_order()) is not None:
             self._obey(order)
 
-    def _obey(self, order: orders.Order) -> None:
+    def _obey(self, order: worker_line.Order) -> None:
         match order:
-            case orders.Drain():
+            case worker_line.Drain():
                 self._note(Happening.DRAINING)
                 self.own.drain()
-            case orders.Cut():
+            case worker_line.Cut():
                 for cell in self.cells.values():
                     cell.cut_off()
-            case orders.Retire(within_s):
+            case worker_line.Retire(within_s):
                 self._note(Happening.DRAINING)
                 retiring = retire(list(self.cells.values()), self.caller, self.own, self.report, within_s)
                 self._retiring = self.loop.create_task(retiring)
-            case orders.Stop():
+            case worker_line.Stop():
                 self.stop()
-            case orders.Seat(cores, spin):
+            case worker_line.Seat(cores, spin):
                 self.endpoint.allow_spinning(spin)
                 for binding in self._bindings:
                     binding.cores = tuple(cores)
-            case orders.TellHoldings(token):
-                self.report(reports.Holdings(token, holdings(self.endpoint)))
+            case worker_line.TellHoldings(token):
+                self.report(worker_line.Holdings(token, holdings(self.endpoint)))
 
     def _note(self, happening: Happening) -> None:
         if self.wiring.recorder is not None:
@@ -293,7 +284,7 @@ class Worker:
         self._stopping = self.own.are_over = True
         self.loop.stop()
 
-    def report(self, report: reports.Report) -> None:
+    def report(self, report: worker_line.Report) -> None:
         """Tells the supervisor."""
         self._selector.was_called = True  # sending may take in what has come, and then its descriptor stays silent
         self._line.report(report)

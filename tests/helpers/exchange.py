@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 from edge import new_lane
-from slabwire.runtime.control.asks import Ask, Grow, View
-from slabwire.runtime.control.offers import BellOffer, LaneOffer, SlabOffer
+from slabwire.runtime.control.channel import Ask, BellOffer, Grow, LaneOffer, SlabOffer, View
 from slabwire.runtime.dataplane.endpoint import Endpoint
 from slabwire.shm.bell import BELL, new_doorbell
 from slabwire.shm.consumer import Consumer

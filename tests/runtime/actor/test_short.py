@@ -110,7 +110,7 @@ def test_a_turn_without_lanes_is_none() -> None:
     """A handler may hear that the last of them is gone."""
     inlets = Inlets(routes=1)
     inlets.turn()
-    assert len(inlets) == 0
+    assert not inlets.lanes
 
 
 def test_a_client_that_names_no_route_of_the_graph_is_corrupt(edge: Edge) -> None:

@@ -14,7 +14,7 @@ import pytest
 import slabwire
 from lanes import lanes_of
 from slabwire import Graph
-from slabwire.runtime.control.asks import ASKS, Ask
+from slabwire.runtime.control.channel import ASKS, Ask
 from stage import Echo, Streams
 from waiting import wait_until
 

@@ -13,7 +13,7 @@ from exchange import Exchange
 from slabwire.runtime.cell.inlets import Inlets
 from slabwire.runtime.cell.redelivery import unfinished_works
 from slabwire.runtime.cell.work import Work
-from slabwire.runtime.control.asks import Ask
+from slabwire.runtime.control.channel import Ask
 from slabwire.runtime.message.header import Kind, read_header
 from slabwire.runtime.message.payload import Payload
 from slabwire.shm.block import size_class

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime.worker.run_queue import LEAD_NS, NEAR_NS, RunQueue
+from slabwire.runtime.worker.turns import LEAD_NS, NEAR_NS, RunQueue
 
 SIMULATED_NS = 60_000_000
 

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.runtime.control import asks, news, offers, orders, owner, reports, verbs
+from slabwire.runtime.control import channel, owner, verbs, worker_line
 from slabwire.runtime.control.schema import Schema
 from slabwire.runtime.errors import ProtocolError
 from slabwire.runtime.host.sealed_document import pack_document, unpack_document
 
 SCHEMAS: list[tuple[Schema[Any], Any]] = [
-    (asks.ASKS, asks.Ask),
-    (offers.OFFERS, offers.Offer),
-    (news.NEWS, news.News),
-    (orders.ORDERS, orders.Order),
-    (reports.REPORTS, reports.Report),
+    (channel.ASKS, channel.Ask),
+    (channel.OFFERS, channel.Offer),
+    (channel.NEWS, channel.News),
+    (worker_line.ORDERS, worker_line.Order),
+    (worker_line.REPORTS, worker_line.Report),
     (verbs.VERBS, verbs.Verb),
     (owner.EVENTS, owner.Event),
     (owner.JOBS, owner.RunGraph),

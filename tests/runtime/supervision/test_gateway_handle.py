@@ -22,7 +22,7 @@ from slabwire.runtime.host.run_directory import RunDirectory
 from slabwire.runtime.host.topology import Topology
 from slabwire.runtime.placement.plan import plan
 from slabwire.runtime.remote import gateway_watch as watch
-from slabwire.runtime.remote.knock import reachable
+from slabwire.runtime.remote.gateway_watch import reachable
 from slabwire.runtime.spec import INTENSITY, ActorSpec, CodeSpec, GraphSpec
 from slabwire.runtime.supervision import restart, status, workforce
 from slabwire.runtime.supervision.gateway_handle import SILENT_AFTER_S, STOP_WITHIN_S, GatewayHandle
