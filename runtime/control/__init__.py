@@ -9,6 +9,7 @@
 | `worker_line.py`: reports | worker, supervisor | ZeroMQ |
 | `verbs.py` | CLI, clients and actors, supervisor | ZeroMQ |
 | `owner.py` | owner, supervisor, both ways | stream socket |
+| `gateway.py` | gateway, supervisor | stream socket |
 
 A message is a NamedTuple. On the line it is a document, packed by msgpack: the name of the type, and its fields.
 `schema.py` translates, and refuses what is no message of its line.

@@ -22,6 +22,7 @@ from typing import Any
 import zmq
 
 from ..clients.async_connection import AsyncLocalConnection
+from ..control.gateway import FIRST_WORDS, CannotListen, Listening
 from ..errors import Disconnected, Overloaded, SlabwireError, cut_off_error
 from ..host.frames import write_frame
 from ..host.heap import give_heap_back
@@ -224,21 +225,21 @@ async def _run(arguments: argparse.Namespace, parent: socket.socket) -> int:
         await graph.open(0.0)
         keys = ServerKeys(arguments.keys) if arguments.keys is not None else None
     except SlabwireError as error:
-        write_frame(parent, {"error": str(error)})
+        write_frame(parent, FIRST_WORDS.document(CannotListen(str(error))))
         return 1
     turned_out = partial(_count_turned_out, parent)
     gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, turned_out)
     try:
         addresses = [gateway.listen(each) for each in arguments.listen]
         key = keys.pair.public.decode() if keys is not None else ""
-        write_frame(parent, {"addresses": addresses, "key": key})
+        write_frame(parent, FIRST_WORDS.document(Listening(addresses, key)))
         logger.info("listening at %s", ", ".join(addresses))
         await gateway.run(stop)
     except Disconnected as error:
         logger.error("%s; the gateway ends, and is started again if the graph goes on", error)
         return 1
     except SlabwireError as error:  # it cannot listen
-        write_frame(parent, {"error": str(error)})
+        write_frame(parent, FIRST_WORDS.document(CannotListen(str(error))))
         return 1
     finally:
         await gateway.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import zmq
 
+from ..control.gateway import FIRST_WORDS, CannotListen, Listening
 from ..errors import Disconnected, StartError
 from ..host.frames import FrameReader
 from ..host.process_usage import is_stopped
@@ -119,7 +120,7 @@ class GatewayHandle(Child):
             with far, self._log() as log:
                 self._spawned(start_alone(self._command(far), environment_for(1), log.fileno(), far.fileno()))
             said = await self._first_word(near)
-            self.listen = [str(each) for each in said["addresses"] if each != self.address]
+            self.listen = [each for each in said.addresses if each != self.address]
             # By the name that was asked for: whether an address needs keys depends on how it was written. A successor
             # gets the same port.
             self._asked = [with_port(*each) for each in zip(self._asked, self.listen, strict=False)]
@@ -127,7 +128,7 @@ class GatewayHandle(Child):
             self.became_ready()
             if self.is_ready:  # else it has died since
                 unless_it_listens.pop_all()
-                self._listen_to(near, str(said.get("key", "")))
+                self._listen_to(near, said.key)
 
     def _command(self, far: socket.socket) -> list[str]:
         command = [sys.executable, "-m", "slabwire.runtime.gateway.main", f"--graph={self.graph}"]
@@ -138,17 +139,17 @@ class GatewayHandle(Child):
             command.append(f"--parent-key={self._pair.public.decode()}")
         return [*command, "--parent", str(os.getpid()), "--fd", str(far.fileno())]
 
-    async def _first_word(self, near: socket.socket) -> dict[str, Any]:
+    async def _first_word(self, near: socket.socket) -> Listening:
         """Where it listens. Raises StartError, after its end, if it does not."""
         near.settimeout(self.life.start_within_s)
         try:
-            said = await asyncio.to_thread(FrameReader(near).read)
+            said = FIRST_WORDS.read(await asyncio.to_thread(FrameReader(near).read))
         except (Disconnected, TimeoutError):
             self.kill()
-            said = {"error": f"the gateway did not start; see {self._directory.log(self.name)}"}
-        if "error" in said:
+            said = CannotListen(f"the gateway did not start; see {self._directory.log(self.name)}")
+        if isinstance(said, CannotListen):
             await self.wait_ended(None)
-            raise StartError(str(said["error"]))
+            raise StartError(said.error)
         return said
 
     # -- while it lives ----------------------------------------------------------------------------------------------

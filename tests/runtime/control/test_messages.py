@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwire.runtime.control import channel, owner, verbs, worker_line
+from slabwire.runtime.control import channel, gateway, owner, verbs, worker_line
 from slabwire.runtime.control.schema import Schema
 from slabwire.runtime.errors import ProtocolError
 from slabwire.runtime.host.sealed_document import pack_document, unpack_document
@@ -24,6 +24,7 @@ SCHEMAS: list[tuple[Schema[Any], Any]] = [
     (verbs.VERBS, verbs.Verb),
     (owner.EVENTS, owner.Event),
     (owner.JOBS, owner.RunGraph),
+    (gateway.FIRST_WORDS, gateway.FirstWord),
 ]
 TYPES = [(schema, each) for schema, union in SCHEMAS for each in (get_args(union) or (union,))]
 NAMES = [each.__name__ for _, each in TYPES]

@@ -33,7 +33,7 @@ from slabwire.runtime.supervision.workforce import Workforce
 HANGING = {
     "silent": """
 with socket.socket(fileno=int(sys.argv[1])) as owner:
-    write_frame(owner, {"addresses": []})
+    write_frame(owner, FIRST_WORDS.document(Listening([])))
     while True:
         pass
 """,
@@ -41,7 +41,7 @@ with socket.socket(fileno=int(sys.argv[1])) as owner:
 door = zmq.Context().socket(zmq.ROUTER)
 door.bind(sys.argv[2])
 with socket.socket(fileno=int(sys.argv[1])) as owner:
-    write_frame(owner, {"addresses": []})
+    write_frame(owner, FIRST_WORDS.document(Listening([])))
     while True:
         time.sleep(1)
 """,
@@ -51,7 +51,7 @@ door, other = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
 door.bind(sys.argv[2])
 other.bind("tcp://127.0.0.1:*")
 with socket.socket(fileno=int(sys.argv[1])) as owner:
-    write_frame(owner, {"addresses": [sys.argv[2], other.get_string(zmq.LAST_ENDPOINT)]})
+    write_frame(owner, FIRST_WORDS.document(Listening([sys.argv[2], other.get_string(zmq.LAST_ENDPOINT)])))
     while True:
         name, *_ = door.recv_multipart()
         door.send_multipart([name, pack_head(Head(FrameKind.PONG)), b"\\xc0"])
@@ -59,6 +59,7 @@ with socket.socket(fileno=int(sys.argv[1])) as owner:
 }
 PREAMBLE = """
 import signal, socket, sys, time, zmq
+from slabwire.runtime.control.gateway import FIRST_WORDS, Listening
 from slabwire.runtime.host.frames import write_frame
 from slabwire.runtime.remote.protocol import FrameKind, Head, pack_head
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
