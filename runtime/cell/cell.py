@@ -217,11 +217,15 @@ class Cell:
         self._runs.cut_off(cut_off_error(self.instance))
 
     def leave(self) -> None:
-        """The process goes: what it has begun and not finished is its successor's."""
+        """The process goes: what it has begun and not finished is its successor's, and so is all that waits. The worker
+        takes turns until its last task has ended, and none of these may begin a handler whose actor has stopped.
+        """
+        self.inlets.shut()
         self._runs.hand_on()
         blocked = self._intake.blocked
         for work in (*self._redelivery.waiting, *(blocked[:1] if blocked is not None else ())):
             work.hand_on()
+        self._redelivery.waiting.clear()
 
 
 def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, HandlerKind]:

@@ -1,6 +1,6 @@
 """Counters and latencies of a worker, in shared memory: right after kill -9, and read without asking the worker.
 
-The worker is the only writer; the supervisor maps it read-only. Counters go on where a predecessor stopped.
+The worker is the only writer; the supervisor reads. Counters go on where a predecessor stopped.
 """
 
 from __future__ import annotations
