@@ -46,7 +46,7 @@ def check_names(spec: HandlerSpec, owner: str, fields: dict[str, Any]) -> None:
             raise MessageError(f"{owner}.{spec.port}: field '{each.name}' is missing; {takes(spec)}")
 
 
-class Intake:
+class CallFields:
     """What one port takes, with all computed beforehand that can be: for clients, which call a port many times."""
 
     __slots__ = ("_check", "_only", "_optional", "owner", "spec")

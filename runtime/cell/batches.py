@@ -12,7 +12,7 @@ from ..errors import HandlerError
 from ..spec import BatchSpec
 from .answers import Answers
 from .outlets import Outlets
-from .runs import HandlerKind, Runs
+from .runs import HandlerRunner, Runs
 from .work import Work, current
 
 
@@ -54,7 +54,7 @@ class Batcher:
         return self._gathering[number][0].started_ns + int(self._specs[number].max_wait_s * 1e9)
 
 
-class Batches(HandlerKind):
+class Batches(HandlerRunner):
     """Runs batches that are due."""
 
     def __init__(self, runs: Runs, outlets: Outlets, answers: Answers, specs: Mapping[int, BatchSpec]) -> None:

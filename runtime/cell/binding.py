@@ -12,7 +12,7 @@ from ..actor.actor import Actor, Context, Shape
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
 from ..dataplane.endpoint import Endpoint
-from .life import FINISHED
+from .input_states import FINISHED
 from .outlets import Outlets
 from .own_tasks import OwnTasks
 from .work import Work, current

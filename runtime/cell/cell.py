@@ -22,7 +22,7 @@ from .inlets import Inlets
 from .intake import Intake
 from .outlets import Outlets
 from .redelivery import Redelivery
-from .runs import HandlerKind, PlainRuns, Runs
+from .runs import HandlerRunner, PlainRuns, Runs
 from .work import Work
 
 
@@ -228,7 +228,7 @@ class Cell:
         self._redelivery.waiting.clear()
 
 
-def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, HandlerKind]:
+def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, HandlerRunner]:
     """What runs each handler, by the number of its port."""
     batched = {number: each.spec.batch for number, each in ports.items() if each.spec.batch}
     batches = Batches(runs, outlets, answers, batched)

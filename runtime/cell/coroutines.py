@@ -9,13 +9,13 @@ from ...shm.bell import now_ns
 from ..actor.handler import Handler
 from ..error_text import is_of
 from .answers import Answers
-from .life import HANDED_ON, STOPPING
+from .input_states import HANDED_ON, STOPPING
 from .outlets import Outlets
-from .runs import HandlerKind, Runs
+from .runs import HandlerRunner, Runs
 from .work import Work, current
 
 
-class Coroutines(HandlerKind):
+class Coroutines(HandlerRunner):
     """Tasks go on by the loop alone."""
 
     def __init__(self, runs: Runs, outlets: Outlets, answers: Answers) -> None:

@@ -107,7 +107,9 @@ class FullEdges:
         work.outbox.clear()
 
     def _unblock(self, dispatch: Dispatch) -> None:
-        """A wait is over. The edge's first lane shows all waits, for a message may go by another than it waited for."""
+        """A wait is over. The edge's first lane shows the waits of all its lanes: a message may leave by another lane
+        than the one that it waited for.
+        """
         self._spread.lanes[dispatch.edge][0].unblock(dispatch.since_ns, now_ns())
         dispatch.since_ns = 0
 

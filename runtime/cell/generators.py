@@ -11,9 +11,9 @@ from ..actor.handler import Handler
 from ..errors import DeadlineExceeded
 from ..telemetry.flight_recorder import EXPIRED
 from .answers import ENDS_PROCESS, Answers
-from .life import RUNNING
+from .input_states import RUNNING
 from .outlets import Outlets
-from .runs import HandlerKind, Runs
+from .runs import HandlerRunner, Runs
 from .work import Work, current
 
 _NO_MORE = object()
@@ -27,7 +27,7 @@ class _Stream(NamedTuple):
     items: Iterator[Any]
 
 
-class Generators(HandlerKind):
+class Generators(HandlerRunner):
     """Takes an item of each stream in turn."""
 
     def __init__(self, runs: Runs, outlets: Outlets, answers: Answers) -> None:

@@ -20,7 +20,7 @@ from ..actor.actor import Actor
 from ..error_text import described, place_of, traceback_of
 from ..errors import HandlerError, SlabwireError
 from .answers import ENDS_PROCESS
-from .life import FINISHED
+from .input_states import FINISHED
 from .sends import paced
 from .work import Work, current
 

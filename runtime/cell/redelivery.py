@@ -16,8 +16,8 @@ from ..actor.handler import Handler
 from ..errors import Interrupted
 from ..message.header import Header, Kind, read_header
 from .inlets import Inlets
+from .input_states import FINISHED
 from .intake import Intake
-from .life import FINISHED
 from .outlets import Outlets
 from .runs import Runs
 from .ways_out import WaysOut
@@ -140,8 +140,8 @@ def unfinished_works(
     """The inputs to handle again, each with what had been sent for it already; clears rows that mean nothing any more.
 
     `ways` are all lanes out, with the names that `Published.by_edge` uses. `adopted` gives the lease by which the
-    predecessor has passed on the block of a record. It ends with whoever has it now, so each input holds it until the
-    input is handled. Lanes with impossible words are left as they are: the first turn finds them.
+    predecessor has passed on the block of a record. That lease ends when its last holder dies, so each input holds it
+    until the input is handled. Lanes with impossible words are left as they are: the first turn finds them.
     """
     works: dict[tuple[int, int], Work] = {}
     for left in table.live():

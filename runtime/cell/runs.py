@@ -13,7 +13,7 @@ from ..errors import SlabwireError
 from ..message.header import Flag
 from ..telemetry.flight_recorder import CANCELLED, FAILED, Recorder
 from .answers import ENDS_PROCESS, Answers
-from .life import FINISHED, HANDED_ON, STOPPING, Event
+from .input_states import FINISHED, HANDED_ON, STOPPING, Event
 from .outlets import Outlets
 from .work import Work, current
 
@@ -62,7 +62,7 @@ class PlainRuns:
             self._recorder.record(self._stats.row, died, began, 0, 0)
 
 
-class HandlerKind:
+class HandlerRunner:
     """Runs the handlers of one kind (generators, coroutines, or batches) for one actor instance. One thread.
 
     A kind tells `runs` when a handler is done.
@@ -107,8 +107,8 @@ class Runs:
     def __init__(self, outlets: Outlets, recorder: Recorder, loop: asyncio.AbstractEventLoop, concurrency: int) -> None:
         self.works: dict[int, Work] = {}
         self.held_up: deque[tuple[Work, Callable[[Work], None]]] = deque()
-        self.kinds: set[HandlerKind] = set()
-        self._kind: dict[int, HandlerKind] = {}
+        self.kinds: set[HandlerRunner] = set()
+        self._kind: dict[int, HandlerRunner] = {}
         self.loop = loop
         self._table = outlets.table
         self._outlets = outlets
@@ -116,7 +116,7 @@ class Runs:
         self._recorder = recorder
         self._concurrency = concurrency
 
-    def use(self, kind: dict[int, HandlerKind]) -> None:
+    def use(self, kind: dict[int, HandlerRunner]) -> None:
         """Says, by the number of an input port, what runs its handler. To be called once, before the first input."""
         self._kind, self.kinds = kind, set(kind.values())
 

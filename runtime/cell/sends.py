@@ -13,7 +13,7 @@ from ...shm.producer import Producer
 from ..errors import EdgeFull, OutOfMemory
 from ..spec import EdgeSpec
 from ..telemetry.stats import CellStats
-from .life import FINISHED
+from .input_states import FINISHED
 from .work import Work
 
 # A sender that always finds room hands over to the loop this often, as the turn of a handler ends.

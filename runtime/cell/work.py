@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...shm.bell import now_ns
 from ...shm.inflight import RUNNING_ROW
 from ..message.header import Flag, Header
-from .life import TAKEN, Event, State, after
+from .input_states import TAKEN, Event, State, after
 
 if TYPE_CHECKING:
     from ...shm.lease import Lease

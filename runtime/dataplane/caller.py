@@ -12,7 +12,7 @@ from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ...shm.lane import STREAM_SLOTS
 from ...shm.producer import Producer
-from ..actor.fields import Intake
+from ..actor.fields import CallFields
 from ..control.channel import LaneOffer, OpenRoute
 from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, mark_not_begun
 from ..graph.compiled import Routing
@@ -101,7 +101,7 @@ class Caller:
         self._cause = cause
         self._entries: dict[str, Producer] = {}
         self._ways: dict[int, tuple[list[Producer], int]] = {}  # by route: of `_entries`, and the number of its port
-        self._ports: dict[str, tuple[int, Intake, bool]] = {}  # by target: its route, what it takes, if it streams
+        self._ports: dict[str, tuple[int, CallFields, bool]] = {}  # by target: its route, what it takes, if it streams
         self.replies: list[Consumer] = []
         self._open_routes: set[int] = set()
         self._pending: dict[int, _Sent] = {}

@@ -13,7 +13,8 @@ import zmq
 
 from ..remote.protocol import Frame
 
-# A mark costs 15 µs, and what lies between two may be counted though it has left. It is where pyzmq stops to copy.
+# A mark costs 15 µs. Bytes between two marks may still be counted though they have left. Frames above this size are
+# not copied by pyzmq either.
 _MARK_EVERY_NBYTES = 64 << 10
 # What ZeroMQ keeps of a frame beside its bytes.
 _FRAME_NBYTES = 128

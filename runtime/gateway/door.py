@@ -15,7 +15,7 @@ from ..remote.curve_keys import ServerKeys
 from ..remote.dealer import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, Frame
 from ..remote.zmq_events import can_read, descriptor_of
-from .connections import Peer, Peers
+from .inbound_connections import InboundConnection, InboundConnections
 
 # Messages taken in before others get their turn on the loop.
 _BATCH = 64
@@ -26,7 +26,7 @@ _BACKLOG = 1024
 DOMAIN = "slabwire"  # of ZAP: whose keys are asked for
 
 # Takes one message, and the public key that its sender came with.
-Receive = Callable[[Peer, list[Frame], str], None]
+Receive = Callable[[InboundConnection, list[Frame], str], None]
 
 
 class Door:
@@ -36,11 +36,15 @@ class Door:
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], peers: Peers, keys: ServerKeys | None, receive: Receive
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        peers: InboundConnections,
+        keys: ServerKeys | None,
+        receive: Receive,
     ) -> None:
         self.private = keys is None
         self._all_peers = peers
-        self._peers: dict[bytes, Peer] = {}
+        self._peers: dict[bytes, InboundConnection] = {}
         self._receive = receive
         self._socket = context.socket(zmq.ROUTER)
         options = {
@@ -91,7 +95,7 @@ class Door:
                 self._receive(peer, [each.buffer for each in frames], who)
         self._loop.call_soon(self.take_in)
 
-    def _enter(self, identity: zmq.Frame) -> Peer | None:
+    def _enter(self, identity: zmq.Frame) -> InboundConnection | None:
         name, descriptor = identity.bytes, int(identity.get(zmq.SRCFD))
         forget = partial(self._peers.pop, name, None)
         peer = self._all_peers.enter(partial(self._write, name), forget, descriptor, _address_of(identity))
@@ -114,7 +118,7 @@ class Door:
 def _address_of(identity: zmq.Frame) -> str:
     """Where a message came from, in words."""
     try:
-        address = str(identity.get("Peer-Address"))
+        address = str(identity.get("InboundConnection-Address"))
     except zmq.ZMQError:  # it had gone before libzmq asked
         return "an unknown address"
     local, _, numbers = address.partition("localhost:")  # of a local socket: user, group, process

@@ -35,9 +35,9 @@ from ..remote.exposed_ports import described_ports
 from ..remote.frame_codec import pack_value
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, unpack_head
 from .budget import Budget
-from .connections import Peer, Peers
 from .door import DOMAIN, Door
 from .idempotent_calls import IdempotentCalls
+from .inbound_connections import InboundConnection, InboundConnections
 from .remote_peer import MOST_CALLS, RemotePeer, error_frames
 from .stream_connection import StreamConnections
 from .unwanted_connections import EndlessMessages, Strangers
@@ -72,10 +72,10 @@ class Gateway:
         self._streams = StreamConnections(name)
         self._budget = Budget()
         self._keyed = IdempotentCalls(self._budget)
-        self._peers = Peers(self.forget, self._turned_out)
+        self._peers = InboundConnections(self.forget, self._turned_out)
         self._watching = asyncio.get_running_loop().create_task(self._peers.watch())
         self._tell_turned_out = turned_out
-        self._remote_peers: dict[Peer, RemotePeer] = {}
+        self._remote_peers: dict[InboundConnection, RemotePeer] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._keys = keys
         self._parent = parent
@@ -105,7 +105,7 @@ class Gateway:
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
-    def receive(self, peer: Peer, frames: list[Frame], who: str) -> None:
+    def receive(self, peer: InboundConnection, frames: list[Frame], who: str) -> None:
         """One message of whoever is at the other end, and came with the public key `who`."""
         try:
             head = unpack_head(frames)
@@ -125,11 +125,11 @@ class Gateway:
             logger.exception("a message of a remote client could not be handled")
             self._turn_away(peer, SlabwireError(f"the gateway failed: {type(error).__name__}"))
 
-    def _turn_away(self, peer: Peer, error: SlabwireError) -> None:
+    def _turn_away(self, peer: InboundConnection, error: SlabwireError) -> None:
         self.forget(peer)
         peer.send(error_frames(error))
 
-    def _turned_out(self, peer: Peer, why: str) -> None:
+    def _turned_out(self, peer: InboundConnection, why: str) -> None:
         logger.warning(
             "the client at %s is turned out: %s; it has to read its answers, or to have fewer large ones on the way",
             peer.address,
@@ -142,7 +142,7 @@ class Gateway:
         self._tell_turned_out()
         asyncio.get_running_loop().call_later(_HEAP_BACK_AFTER_S, give_heap_back)
 
-    def _welcome(self, peer: Peer, who: str) -> None:
+    def _welcome(self, peer: InboundConnection, who: str) -> None:
         self.forget(peer)  # one that says hello again has lost its calls
         if len(self._remote_peers) >= MOST_CLIENTS:
             self._peers.look()
@@ -153,7 +153,7 @@ class Gateway:
         self._remote_peers[peer] = RemotePeer(peer, self._graph, self._streams, self._budget, self._keyed, who)
         peer.send([pack_head(Head(FrameKind.WELCOME)), *pack_value(welcome)])
 
-    def forget(self, peer: Peer, error: SlabwireError | None = None) -> None:
+    def forget(self, peer: InboundConnection, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
         remote_peer = self._remote_peers.pop(peer, None)
         if remote_peer is not None:

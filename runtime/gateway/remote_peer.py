@@ -18,8 +18,8 @@ from ..message.payload import wire_form
 from ..remote.frame_codec import pack_value, unpack_value
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, trace_of
 from .budget import Budget
-from .connections import Peer
 from .idempotent_calls import IdempotentCalls
+from .inbound_connections import InboundConnection
 from .stream_connection import StreamConnections
 
 logger = logging.getLogger("slabwire")
@@ -63,7 +63,7 @@ class RemotePeer:
 
     def __init__(
         self,
-        peer: Peer,
+        peer: InboundConnection,
         graph: AsyncLocalConnection,
         streams: StreamConnections,
         budget: Budget,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..actor.fields import Intake
+from ..actor.fields import CallFields
 from ..errors import UnknownPort
 from ..spec import EdgeSpec, GraphSpec, HandlerSpec, PortRef
 from ..spelling import did_you_mean
@@ -21,7 +21,7 @@ class Routing:
         self._routes = {str(route.entry): index for index, route in enumerate(spec.routes)}
         self._ways = Routes(spec.actors, spec.edges)
         self._leads: dict[tuple[int, PortRef], bool] = {}
-        self._intakes: dict[int, tuple[Intake, bool]] = {}
+        self._intakes: dict[int, tuple[CallFields, bool]] = {}
 
     def edges_from(self, port: PortRef) -> list[tuple[int, EdgeSpec]]:
         """The edges that leave by a port, with their numbers."""
@@ -52,13 +52,16 @@ class Routing:
         entry = self.spec.routes[route].entry
         return self.spec.actor(entry.actor).handler(entry.port)
 
-    def intake(self, route: int) -> tuple[Intake, bool]:
+    def intake(self, route: int) -> tuple[CallFields, bool]:
         """What the entry of a route takes, and whether it is answered by a stream: some handler on the way yields."""
         known = self._intakes.get(route)
         if known is None:
             inputs, _ = self._ways.reached(self.spec.routes[route].entry)
             handlers = [self.spec.actor(each.actor).handler(each.port) for each in inputs]
-            known = self._intakes[route] = Intake(handlers[0], inputs[0].actor), any(each.streams for each in handlers)
+            known = self._intakes[route] = (
+                CallFields(handlers[0], inputs[0].actor),
+                any(each.streams for each in handlers),
+            )
         return known
 
     def streams(self, route: int) -> bool:

@@ -29,8 +29,8 @@ from ..host.inherited import fill_standard_descriptors
 from ..placement.plan import Plan, WorkerPlan
 from ..postmortem.stopped import CUT_WITHIN_S, Stopped
 from ..spec import ActorSpec, GraphSpec
-from ..worker.control_line import OwnLine
 from ..worker.forked_child import Partition
+from ..worker.supervisor_line import OwnLine
 from ..worker.worker import Worker
 from .driver import Driver
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..actor.fields import Intake
+from ..actor.fields import CallFields
 from ..dataplane.caller import answered_by_a_stream
 from ..errors import ProtocolError, UnknownPort
 from ..graph.compiled import Routing
@@ -47,7 +47,7 @@ class ExposedPorts:
 
     def __init__(self, graph: str, described: Any) -> None:
         self.graph = graph
-        self._intakes: dict[str, Intake] = {}
+        self._intakes: dict[str, CallFields] = {}
         self._streams: set[str] = set()
         try:
             for each in described:
@@ -60,7 +60,7 @@ class ExposedPorts:
         owner, _, port = target.rpartition(".")
         fields = tuple(FieldSpec(str(e["name"]), _type(e["type"]), bool(e["required"])) for e in described["fields"])
         spec = HandlerSpec(port, "plain", fields, _type(described["answer"]), summary=str(described["summary"]))
-        self._intakes[target] = Intake(spec, owner)
+        self._intakes[target] = CallFields(spec, owner)
         if described["stream"]:
             self._streams.add(target)
 

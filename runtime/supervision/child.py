@@ -16,7 +16,7 @@ from ..host.oom_kills import KillCounts, kills_in_machine
 from ..host.process_usage import cpu_s
 from ..host.run_directory import RunDirectory
 from ..postmortem.exit_reason import ExitReason, Kind, ending, late
-from .life_cycle import Event, Life, State
+from .child_states import Event, Life, State
 
 logger = logging.getLogger("slabwire")
 

@@ -22,8 +22,8 @@ from ..remote.addresses import is_private, with_port
 from ..remote.curve_keys import Pair
 from ..remote.gateway_watch import Knocker, Watch
 from .child import Child
+from .child_states import Life
 from .fork_server import environment_for, start_alone
-from .life_cycle import Life
 
 logger = logging.getLogger("slabwire")
 

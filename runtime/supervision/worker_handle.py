@@ -16,8 +16,8 @@ from ..host.run_directory import RunDirectory
 from ..placement.plan import WorkerPlan
 from ..spec import ActorSpec, Restart
 from .child import Child
+from .child_states import Life
 from .fork_server import Spawner, environment_for
-from .life_cycle import Life
 
 # Why a worker ended is told over ZeroMQ, and may come later than the news of its end. A worker that ended by os._exit
 # says nothing.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ..control.worker_line import Order, Stop
 from ..dataplane.descriptor_server import DescriptorServer
 from ..dataplane.switchboard import Switchboard
-from ..graph.start_order import start_order, stop_waves, targets_of
+from ..graph.worker_order import start_order, stop_waves, targets_of
 from ..host.oom_kills import kills_in_machine
 from ..host.run_directory import RunDirectory
 from ..postmortem.exit_reason import ExitReason

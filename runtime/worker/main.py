@@ -34,8 +34,8 @@ from ..host.sealed_document import unpack_document
 from ..logs.log_format import configure_logging
 from ..logs.stamped_output import stamp_output
 from ..spec import graph_from_plain
-from .control_line import SupervisorLine
 from .forked_child import Partition, end_child
+from .supervisor_line import SupervisorLine
 from .worker import Worker
 
 logger = logging.getLogger("slabwire")

@@ -27,9 +27,9 @@ from ..spec import ActorSpec, GraphSpec, PortRef
 from ..telemetry.flight_recorder import Happening, Recorder
 from ..telemetry.stats import CellStats
 from . import parking_loop
-from .control_line import ControlLine
 from .lease_report import holdings, tell_what_is_out
 from .stages import Startup, end_tasks, retire
+from .supervisor_line import ControlLine
 from .turns import Turns, look_into
 from .wiring import Wiring
 

@@ -23,7 +23,7 @@ from slabwire.runtime.actor.actor import (
     private,
     resumable,
 )
-from slabwire.runtime.actor.fields import Intake
+from slabwire.runtime.actor.fields import CallFields
 from slabwire.runtime.errors import GraphError, MessageError, SlabwireError, UnknownPort
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
@@ -285,7 +285,7 @@ def test_fields_of_maps_positions_to_names() -> None:
 
 
 def test_intake_is_fields_of_for_one_port() -> None:
-    intake = Intake(SPECS["upto"], "s")
+    intake = CallFields(SPECS["upto"], "s")
     assert intake.fields((5,), {}) == intake.fields((), {"n": 5}) == {"n": 5}
     with pytest.raises(MessageError, match=r"s\.upto: field 'n': expected int, got None"):
         intake.fields((None,), {})

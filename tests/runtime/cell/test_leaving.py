@@ -39,7 +39,7 @@ class Lingers(Actor):
 
 def test_no_handler_begins_after_on_stop() -> None:
     graph = Graph("leaving")
-    lingers = graph.add(Lingers, restart="always", concurrency=4)
+    lingers = graph.add(Lingers, restart="permanent", concurrency=4)
     graph.expose(lingers.look)
     graph.expose(lingers.look_twice)
     with graph.run() as running, ThreadPoolExecutor() as pool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire.runtime.graph.start_order import start_order, stop_waves
+from slabwire.runtime.graph.worker_order import start_order, stop_waves
 from slabwire.runtime.spec import GroupSpec, Strategy
 from slabwire.runtime.supervision.restart import Allowance
 from slabwire.runtime.supervision.tree import Branch, Outcome, Tree, branches

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from slabwire.runtime.supervision.life_cycle import TRANSITIONS, Event, ImpossibleEvent, Life, State
+from slabwire.runtime.supervision.child_states import TRANSITIONS, Event, ImpossibleEvent, Life, State
 
 STATES: tuple[State, ...] = get_args(State)
 EVENTS: tuple[Event, ...] = get_args(Event)

@@ -15,7 +15,7 @@ from .unwanted_connections import inode_of, shut_down
 MOST_WAITING_NBYTES = 256 << 20
 # For all clients together: beyond it the one with most has to go.
 MOST_WAITING_OF_ALL_NBYTES = 1 << 30
-# Whoever is so far behind holds up its own streams, and no block of an actor's memory: its answers are copied.
+# A client that is so far behind has its streams paused. Its answers are copied, so it keeps no block of an actor.
 BEHIND_FROM_NBYTES = 16 << 20
 # How soon a connection that has ended is noticed, and the work for it cancelled.
 LOOK_EVERY_S = 0.25
@@ -25,13 +25,15 @@ LOOK_EVERY_S = 0.25
 Write = Callable[[list[Frame | zmq.Frame]], None]
 
 
-class Peer:
+class InboundConnection:
     """One connection from which something came, known by its descriptor, which belongs to libzmq.
 
     `forget` tells its door that it is gone.
     """
 
-    def __init__(self, peers: Peers, write: Write, forget: Callable[[], object], descriptor: int, address: str) -> None:
+    def __init__(
+        self, peers: InboundConnections, write: Write, forget: Callable[[], object], descriptor: int, address: str
+    ) -> None:
         self.address = address
         self._peers = peers
         self._write = write
@@ -77,19 +79,23 @@ class Peer:
         shut_down(self._descriptor, self.inode)
 
 
-class Peers:
+class InboundConnections:
     """All of one gateway. `left(peer)` is told of each that is gone, `turned_out(peer, why)` before of each that has to
     go. One loop.
     """
 
-    def __init__(self, left: Callable[[Peer], None], turned_out: Callable[[Peer, str], None]) -> None:
+    def __init__(
+        self, left: Callable[[InboundConnection], None], turned_out: Callable[[InboundConnection, str], None]
+    ) -> None:
         self._left = left
         self._turned_out = turned_out
-        self._all: set[Peer] = set()
+        self._all: set[InboundConnection] = set()
 
-    def enter(self, write: Write, forget: Callable[[], object], descriptor: int, address: str) -> Peer | None:
+    def enter(
+        self, write: Write, forget: Callable[[], object], descriptor: int, address: str
+    ) -> InboundConnection | None:
         """A new one; None where it has gone already."""
-        peer = Peer(self, write, forget, descriptor, address)
+        peer = InboundConnection(self, write, forget, descriptor, address)
         if not peer.is_there():
             return None
         self._all.add(peer)
@@ -99,7 +105,7 @@ class Peers:
         """How many have come from each, by the inode of its connection."""
         return {each.inode: each.messages for each in self._all}
 
-    def may_send(self, peer: Peer) -> bool:
+    def may_send(self, peer: InboundConnection) -> bool:
         """Whether more may wait for a peer. If not, it is turned out."""
         if peer.waiting_nbytes > MOST_WAITING_NBYTES:
             self._turn_out(peer, f"{peer.waiting_nbytes} bytes wait for it, and {MOST_WAITING_NBYTES} may")
@@ -109,12 +115,12 @@ class Peers:
             self._turn_out(fullest, f"{fullest.waiting_nbytes} bytes wait for it, the most {most}")
         return peer in self._all
 
-    def _turn_out(self, peer: Peer, why: str) -> None:
+    def _turn_out(self, peer: InboundConnection, why: str) -> None:
         self._turned_out(peer, why)
         peer.cut()
         self.part(peer)
 
-    def part(self, peer: Peer) -> None:
+    def part(self, peer: InboundConnection) -> None:
         """It is gone."""
         if peer in self._all:
             self._all.discard(peer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slabwire.runtime.cell.life import TRANSITIONS, Event, IllegalEvent, State, after
+from slabwire.runtime.cell.input_states import TRANSITIONS, Event, IllegalEvent, State, after
 from slabwire.runtime.cell.work import Work
 from slabwire.runtime.message.header import Header, Kind
 
