@@ -52,6 +52,7 @@ class Partition:
             for each in cell.behind_handlers():
                 _replace_all(each, beyond)
         _replace_all(worker, beyond)
+        vars(worker)["_selector"] = _BeyondTheLoop()
 
 
 def _refuse(binding: CellBinding) -> None:
@@ -86,6 +87,18 @@ class _Beyond:
         end_child(sys.exc_info()[1])
 
     __getitem__ = __setitem__ = __call__
+
+
+class _BeyondTheLoop:
+    """In the place of the worker's selector, which the worker looks at after each run of its loop: a child that gets
+    there has left the loop while its coroutine awaits.
+    """
+
+    def __getattr__(self, _: str) -> NoReturn:
+        _end_awaiting()
+
+    def __setattr__(self, *_: Any) -> NoReturn:
+        _end_awaiting()
 
 
 def _end_awaiting(_timeout: float | None = None) -> NoReturn:

@@ -131,6 +131,15 @@ class Starts(Actor):
         status = await asyncio.to_thread(_status, child)
         return [status, os.getpid()]
 
+    async def awaits_at_once(self) -> list[int] | None:
+        never = asyncio.get_running_loop().create_future()
+        child = os.fork()
+        if not child:
+            await never
+            return None
+        status = await asyncio.to_thread(_status, child)
+        return [status]
+
     def items(self, how: str) -> Iterator[int]:
         child = os.fork()
         if not child:

@@ -102,6 +102,7 @@ def test_a_child_ends_as_it_says_and_alone(running: Running, how: str) -> None:
 
 def test_a_child_does_not_go_on_in_its_parents_loop(running: Running) -> None:
     assert ask(running, "ends_later", "await") == [1]
+    assert running.client.call("starts.awaits_at_once", timeout_s=60) == [1]
     *items, _ = running.client.stream("starts.items", "yield", timeout_s=60)
     assert items == [0]
 
