@@ -36,13 +36,15 @@ class Partition:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = ref(worker)
+        self._has_parted = False  # so has every child of this child
         part_in_children(self)
 
     def part(self) -> None:
         """In the child."""
         worker = self._worker()
-        if worker is None:
+        if worker is None or self._has_parted:
             return
+        self._has_parted = True
         worker._selector.part(_end_awaiting)
         for binding in worker._bindings:
             _refuse(binding)

@@ -173,7 +173,7 @@ def _end_plainly(actor: Actor, how: str) -> None:
     if how == "child of a child":
         child = os.fork()
         if not child:
-            return
+            os._exit(20)
         os._exit(_status(child) + 4)
     uses: dict[str, Callable[[], object]] = {
         "emit": lambda: actor.emit("out", 1),

@@ -83,7 +83,7 @@ ENDS = {
     "loop": 5,
     "old loop": 6,
     "context": 1,
-    "child of a child": 4,
+    "child of a child": 24,
     "emit": 3,
     "loan": 3,
     "call": 3,
