@@ -225,7 +225,6 @@ class Cell:
         blocked = self._intake.blocked
         for work in (*self._redelivery.waiting, *(blocked[:1] if blocked is not None else ())):
             work.hand_on()
-        self._redelivery.waiting.clear()
 
 
 def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, HandlerRunner]:

@@ -20,14 +20,14 @@ class Inlets:
         self._routes = routes
         self.lanes: list[Consumer] = []
         self.held: list[Consumer] = []  # lanes from which nothing is taken any more
-        self._is_shut = False
+        self.is_shut = False
         self._clients: dict[int, int] = {}  # by lane
         self.place = 0
         self._left = _RECORDS_A_TURN
 
     def add(self, lane: Consumer, *, client: int = 0) -> None:
         """One more lane. If it is a client's, `client` is the number of its endpoint."""
-        (self.held if self._is_shut else self.lanes).append(lane)
+        (self.held if self.is_shut else self.lanes).append(lane)
         if client:
             self._clients[lane.lane] = client
 
@@ -43,7 +43,7 @@ class Inlets:
 
     def shut(self) -> None:
         """Nothing is taken any more: all records that wait, and all that come, are for a successor."""
-        self._is_shut = True
+        self.is_shut = True
         self.held += self.lanes
         self.lanes, self.place = [], 0
 
@@ -93,7 +93,9 @@ class Inlets:
     def corrupt_clients(self) -> set[int]:
         """The clients whose lanes hold impossible words."""
         return {
-            self._clients[each.lane] for each in self.lanes if self.is_clients(each.lane) and not self._is_sound(each)
+            self._clients[each.lane]
+            for each in (*self.lanes, *self.held)
+            if self.is_clients(each.lane) and not self._is_sound(each)
         }
 
     def _is_sound(self, lane: Consumer) -> bool:

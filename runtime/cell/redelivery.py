@@ -80,7 +80,8 @@ class Redelivery:
 
     def can_begin(self) -> bool:
         """Whether the next input need not wait until it is alone."""
-        return not (self.quarantine.is_for(self.waiting[0]) and self._runs.works)
+        is_shut = self._intake.inlets.is_shut  # then a successor begins what waits
+        return not is_shut and not (self.quarantine.is_for(self.waiting[0]) and self._runs.works)
 
     def begin_next(self) -> bool:
         """Begins the next input, of the predecessor's first; False if there is none, or no place for it yet."""

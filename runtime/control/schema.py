@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from reprlib import repr as shortened
 from types import UnionType
 from typing import Any, Generic, NamedTuple, TypeVar, cast, get_origin, get_type_hints
 
@@ -36,7 +37,7 @@ class Schema(Generic[Message]):
         name = document.get(self._key)
         kind = self._types.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise ProtocolError(f"nobody here knows the {self._key} {name!r}")
+            raise ProtocolError(f"nobody here knows the {self._key} {shortened(name)}")
         expected = self._expected.get(kind)
         if expected is None:
             expected = {field: _classes(hint) for field, hint in get_type_hints(kind).items()}
@@ -44,7 +45,7 @@ class Schema(Generic[Message]):
         fields = {field: document[field] for field in expected if field in document}
         for field, value in fields.items():
             if not isinstance(value, expected[field]):
-                raise ProtocolError(f"the {self._key} {name!r} is malformed: {field} is {value!r}")
+                raise ProtocolError(f"the {self._key} {name!r} is malformed: {field} is {shortened(value)}")
         try:
             return cast(Callable[..., Message], kind)(**fields)
         except TypeError as error:

@@ -247,7 +247,12 @@ class Link:
         if "answer" in document:
             self._answers[document["answer"]] = document
         elif "offers" in document:
-            self.listener.offered([OFFERS.read(each) for each in document["offers"]], descriptors)
+            try:
+                offers = [OFFERS.read(each) for each in document["offers"]]
+            except ProtocolError:
+                close_all(descriptors)
+                raise
+            self.listener.offered(offers, descriptors)
         else:
             self.listener.told(NEWS.read(document))
 

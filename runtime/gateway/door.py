@@ -118,7 +118,7 @@ class Door:
 def _address_of(identity: zmq.Frame) -> str:
     """Where a message came from, in words."""
     try:
-        address = str(identity.get("InboundConnection-Address"))
+        address = str(identity.get("Peer-Address"))
     except zmq.ZMQError:  # it had gone before libzmq asked
         return "an unknown address"
     local, _, numbers = address.partition("localhost:")  # of a local socket: user, group, process

@@ -231,15 +231,17 @@ async def _run(arguments: argparse.Namespace, parent: socket.socket) -> int:
     gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, turned_out)
     try:
         addresses = [gateway.listen(each) for each in arguments.listen]
+    except SlabwireError as error:
+        write_frame(parent, FIRST_WORDS.document(CannotListen(str(error))))
+        await gateway.close()
+        return 1
+    try:
         key = keys.pair.public.decode() if keys is not None else ""
         write_frame(parent, FIRST_WORDS.document(Listening(addresses, key)))
         logger.info("listening at %s", ", ".join(addresses))
         await gateway.run(stop)
     except Disconnected as error:
         logger.error("%s; the gateway ends, and is started again if the graph goes on", error)
-        return 1
-    except SlabwireError as error:  # it cannot listen
-        write_frame(parent, FIRST_WORDS.document(CannotListen(str(error))))
         return 1
     finally:
         await gateway.close()

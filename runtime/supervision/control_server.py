@@ -96,7 +96,7 @@ class ControlServer:
             self._refuse(identity, ProtocolError(str(error)))
             return
         if is_worker:
-            self._report(identity[2:].decode(errors="replace"), message.get("pid", 0), REPORTS.read(message))
+            self._take_report(identity[2:].decode(errors="replace"), message)
         elif list(self._asked_by.values()).count(identity) >= _MOST_REQUESTS:
             text = f"{_MOST_REQUESTS} requests of this client are being answered; wait for some"
             self._refuse(identity, Overloaded(text), message.get("token"))
@@ -104,6 +104,14 @@ class ControlServer:
             task = self._loop.create_task(self._answer(identity, message))
             self._asked_by[task] = identity
             task.add_done_callback(self._asked_by.pop)
+
+    def _take_report(self, worker: str, message: dict[str, Any]) -> None:
+        try:
+            report = REPORTS.read(message)
+        except ProtocolError as error:  # of a worker that was replaced by another version, or of somebody who lies
+            logger.error("a report of %s is not understood: %s", worker, error)
+        else:
+            self._report(worker, message.get("pid", 0), report)
 
     def _refuse(self, identity: bytes, error: SlabwireError, token: Any = None) -> None:
         self._send(identity, {"token": token, "ok": False, "code": error.code, "error": str(error)})

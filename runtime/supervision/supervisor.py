@@ -290,7 +290,7 @@ def supervise(owner: socket.socket, spawner: Spawner) -> int:
         job = JOBS.read(FrameReader(owner).read())
         owner.setblocking(False)
         spec = graph_from_plain(job.spec)
-        require_for_graph(spec, listens=job.listen is not None)
+        require_for_graph(spec, listens=bool(job.listen))
         return asyncio.run(_run(spec, job, owner, spawner))
     except (SlabwireError, OSError, zmq.ZMQError) as error:
         return give_up(owner, error)
