@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
+
+from ..state_table import StateTable
 
 
-class State(Enum):
+class State(StrEnum):
     """Where an input stands. An input of a plain handler goes from TAKEN to FINISHED by a plain store when its handler
     returns: it is over within one call, and the table is not asked.
     """
@@ -18,7 +20,7 @@ class State(Enum):
     HANDED_ON = "handed on"  # the process goes, and a successor begins the input again: nothing that comes of it counts
 
 
-class Event(Enum):
+class Event(StrEnum):
     """What happens to an input."""
 
     BEGIN = "begin"  # its handler gets it
@@ -32,7 +34,7 @@ TAKEN, RUNNING, STOPPING, SENDING, FINISHED, HANDED_ON = State
 
 # What is missing here cannot happen. While an output leaves the worker may hear that its caller is gone, which finishes
 # the input: so what the same turn does next still finds it FINISHED.
-TRANSITIONS: dict[State, dict[Event, State]] = {
+_ROWS: dict[State, dict[Event, State]] = {
     TAKEN: {
         Event.BEGIN: RUNNING,
         Event.HOLD: SENDING,  # it was refused, and the answer that says so finds no room
@@ -51,15 +53,4 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     FINISHED: {Event.HOLD: FINISHED, Event.STOP: FINISHED, Event.FINISH: FINISHED, Event.HAND_ON: FINISHED},
     HANDED_ON: dict.fromkeys(Event, HANDED_ON),
 }
-
-
-class IllegalEvent(RuntimeError):
-    """An input met an event that its state excludes: an error in this package."""
-
-
-def after(state: State, event: Event) -> State:
-    """The state that an event leads to. Raises IllegalEvent."""
-    found = TRANSITIONS[state].get(event)
-    if found is None:
-        raise IllegalEvent(f"an input that is {state.value} met the event '{event.value}'")
-    return found
+INPUT: StateTable[State, Event] = StateTable("an input", _ROWS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...shm.bell import now_ns
 from ...shm.inflight import RUNNING_ROW
 from ..message.header import Flag, Header
-from .input_states import TAKEN, Event, State, after
+from .input_states import INPUT, TAKEN, Event, State
 
 if TYPE_CHECKING:
     from ...shm.lease import Lease
@@ -97,8 +97,8 @@ class Work:
         self.outbox: deque[Dispatch] = deque()
 
     def advance(self, event: Event) -> bool:
-        """Goes on to the state that an event leads to; True if that is another one. Raises IllegalEvent."""
-        before, self.state = self.state, after(self.state, event)
+        """Goes on to the state that an event leads to; True if that is another one. Raises ImpossibleEvent."""
+        before, self.state = self.state, INPUT.after(self.state, event)
         return self.state is not before
 
     def hand_on(self) -> None:

@@ -13,7 +13,7 @@ from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
 from .frame_codec import pack_value, unpack_value
 from .protocol import Frame, FrameKind, Head, pack_head, unpack_head
-from .session_states import Event, State, following
+from .session_states import SESSION, Event, State
 
 # Items of one stream that may be on their way: enough to keep a network busy, few enough to wait in a client's memory.
 WINDOW = 64
@@ -56,7 +56,7 @@ class Session:
         self._greet()
 
     def _pass(self, event: Event) -> None:
-        self.state = following(self.state, event)
+        self.state = SESSION.after(self.state, event)
         self.verdict.arrived.clear()
         if self.state not in (State.UNCONNECTED, State.GREETED):
             self._arrive(self.verdict, Arrival.REPLY, None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
+
+from ..state_table import StateTable
 
 
-class State(Enum):
+class State(StrEnum):
     """Where a session stands."""
 
     UNCONNECTED = "unconnected"  # no transport, or none yet
@@ -15,38 +17,43 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Event(Enum):
+class Event(StrEnum):
     """What happens to a session."""
 
-    CONNECTED = "connect"  # the transport is there (again)
-    LOST = "lose its transport"
-    WELCOMED = "be welcomed"
-    TURNED_AWAY = "be turned away"  # by the gateway's word, by its handshake, or since what it says makes no sense
-    FORGOTTEN = "be forgotten"  # the gateway does not know this client any more
-    ASKED_AGAIN = "ask again"  # a caller that waited has heard the refusal
-    CLOSED = "be closed"
+    CONNECTED = "connected"  # the transport is there (again)
+    LOST = "lost"  # its transport
+    WELCOMED = "welcomed"
+    TURNED_AWAY = "turned away"  # by the gateway's word, by its handshake, or since what it says makes no sense
+    FORGOTTEN = "forgotten"  # the gateway does not know this client any more
+    ASKED_AGAIN = "asked again"  # a caller that waited has heard the refusal
+    CLOSED = "closed"
 
 
-_U, _G, _R, _N, _C = State
+_UNCONNECTED, _GREETED, _READY, _REFUSED, _CLOSED = State
 
 # The gateway and the network may do anything at any time, so their events have a row in every state. Nobody asks again
 # but whoever has heard a refusal.
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    **dict.fromkeys([(state, Event.CONNECTED) for state in (_U, _G, _R, _N)], _G),
-    **dict.fromkeys([(state, Event.LOST) for state in (_U, _G, _R)], _U),
-    (_N, Event.LOST): _N,
-    **dict.fromkeys([(state, Event.WELCOMED) for state in (_U, _G, _R, _N)], _R),
-    **dict.fromkeys([(state, Event.TURNED_AWAY) for state in (_U, _G, _R, _N)], _N),
-    **dict.fromkeys([(state, Event.FORGOTTEN) for state in (_U, _G, _R, _N)], _G),
-    (_N, Event.ASKED_AGAIN): _G,
-    **dict.fromkeys([(state, Event.CLOSED) for state in State], _C),
-    **dict.fromkeys([(_C, event) for event in Event if event is not Event.ASKED_AGAIN], _C),
+_ROWS: dict[State, dict[Event, State]] = {
+    **{
+        state: {
+            Event.CONNECTED: _GREETED,
+            Event.LOST: _UNCONNECTED,
+            Event.WELCOMED: _READY,
+            Event.TURNED_AWAY: _REFUSED,
+            Event.FORGOTTEN: _GREETED,
+            Event.CLOSED: _CLOSED,
+        }
+        for state in (_UNCONNECTED, _GREETED, _READY)
+    },
+    _REFUSED: {
+        Event.CONNECTED: _GREETED,
+        Event.LOST: _REFUSED,
+        Event.WELCOMED: _READY,
+        Event.TURNED_AWAY: _REFUSED,
+        Event.FORGOTTEN: _GREETED,
+        Event.ASKED_AGAIN: _GREETED,
+        Event.CLOSED: _CLOSED,
+    },
+    _CLOSED: {event: _CLOSED for event in Event if event is not Event.ASKED_AGAIN},
 }
-
-
-def following(state: State, event: Event) -> State:
-    """The state after an event. Raises RuntimeError, for a fault of ours, where it cannot happen in this state."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        raise RuntimeError(f"a session that is {state.value} cannot {event.value}") from None
+SESSION: StateTable[State, Event] = StateTable("a session", _ROWS)

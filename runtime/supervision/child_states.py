@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..postmortem.exit_reason import Kind
+from ..state_table import StateTable
 
 # "cancelled": it was told to leave while it was still starting. "retiring": it was told to leave and finishes its work.
 # "left": it has said that its last code has run. "hung": it is late, and writes its stacks before it is killed.
@@ -17,7 +18,7 @@ Event = Literal["spawned", "became_ready", "told_to_leave", "has_left", "was_lat
 # A child says by a socket that it is ready or has left: that news may come late, or twice, and then changes nothing. A
 # child that leaves before it was ready has failed to start, and goes on in that state until it ends.
 # The parent may tell or kill a child at any time. What is not in the table cannot happen.
-TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+_ROWS: Mapping[State, Mapping[Event, State]] = {
     "absent": {
         "spawned": "starting",
         "became_ready": "absent",
@@ -87,10 +88,7 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         "concluded": "absent",
     },
 }
-
-
-class ImpossibleEvent(RuntimeError):
-    """A fault of the supervisor's own: what it says of a child cannot have happened."""
+CHILD: StateTable[State, Event] = StateTable("a child", _ROWS)
 
 
 @dataclass
@@ -107,9 +105,7 @@ class Life:
 
     def happened(self, event: Event, now_ns: int) -> None:
         """Raises ImpossibleEvent for what the table does not have."""
-        if event not in TRANSITIONS[self.state]:
-            raise ImpossibleEvent(f"a child that is {self.state!r} cannot have the event {event!r}")
-        before, self.state = self.state, TRANSITIONS[self.state][event]
+        before, self.state = self.state, CHILD.after(self.state, event)
         if self.state != before:
             self.since_ns = now_ns
         if event == "spawned":

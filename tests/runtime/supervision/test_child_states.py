@@ -7,7 +7,8 @@ from typing import get_args
 
 import pytest
 
-from slabwire.runtime.supervision.child_states import TRANSITIONS, Event, ImpossibleEvent, Life, State
+from slabwire.runtime.state_table import ImpossibleEvent
+from slabwire.runtime.supervision.child_states import CHILD, Event, Life, State
 
 STATES: tuple[State, ...] = get_args(State)
 EVENTS: tuple[Event, ...] = get_args(Event)
@@ -22,9 +23,9 @@ def life_in(state: State) -> Life:
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(STATES, EVENTS)))
 def test_every_event_in_every_state(state: State, event: Event) -> None:
     life = life_in(state)
-    expected = TRANSITIONS[state].get(event)
+    expected = CHILD.rows[state].get(event)
     if expected is None:
-        with pytest.raises(ImpossibleEvent, match=f"{state!r} cannot have the event {event!r}"):
+        with pytest.raises(ImpossibleEvent, match=f"a child that is {state} met the event {event}"):
             life.happened(event, 200 * SECOND)
         assert life == life_in(state)
         return
@@ -34,8 +35,8 @@ def test_every_event_in_every_state(state: State, event: Event) -> None:
 
 
 def test_what_the_table_promises() -> None:
-    assert set(TRANSITIONS) == set(STATES)
-    for state, row in TRANSITIONS.items():
+    assert set(CHILD.rows) == set(STATES)
+    for state, row in CHILD.rows.items():
         is_running = state in RUNNING
         assert ("spawned" in row) == (state == "absent"), "one process at a time"
         assert ("reaped" in row) == is_running, "a process is reaped once"
@@ -53,7 +54,7 @@ def test_every_life_can_end() -> None:
         seen, now = set[State](), {state}
         while now - seen:
             seen |= now
-            now = {after for each in now for after in TRANSITIONS[each].values()}
+            now = {after for each in now for after in CHILD.rows[each].values()}
         assert seen == set(STATES)
 
 
