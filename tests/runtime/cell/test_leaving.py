@@ -6,8 +6,12 @@ import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from slabwire import Actor, Graph
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import Restart
+from waiting import wait_until
 
 
 class Lingers(Actor):
@@ -55,3 +59,38 @@ def test_no_handler_begins_after_on_stop() -> None:
         os.kill(first, signal.SIGTERM)
         answers = [answer for caller in callers for answer in caller.result()]
     assert [each for each in answers if each["over"]] == []
+
+
+class Suspect(Actor):
+    """Its process dies twice while three inputs are in flight. After that each input waits for a file."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_drain(self) -> None:
+        (self.folder / "draining").touch()
+
+    async def work(self, n: int) -> int:
+        (self.folder / f"began-{n}-{os.getpid()}").touch()
+        if n == 0 and len(list(self.folder.glob("died-*"))) < 2:
+            while len(list(self.folder.glob(f"began-*-{os.getpid()}"))) < 3:
+                await asyncio.sleep(0.01)
+            (self.folder / f"died-{os.getpid()}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        while not (self.folder / "go").exists():
+            await asyncio.sleep(0.01)
+        return n
+
+
+def test_inputs_that_wait_for_one_in_quarantine_are_left_to_the_successor(tmp_path: Path) -> None:
+    graph = Graph("quarantined")
+    suspect = graph.add(Suspect, folder=str(tmp_path), concurrency=3, max_attempts=10)
+    graph.expose(suspect.work)
+    with graph.run() as running, ThreadPoolExecutor() as pool:
+        calls = [pool.submit(running.client.call, "suspect.work", n) for n in range(3)]
+        wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 7)  # twice all of them, then one alone
+        with Control("quarantined") as control:
+            control.request(Restart("suspect", drain_timeout_s=20.0))
+        wait_until(lambda: (tmp_path / "draining").exists())
+        (tmp_path / "go").touch()
+        assert [call.result() for call in calls] == [0, 1, 2]
