@@ -54,11 +54,17 @@ class Startup:
 
 
 async def retire(
-    cells: Collection[Cell], caller: Caller, own: OwnTasks, report: Callable[[Report], None], within_s: float
+    cells: Collection[Cell],
+    caller: Caller,
+    own: OwnTasks,
+    report: Callable[[Report], None],
+    within_s: float,
+    heed_cancels: Callable[[], None],
 ) -> None:
     """Tells the supervisor when nothing is in flight any more, or after so many seconds. Inputs wait for a successor.
 
-    Calls of its own count, for an ingress has nothing else in flight.
+    Calls of its own count, for an ingress has nothing else in flight. `heed_cancels` looks for cancels among the inputs
+    that wait.
     """
     for cell in cells:
         cell.inlets.shut()
@@ -67,9 +73,7 @@ async def retire(
     until_s = time.monotonic() + within_s
     while left and time.monotonic() < until_s:
         await asyncio.sleep(_LOOK_EVERY_S)
-        for cell in cells:
-            cell.inlets.look_into_held()
-            cell.heed_cancels()
+        heed_cancels()
         left = _in_flight(cells) + caller.in_flight
     report(Drained(begun, left))
 

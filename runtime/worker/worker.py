@@ -263,7 +263,8 @@ class Worker:
                     cell.cut_off()
             case worker_line.Retire(within_s):
                 self._note(Happening.DRAINING)
-                retiring = retire(list(self.cells.values()), self.caller, self.own, self.report, within_s)
+                cells = list(self.cells.values())
+                retiring = retire(cells, self.caller, self.own, self.report, within_s, self._heed_cancels)
                 self._retiring = self.loop.create_task(retiring)
             case worker_line.Stop():
                 self.stop()
@@ -273,6 +274,15 @@ class Worker:
                     binding.cores = tuple(cores)
             case worker_line.TellHoldings(token):
                 self.report(worker_line.Holdings(token, holdings(self.endpoint)))
+
+    def _heed_cancels(self) -> None:
+        """In a worker that takes no inputs any more. Parts with clients as a turn does."""
+        try:
+            for cell in self.cells.values():
+                cell.inlets.look_into_held()
+                cell.heed_cancels()
+        except CorruptLane as error:
+            self.wiring.shut_out(error)
 
     def _note(self, happening: Happening) -> None:
         if self.wiring.recorder is not None:

@@ -8,6 +8,10 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+import slabwire
+from lanes import lanes_of
 from slabwire import Actor, Graph
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import Restart
@@ -94,3 +98,25 @@ def test_inputs_that_wait_for_one_in_quarantine_are_left_to_the_successor(tmp_pa
         wait_until(lambda: (tmp_path / "draining").exists())
         (tmp_path / "go").touch()
         assert [call.result() for call in calls] == [0, 1, 2]
+
+
+def test_a_client_that_scribbles_does_not_hold_up_a_replacement(tmp_path: Path) -> None:
+    graph = Graph("scribbled")
+    graph.expose(graph.add(Suspect, folder=str(tmp_path), concurrency=1).work)
+    with graph.run() as running, ThreadPoolExecutor() as pool, slabwire.connect("scribbled") as bad:
+        good = pool.submit(running.client.call, "suspect.work", 1)
+        wait_until(lambda: bool(list(tmp_path.glob("began-1-*"))))
+        waiting = pool.submit(bad.call, "suspect.work", 2)
+        wait_until(lambda: running.status()["workers"][0]["actors"][0]["waiting"] == 1)
+        with Control("scribbled", timeout_s=60.0) as control:
+            replaced = pool.submit(control.request, Restart("suspect", drain_timeout_s=50.0, wait=True))
+            wait_until((tmp_path / "draining").exists)
+            (entry,) = lanes_of(bad).caller._entries.values()
+            entry.segment.bytes[entry.slot() : entry.slot() + 256] = bytes([99]) * 256
+            entry.publish()
+            with pytest.raises(slabwire.Disconnected):
+                waiting.result()
+            (tmp_path / "go").touch()
+            assert good.result() == 1
+            (outcome,) = replaced.result()["workers"]
+        assert (outcome["drained"], outcome["cut_off"], outcome["error"]) == (1, 0, "")
