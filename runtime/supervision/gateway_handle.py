@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from ..control.gateway import FIRST_WORDS, CannotListen, Listening
-from ..errors import Disconnected, StartError
+from ..errors import Disconnected, ProtocolError, StartError
 from ..host.frames import FrameReader
 from ..host.process_usage import is_stopped
 from ..host.run_directory import RunDirectory
@@ -144,7 +144,7 @@ class GatewayHandle(Child):
         near.settimeout(self.life.start_within_s)
         try:
             said = FIRST_WORDS.read(await asyncio.to_thread(FrameReader(near).read))
-        except (Disconnected, TimeoutError):
+        except (Disconnected, ProtocolError, TimeoutError):
             self.kill()
             said = CannotListen(f"the gateway did not start; see {self._directory.log(self.name)}")
         if isinstance(said, CannotListen):

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from slabwire.runtime.dataplane.descriptor_channel import Channel, close_all
-from slabwire.runtime.errors import Disconnected
+from slabwire.runtime.dataplane.descriptor_channel import Channel, Link, Unheard, close_all
+from slabwire.runtime.errors import Disconnected, ProtocolError
 
 
 def refuse_from(nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +78,16 @@ def test_a_peer_that_asks_and_does_not_read_is_parted_with() -> None:
         with pytest.raises(Disconnected):
             drain(each)
         each.close()
+
+
+def test_descriptors_of_an_offer_that_is_none_are_closed() -> None:
+    near, far = channel_pair()
+    link = Link(near, Unheard())
+    before = len(os.listdir("/proc/self/fd"))
+    for offers in ([{"offer": "bell", "endpoint": "one"}], [{"offer": "bell", "endpoint": 1}, {"offer": "nonsense"}]):
+        far.send({"offers": offers}, [0, 1])
+        with pytest.raises(ProtocolError):
+            link.pump()
+    assert len(os.listdir("/proc/self/fd")) == before
+    near.close()
+    far.close()

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zmq
 
 import slabwire
 from edge import Edge
@@ -23,6 +24,7 @@ from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import Restart, Status, StopGraph
 from slabwire.runtime.host.frames import FrameReader
 from slabwire.runtime.host.run_directory import list_graphs
+from slabwire.runtime.host.sealed_document import pack_document, unpack_document
 from slabwire.runtime.postmortem.report_store import reports
 from slabwire.runtime.postmortem.stopped import UNCLEAN
 from slabwire.runtime.supervision.supervisor import give_up
@@ -316,3 +318,36 @@ def test_a_graph_gives_up_whatever_becomes_of_the_report() -> None:
     with pytest.raises(ValueError, match="nobody has thought of"):
         Workforce._give_up_on(here, SimpleNamespace(detail=""), "one died 11 times")  # type: ignore[arg-type]
     assert given_up == ["one died 11 times; `slabwire logs g --crash` tells more"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"verb": "nonsense"}, {"verb": "move", "actor": 7, "cpus": [[["1"]]]}, {"verb": "move"}, 7]
+)
+def test_what_is_no_verb_is_refused_in_words(asked: object) -> None:
+    with echo_graph().run() as running:
+        answer = said_to(running, b"somebody", asked)
+        assert (answer["ok"], answer["code"]) == (False, slabwire.ProtocolError.code)
+        assert running.client.call("echo.echo", 1) == 1
+
+
+@pytest.mark.parametrize("report", [{"report": "nonsense"}, {"report": "dead", "actor": 7}, {"pid": 1}, {"report": []}])
+def test_a_report_that_nobody_knows_holds_up_nobody(report: dict[str, Any]) -> None:
+    with echo_graph().run() as running:
+        said_to(running, b"w:elsewhere", *[report] * 3, {"report": "ready", "pid": 1}, waits=False)
+        assert said_to(running, b"somebody", {"verb": "hello"})["result"]["graph"] == "echoes"
+        log = running.directory / "logs" / "supervisor.log"
+        wait_until(lambda: log.read_text().count("a report of elsewhere is not understood") == 3)
+        assert running.client.call("echo.echo", 1) == 1
+
+
+def said_to(running: Any, name: bytes, *words: object, waits: bool = True) -> Any:
+    """Says words to the control socket under a name; the answer to the last of them."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as connection:
+        connection.setsockopt(zmq.IDENTITY, name)
+        connection.connect(f"ipc://{running.directory}/control")
+        for word in words:
+            connection.send(pack_document(word))
+        if not waits:
+            return None
+        assert connection.poll(20_000)
+        return unpack_document(connection.recv())
