@@ -27,15 +27,15 @@ MOST_LEAVING = 64
 class Board(Protocol):
     """The switchboard, as departures need it."""
 
-    lines: dict[int, LaneRecord]
+    lanes: dict[int, LaneRecord]
 
     def is_idle(self, gone: Collection[str]) -> bool: ...
 
     def tell_workers(self, news: News) -> None: ...
 
-    def remove_lines(self, lines: list[LaneRecord]) -> None: ...
+    def remove_lanes(self, lanes: list[LaneRecord]) -> None: ...
 
-    def remove_peer(self, peer: Peer, lines: list[LaneRecord]) -> None: ...
+    def remove_peer(self, peer: Peer, lanes: list[LaneRecord]) -> None: ...
 
 
 class Departures:
@@ -59,8 +59,8 @@ class Departures:
     def client_left(self, peer: Peer) -> None:
         """A client has closed, or died."""
         self.caller_died(peer)
-        replies = [each for each in self._board.lines.values() if each.consumer is peer]
-        self._board.remove_lines(replies)
+        replies = [each for each in self._board.lanes.values() if each.consumer is peer]
+        self._board.remove_lanes(replies)
         self._board.tell_workers(Left(peer.number, [each.number for each in replies]))
         self._leaving[peer.number] = peer
         self.see_off()
@@ -74,10 +74,10 @@ class Departures:
         """Removes the clients of which nothing is needed any more. Workers that are `gone` for good need nothing."""
         idle: bool | None = None
         for peer in list(self._leaving.values()):
-            lines = [each for each in self._lines_of(peer) if each.consumer.name not in gone]
-            if any(map(_is_unfinished, lines)):
+            lanes = [each for each in self._lanes_of(peer) if each.consumer.name not in gone]
+            if any(map(_is_unfinished, lanes)):
                 continue
-            if any(any(each.lent()) for each in lines):
+            if any(any(each.lent()) for each in lanes):
                 # By a message on its way, or by an actor that keeps an array: that one has mapped it.
                 idle = self._board.is_idle(gone) if idle is None else idle
                 if not idle:
@@ -88,16 +88,16 @@ class Departures:
             logger.warning("%s is gone, and its memory is given up though calls of it are still worked on", oldest.name)
             self._remove(oldest)
 
-    def _lines_of(self, peer: Peer) -> list[LaneRecord]:
-        return [each for each in self._board.lines.values() if peer in (each.producer, each.consumer)]
+    def _lanes_of(self, peer: Peer) -> list[LaneRecord]:
+        return [each for each in self._board.lanes.values() if peer in (each.producer, each.consumer)]
 
     def _remove(self, peer: Peer) -> None:
         self._leaving.pop(peer.number, None)
-        self._board.remove_peer(peer, self._lines_of(peer))
+        self._board.remove_peer(peer, self._lanes_of(peer))
 
 
-def _is_unfinished(line: LaneRecord) -> bool:
+def _is_unfinished(lane: LaneRecord) -> bool:
     """Whether a request that came by a lane is not finished. It first lies in the lane, then in its row: so looked for
     in this order it is not missed.
     """
-    return bool(line.waiting() or line.number in lanes_kept(line.consumer.tables[line.target]))
+    return bool(lane.waiting() or lane.number in lanes_kept(lane.consumer.tables[lane.target]))

@@ -1,4 +1,4 @@
-"""Who and what the switchboard connects: peers, and the lines and slabs between them."""
+"""Who and what the switchboard connects: peers, and the lanes and slabs between them."""
 
 from __future__ import annotations
 

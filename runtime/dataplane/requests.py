@@ -80,7 +80,7 @@ class Requests:
                 peer.begin()
                 if peer.instances and (cancelled := self._board.departures.cancelled):
                     peer.tell(Cancelled(list(cancelled)))
-                hand_over(peer, everything_of(peer, self._board.lines.values(), self._board.slabs))
+                hand_over(peer, everything_of(peer, self._board.lanes.values(), self._board.slabs))
             case Grow(block_nbytes, blocks):
                 self._grow(peer, block_nbytes, blocks)
             case Shrink(number):
@@ -134,34 +134,34 @@ class Requests:
         if route in peer.routes:
             return
         # Callees first: when the caller has its lanes, everybody who may answer has been told.
-        for line in self._lines_of_route(peer, route):
-            callee = line.producer if line.purpose == "reply" else line.consumer
+        for lane in self._lanes_of_route(peer, route):
+            callee = lane.producer if lane.purpose == "reply" else lane.consumer
             for near in dict.fromkeys((callee.number, peer.number)):
                 if self._board.peers[near].is_told:
-                    hand_over(self._board.peers[near], line_offers(self._board.peers[near], line))
+                    hand_over(self._board.peers[near], lane_offers(self._board.peers[near], lane))
         peer.routes.add(route)
 
-    def _lines_of_route(self, peer: Peer, route: int) -> list[LaneRecord]:
-        """The lines that a caller of a route still needs: all of them, or an error and none."""
+    def _lanes_of_route(self, peer: Peer, route: int) -> list[LaneRecord]:
+        """The lanes that a caller of a route still needs: all of them, or an error and none."""
         routing = self._board.routing
         actors = routing.actors_on(route)
         home_of = self._board.home_of
         made: list[LaneRecord | None] = []
         try:
             for each in (instance for actor in actors for instance in routing.instances[actor]):
-                made += [self._line(home_of(each), peer, "reply", each, peer.name, REPLY_CAPACITY)]
+                made += [self._lane(home_of(each), peer, "reply", each, peer.name, REPLY_CAPACITY)]
             for each in routing.instances[actors[0]]:
-                made += [self._line(peer, home_of(each), "call", peer.name, each, CALL_CAPACITY)]
+                made += [self._lane(peer, home_of(each), "call", peer.name, each, CALL_CAPACITY)]
         except BaseException:
-            self._board.remove_lines(filter(None, made))
+            self._board.remove_lanes(filter(None, made))
             raise
-        return [line for line in made if line is not None]
+        return [lane for lane in made if lane is not None]
 
-    def _line(
+    def _lane(
         self, producer: Peer, consumer: Peer, purpose: str, source: str, target: str, capacity: int
     ) -> LaneRecord | None:
         """A new lane, unless one exists."""
-        for each in self._board.lines.values():
+        for each in self._board.lanes.values():
             ends = each.producer is producer and each.consumer is consumer
             if ends and (each.purpose, each.source, each.target) == (purpose, source, target):
                 return None
@@ -186,7 +186,7 @@ def _send(peer: Peer, labels: list[Offer], descriptors: list[int]) -> None:
     peer.send({"offers": [OFFERS.document(each) for each in labels]}, descriptors)
 
 
-def everything_of(peer: Peer, lines: Iterable[LaneRecord], slabs: Mapping[int, SlabRecord]) -> Iterator[Labelled]:
+def everything_of(peer: Peer, lanes: Iterable[LaneRecord], slabs: Mapping[int, SlabRecord]) -> Iterator[Labelled]:
     """All that is a peer's: at the start of a worker and of each successor, and of a client."""
     yield _bell_offer(peer, peer)
     for instance, table in peer.tables.items():
@@ -195,20 +195,20 @@ def everything_of(peer: Peer, lines: Iterable[LaneRecord], slabs: Mapping[int, S
         yield StatsOffer(), [peer.stats.fd]
     if peer.recorder is not None:
         yield RecorderOffer(), [peer.recorder.fd]
-    for line in lines:
-        yield from line_offers(peer, line)
+    for lane in lanes:
+        yield from lane_offers(peer, lane)
     yield from (slab_offer(each) for each in slabs.values() if each.owner is peer)
 
 
-def line_offers(peer: Peer, line: LaneRecord) -> Iterator[Labelled]:
+def lane_offers(peer: Peer, lane: LaneRecord) -> Iterator[Labelled]:
     """The peer's ends of a lane, each behind the bell of the other end's peer where the peer has not got it yet."""
-    for role, near, far in (("producer", line.producer, line.consumer), ("consumer", line.consumer, line.producer)):
+    for role, near, far in (("producer", lane.producer, lane.consumer), ("consumer", lane.consumer, lane.producer)):
         if near is not peer:
             continue
         if far is not peer and far.number not in peer.given:
             yield _bell_offer(peer, far)
-        label = LaneOffer(line.number, role, far.number, line.purpose, line.source, line.target, line.edge)
-        yield label, [line.segment.fd, line.returns.fd]
+        label = LaneOffer(lane.number, role, far.number, lane.purpose, lane.source, lane.target, lane.edge)
+        yield label, [lane.segment.fd, lane.returns.fd]
 
 
 def _bell_offer(peer: Peer, other: Peer) -> Labelled:

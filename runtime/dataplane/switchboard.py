@@ -37,7 +37,7 @@ class Switchboard:
         self.routing = routing
         self.plan = plan
         self.peers: dict[int, Peer] = {}
-        self.lines: dict[int, LaneRecord] = {}
+        self.lanes: dict[int, LaneRecord] = {}
         self.slabs: dict[int, SlabRecord] = {}
         self.document = sealed_document(pack_document(routing.spec.to_plain()))
         self._last_number = 0
@@ -100,9 +100,9 @@ class Switchboard:
             raise
         for each in (segment, returns):
             each.unmap()
-        line = LaneRecord(self._last_number, segment, returns, producer, consumer, purpose, source, target, edge)
-        self.lines[line.number] = line
-        return line
+        lane = LaneRecord(self._last_number, segment, returns, producer, consumer, purpose, source, target, edge)
+        self.lanes[lane.number] = lane
+        return lane
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -113,24 +113,24 @@ class Switchboard:
         peer.channel = channel
         return peer
 
-    def remove_lines(self, lines: Iterable[LaneRecord]) -> None:
+    def remove_lanes(self, lanes: Iterable[LaneRecord]) -> None:
         """Lanes of which an end is gone for good."""
-        for line in lines:
-            line.consumer.refused[line.target] += line.returns.load("refused")
-            del self.lines[line.number]
-            line.close()
+        for lane in lanes:
+            lane.consumer.refused[lane.target] += lane.returns.load("refused")
+            del self.lanes[lane.number]
+            lane.close()
 
-    def remove_peer(self, peer: Peer, lines: list[LaneRecord]) -> None:
+    def remove_peer(self, peer: Peer, lanes: list[LaneRecord]) -> None:
         """A client's end: all that it had goes, and its neighbours are told."""
         slabs = [each for each in self.slabs.values() if each.owner is peer]
-        self.remove_lines(lines)
+        self.remove_lanes(lanes)
         self.remove_slabs(slabs)
         del self.peers[peer.number]
         peer.close()
         for other in self._workers():
             other.given.discard(peer.number)
             other.viewed.difference_update(each.number for each in slabs)
-        self.tell_workers(Gone(peer.number, [each.number for each in lines], [each.number for each in slabs]))
+        self.tell_workers(Gone(peer.number, [each.number for each in lanes], [each.number for each in slabs]))
 
     def tell_workers(self, news: News) -> None:
         """Those that hear now: the others ask for all that is theirs when they start."""
@@ -164,8 +164,8 @@ class Switchboard:
 
     def wake_neighbours(self, peer: Peer) -> None:
         """Somebody died: those who wait for it look again."""
-        for line in self.lines.values():
-            other = line.consumer if line.producer is peer else line.producer if line.consumer is peer else None
+        for lane in self.lanes.values():
+            other = lane.consumer if lane.producer is peer else lane.producer if lane.consumer is peer else None
             if other is not None:
                 os.eventfd_write(other.doorbell, 1)
 
@@ -179,7 +179,7 @@ class Switchboard:
         return {**stats, "waiting": self._waiting(instance)}
 
     def _waiting(self, instance: str) -> int:
-        return sum(e.waiting() for e in self.lines.values() if e.target == instance and e.purpose != "reply")
+        return sum(e.waiting() for e in self.lanes.values() if e.target == instance and e.purpose != "reply")
 
     def ignores_input(self, peer: Peer) -> bool:
         """Whether messages wait for a worker that sleeps though nothing keeps it from taking them."""
@@ -215,13 +215,13 @@ class Switchboard:
                 yield from ((peer, each) for each in peer.instances)
 
     def _published(self) -> int:
-        return sum(each.published() for each in self.lines.values())
+        return sum(each.published() for each in self.lanes.values())
 
     def _is_any_busy(self, gone: Collection[str]) -> bool:
         """Whether a handler runs, outside of any input perhaps, or messages wait for room, perhaps they alone."""
         for peer, instance in self._instances(gone):
             stats = self.actor_stats(peer, instance)
-            reaches_all = not any(e.source == instance and e.consumer.name in gone for e in self.lines.values())
+            reaches_all = not any(e.source == instance and e.consumer.name in gone for e in self.lanes.values())
             if stats["busy_since_ns"] or (stats["outbox"] and reaches_all):
                 return True
         return False
@@ -236,10 +236,10 @@ class Switchboard:
                 yield f"flight recorder of {peer.name}", RECORDER, peer.recorder
             for instance, table in peer.tables.items():
                 yield f"in-flight table of {instance}", INFLIGHT, table
-        for line in self.lines.values():
-            purpose = f"lane {line.number}: {line.source} -> {line.target} ({line.purpose})"
-            yield purpose, LANE, line.segment
-            yield f"returns of {purpose}", RETURNS, line.returns
+        for lane in self.lanes.values():
+            purpose = f"lane {lane.number}: {lane.source} -> {lane.target} ({lane.purpose})"
+            yield purpose, LANE, lane.segment
+            yield f"returns of {purpose}", RETURNS, lane.returns
         for slab in self.slabs.values():
             yield f"slab {slab.number} of {slab.owner.name}", SLAB, slab.segment
 

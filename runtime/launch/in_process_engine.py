@@ -155,7 +155,7 @@ class InProcessEngine:
         self.driver.close()
         with self.serving:
             self.board.close()
-            for held in (self.board.peers, self.board.lines, self.board.slabs):
+            for held in (self.board.peers, self.board.lanes, self.board.slabs):
                 held.clear()  # clients that were closed still know this graph
         self._line.close()
         self.failures.forget()

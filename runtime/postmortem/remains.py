@@ -33,7 +33,7 @@ _LENT = struct.Struct("<QII")  # generation, slab, block; the rest says whose le
 
 def remains(board: Switchboard, peer: Peer) -> dict[str, Any]:
     """All of it, as plain data."""
-    lanes = [each for each in board.lines.values() if peer in (each.producer, each.consumer)]
+    lanes = [each for each in board.lanes.values() if peer in (each.producer, each.consumer)]
     lanes.sort(key=lambda each: each.purpose != "edge")  # those of callers may be many
     events = read_events(peer.recorder, MOST_EVENTS) if peer.recorder is not None else []
     return {
@@ -50,12 +50,12 @@ def _handling(board: Switchboard, peer: Peer, instance: str) -> Iterator[dict[st
     """The inputs that its successor will take up, from the in-flight table."""
     table = Inflight(peer.tables[instance])
     for left in table.live()[:MOST_INPUTS]:
-        line = board.lines.get(left.lane)
-        if left.row == RUNNING_ROW and (line is None or line.returns.load("tail") != left.sequence):
+        lane = board.lanes.get(left.lane)
+        if left.row == RUNNING_ROW and (lane is None or lane.returns.load("tail") != left.sequence):
             continue  # that one was finished
-        header = header_at(line, left.sequence) if left.row == RUNNING_ROW and line else _header(table.record(left.row))
+        header = header_at(lane, left.sequence) if left.row == RUNNING_ROW and lane else _header(table.record(left.row))
         if header is not None:
-            source = line.source if line is not None else "somebody who is gone"
+            source = lane.source if lane is not None else "somebody who is gone"
             yield {"actor": instance, "source": source, "attempt": left.attempt, **_told(board, header)}
 
 
@@ -79,32 +79,32 @@ def _name_of(board: Switchboard, endpoint: int) -> str:
     return "" if not endpoint else peer.name if peer is not None else "somebody who is gone"
 
 
-def _lane(board: Switchboard, line: LaneRecord) -> dict[str, Any]:
+def _lane(board: Switchboard, lane: LaneRecord) -> dict[str, Any]:
     """A lane with the records that entered it last, oldest first."""
-    capacity, head, tail = line.segment.placed.rows("record"), line.segment.load("head"), line.returns.load("tail")
+    capacity, head, tail = lane.segment.placed.rows("record"), lane.segment.load("head"), lane.returns.load("tail")
     # The slot behind the newest record is the next one's, who may be writing.
     numbers = range(max(0, head - min(MOST_RECORDS, capacity - 1)), head)
-    found = [(number, header_at(line, number)) for number in numbers]
+    found = [(number, header_at(lane, number)) for number in numbers]
     records = [
         {"number": number, "waits": number >= tail, **_told(board, header)}
         for number, header in found
         if header is not None
     ]
     return {
-        "source": line.source,
-        "target": line.target,
-        "purpose": line.purpose,
-        "waiting": line.waiting(),
+        "source": lane.source,
+        "target": lane.target,
+        "purpose": lane.purpose,
+        "waiting": lane.waiting(),
         "capacity": capacity,
         "records": records,
     }
 
 
-def header_at(line: LaneRecord, number: int) -> Header | None:
+def header_at(lane: LaneRecord, number: int) -> Header | None:
     """The header of a record by its number, or what has been written over it; None for an impossible one."""
-    capacity = line.segment.placed.rows("record")
-    start = line.segment.placed["record"] + number % capacity * RECORD_NBYTES
-    return _header(memoryview(os.pread(line.segment.fd, RECORD_NBYTES, start)))
+    capacity = lane.segment.placed.rows("record")
+    start = lane.segment.placed["record"] + number % capacity * RECORD_NBYTES
+    return _header(memoryview(os.pread(lane.segment.fd, RECORD_NBYTES, start)))
 
 
 def _header(record: memoryview) -> Header | None:
@@ -115,19 +115,19 @@ def _header(record: memoryview) -> Header | None:
         return None
 
 
-def _loans(board: Switchboard, line: LaneRecord) -> list[dict[str, Any]]:
+def _loans(board: Switchboard, lane: LaneRecord) -> list[dict[str, Any]]:
     """The blocks that were lent through a lane and are not back, by slab."""
-    rows = min(line.returns.placed.rows("released"), _MOST_ROWS)
-    lent = os.pread(line.segment.fd, rows * _LENT_NBYTES, line.segment.placed["lent"])
-    ended = memoryview(os.pread(line.returns.fd, rows * WORD_NBYTES, line.returns.placed["released"])).cast("Q")
-    head = line.segment.load("head")
+    rows = min(lane.returns.placed.rows("released"), _MOST_ROWS)
+    lent = os.pread(lane.segment.fd, rows * _LENT_NBYTES, lane.segment.placed["lent"])
+    ended = memoryview(os.pread(lane.returns.fd, rows * WORD_NBYTES, lane.returns.placed["released"])).cast("Q")
+    head = lane.segment.load("head")
     blocks: dict[int, int] = {}
     for row in range(len(lent) // _LENT_NBYTES):
         generation, slab, _ = _LENT.unpack_from(lent, row * _LENT_NBYTES)
         if ended[row] < generation <= head:
             blocks[slab] = blocks.get(slab, 0) + 1
-    lane = {"source": line.source, "target": line.target}
-    return [{**lane, "blocks": count, **_of_slab(board, slab, count)} for slab, count in blocks.items()]
+    ends = {"source": lane.source, "target": lane.target}
+    return [{**ends, "blocks": count, **_of_slab(board, slab, count)} for slab, count in blocks.items()]
 
 
 def _of_slab(board: Switchboard, number: int, count: int) -> dict[str, Any]:
@@ -146,13 +146,13 @@ def _event(board: Switchboard, peer: Peer, event: Event, now: int) -> dict[str, 
     ago_s = (now - event.begin_ns) / 1e9
     if event.happening != Happening.INPUT:
         return {"ago_s": ago_s, "what": event.happening.name.lower(), "pid": event.pid}
-    line = board.lines.get(event.lane)
+    lane = board.lanes.get(event.lane)
     return {
         "ago_s": ago_s,
         "what": "input",
         "actor": peer.instances[event.actor] if event.actor < len(peer.instances) else "",
         "port": _port(board, event.port),
-        "source": line.source if line is not None else "somebody who is gone",
+        "source": lane.source if lane is not None else "somebody who is gone",
         "number": event.sequence,
         "request": event.request,
         "trace": event.trace,

@@ -94,7 +94,7 @@ def _events(graph: RunningGraph, name: str | None) -> dict[str, Any]:
     worker = graph.workers.get(name)
     if worker is None or worker.peer.recorder is None:
         raise ProtocolError(f"graph {graph.name!r} has no worker {name!r}")
-    running = [astuple(each) for each in running_now(worker.peer, graph.switchboard.lines)]
+    running = [astuple(each) for each in running_now(worker.peer, graph.switchboard.lanes)]
     rows = snapshot(worker.peer.recorder, EVENTS)
     return {"instances": list(worker.peer.instances), "rows": rows, "running": running}
 

@@ -30,7 +30,7 @@ class LeaseMap:
         """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
         alive = [worker.name for worker in self._graph.workers.values() if worker.is_ready and worker.is_alive]
         answers = await self._answers(alive)
-        return compose(answers, self._graph.switchboard.lines, self._graph.switchboard.slabs)
+        return compose(answers, self._graph.switchboard.lanes, self._graph.switchboard.slabs)
 
     async def _answers(self, workers: Iterable[str]) -> Answers:
         """What each worker says of its blocks; None for one that did not answer in time."""
@@ -55,8 +55,8 @@ class LeaseMap:
             future.set_result(answer.holdings)
 
 
-def compose(answers: Answers, lines: Mapping[int, LaneRecord], slabs: Mapping[int, SlabRecord]) -> dict[str, Any]:
-    """The document, from each worker's answer; `lines` says where a lane leads, `slabs` whose a slab is."""
+def compose(answers: Answers, lanes: Mapping[int, LaneRecord], slabs: Mapping[int, SlabRecord]) -> dict[str, Any]:
+    """The document, from each worker's answer; `lanes` says where a lane leads, `slabs` whose a slab is."""
     heard = {name: answer for name, answer in answers.items() if answer is not None}
     received = _received(heard)
     passed = [(name, each) for name, answer in heard.items() for each in answer["passed"]]
@@ -65,8 +65,8 @@ def compose(answers: Answers, lines: Mapping[int, LaneRecord], slabs: Mapping[in
         for block in answer["blocks"]:
             place = block["slab"], block["block"]
             ways = block.pop("lent") + [each for _, each in passed if (each["slab"], each["block"]) == place]
-            blocks.append({"owner": owner, **block, "held_by": [_holder(way, place, lines, received) for way in ways]})
-    blocks += _of_others(received, lines, slabs)
+            blocks.append({"owner": owner, **block, "held_by": [_holder(way, place, lanes, received) for way in ways]})
+    blocks += _of_others(received, lanes, slabs)
     return {
         "debug": any(answer["debug"] for answer in heard.values()),
         "silent": [name for name, answer in answers.items() if answer is None],
@@ -87,18 +87,18 @@ def _received(answers: dict[str, dict[str, Any]]) -> dict[tuple[int, int, int], 
 def _holder(
     way: dict[str, Any],
     place: tuple[int, int],
-    lines: Mapping[int, LaneRecord],
+    lanes: Mapping[int, LaneRecord],
     received: dict[tuple[int, int, int], dict[str, Any]],
 ) -> dict[str, Any]:
     """Who is at the end of a lane, and, in debug mode, for which message it has kept the block."""
-    line = lines.get(way["lane"])
-    name = "somebody who is gone" if line is None else line.target
+    lane = lanes.get(way["lane"])
+    name = "somebody who is gone" if lane is None else lane.target
     return {"holder": name, "unread": way["waits"], **received.pop((way["lane"], *place), {})}
 
 
 def _of_others(
     received: dict[tuple[int, int, int], dict[str, Any]],
-    lines: Mapping[int, LaneRecord],
+    lanes: Mapping[int, LaneRecord],
     slabs: Mapping[int, SlabRecord],
 ) -> list[dict[str, Any]]:
     """Blocks of clients, who are not asked: what workers have received and no worker owns. Known in debug mode."""
@@ -115,6 +115,6 @@ def _of_others(
             "held_by": [],
         }
         blocks.setdefault((slab, index), block)["held_by"].append(
-            _holder({"lane": lane, "waits": False}, (slab, index), lines, received)
+            _holder({"lane": lane, "waits": False}, (slab, index), lanes, received)
         )
     return list(blocks.values())

@@ -13,27 +13,27 @@ from ..telemetry.flight_recorder import Event, Happening, Outcome
 from ..telemetry.stats import CellStats
 
 
-def running_now(peer: Peer, lines: Mapping[int, LaneRecord]) -> Iterator[Event]:
+def running_now(peer: Peer, lanes: Mapping[int, LaneRecord]) -> Iterator[Event]:
     """An event for each actor of a worker that runs a plain handler, read from its counters, its table and its lanes.
 
-    `lines` are all lanes by number. The events have the number 0, for they are none of the recorder's yet.
+    `lanes` are all lanes by number. The events have the number 0, for they are none of the recorder's yet.
     """
     for place, instance in enumerate(peer.instances):
-        if peer.stats is not None and (found := _run(CellStats(peer.stats, place), peer.tables[instance], lines)):
+        if peer.stats is not None and (found := _run(CellStats(peer.stats, place), peer.tables[instance], lanes)):
             begin_ns, header, lane, sequence, attempt = found
             cause = header.cause_lane, header.cause_sequence, header.reply_to, header.request, header.trace
             what = place, header.target, attempt, lane, sequence, *cause, header.sent_ns
             yield Event(0, Happening.INPUT, Outcome.ANSWERED, begin_ns, 0, *what, 0)
 
 
-def _run(stats: CellStats, table: Segment, lines: Mapping[int, LaneRecord]) -> tuple[int, Header, int, int, int] | None:
+def _run(stats: CellStats, table: Segment, lanes: Mapping[int, LaneRecord]) -> tuple[int, Header, int, int, int] | None:
     """When it began, its input with the place of that, and at which attempt it is; None if nothing runs."""
     since = stats.words[stats.busy_since]
     left = next((each for each in Inflight(table).live() if each.row == RUNNING_ROW), None) if since else None
-    line = lines.get(left.lane) if left is not None else None
-    if left is None or line is None:
+    lane = lanes.get(left.lane) if left is not None else None
+    if left is None or lane is None:
         return None
-    header = header_at(line, left.sequence)
+    header = header_at(lane, left.sequence)
     # It has not gone on meanwhile: the record is given back behind the run alone.
-    still = stats.words[stats.busy_since] == since and line.returns.load("tail") == left.sequence
+    still = stats.words[stats.busy_since] == since and lane.returns.load("tail") == left.sequence
     return (since, header, left.lane, left.sequence, left.attempt) if still and header is not None else None

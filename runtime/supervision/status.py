@@ -104,7 +104,7 @@ def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mappi
         "pss_bytes": memory.get(worker.pid, 0) if worker.is_alive else 0,
         "cpu_s": worker.cpu_s,
         **{name: stats.get(name, 0) for name in names},
-        "leases": sum(each.lent()[1] for each in board.lines.values() if each.consumer is worker.peer),
+        "leases": sum(each.lent()[1] for each in board.lanes.values() if each.consumer is worker.peer),
         "actors": actors_of(board, worker.peer),
     }
 
@@ -118,8 +118,8 @@ def _actor(board: Switchboard, peer: Peer, instance: str) -> dict[str, Any]:
     stats = board.actor_stats(peer, instance)
     busy_since = stats.pop("busy_since_ns")
     now = now_ns()
-    lines = [each for each in board.lines.values() if each.target == instance]
-    inputs = [each for each in lines if each.purpose != "reply"]
+    lanes = [each for each in board.lanes.values() if each.target == instance]
+    inputs = [each for each in lanes if each.purpose != "reply"]
     times = {name: stats.pop(f"{name}_ns") / 1e9 for name in ("busy", "awaited", "longest_wait")}
     return {
         "name": instance,
@@ -145,8 +145,8 @@ def _edge(board: Switchboard, is_ready: Callable[[str], bool], number: int) -> d
     one that waits for room has waited.
     """
     edge, now = board.routing.spec.edges[number], now_ns()
-    lines = [each for each in board.lines.values() if each.edge == number]
-    stats = [each.stats() for each in lines]
+    lanes = [each for each in board.lanes.values() if each.edge == number]
+    stats = [each.stats() for each in lanes]
     blocked_for = [_age_s(each["blocked_since_ns"], now) for each in stats]
     return {
         "source": str(edge.source),
@@ -155,12 +155,12 @@ def _edge(board: Switchboard, is_ready: Callable[[str], bool], number: int) -> d
         "when_full": edge.when_full,
         "lanes": len(stats),
         "full": sum(each["waiting"] >= edge.capacity for each in stats),
-        "paused": sum(not is_ready(each.consumer.name) for each in lines),
+        "paused": sum(not is_ready(each.consumer.name) for each in lanes),
         "waiting": _total(stats, "waiting"),
-        "oldest_s": max((_age_s(each.oldest_ns(), now) for each in lines), default=0.0),
+        "oldest_s": max((_age_s(each.oldest_ns(), now) for each in lanes), default=0.0),
         "sent": _total(stats, "published"),
         **{name: _total(stats, name) for name in OUTCOMES if name != "blocked_ns"},
-        "blocked_s": sum(line.blocked_ns(each, now) for line, each in zip(lines, stats, strict=True)) / 1e9,
+        "blocked_s": sum(lane.blocked_ns(each, now) for lane, each in zip(lanes, stats, strict=True)) / 1e9,
         "blocked_for_s": max(blocked_for, default=0.0),
         "refused": _total(stats, "refused"),
         "high_water": max((each["high_water"] for each in stats), default=0),

@@ -218,9 +218,9 @@ def a_board() -> Switchboard:
     return Switchboard(Routing(spec), plan(spec, Topology.read()))
 
 
-def scribble(line: LaneRecord, peer: Peer) -> None:
+def scribble(lane: LaneRecord, peer: Peer) -> None:
     """Everything that lies there is impossible."""
-    for segment in (line.segment, line.returns, *peer.tables.values(), peer.recorder):
+    for segment in (lane.segment, lane.returns, *peer.tables.values(), peer.recorder):
         if segment is not None:
             with open(f"/proc/self/fd/{segment.fd}", "r+b") as file:
                 file.seek(128)
@@ -229,9 +229,9 @@ def scribble(line: LaneRecord, peer: Peer) -> None:
 
 def test_impossible_words_do_not_hinder_a_report() -> None:
     board = a_board()
-    (line,), peer = board.lines.values(), board.home_of("b")
+    (lane,), peer = board.lanes.values(), board.home_of("b")
     assert remains(board, peer)["lanes"][0]["records"] == []
-    scribble(line, peer)
+    scribble(lane, peer)
     left = remains(board, peer)
     assert json.loads(json.dumps(left)) == left
     assert left["handling"] == left["events"] == []

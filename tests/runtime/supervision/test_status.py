@@ -48,8 +48,8 @@ def test_what_was_refused_stays_counted_when_its_sender_has_gone() -> None:
     board = Switchboard(Routing(spec), plan(spec, Topology.read()))
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client, worker = board.add_client(Channel(near)), board.home_of("one")
-    line = board.connect(client, worker, "call", client.name, "one", 4)
-    os.pwrite(line.returns.fd, (3).to_bytes(8, "little"), line.returns.placed["refused"])
+    lane = board.connect(client, worker, "call", client.name, "one", 4)
+    os.pwrite(lane.returns.fd, (3).to_bytes(8, "little"), lane.returns.placed["refused"])
     assert status._actor(board, worker, "one")["refused"] == 3
     board.departures.client_left(client)
     assert status._actor(board, worker, "one")["refused"] == 3
