@@ -64,7 +64,7 @@ class DescriptorServer:
             self._switchboard.departures.turned_out(peer)
 
     def _accept(self) -> None:
-        """A client of the same user (or root) gets a peer of its own."""
+        """A client of the same user (or root) becomes a peer."""
         try:
             connection, _ = self._door.accept()
         except OSError as error:

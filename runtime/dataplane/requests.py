@@ -47,7 +47,7 @@ class Requests:
         self._board = board
 
     def serve(self, peer: Peer, channel: Channel) -> bool:
-        """Answers what has come by the peer's channel; False where its peer is gone, or sends what is no message."""
+        """Answers what has come by the peer's channel; False where its process is gone, or sends what is no message."""
         try:
             channel.flush()
             for _ in range(_BATCH):
@@ -201,7 +201,7 @@ def everything_of(peer: Peer, lanes: Iterable[LaneRecord], slabs: Mapping[int, S
 
 
 def lane_offers(peer: Peer, lane: LaneRecord) -> Iterator[Labelled]:
-    """The peer's ends of a lane, each behind the bell of the other end's peer where the peer has not got it yet."""
+    """The peer's ends of a lane. The bell of who is at the other end comes first, unless the peer has it already."""
     for role, near, far in (("producer", lane.producer, lane.consumer), ("consumer", lane.consumer, lane.producer)):
         if near is not peer:
             continue

@@ -28,7 +28,8 @@ from .peers import LaneRecord, Peer, SlabRecord
 
 
 class Switchboard:
-    """Built from the graph and its plan: all workers' peers and all edges' lanes exist before any worker does.
+    """Built from the graph and its plan: the peer of each worker and the lanes of each edge exist before any
+    worker does.
 
     Raises OutOfMemory when the machine has not enough for them. One thread.
     """
