@@ -61,8 +61,10 @@ class Requests:
         return True
 
     def _answer(self, peer: Peer, document: dict[str, Any]) -> None:
-        """A refusal is an answer, too."""
-        answer: dict[str, Any] = {"answer": document.get("token")}
+        """A refusal is an answer, too. Raises ProtocolError where nothing can be answered."""
+        if not isinstance(token := document.get("token"), int):  # another value might be too deep to be packed
+            raise ProtocolError("an ask comes with a token, which is a number")
+        answer: dict[str, Any] = {"answer": token}
         try:
             self._do(peer, document)
         except SlabwireError as error:

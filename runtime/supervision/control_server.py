@@ -92,6 +92,8 @@ class ControlServer:
             message = unpack_document(frames[-1]) if frames else None
             if not isinstance(message, dict) or not (is_worker or "verb" in message):
                 raise ProtocolError("a control message is a dict with a verb")
+            if not isinstance(message.get("token", 0), int | str):  # another value might be too deep to be packed
+                raise ProtocolError("the token of a control message is a number or a text")
         except (ValueError, SlabwireError) as error:
             self._refuse(identity, ProtocolError(str(error)))
             return

@@ -14,7 +14,8 @@ import zmq
 
 import slabwire
 from slabwire.runtime.clients.control import Control
-from slabwire.runtime.control.verbs import Hello
+from slabwire.runtime.control.channel import ASKS, EverythingMine
+from slabwire.runtime.control.verbs import VERBS, Hello, Segments
 from waiting import wait_until
 
 
@@ -46,7 +47,7 @@ def test_at_the_control_socket(running: slabwire.Running) -> None:
         deaf.setsockopt(zmq.LINGER, 0)
         deaf.connect(f"ipc://{running.directory / 'control'}")
         for token in range(3000):
-            deaf.send(msgpack.packb({"verb": "layout", "token": token}))
+            deaf.send(msgpack.packb(VERBS.document(Segments(), token=token)))
         for _ in range(3):
             assert running.status()["state"] == "ready"
         assert private_mib(pid) < before + 64
@@ -56,7 +57,7 @@ def test_at_the_control_socket(running: slabwire.Running) -> None:
 
 def ask_on(deaf: socket.socket) -> None:
     for token in range(1, 100_000):
-        deaf.send(msgpack.packb({"ask": "offers", "token": token}))
+        deaf.send(msgpack.packb(ASKS.document(EverythingMine(), token=token)))
 
 
 def test_at_the_door_of_descriptors(running: slabwire.Running) -> None:
@@ -84,3 +85,18 @@ def test_an_idle_client_is_told_nothing_and_stays(running: slabwire.Running) -> 
         assert np.array_equal(kept, np.arange(100_000))
         assert idle.call("echo.it", 1) == 1
         assert np.array_equal(kept, np.arange(100_000))
+
+
+def test_a_token_that_need_not_be_said_back(running: slabwire.Running) -> None:
+    token = [[[1]]]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as liar:
+        liar.connect(str(running.directory / "local"))
+        liar.settimeout(30)
+        liar.send(msgpack.packb(ASKS.document(EverythingMine(), token=token)))
+        assert liar.recv(4096) == b""  # parted with
+    with zmq.Context() as context, context.socket(zmq.DEALER) as liar:
+        liar.connect(f"ipc://{running.directory / 'control'}")
+        liar.send(msgpack.packb(VERBS.document(Hello(), token=token)))
+        assert liar.poll(20_000)
+        assert "number or a text" in msgpack.unpackb(liar.recv())["error"]
+    assert running.client.call("echo.it", 1) == 1
