@@ -88,6 +88,7 @@ class Wiring:
     def cells_made(self) -> None:
         """The actors are there. Gives them what came before, and what a predecessor left."""
         self._cancel(self._early_cancels)
+        self._early_cancels.clear()
         for offer, end in self._early:
             self._lane_opened(offer, end)
         self._early.clear()
