@@ -16,6 +16,9 @@ HandlerKind = Literal["plain", "generator", "coroutine", "async_generator"]
 TypeKind = Literal["any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor"]
 
 
+# Calls and streams that a process may have in flight where the graph does not say how many, and the most that it may
+# say: so the lanes of a caller stay below 32 MiB.
+USUAL_CALLS, MOST_CALLS = 128, 1 << 14
 # As many restarts of one worker that is in no group, within so many seconds, are the most.
 INTENSITY = 10
 WITHIN_S = 30.0
@@ -118,6 +121,7 @@ class ActorSpec:
     restart: Restart = "permanent"
     worker: str | None = None  # actors that name the same worker share its process
     concurrency: int = 64
+    calls: int = USUAL_CALLS  # calls and streams that its own handlers may have in flight
     hang_after_s: float = 30.0
     start_timeout_s: float = 120.0
     max_attempts: int = 3
@@ -199,6 +203,7 @@ class GraphSpec:
     routes: tuple[RouteSpec, ...] = ()
     exposed: int = 0
     groups: tuple[GroupSpec, ...] = ()
+    client_calls: int = USUAL_CALLS  # calls and streams that one client may have in flight
 
     def actor(self, name: str) -> ActorSpec:
         return next(each for each in self.actors if each.name == name)
@@ -242,4 +247,4 @@ def graph_from_plain(plain: dict[str, Any]) -> GraphSpec:
     routes = tuple(RouteSpec(PortRef(**each["entry"]), PortRef(**each["reply"])) for each in plain["routes"])
     actors = tuple(_actor(each) for each in plain["actors"])
     groups = tuple(GroupSpec(**{**each, "members": tuple(each["members"])}) for each in plain["groups"])
-    return GraphSpec(plain["name"], actors, edges, routes, plain["exposed"], groups)
+    return GraphSpec(plain["name"], actors, edges, routes, plain["exposed"], groups, plain["client_calls"])

@@ -6,7 +6,6 @@ import os
 import time
 
 from . import fence
-from .lane import STREAM_SLOTS
 from .layout import Group, Layout, Word
 from .segment import Segment
 
@@ -33,10 +32,10 @@ BELL = Layout(
         "calls",
         "the process that waits",
         (Word("open", "the request in this slot that waits for its answer; 0: none", "supervisor, once it is dead"),),
-        rows=STREAM_SLOTS,
+        rows="calls",
     ),
 )
-WAITING_FOR = BELL.place().word("waiting_for")
+WAITING_FOR = BELL.place(calls=1).word("waiting_for")  # the same for any number of calls
 
 # Without a barrier a wake-up may be missed: look again after this long.
 UNFENCED_PARK_S = 0.002

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import fence
 from .bell import BLOCKS, ROOM, WAITING_FOR, Ringer
 from .errors import CorruptLane
-from .lane import LOW_HALF, RECORD_NBYTES, STREAM_SLOTS, parameters_of, tag_of
+from .lane import LOW_HALF, RECORD_NBYTES, parameters_of, tag_of
 from .segment import Segment
 
 
@@ -30,7 +30,7 @@ class Consumer:
         self._bytes = segment.bytes
         self._head_word, self._tail_word = segment.placed.word("head"), returns.placed.word("tail")
         self._released = returns.placed.word("released")
-        self._read = returns.placed.word("read")
+        self._read, self._streams = returns.placed.word("read"), returns.placed.rows("read")
         self._high_water, self._refused = (returns.placed.word(each) for each in ("high_water", "refused"))
         self.ring = segment.placed["record"]
         self.high_water = self._words[self._high_water]
@@ -105,7 +105,7 @@ class Consumer:
         """Tells how many items of a stream have been read in all. Any thread, one at a time for each stream."""
         word = tag_of(stream) << 32 | items & LOW_HALF
         # pairs with: Producer.items_read
-        self._words[self._read + stream % STREAM_SLOTS] = word
+        self._words[self._read + stream % self._streams] = word
         self.producer.ring(ROOM)
 
     def release(self, row: int, generation: int) -> None:

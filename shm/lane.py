@@ -19,8 +19,6 @@ RECORD_NBYTES = 256
 # What becomes of messages that find the lane full, and for how long they waited; counted by their sender.
 OUTCOMES = ("blocked", "blocked_ns", "rejected", "dropped_newest", "dropped_oldest", "expired")
 LENT_NBYTES = 64
-# Streams that one lane can carry at a time, each with a count of what its reader has read.
-STREAM_SLOTS = 128
 LOW_HALF = (1 << 32) - 1
 # 2^32 divided by the golden ratio: multiplied by it, numbers that lie close together come to lie far apart (Knuth).
 _SPREAD = 0x9E3779B1
@@ -102,7 +100,7 @@ RETURNS = Layout(
                 pairs_with="waiting_for of the producer's bell",
             ),
         ),
-        rows=STREAM_SLOTS,
+        rows="streams",
     ),
 )
 

@@ -13,7 +13,6 @@ from .lane import (
     LOW_HALF,
     OUTCOMES,
     RECORD_NBYTES,
-    STREAM_SLOTS,
     Source,
     parameters_of,
     tag_of,
@@ -62,7 +61,7 @@ class Producer:
         self._bytes = segment.bytes
         self._head_word, self._tail_word = segment.placed.word("head"), returns.placed.word("tail")
         self._lent, self._released = segment.placed["lent"], returns.placed.word("released")
-        self._read = returns.placed.word("read")
+        self._read, self._streams = returns.placed.word("read"), returns.placed.rows("read")
         self._outcomes = segment.placed.word(OUTCOMES[0])
         self._blocked_since = segment.placed.word("blocked_since_ns")
         if since_ns := self._words[self._blocked_since]:
@@ -201,7 +200,7 @@ class Producer:
     def items_read(self, stream: int) -> int:
         """How many items of a stream its reader has read; 0 if it has not begun."""
         # pairs with: Consumer.note_read
-        word = self._theirs[self._read + stream % STREAM_SLOTS]
+        word = self._theirs[self._read + stream % self._streams]
         return word & LOW_HALF if word >> 32 == tag_of(stream) else 0
 
     def record(self, sequence: int) -> memoryview:

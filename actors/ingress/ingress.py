@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.actor.actor import Actor
 from ...runtime.cell.binding import CellBinding, binding_of
 from ...runtime.errors import GraphError
-from ...runtime.message.capacities import MOST_CALLS
 from .requests.serving import ServingState
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Ingress(Actor):
         requests: int = 1,
         body_bytes: int = 1,
         connections: int = 1,
+        settings: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
         problems = []
@@ -79,10 +80,10 @@ class Ingress(Actor):
         for name, value in (("requests", requests), ("body_bytes", body_bytes), ("connections", connections)):
             if type(value) is not int or value < 1:
                 problems.append(f"an Ingress was given {name}={value!r}; it must be a whole number above 0")
-            elif name == "requests" and value > MOST_CALLS:
+            elif name == "requests" and settings is not None and value > settings["calls"]:
                 problems.append(
-                    f"an Ingress was given requests={value}, and has {MOST_CALLS} answers in flight at most; give it "
-                    f"requests={MOST_CALLS} or fewer, and add another Ingress for more"
+                    f"an Ingress was given requests={value}, and has {settings['calls']} answers in flight at most; "
+                    f"give it calls={value} as well, or fewer requests"
                 )
         if problems:
             raise GraphError(*problems)

@@ -38,7 +38,7 @@ class Wiring:
     @classmethod
     def create(cls, parties: int, lanes: Sequence[tuple[int, int]], capacity: int = _CAPACITY) -> Self:
         """`lanes` say from which party to which."""
-        bells = [Segment.create(BELL, "bell of a bench").fd for _ in range(parties)]
+        bells = [Segment.create(BELL, "bell of a bench", calls=1).fd for _ in range(parties)]
         made = [
             {"producer": producer, "consumer": consumer, "fds": [each.fd for each in _new_lane(capacity)]}
             for producer, consumer in lanes
@@ -131,7 +131,7 @@ class Wiring:
 
 def _new_lane(capacity: int) -> tuple[Segment, Segment]:
     records = Segment.create(LANE, "lane of a bench", capacity=capacity, leases=_LEASES)
-    return records, Segment.create(RETURNS, "returns of a bench's lane", leases=_LEASES)
+    return records, Segment.create(RETURNS, "returns of a bench's lane", leases=_LEASES, streams=1)
 
 
 def no_slabs(block_nbytes: int, blocks: int) -> Slab:

@@ -53,7 +53,7 @@ class BellAlone(Echoed):
     title = "bell alone"
 
     def __init__(self, seats: Seats, sizes: Sequence[int]) -> None:  # noqa: ARG002 - nothing of any size
-        bells = [Segment.create(BELL, "bell of a bench") for _ in range(2)]
+        bells = [Segment.create(BELL, "bell of a bench", calls=1) for _ in range(2)]
         words = Segment.create(WORDS, "words of a bench")
         self._doorbells = [new_doorbell(), new_doorbell()]
         self._segments = [*bells, words]

@@ -162,7 +162,12 @@ class Cell:
     def _cancel(self, header: Header) -> None:
         if self._cancels.remember(header.key):
             self.outlets.cancels.forward(header)
-            self._give_up()
+            if header.request == EVERY_REQUEST:
+                self._give_up()
+                return
+            self.outlets.callers.forget_stream(header.key)
+            self._runs.cancel(header.key)
+            self._cut_blocked_of_cancelled()
 
     def cancel(self, keys: Iterable[Key]) -> None:
         """Ends what callers that are gone still waited for. All actors hear of it, so nobody is told."""
@@ -174,6 +179,9 @@ class Cell:
         """Ends what is in flight here of the requests that nobody waits for."""
         self.outlets.callers.forget_streams(self._cancels.__contains__)
         self._runs.cancel_those(lambda work: work.header.key in self._cancels)
+        self._cut_blocked_of_cancelled()
+
+    def _cut_blocked_of_cancelled(self) -> None:
         if self._intake.blocked is not None and self._intake.blocked[0].header.key in self._cancels:
             self._cut_blocked()
 

@@ -80,6 +80,10 @@ class ReplyLanes:
         self.lanes.pop(endpoint, None)
         self.forget_streams(lambda key: key[0] == endpoint)
 
+    def forget_stream(self, key: Key) -> None:
+        """Nobody reads this stream any more."""
+        self._items.pop(key, None)
+
     def forget_streams(self, is_over: Callable[[Key], bool]) -> None:
         """Nobody reads these streams any more."""
         for key in list(filter(is_over, self._items)):

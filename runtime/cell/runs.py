@@ -10,6 +10,7 @@ from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ..actor.handler import Handler
 from ..errors import SlabwireError
+from ..message.capacities import Key
 from ..message.header import Flag
 from ..telemetry.flight_recorder import CANCELLED, FAILED, Recorder
 from .answers import ENDS_PROCESS, Answers
@@ -106,6 +107,7 @@ class Runs:
 
     def __init__(self, outlets: Outlets, recorder: Recorder, loop: asyncio.AbstractEventLoop, concurrency: int) -> None:
         self.works: dict[int, Work] = {}
+        self._by_request: dict[Key, dict[Work, None]] = {}  # of each request, in order
         self.held_up: deque[tuple[Work, Callable[[Work], None]]] = deque()
         self.kinds: set[HandlerRunner] = set()
         self._kind: dict[int, HandlerRunner] = {}
@@ -126,7 +128,7 @@ class Runs:
 
     def serves(self, key: tuple[int, int]) -> bool:
         """Whether an input of that request is in flight."""
-        return any(work.header.key == key for work in self.works.values())
+        return key in self._by_request
 
     def keep(self, work: Work, lane: Consumer) -> None:
         """Copies an input into a row, and gives its record back. Only if `has_place`."""
@@ -136,7 +138,7 @@ class Runs:
     def start(self, work: Work, handler: Handler) -> None:
         """Begins an input that has its row."""
         work.advance(Event.BEGIN)
-        self.works[work.row] = work
+        self._add(work)
         self._stats.show("in_flight", len(self.works))
         work.started_ns = now_ns()
         self._recorder.record(self._stats.row, work, work.started_ns, 0, 0)
@@ -145,8 +147,19 @@ class Runs:
 
     def end_unbegun(self, work: Work) -> None:
         """Sees an input out whose handler never began: its answer has been sent."""
-        self.works[work.row] = work
+        self._add(work)
         self.done(work)
+
+    def _add(self, work: Work) -> None:
+        self.works[work.row] = work
+        self._by_request.setdefault(work.header.key, {})[work] = None
+
+    def _remove(self, work: Work) -> None:
+        if self.works.pop(work.row, None) is not None:
+            beside = self._by_request[work.header.key]
+            del beside[work]
+            if not beside:
+                del self._by_request[work.header.key]
 
     def done(self, work: Work) -> None:
         """The handler is done; the input is finished when its outputs have left."""
@@ -166,7 +179,7 @@ class Runs:
             self._outlets.abandon(work)
             self._table.clear(work.row)
             work.lease = None
-            self.works.pop(work.row, None)
+            self._remove(work)
             self._stats.show("in_flight", len(self.works))
 
     def _record_end(self, work: Work) -> None:
@@ -216,6 +229,13 @@ class Runs:
         return min(filter(None, (*dues, *(work.due_ns() for work, _ in self.held_up))), default=0)
 
     # -- inputs that nobody wants ------------------------------------------------------------------------------------
+
+    def cancel(self, key: Key) -> None:
+        """Ends the inputs of one request without an answer."""
+        for work in list(self._by_request.get(key, ())):
+            if work.advance(Event.STOP):
+                self._stats.count("cancelled")
+                self._stop(work)
 
     def cancel_those(self, is_cancelled: Callable[[Work], bool]) -> None:
         """Ends inputs without an answer: nobody waits for what would come of them."""

@@ -55,7 +55,7 @@ class AsyncLocalConnection:
     def _enter(self, local: LocalConnection) -> None:
         self.local = local
         self.is_gone = False
-        self.calls = AsyncCalls(local.caller)
+        self.calls = AsyncCalls(local.caller, local.caller.calls)
         self._end = select.poll()
         self._end.register(local.link.channel.fileno(), select.POLLIN)
         self._parking = LoopParking(local, self._take_in)

@@ -62,7 +62,7 @@ class LocalConnection:
         self.endpoint = Endpoint(
             0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES
         )
-        self.caller = Caller(self.endpoint, self.routing)
+        self.caller = Caller(self.endpoint, self.routing, self.routing.spec.client_calls)
         if self.here is not None:
             self.caller.explain = self.here.explain
         try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from ..errors import DeadlineExceeded, mark_not_begun
-from ..message.capacities import MOST_ASIDE, MOST_CALLS
+from ..message.capacities import MOST_ASIDE
 from ..message.header import Kind
 from .caller import Pending, timed_out
 
@@ -31,8 +31,9 @@ class Begins(Protocol):
 class AsyncCalls:
     """Begins calls and waits for them on the running loop: `places` at once, others wait. One loop, one thread."""
 
-    def __init__(self, begins: Begins, places: int = MOST_CALLS) -> None:
+    def __init__(self, begins: Begins, places: int) -> None:
         self._begins = begins
+        self._most = places
         self._places = asyncio.Semaphore(places)
         self._places_aside = asyncio.Semaphore(MOST_ASIDE)
 
@@ -119,7 +120,7 @@ class AsyncCalls:
             async with until(deadline_ns):
                 await self._places.acquire()
         except TimeoutError:
-            text = f"{target} was not asked in time: {MOST_CALLS} calls of this client are in flight; use a second one"
+            text = f"{target} was not asked in time: {self._most} calls are in flight already; allow more of them"
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
     def _end(self, pending: Pending | None) -> None:

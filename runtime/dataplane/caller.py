@@ -10,14 +10,12 @@ from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
-from ...shm.lane import STREAM_SLOTS
 from ...shm.producer import Producer
 from ..actor.fields import CallFields
 from ..control.channel import LaneOffer, OpenRoute
 from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, mark_not_begun
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, HashChoice, policy_of
-from ..message.capacities import MOST_CALLS
 from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Kind, read_header, with_key
 from ..message.payload import Payload
@@ -87,15 +85,16 @@ Request = tuple[str, int, dict[str, Any]]
 
 
 class Caller:
-    """Built over an endpoint. One thread at a time. `cause` gives the lane and the sequence of the input whose handler
-    calls; without one this is a client.
+    """Built over an endpoint. One thread at a time. `calls` and streams may be in flight. `cause` gives the lane and
+    the sequence of the input whose handler calls; without one this is a client.
 
     Request numbers of one process never meet those of its predecessors: the upper half grows with time.
     """
 
     def __init__(
-        self, endpoint: Endpoint, routing: Routing, cause: Callable[[], tuple[int, int]] | None = None
+        self, endpoint: Endpoint, routing: Routing, calls: int, cause: Callable[[], tuple[int, int]] | None = None
     ) -> None:
+        self.calls = calls
         self._endpoint = endpoint
         self._routing = routing
         self._cause = cause
@@ -106,6 +105,7 @@ class Caller:
         self._open_routes: set[int] = set()
         self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
+        self._by_entry: dict[Producer, int] = {}  # how many went by each lane
         # Higher for every later process: in steps of 17 ms, which is less than a process takes to start.
         self._last_request = ((now_ns() >> 24) % _INCARNATIONS) << 32
         # Where the graph runs in this process: gives an error the exception that it was made from.
@@ -143,12 +143,12 @@ class Caller:
         aside: bool = False,
     ) -> Pending:
         """Sends a request, with the idempotency key that its handler is told, if it has one. Raises MessageError,
-        Overloaded, or Disconnected. `aside`: a call for one answer that is not among the MOST_CALLS.
+        Overloaded, or Disconnected. `aside`: a call for one answer that is not among the `calls`.
         """
         target, route, fields = request
-        if not aside and len(self._pending) - len(self._aside) >= MOST_CALLS:
+        if not aside and len(self._pending) - len(self._aside) >= self.calls:
             raise mark_not_begun(
-                Overloaded(f"{MOST_CALLS} calls are in flight already; wait for some, or use a second client")
+                Overloaded(f"{self.calls} calls are in flight already; wait for some, {_more(self._cause is None)}")
             )
         if route not in self._open_routes:
             self._endpoint.ask(OpenRoute(route))
@@ -158,7 +158,8 @@ class Caller:
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
-        self._last_request = number = self._next_request() if self._pending and not aside else self._last_request + 1
+        number = self._last_request + 1
+        self._last_request = number = number if aside else self._endpoint.open_calls.next_free(number)
         pending = _Sent(number, notify)
         pending.entry, pending.route, pending.port = entry, route, port
         pending.trace = trace if trace[0] or trace[1] else (random.getrandbits(64), random.getrandbits(64))
@@ -175,6 +176,7 @@ class Caller:
                 raise self._overloaded(target, entry)
             self._write(pending, Kind.DATA, payload, deadline_ns, flags)
         self._pending[number] = pending
+        self._by_entry[entry] = self._by_entry.get(entry, 0) + 1
         if aside:
             self._aside.add(number)
         return pending
@@ -188,16 +190,8 @@ class Caller:
 
         The record at the front may wait for a place that nothing frees but the cancel of what has it.
         """
-        wanted = 2 + (sum(pending.entry is entry for pending in self._pending.values()) if self._pending else 0)
+        wanted = 2 + self._by_entry.get(entry, 0)
         return entry.free_records(wanted) >= wanted
-
-    def _next_request(self) -> int:
-        """A number whose slot no other call in flight has."""
-        number = self._last_request + 1
-        busy = {request % STREAM_SLOTS for request in self._pending.keys() - self._aside}
-        while number % STREAM_SLOTS in busy:
-            number += 1
-        return number
 
     def _way(self, route: int) -> tuple[list[Producer], int]:
         """The lanes that lead to the entry of a route, and the number of its port."""
@@ -232,8 +226,10 @@ class Caller:
     def finish(self, pending: Pending) -> None:
         """The caller has got all that it wants: from now on nobody can cancel what the call has set going."""
         request = pending.request
-        if self._pending.pop(request, None) is None:
+        sent = self._pending.pop(request, None)
+        if sent is None:
             return
+        self._by_entry[sent.entry] -= 1
         if request in self._aside:  # it has no slot in which others see it; it is short in any case
             self._aside.discard(request)
         else:
@@ -306,6 +302,7 @@ class Caller:
         for pending in list(self._pending.values()):
             self.cancel(pending)
         self._entries.clear()
+        self._by_entry.clear()
         self._ways.clear()
         self.replies.clear()
         self._pending.clear()
@@ -341,6 +338,11 @@ def deadline_of(timeout_s: float | None) -> int:
 def answered_by_a_stream(target: str) -> MessageError:
     """The error of a call where a stream must be begun."""
     return MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
+
+
+def _more(is_client: bool) -> str:
+    """How to have more calls in flight."""
+    return "use a second client, or Graph(..., client_calls=)" if is_client else "or give its actor more: calls="
 
 
 def timed_out(target: str) -> SlabwireError:

@@ -17,6 +17,7 @@ from ...shm.segment import Segment
 from ..control.channel import NEWS, News
 from ..errors import SlabwireError
 from ..message.header import SENT_AT
+from ..spec import USUAL_CALLS
 from .descriptor_channel import Channel
 
 # What one client may make its slabs hold; a worker's limit is in its actors' memory_bytes.
@@ -33,6 +34,7 @@ class Peer:
     doorbell: int
     instances: tuple[str, ...] = ()
     limit_nbytes: int = CLIENT_SLABS_NBYTES
+    calls: int = USUAL_CALLS  # that it may have in flight
     channel: Channel | None = None
     given: set[int] = field(default_factory=set)
     viewed: set[int] = field(default_factory=set)  # the slabs of others that it has

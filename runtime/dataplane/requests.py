@@ -28,7 +28,7 @@ from ..control.channel import (
     View,
 )
 from ..errors import Disconnected, OutOfMemory, Overloaded, ProtocolError, UnknownPort
-from ..message.capacities import CALL_CAPACITY, REPLY_CAPACITY
+from ..message.capacities import call_capacity, reply_capacity
 from .descriptor_channel import MOST_DESCRIPTORS, Channel, close_all
 from .peers import LaneRecord, Peer, SlabRecord
 from .switchboard import Switchboard
@@ -151,9 +151,9 @@ class Requests:
         made: list[LaneRecord | None] = []
         try:
             for each in (instance for actor in actors for instance in routing.instances[actor]):
-                made += [self._lane(home_of(each), peer, "reply", each, peer.name, REPLY_CAPACITY)]
+                made += [self._lane(home_of(each), peer, "reply", each, peer.name, reply_capacity(peer.calls))]
             for each in routing.instances[actors[0]]:
-                made += [self._lane(peer, home_of(each), "call", peer.name, each, CALL_CAPACITY)]
+                made += [self._lane(peer, home_of(each), "call", peer.name, each, call_capacity(peer.calls))]
         except BaseException:
             self._board.remove_lanes(filter(None, made))
             raise

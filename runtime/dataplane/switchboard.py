@@ -17,7 +17,7 @@ from ...shm.slab import SLAB
 from ..control.channel import Gone, News
 from ..graph.compiled import Routing
 from ..host.sealed_document import pack_document, sealed_document
-from ..message.capacities import FIRST_CLIENT
+from ..message.capacities import FIRST_CLIENT, slots_for
 from ..placement.plan import Plan
 from ..spec import ActorSpec
 from ..telemetry.flight_recorder import EVENTS, RECORDER
@@ -57,7 +57,7 @@ class Switchboard:
         return self.routing.spec.actor(self.routing.actor_of[instance])
 
     def _add_worker(self, number: int, name: str, instances: tuple[str, ...]) -> None:
-        peer = self._add_peer(number, name)
+        peer = self._add_peer(number, name, calls=sum(self._actor(each).calls for each in instances))
         peer.instances = instances
         peer.limit_nbytes = sum(self._actor(each).memory_bytes for each in instances)
         peer.stats = Segment.create(STATS, f"counters of worker {name}", actors=len(instances))
@@ -70,10 +70,10 @@ class Switchboard:
         actor = self._actor(instance)
         return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
-    def _add_peer(self, number: int, name: str) -> Peer:
-        bell = Segment.create(BELL, f"bell of {name}")
+    def _add_peer(self, number: int, name: str, calls: int) -> Peer:
+        bell = Segment.create(BELL, f"bell of {name}", calls=slots_for(calls))
         try:
-            peer = self.peers[number] = Peer(number, name, bell, new_doorbell())
+            peer = self.peers[number] = Peer(number, name, bell, new_doorbell(), calls=calls)
         except OSError:
             bell.close()
             raise
@@ -93,9 +93,11 @@ class Switchboard:
         # Inputs in flight keep their leases, beside those of all that wait in the lane.
         held = self._most_in_flight(target) if purpose != "reply" else 0
         leases = max(64, 2 * capacity, capacity + held)
+        caller = {"reply": consumer, "call": producer}.get(purpose)
+        streams = slots_for(caller.calls) if caller is not None else 1
         segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=leases)
         try:
-            returns = Segment.create(RETURNS, f"returns of lane {source} -> {target}", leases=leases)
+            returns = Segment.create(RETURNS, f"returns of lane {source} -> {target}", leases=leases, streams=streams)
         except BaseException:
             segment.close()
             raise
@@ -110,7 +112,8 @@ class Switchboard:
     def add_client(self, channel: Channel) -> Peer:
         """A peer for a process on this host that has connected to the local socket."""
         self._next_client += 1
-        peer = self._add_peer(self._next_client, f"client-{self._next_client - FIRST_CLIENT}")
+        name = f"client-{self._next_client - FIRST_CLIENT}"
+        peer = self._add_peer(self._next_client, name, self.routing.spec.client_calls)
         peer.channel = channel
         return peer
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any, get_args
 
 from ..errors import GraphError
-from ..spec import ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
+from ..spec import USUAL_CALLS, ActorSpec, EdgeSpec, GraphSpec, PortRef, Restart, RouteSpec, Strategy, WhenFull
 from ..spelling import did_you_mean
 from .cycles import cycles, deadlock
 from .edge_types import why_no_edge
 from .groups import Group, Groups
+from .limits import limit_problems
 from .mermaid import mermaid
 from .node import NAME, NAME_RULE, ActorDraft, Code, Node, Port, draft_of, setting_problems
 from .replicas import routing_problems
@@ -21,10 +22,13 @@ POLICIES: tuple[str, ...] = get_args(WhenFull)
 
 
 class Definition:
-    """What a graph is: its actors, edges, groups, and what clients may call."""
+    """What a graph is: its actors, edges, groups, and what clients may call, each `client_calls` calls and streams at a
+    time.
+    """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, client_calls: int = USUAL_CALLS) -> None:
         self.name = name
+        self.client_calls = client_calls
         self._drafts: dict[str, ActorDraft] = {}
         self._edges: list[EdgeSpec] = []
         self._bounded: list[EdgeSpec] = []
@@ -47,6 +51,7 @@ class Definition:
         restart: Restart = "permanent",
         worker: str | None = None,
         concurrency: int | None = None,
+        calls: int = USUAL_CALLS,
         hang_after_s: float = 30.0,
         start_timeout_s: float = 120.0,
         max_attempts: int = 3,
@@ -61,7 +66,8 @@ class Definition:
           least_loaded, round_robin, or "hash:field", by which equal values of that field go to one of them.
         - `cores`: whole cores for each instance alone; 0 is a share of one. `worker`: actors that name the same one
           share its process, and there `weight` is the share of its time that this one may have.
-        - `concurrency`: inputs in flight; 1 where all handlers are plain, else 64.
+        - `concurrency`: inputs in flight; 1 where all handlers are plain, else 64. `calls`: calls and streams of its
+          own that may be in flight at other actors.
         - `restart`: permanent starts a process that ended again, always; transient after a failure; temporary never.
         - `start_timeout_s`: to be ready, `on_start` included; `hang_after_s`: without a sign of life. A process that
           takes longer is killed, and restarted as `restart` says.
@@ -78,6 +84,7 @@ class Definition:
             "restart": restart,
             "worker": worker,
             "concurrency": concurrency,
+            "calls": calls,
             "hang_after_s": hang_after_s,
             "start_timeout_s": start_timeout_s,
             "max_attempts": max_attempts,
@@ -176,7 +183,9 @@ class Definition:
         routes = self._routes()
         exposed = [RouteSpec(entry, reply or routes.sinks(entry)[0]) for entry, reply in self._exposed]
         every = (*exposed, *routes.internal(exposed))
-        return GraphSpec(self.name, tuple(actors), tuple(self._edges), every, len(exposed), tuple(self._groups))
+        return GraphSpec(
+            self.name, tuple(actors), tuple(self._edges), every, len(exposed), tuple(self._groups), self.client_calls
+        )
 
     def _routes(self) -> Routes:
         return Routes([each.spec for each in self._drafts.values()], self._edges)
@@ -189,6 +198,7 @@ class Definition:
         for draft in self._drafts.values():
             yield from setting_problems(draft.spec)
             yield from routing_problems(draft.spec, draft.code)
+        yield from limit_problems([each.spec for each in self._drafts.values()], self.client_calls)
         yield from self._groups.problems([(name, draft.spec.worker) for name, draft in self._drafts.items()])
 
     def _edge_problems(self) -> Iterable[str]:

@@ -33,7 +33,7 @@ class Owner(Protocol):
 def setting_problems(spec: ActorSpec) -> list[str]:
     """What cannot be meant of an actor's place and life, a sentence each."""
     actor, wrong = spec.name, []
-    least = {"replicas": 1, "cores": 0, "weight": 1, "max_attempts": 1, "memory_bytes": 1, "concurrency": 1}
+    least = {"replicas": 1, "cores": 0, "weight": 1, "max_attempts": 1, "memory_bytes": 1, "concurrency": 1, "calls": 1}
     for name, minimum in least.items():
         value = getattr(spec, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
@@ -130,7 +130,7 @@ def draft_of(
     if not is_class and not inspect.isfunction(code):
         raise GraphError(f"graph.add takes a class derived from slabwire.Actor or a function, not {code!r}")
     name = _checked_name(code, name)
-    check_arguments(name, code, arguments, tuple(settings))
+    check_arguments(name, code, arguments, settings)
     handlers, outputs = ports_of(code)
     if not handlers and not outputs:  # a source has outputs alone
         raise GraphError(f"actor '{name}': {code.__name__} has no handler; give it a public method")
@@ -161,10 +161,11 @@ def _signature(code: type) -> inspect.Signature:
         return inspect.signature(code)
 
 
-def check_arguments(name: str, code: Code, arguments: dict[str, Any], settings: tuple[str, ...]) -> None:
+def check_arguments(name: str, code: Code, arguments: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raises GraphError where `arguments` are not what the constructor takes.
 
-    A class that knows more of them says so by a class method `__check__`, which takes what the constructor takes.
+    A class that knows more of them says so by a class method `__check__`, which takes what the constructor takes, and
+    where it has a parameter of that name the `settings` of graph.add.
     """
     if not isinstance(code, type):
         if arguments:
@@ -192,7 +193,8 @@ def check_arguments(name: str, code: Code, arguments: dict[str, Any], settings: 
         raise GraphError(f"actor '{name}' ({code.__name__}): {error}; {takes}") from None
     check = getattr(code, "__check__", None)
     if check is not None:
+        told = {"settings": settings} if "settings" in inspect.signature(check).parameters else {}
         try:
-            check(**arguments)
+            check(**arguments, **told)
         except GraphError as error:
             raise GraphError(*(f"actor '{name}': {each}" for each in error.problems)) from None

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from ...shm.lane import STREAM_SLOTS
+from ..spec import MOST_CALLS
 
 # Endpoints from this number on are clients; endpoints below it are workers.
 FIRST_CLIENT = 1 << 16
-REPLY_CAPACITY = 256
-# Half of a reply lane is kept for single answers, so the answers of this many calls always find room. Each call has a
-# slot of its own.
-MOST_CALLS = min(REPLY_CAPACITY // 2, STREAM_SLOTS)
 # Additional calls for short questions that must not wait until long streams have ended, for example those of probes.
 # They have no slot, because only streams need one.
 MOST_ASIDE = 8
-# Room for the request and the cancel of each call, and for abandoned calls that the actor has not read yet.
-CALL_CAPACITY = 3 * MOST_CALLS
 # Cancelled requests that are remembered, because messages of theirs may still arrive.
-MOST_REMEMBERED = 1024
+MOST_REMEMBERED = MOST_CALLS
 Key = tuple[int, int]  # of a request: see Header.key
 # No request has this number. In a cancel it stands for all requests of a caller, also for later ones.
 EVERY_REQUEST = 0
+
+
+def slots_for(calls: int) -> int:
+    """How many slots a caller of so many calls has. Each call has one of its own. There are a quarter more, so that the
+    next free one is found within a few steps.
+    """
+    return calls + calls // 4
+
+
+def reply_capacity(calls: int) -> int:
+    """Records of a lane for answers. Half of it is kept for single answers, so those of all calls always find room."""
+    return 2 * calls
+
+
+def call_capacity(calls: int) -> int:
+    """Records of a lane for calls: the request and the cancel of each call, and abandoned calls that the actor has not
+    read yet.
+    """
+    return 3 * calls

@@ -68,7 +68,7 @@ class Wiring:
         if self.endpoint.pool.ledger is not None:
             self.endpoint.pool.ledger.origin = origin_of_work
             self.endpoint.receiver = receiver(routing, cells)
-        self.caller = Caller(self.endpoint, routing, cause)
+        self.caller = Caller(self.endpoint, routing, sum(each.calls for each in actors), cause)
         self._report = report
         self.tables: dict[str, Inflight] = {}
         self.stats_segment: Segment | None = None

@@ -64,7 +64,7 @@ class Worker:
         self.cells = self._turns.cells
         self.wiring = Wiring(link, assignment, self.routing, self.cells, self.report)
         self.endpoint, self.caller = self.wiring.endpoint, self.wiring.caller
-        self._calls = AsyncCalls(self.caller)
+        self._calls = AsyncCalls(self.caller, self.caller.calls)
         self._bindings: list[CellBinding] = []
         self._stopping = False
         self._last_tick_ns = 0

@@ -39,7 +39,7 @@ class Record(NamedTuple):
 def new_lane(capacity: int, leases: int) -> tuple[Segment, Segment]:
     """Both segments of one lane, in the order in which its ends are offered them."""
     lane = Segment.create(LANE, "a lane", capacity=capacity, leases=leases)
-    return lane, Segment.create(RETURNS, "returns of a lane", leases=leases)
+    return lane, Segment.create(RETURNS, "returns of a lane", leases=leases, streams=1)
 
 
 class Edge:
@@ -48,7 +48,7 @@ class Edge:
     def __init__(self, capacity: int = 4, leases: int = 8, *, debug: bool = True) -> None:
         self.debug = debug
         self.lane, self.returns = new_lane(capacity, leases)
-        self.bells = [Segment.create(BELL, "a bell") for _ in range(2)]
+        self.bells = [Segment.create(BELL, "a bell", calls=1) for _ in range(2)]
         self.doorbells = [new_doorbell(), new_doorbell()]
         self.slabs: dict[int, Segment] = {}
         self._bells: list[Bell] = []

@@ -27,7 +27,7 @@ class Exchange:
 
     def __init__(self, *endpoints: int, may_grow: bool = False) -> None:
         self.may_grow = may_grow
-        self.bells = {each: (Segment.create(BELL, "a bell"), new_doorbell()) for each in endpoints}
+        self.bells = {each: (Segment.create(BELL, "a bell", calls=1), new_doorbell()) for each in endpoints}
         self.tables = {each: Segment.create(INFLIGHT, "a table", inputs=8) for each in endpoints}
         self.lanes: dict[int, tuple[int, int, tuple[Segment, Segment]]] = {}
         self.slabs: dict[int, tuple[int, Segment]] = {}

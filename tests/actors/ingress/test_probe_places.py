@@ -15,7 +15,7 @@ from front_door import HELLO, Counts, Door
 from slabwire import Graph
 from slabwire.actors.ingress import Ingress
 from slabwire.runtime.errors import GraphError
-from slabwire.runtime.message.capacities import MOST_CALLS
+from slabwire.runtime.spec import USUAL_CALLS
 from waiting import wait_until
 
 CHOICES = 8
@@ -50,11 +50,11 @@ def take_places(door: Door, count: int, connections: ExitStack) -> None:
     wait_until(lambda: f"slabwire_requests_in_flight {float(count)}" in text(door, "/metrics"))
 
 
-@pytest.mark.parametrize("concurrency", [2 * MOST_CALLS, 64, 16])
+@pytest.mark.parametrize("concurrency", [2 * USUAL_CALLS, 64, 16])
 def test_probes_are_answered_while_slow_streams_have_all_places(tmp_path: Path, concurrency: int) -> None:
-    with slow(tmp_path, MOST_CALLS, concurrency=concurrency).run(drain_timeout_s=0.1) as running, ExitStack() as open_:
+    with slow(tmp_path, USUAL_CALLS, concurrency=concurrency).run(drain_timeout_s=0.1) as running, ExitStack() as open_:
         door = Door(running)
-        take_places(door, MOST_CALLS, open_)
+        take_places(door, USUAL_CALLS, open_)
         # Asked anew for each look at /metrics, which shows models that have answered to it and no others.
         assert 'slabwire_model_slots{model="counter"} 1.0' in text(door, "/metrics")
         assert door.get("/readyz") == (200, {"status": "ready"})
@@ -77,12 +77,12 @@ def test_requests_that_wait_for_a_place_at_the_model_are_answered_in_the_end(tmp
 
 
 def test_more_requests_than_there_are_places_are_refused_when_the_graph_is_made() -> None:
-    for requests in (MOST_CALLS + 1, 0, -1, "48", True, 1.5):
+    for requests in (USUAL_CALLS + 1, 0, -1, "48", True, 1.5):
         with pytest.raises(GraphError, match=r"actor 'ingress': an Ingress was given requests="):
             Graph("g").add(Ingress, name="ingress", models={"a": "b"}, requests=requests)
-    with pytest.raises(GraphError, match=f"requests={MOST_CALLS} or fewer, and add another Ingress"):
-        Ingress(models={"a": "b"}, requests=MOST_CALLS + 1)
-    Graph("g").add(Ingress, models={"a": "b"}, requests=MOST_CALLS)
+    with pytest.raises(GraphError, match=f"give it calls={USUAL_CALLS + 1} as well, or fewer requests"):
+        Graph("g").add(Ingress, models={"a": "b"}, requests=USUAL_CALLS + 1)
+    Graph("g").add(Ingress, models={"a": "b"}, requests=USUAL_CALLS)
 
 
 def test_a_supervisor_that_is_stopped_makes_the_server_unready_until_it_goes_on(tmp_path: Path) -> None:

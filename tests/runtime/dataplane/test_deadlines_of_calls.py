@@ -15,7 +15,7 @@ from slabwire.runtime.clients.connection import Connection
 from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
 from slabwire.runtime.dataplane.caller import deadline_of
-from slabwire.runtime.message.capacities import MOST_CALLS
+from slabwire.runtime.spec import USUAL_CALLS
 
 
 class Port:
@@ -34,8 +34,8 @@ class Port:
 def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
     async def scene() -> None:
         port: Any = Port()
-        calls = AsyncCalls(port)
-        others = [asyncio.create_task(calls.call("a.b", (), {}, 0)) for _ in range(MOST_CALLS)]
+        calls = AsyncCalls(port, USUAL_CALLS)
+        others = [asyncio.create_task(calls.call("a.b", (), {}, 0)) for _ in range(USUAL_CALLS)]
         await asyncio.sleep(0)
         for ask in (calls.call, calls.started):
             with pytest.raises(slabwire.DeadlineExceeded, match="in flight"):
