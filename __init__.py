@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .runtime.actor.actor import Actor, Context, Output, batched, private, resumable
+    from .runtime.actor.reply_stream import ReplyStream
+    from .runtime.actor.stream_group import IncomingStream, StreamGroup
     from .runtime.clients.async_client import AsyncClient
     from .runtime.clients.client import Client
     from .runtime.clients.retry import Retry
@@ -52,6 +54,7 @@ __all__ = [
     "Graph",
     "GraphError",
     "HandlerError",
+    "IncomingStream",
     "Interrupted",
     "LoadError",
     "MessageError",
@@ -59,10 +62,12 @@ __all__ = [
     "Output",
     "Overloaded",
     "ProtocolError",
+    "ReplyStream",
     "Retry",
     "Running",
     "SlabwireError",
     "StartError",
+    "StreamGroup",
     "UnknownPort",
     "batched",
     "connect",
@@ -85,6 +90,7 @@ _HOMES = {
     "Graph": "runtime.launch.graph",
     "GraphError": "runtime.errors",
     "HandlerError": "runtime.errors",
+    "IncomingStream": "runtime.actor.stream_group",
     "Interrupted": "runtime.errors",
     "LoadError": "runtime.errors",
     "MessageError": "runtime.errors",
@@ -92,10 +98,12 @@ _HOMES = {
     "Output": "runtime.actor.actor",
     "Overloaded": "runtime.errors",
     "ProtocolError": "runtime.errors",
+    "ReplyStream": "runtime.actor.reply_stream",
     "Retry": "runtime.clients.retry",
     "Running": "runtime.launch.running",
     "SlabwireError": "runtime.errors",
     "StartError": "runtime.errors",
+    "StreamGroup": "runtime.actor.stream_group",
     "UnknownPort": "runtime.errors",
     "batched": "runtime.actor.actor",
     "connect": "runtime.launch.connect",

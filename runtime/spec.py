@@ -12,7 +12,7 @@ from typing import Any, Literal
 WhenFull = Literal["block", "reject", "drop_newest", "drop_oldest"]
 Restart = Literal["permanent", "transient", "temporary"]
 Strategy = Literal["one_for_one", "rest_for_one", "one_for_all"]
-HandlerKind = Literal["plain", "generator", "coroutine", "async_generator"]
+HandlerKind = Literal["plain", "generator", "coroutine", "async_generator", "reply_stream"]
 TypeKind = Literal["any", "none", "bool", "int", "float", "str", "bytes", "list", "dict", "tensor"]
 
 
@@ -77,7 +77,7 @@ class HandlerSpec:
 
     @property
     def streams(self) -> bool:
-        return self.kind in ("generator", "async_generator")
+        return self.kind in ("generator", "async_generator", "reply_stream")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -16,6 +16,8 @@ from ..spelling import did_you_mean
 from .annotations import type_of
 from .fields import fields_of
 from .handler import Handler, batched, check_signature, is_private, private, resumable, specify, summary_of
+from .reply_stream import ReplyStream
+from .stream_group import OnItems, StreamGroup
 
 Shape = int | tuple[int, ...]
 T = TypeVar("T")
@@ -66,6 +68,12 @@ class Binding(Protocol):
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
     ) -> AsyncGenerator[Any, None]: ...
+
+    def reply_stream(self) -> ReplyStream[Any]: ...
+
+    def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]]) -> None: ...
+
+    def streams(self, on_items: OnItems | None) -> StreamGroup: ...
 
     @property
     def context(self) -> Context: ...
@@ -207,6 +215,23 @@ class Actor:
     ) -> AsyncGenerator[Any, None]:
         """The items of another port's stream; leaving the loop cancels the rest."""
         return self._bound("stream").stream(target, args, fields, timeout_s)
+
+    def reply_stream(self) -> ReplyStream[Any]:
+        """The stream that answers the running request, for a handler that is annotated `-> ReplyStream[T]` and returns
+        it: the actor sends its items later, with those of its other streams. Raises SlabwireError in any other place.
+        """
+        return self._bound("reply_stream").reply_stream()
+
+    def publish(self, items: Iterable[tuple[ReplyStream[T], T]], *, ended: Iterable[ReplyStream[Any]] = ()) -> None:
+        """Sends what one step has made: items of any number of reply streams, each with its stream. What goes to one
+        caller goes in one record, with one wake-up. Then the streams `ended` end. An item that no message carries fails
+        its own stream alone. Items of streams that are over go nowhere.
+        """
+        self._bound("publish").publish(items, ended)
+
+    def streams(self, on_items: OnItems | None = None) -> StreamGroup:
+        """A group of streams of other ports, any number of them (`calls` of `Graph.add`), that are read together."""
+        return self._bound("streams").streams(on_items)
 
     def _bound(self, verb: str) -> Binding:
         if self._binding is None:

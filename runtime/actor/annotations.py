@@ -19,13 +19,14 @@ import numpy as np
 
 from ..spec import TypeKind, TypeSpec
 from .axes import clash, shape_check
+from .reply_stream import ReplyStream
 
 Check = Callable[[Any, dict[str, int]], str | None]
 
 ANY = TypeSpec()
 STREAMS = (abc.Iterator, abc.Generator)
 ASYNC_STREAMS = (abc.AsyncIterator, abc.AsyncGenerator)
-_ITERABLES = (*STREAMS, *ASYNC_STREAMS, abc.Iterable, abc.AsyncIterable)
+_ITERABLES = (*STREAMS, *ASYNC_STREAMS, abc.Iterable, abc.AsyncIterable, ReplyStream)
 _NUMBERS: tuple[TypeKind, ...] = ("bool", "int", "float")  # each may stand for those after it
 _KINDS: tuple[tuple[type, TypeKind], ...] = (
     (bool, "bool"),
@@ -62,7 +63,7 @@ def type_of(annotation: Any) -> TypeSpec:
 
 
 def item_type(annotation: Any) -> TypeSpec:
-    """The type of one item of an iterator, generator or iterable, asynchronous or not."""
+    """The type of one item of an iterator, generator or iterable, asynchronous or not, or of a reply stream."""
     if typing.get_origin(annotation) is typing.Annotated:
         return item_type(typing.get_args(annotation)[0])
     arguments = typing.get_args(annotation)

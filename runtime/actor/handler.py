@@ -13,6 +13,7 @@ from ..spec import BatchSpec, FieldSpec, HandlerKind, HandlerSpec, TypeSpec
 from .annotations import ASYNC_STREAMS, STREAMS, check_of, element_type, hints_of, item_type, type_of
 from .dataclass_fields import rebuild_of
 from .fields import check_names, takes
+from .reply_stream import ReplyStream
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,8 +73,9 @@ def check_signature(function: Callable[..., Any], place: str, *, method: bool) -
             raise GraphError(f"{place}: '{each.name}' is positional-only, fields go by name; remove the '/'")
     streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     names = [each.name for each in _parameters(function, method)]
-    if getattr(function, _RESUMABLE, False) and not (streams and "sent" in names):
-        raise GraphError(f"{place}: @resumable is for a generator with a parameter 'sent: int = 0'")
+    leaves = ReplyStream.__name__ in str(getattr(function, "__annotations__", {}).get("return"))
+    if getattr(function, _RESUMABLE, False) and not ((streams or leaves) and "sent" in names):
+        raise GraphError(f"{place}: @resumable is for a stream with a parameter 'sent: int = 0'")
     if getattr(function, _BATCH, None) and (streams or inspect.iscoroutinefunction(function) or len(names) != 1):
         form = "def name(self, items: list[X]) -> list[Y]"
         raise GraphError(f"{place}: @batched is for '{form}': one parameter, no yield, no async")
@@ -127,6 +129,8 @@ def _kind(function: Callable[..., Any], result: Any) -> HandlerKind:
         return "generator"
     if inspect.iscoroutinefunction(function):
         return "coroutine"
+    if result is ReplyStream or get_origin(result) is ReplyStream:
+        return "reply_stream"
     if get_origin(result) in STREAMS:
         return "generator"
     return "async_generator" if get_origin(result) in ASYNC_STREAMS else "plain"
@@ -135,7 +139,7 @@ def _kind(function: Callable[..., Any], result: Any) -> HandlerKind:
 def _result_type(kind: HandlerKind, result: Any, is_batch: bool) -> TypeSpec:
     if is_batch:
         return element_type(result)
-    return item_type(result) if kind in ("generator", "async_generator") else type_of(result)
+    return type_of(result) if kind in ("plain", "coroutine") else item_type(result)
 
 
 class Handler:

@@ -9,20 +9,28 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...shm.block import loaned_block
 from ..actor.actor import Actor, Context, Shape
+from ..actor.reply_stream import ReplyStream
+from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
 from ..dataplane.endpoint import Endpoint
+from ..dataplane.stream_group import ReadGroup
+from ..errors import SlabwireError
 from .input_states import FINISHED
 from .outlets import Outlets
 from .own_tasks import OwnTasks
+from .reply_streams import ReplyStreams
 from .work import Work, current
 
 
 class CellBinding:
-    """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs.
+    """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs. `reply_streams`
+    is the cell's, which comes after its binding.
 
     `graph` is the name that the graph runs under; "" where no supervisor could be asked by it.
     """
+
+    reply_streams: ReplyStreams
 
     def __init__(
         self,
@@ -98,6 +106,20 @@ class CellBinding:
         """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
         actors = self._outlets.routing.spec.actors
         return sum(each.concurrency * each.replicas for each in actors if each.name == actor)
+
+    def reply_stream(self) -> ReplyStream[Any]:
+        work = current.get()
+        if work is None:
+            raise SlabwireError("self.reply_stream() is for a handler, while it runs")
+        return self.reply_streams.open(work)
+
+    def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]]) -> None:
+        self._own.check_thread(self._instance, "publish")
+        self.reply_streams.publish(items, ended)
+
+    def streams(self, on_items: OnItems | None) -> StreamGroup:
+        self._own.check_thread(self._instance, "streams")
+        return ReadGroup(self._calls.begins, self._own.loop, on_items)
 
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None

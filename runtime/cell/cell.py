@@ -11,7 +11,7 @@ from ..actor.handler import Handler
 from ..errors import cut_off_error
 from ..message.capacities import EVERY_REQUEST, Key
 from ..message.header import Header
-from ..spec import ActorSpec
+from ..spec import ActorSpec, HandlerKind
 from ..telemetry.flight_recorder import Recorder
 from .answers import Answers
 from .batches import Batches
@@ -22,8 +22,13 @@ from .inlets import Inlets
 from .intake import Intake
 from .outlets import Outlets
 from .redelivery import Redelivery
+from .reply_streams import ReplyStreams
 from .runs import HandlerRunner, PlainRuns, Runs
 from .work import Work
+
+# Handlers whose actor needs the loop at work while there is any: for their own awaits, or for those of the tasks that
+# make the items of reply streams.
+_ON_THE_LOOP: frozenset[HandlerKind] = frozenset(("coroutine", "async_generator", "reply_stream"))
 
 
 class Cell:
@@ -49,11 +54,12 @@ class Cell:
         self.outlets = outlets
         self.inlets = Inlets(outlets.routes)
         self.answers = Answers(instance, outlets, recorder, buried)
-        self.is_async = any(each.spec.kind in ("coroutine", "async_generator") for each in ports.values())
+        self.is_async = any(each.spec.kind in _ON_THE_LOOP for each in ports.values())
         self._stats = outlets.stats
         self._cancels = Cancels()
         self._runs = Runs(outlets, recorder, loop, spec.concurrency)
-        self._runs.use(_kinds(ports, self._runs, outlets, self.answers))
+        self.reply_streams = ReplyStreams(self._runs, outlets, self.answers)
+        self._runs.use(_kinds(ports, self._runs, outlets, self.answers, self.reply_streams))
         self._intake = Intake(
             instance,
             spec.max_attempts,
@@ -235,12 +241,21 @@ class Cell:
             work.hand_on()
 
 
-def _kinds(ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers) -> dict[int, HandlerRunner]:
+def _kinds(
+    ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers, reply_streams: ReplyStreams
+) -> dict[int, HandlerRunner]:
     """What runs each handler, by the number of its port."""
     batched = {number: each.spec.batch for number, each in ports.items() if each.spec.batch}
     batches = Batches(runs, outlets, answers, batched)
-    generators, coroutines = Generators(runs, outlets, answers), Coroutines(runs, outlets, answers)
+    coroutines = Coroutines(runs, outlets, answers)
+    runners: dict[HandlerKind, HandlerRunner] = {
+        "generator": Generators(runs, outlets, answers),
+        "coroutine": coroutines,
+        "async_generator": coroutines,
+        "reply_stream": reply_streams,
+    }
     return {
-        number: batches if number in batched else generators if each.spec.kind == "generator" else coroutines
+        number: batches if number in batched else runners[each.spec.kind]
         for number, each in ports.items()
+        if not each.is_at_once
     }

@@ -35,6 +35,7 @@ class Failures:
         """From now on the exceptions of an instance's handler are noted."""
         around = {
             "plain": self._plain,
+            "reply_stream": self._plain,
             "generator": self._generator,
             "coroutine": self._coroutine,
             "async_generator": self._async_generator,

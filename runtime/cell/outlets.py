@@ -11,8 +11,9 @@ from ...shm.producer import Producer
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane, SlabwireError
 from ..graph.compiled import Routing
-from ..message.fast_path import encode_and_publish
+from ..message.fast_path import encode_and_publish, publish_batch
 from ..message.header import Flag, Header, Kind
+from ..message.item_batch import ItemBatch
 from ..message.payload import Payload, failure, payload_from
 from ..telemetry.stats import CellStats
 from .cancels import ForwardedCancels
@@ -24,7 +25,7 @@ from .ways_out import WaysOut
 from .work import REPLY_KEY, Dispatch, Work
 
 # Members of an enumeration are looked up by attribute, at every message.
-_DATA, _REPLY, _ITEM = int(Kind.DATA), int(Kind.REPLY), Flag.ITEM
+_DATA, _REPLY, _REPLY_ITEM, _ITEM = int(Kind.DATA), int(Kind.REPLY), int(Kind.ITEM), Flag.ITEM
 
 
 class Outlets:
@@ -78,6 +79,23 @@ class Outlets:
             work.ordinal += 1
             self.flush(work)
 
+    def lane_of_answers(self, work: Work, port: str) -> Producer | None:
+        """The lane to the caller of an input; None where what leaves by the port does not go to the caller alone."""
+        caller = work.header.reply_to
+        if not caller or self._leaving[port][1] or self._reply_ports[work.header.route] != port:
+            return None
+        return self.replies[caller] if self.callers.knows(caller) else None
+
+    def publish_batch(self, producer: Producer, batch: ItemBatch, work: Work) -> bool:
+        """Items for the caller of `work`, which is the input of the first of them; False, with nothing done, if there
+        is no room. Raises CorruptLane, or OutOfMemory.
+        """
+        head = work.head(0, 0, 0, 0)
+        if not (self.callers.takes_items(producer) and publish_batch(batch, self._pool, producer, head)):
+            return False
+        self.stats.count("sent", len(batch))
+        return True
+
     def full_lane(self, port: str) -> Producer | None:
         """A lane that lets no output of this port leave now, of those that wait for room."""
         return self._full.blocked_lane(self._leaving[port][1])
@@ -88,9 +106,9 @@ class Outlets:
         number, edges = self._leaving[port]
         if header.reply_to and self._reply_ports[header.route] == port:
             producer = self.replies.get(header.reply_to)
-            if edges or item or producer is None:
+            if edges or producer is None or (item and not self._takes_item(producer, header)):
                 return False
-            kind, target, deadline_ns = _REPLY, 0, header.deadline_ns
+            kind, target, deadline_ns = (_REPLY_ITEM if item else _REPLY), 0, header.deadline_ns
         else:
             if len(edges) != 1:
                 return False
@@ -107,10 +125,18 @@ class Outlets:
         except CorruptLane:
             return False  # this may be inside a handler: the worker's own look at the lane ends the connection
         self.stats.count_sent()
+        if kind == _REPLY_ITEM:
+            self.callers.credit(producer, header).sent += 1
         work.ordinal += 1
         if work.row:
             self.table.sent(work.row, work.ordinal)
         return True
+
+    def _takes_item(self, producer: Producer, header: Header) -> bool:
+        try:
+            return self.callers.takes_item(producer, header)
+        except CorruptLane:
+            return False  # as above
 
     def answer_none(self, work: Work, port: str) -> None:
         """Ends the request with None, which a handler on the way to the reply returned, not one on a side branch. An

@@ -69,7 +69,7 @@ class OwnTasks:
         self.died: Callable[[SlabwireError], None] = self._end_worker
         self.are_over = False  # from the draining on nothing is started again
         self.busy: set[str] = set()  # the actors that have begun any
-        self._loop = loop
+        self.loop = loop
         self._cells = cells
         self._is_hook = False
         self._starting: dict[str, asyncio.Future[Any] | None] = {}
@@ -89,7 +89,7 @@ class OwnTasks:
             del self._starting[actor]
             return None
         self._is_hook = True  # what it begins is begun at the start still, though it is a task itself
-        future: asyncio.Future[Any] = context.run(asyncio.ensure_future, result, loop=self._loop)
+        future: asyncio.Future[Any] = context.run(asyncio.ensure_future, result, loop=self.loop)
         self._is_hook = False
         self._starting[actor] = future
         future.add_done_callback(lambda _: self._starting.pop(actor))
@@ -105,7 +105,7 @@ class OwnTasks:
             try:
                 result: Any = context.run(cell.actor.on_drain)
                 if hasattr(result, "__await__"):
-                    context.run(asyncio.ensure_future, result, loop=self._loop)
+                    context.run(asyncio.ensure_future, result, loop=self.loop)
             except ENDS_PROCESS:
                 raise
             except BaseException as error:
@@ -161,7 +161,7 @@ class OwnTasks:
         if not getattr(task, _UNTAKEN):
             begun.parent = None  # else a task that begins the next, and so on, would keep all before it
         else:
-            self._loop.call_later(TAKEN_WITHIN_S, self._judge, task, begun)
+            self.loop.call_later(TAKEN_WITHIN_S, self._judge, task, begun)
 
     def _judge(self, task: asyncio.Task[Any], begun: Begun) -> None:
         """Reports an error that nobody has taken. The task that began the failed one may still take the error, as long
@@ -176,7 +176,7 @@ class OwnTasks:
 
         def look_again(_: Any) -> None:
             if (kept := dropped()) is not None:
-                self._loop.call_later(TAKEN_WITHIN_S, self._judge, kept, begun)
+                self.loop.call_later(TAKEN_WITHIN_S, self._judge, kept, begun)
 
         begun.parent.add_done_callback(look_again)
 
@@ -204,9 +204,9 @@ class OwnTasks:
 
     def thread_died(self, told: threading.ExceptHookArgs) -> None:
         """For `threading.excepthook`. A thread does not say whose it is: it ends nothing."""
-        if told.exc_value is not None and not self._loop.is_closed():
+        if told.exc_value is not None and not self.loop.is_closed():
             name = told.thread.name if told.thread is not None else "?"
-            self._loop.call_soon_threadsafe(self._report, Begun(""), told.exc_value, f"its thread {name} died")
+            self.loop.call_soon_threadsafe(self._report, Begun(""), told.exc_value, f"its thread {name} died")
 
     # -- reports -----------------------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class OwnTasks:
             fatal.__cause__ = error
             cell.answers.note(error, what, keep_frames=True)
             self.died(fatal)
-            self._loop.stop()
+            self.loop.stop()
 
     def _end_worker(self, error: SlabwireError) -> None:
         self.fatal = self.fatal or error

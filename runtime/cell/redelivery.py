@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
@@ -15,6 +15,7 @@ from ...shm.producer import Producer
 from ..actor.handler import Handler
 from ..errors import Interrupted
 from ..message.header import Header, Kind, read_header
+from ..message.item_batch import Sent, read_sent
 from .inlets import Inlets
 from .input_states import FINISHED
 from .intake import Intake
@@ -72,7 +73,8 @@ class Redelivery:
         """Finds what a predecessor was handling. To be called once, before the first step."""
         intake = self._intake
         ways, adopted = self._outlets.lanes(), self._outlets.endpoint.adopted
-        self.waiting += unfinished_works(self._outlets.table, intake.inlets, ways, intake.ports, adopted)
+        kept = self._outlets.endpoint.kept_block
+        self.waiting += unfinished_works(self._outlets.table, intake.inlets, ways, intake.ports, adopted, kept)
         intake.plain.recover(next((work for work in self.waiting if work.row == RUNNING_ROW), None))
         self._outlets.stats.reset_gauges()
         # Else a graph that drains would take an actor that is still starting for one with nothing to do.
@@ -137,12 +139,14 @@ def unfinished_works(
     ways: list[tuple[int, Producer]],
     ports: Mapping[int, Handler],
     adopted: Callable[[Header, int, int], Lease | None] = lambda *_: None,
+    kept_block: Callable[[Header], memoryview | None] = lambda _: None,
 ) -> list[Work]:
     """The inputs to handle again, each with what had been sent for it already; clears rows that mean nothing any more.
 
     `ways` are all lanes out, with the names that `Published.by_edge` uses. `adopted` gives the lease by which the
     predecessor has passed on the block of a record. That lease ends when its last holder dies, so each input holds it
-    until the input is handled. Lanes with impossible words are left as they are: the first turn finds them.
+    until the input is handled. `kept_block` gives the block of a batch of items. Lanes with impossible words are left
+    as they are: the first turn finds them.
     """
     works: dict[tuple[int, int], Work] = {}
     for left in table.live():
@@ -151,7 +155,7 @@ def unfinished_works(
             work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
             works[left.lane, left.sequence] = work
     if works:
-        _note_sent(works, ways)
+        _note_sent(works, ways, kept_block)
     for work in works.values():
         work.lease = adopted(work.header, work.lane, work.sequence)
     return list(works.values())
@@ -182,23 +186,40 @@ def _kept(table: Inflight, inlets: Inlets, left: Input, ports: Mapping[int, Hand
     return work
 
 
-def _note_sent(works: Mapping[tuple[int, int], Work], ways: list[tuple[int, Producer]]) -> None:
+def _note_sent(
+    works: Mapping[tuple[int, int], Work],
+    ways: list[tuple[int, Producer]],
+    kept_block: Callable[[Header], memoryview | None],
+) -> None:
     """Finds the outputs of these inputs among the records that still stand in the rings.
 
-    The last output of an input is always there: the row's count misses at most the newest record of the process.
+    The last output of an input is always there: the row's count misses at most the newest record of the process. That
+    may be a whole batch of items. The block of that is as it was; of an older batch it may have been written over.
     """
     for edge, producer in ways:
         # The oldest lies where the next one goes: the process may have died while it was writing that.
         oldest = max(0, producer.head - producer.capacity + 1)
         with contextlib.suppress(CorruptLane):
             for sequence in range(oldest, producer.head):
-                sent = read_header(producer.record(sequence), 0)
-                work = works.get((sent.cause_lane, sent.cause_sequence))
-                if work is not None and (published := work.published) is not None:
-                    counted = published.by_edge.get(edge, published.floor)
-                    published.by_edge[edge] = max(counted, sent.ordinal + 1)
-                    if sent.kind in (Kind.END, Kind.ERROR):
-                        published.last = sent.kind, sent.ordinal
+                header = read_header(producer.record(sequence), 0)
+                for sent in _sent_by(header, kept_block):
+                    _note(works.get((sent.lane, sent.sequence)), edge, sent)
+
+
+def _sent_by(header: Header, kept_block: Callable[[Header], memoryview | None]) -> Iterable[Sent]:
+    """The outputs that one record has published."""
+    if header.kind != Kind.BATCH:
+        return (Sent(header.cause_lane, header.cause_sequence, header.ordinal, header.kind),)
+    block = kept_block(header)
+    return read_sent(block, header.at, header.nbytes) if block is not None else ()
+
+
+def _note(work: Work | None, edge: int, sent: Sent) -> None:
+    if work is not None and (published := work.published) is not None:
+        counted = published.by_edge.get(edge, published.floor)
+        published.by_edge[edge] = max(counted, sent.ordinal + 1)
+        if sent.kind in (Kind.END, Kind.ERROR):
+            published.last = sent.kind, sent.ordinal
 
 
 def resumed(work: Work, ways_out: WaysOut, instance: str) -> Interrupted | None:

@@ -17,6 +17,22 @@ from .work import Dispatch, Work
 STREAM_WINDOW = 64
 
 
+class StreamCredit:
+    """How far one stream may run ahead: `sent` items so far, `limit` is how many its reader has room for in all."""
+
+    __slots__ = ("limit", "sent")
+
+    def __init__(self, read: int) -> None:
+        self.sent = read
+        self.limit = read + STREAM_WINDOW
+
+    def room(self, producer: Producer, request: int) -> int:
+        """For how many items there is room. Reads what the reader has read only when none seems to be left."""
+        if self.sent >= self.limit:
+            self.limit = producer.items_read(request) + STREAM_WINDOW
+        return self.limit - self.sent
+
+
 class ReplyLanes:
     """`lanes` has them by caller. `look_for_lanes` is called when a caller's lane is not known: the offer of the lane
     may lie unread. One thread.
@@ -26,7 +42,7 @@ class ReplyLanes:
         self.lanes: dict[int, Producer] = {}
         self._stats = stats
         self._look_for_lanes = look_for_lanes
-        self._items: dict[Key, int] = {}  # how many were sent of each stream that is open
+        self._credits: dict[Key, StreamCredit] = {}  # of each stream that is open
 
     def knows(self, caller: int) -> bool:
         """Whether there is a way back to a caller. Its lanes are opened before it may call, but may lie unread."""
@@ -49,10 +65,17 @@ class ReplyLanes:
             return bool(deadline and now_ns() >= deadline)
         work.publish(dispatch, producer, 0, self._stats)
         if dispatch.kind == Kind.ITEM:
-            self._items[work.header.key] = self._items.get(work.header.key, 0) + 1
+            self.credit(producer, work.header).sent += 1
         else:
-            self._items.pop(work.header.key, None)
+            self._credits.pop(work.header.key, None)
         return True
+
+    def credit(self, producer: Producer, header: Header) -> StreamCredit:
+        """The credit of a request's stream of answers."""
+        known = self._credits.get(header.key)
+        if known is None:
+            known = self._credits[header.key] = StreamCredit(producer.items_read(header.request))
+        return known
 
     def could_go(self, header: Header, dispatch: Dispatch) -> bool:
         """Whether `send` would get rid of an answer now."""
@@ -60,20 +83,24 @@ class ReplyLanes:
         return producer is None or self._has_room(producer, header, dispatch)
 
     def _has_room(self, producer: Producer, header: Header, dispatch: Dispatch) -> bool:
-        """Whether the caller takes one more record.
-
-        A stream runs ahead of its reader by a window. All streams together may fill half of the lane: the rest is kept
-        for single answers, of which a caller awaits no more than that. So a caller that does not read a stream stops
-        that stream, and nobody else.
-        """
-        if dispatch.kind == Kind.ITEM:
-            half = producer.capacity // 2
-            if producer.free_records(half + 1) <= half:
-                return False
-            read = producer.items_read(header.request)
-            if self._items.setdefault(header.key, read) - read >= STREAM_WINDOW:
-                return False
+        """Whether the caller takes one more record."""
+        if dispatch.kind == Kind.ITEM and not self.takes_item(producer, header):
+            return False
         return dispatch.payload.can_go(producer)
+
+    def takes_item(self, producer: Producer, header: Header) -> bool:
+        """Whether a caller takes one more item of the stream of a request. A stream runs ahead of its reader by a
+        window. So a caller that does not read a stream stops that stream, and nobody else.
+        """
+        return self.takes_items(producer) and self.credit(producer, header).room(producer, header.request) > 0
+
+    @staticmethod
+    def takes_items(producer: Producer) -> bool:
+        """Whether there is a record for items. All streams together may fill half of the lane: the rest is kept for
+        single answers, of which a caller awaits no more than that.
+        """
+        half = producer.capacity // 2
+        return producer.free_records(half + 1) > half
 
     def forget_caller(self, endpoint: int) -> None:
         """A caller is gone."""
@@ -82,12 +109,12 @@ class ReplyLanes:
 
     def forget_stream(self, key: Key) -> None:
         """Nobody reads this stream any more."""
-        self._items.pop(key, None)
+        self._credits.pop(key, None)
 
     def forget_streams(self, is_over: Callable[[Key], bool]) -> None:
         """Nobody reads these streams any more."""
-        for key in list(filter(is_over, self._items)):
-            del self._items[key]
+        for key in list(filter(is_over, self._credits)):
+            del self._credits[key]
 
     def corrupt(self) -> set[int]:
         """The callers whose lanes hold impossible words."""

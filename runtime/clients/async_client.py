@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from ...shm.bell import now_ns
+from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
+from ..dataplane.stream_group import ReadGroup
 from ..errors import ClientClosed, SlabwireError
 from ..host.forks import forked_error, part_in_children
 from .async_connection import AsyncLocalConnection
@@ -141,6 +143,12 @@ class AsyncClient:
         finally:
             self._streams.pop(items, None)
             await items.aclose()
+
+    def streams(self, on_items: OnItems | None = None) -> StreamGroup:
+        """A group of streams that are read together: of this graph's ports, any number of them (`client_calls` of
+        `Graph`). They end with the connection. Raises ClientClosed.
+        """
+        return ReadGroup(self._open.begins, self._loop, on_items)
 
     async def withdraw(self) -> None:
         """Ends the streams that this task has begun, as `Client.withdraw` those of a thread."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import AsyncCalls, until
+from ..dataplane.async_calls import AsyncCalls, Begins, until
 from ..dataplane.caller import deadline_of
 from ..errors import ClientClosed, Disconnected, Overloaded, mark_not_begun
 from ..host.forks import part_in_children
@@ -60,6 +60,11 @@ class AsyncLocalConnection:
         self._end.register(local.link.channel.fileno(), select.POLLIN)
         self._parking = LoopParking(local, self._take_in)
         self._park()
+
+    @property
+    def begins(self) -> Begins:
+        """Where calls begin now."""
+        return self.local.caller
 
     @property
     def ports(self) -> list[str]:

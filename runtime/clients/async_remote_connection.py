@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import AsyncCalls, until
-from ..dataplane.caller import Pending
+from ..dataplane.async_calls import AsyncCalls, Begins, until
+from ..dataplane.pending import Pending
 from ..host.forks import part_in_children
 from ..remote.dealer import Dealer
 from ..remote.protocol import Frame
@@ -57,6 +57,11 @@ class AsyncRemoteConnection:
     def name(self) -> str:
         """Of the graph that answers."""
         return self._session.ports.graph
+
+    @property
+    def begins(self) -> Begins:
+        """Where calls begin: here."""
+        return self
 
     @property
     def ports(self) -> list[str]:

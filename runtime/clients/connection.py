@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import Pending, timed_out
+from ..dataplane.caller import timed_out
+from ..dataplane.pending import Pending
 from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, mark_not_begun
 from ..host.attempt import attempts_at_once
 from .control import ANSWER_WITHIN_S

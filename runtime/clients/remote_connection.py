@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import Pending
+from ..dataplane.pending import Pending
 from ..errors import DeadlineExceeded, Disconnected, SlabwireError, mark_not_begun
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import Pending, timed_out
+from ..dataplane.caller import timed_out
+from ..dataplane.pending import Pending
 from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, mark_not_begun
 from ..host.attempt import with_lock
 from ..host.forks import forked_error, part_in_children

@@ -11,7 +11,8 @@ from ...shm.bell import now_ns
 from ..errors import DeadlineExceeded, mark_not_begun
 from ..message.capacities import MOST_ASIDE
 from ..message.header import Kind
-from .caller import Pending, timed_out
+from .caller import timed_out
+from .pending import Pending
 
 
 class Begins(Protocol):
@@ -32,7 +33,7 @@ class AsyncCalls:
     """Begins calls and waits for them on the running loop: `places` at once, others wait. One loop, one thread."""
 
     def __init__(self, begins: Begins, places: int) -> None:
-        self._begins = begins
+        self.begins = begins
         self._most = places
         self._places = asyncio.Semaphore(places)
         self._places_aside = asyncio.Semaphore(MOST_ASIDE)
@@ -47,7 +48,7 @@ class AsyncCalls:
         key: str = "",
     ) -> Any:
         """The one answer. Raises what the call ended with."""
-        request = self._begins.checked(target, args, fields, stream=False)
+        request = self.begins.checked(target, args, fields, stream=False)
         await self._take_place(deadline_ns, target)
         try:
             return await self._answer(target, request, deadline_ns, trace=trace, key=key)
@@ -59,17 +60,17 @@ class AsyncCalls:
 
         Raises what the call ended with.
         """
-        request = self._begins.checked(target, (), {}, stream=False)
+        request = self.begins.checked(target, (), {}, stream=False)
         async with self._places_aside:
             return await self._answer(target, request, deadline_ns, aside=True)
 
     async def _answer(self, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
         arrived = asyncio.Event()
-        pending = self._begins.begin(request, deadline_ns=deadline_ns, notify=arrived.set, **how)
+        pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=arrived.set, **how)
         try:
             await _arrival(arrived, deadline_ns, target)
         finally:
-            self._begins.cancel(pending)
+            self.begins.cancel(pending)
         return pending.result()
 
     async def stream(
@@ -95,12 +96,12 @@ class AsyncCalls:
         key: str = "",
     ) -> AsyncGenerator[Any, None]:
         """A stream of which something has come. Raises the error that came in its place."""
-        request = self._begins.checked(target, args, fields, stream=True)
+        request = self.begins.checked(target, args, fields, stream=True)
         await self._take_place(deadline_ns, target)
         arrived = asyncio.Event()
         pending: Pending | None = None
         try:
-            pending = self._begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key)
+            pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key)
             await _arrival(arrived, deadline_ns, target)
             if pending.next_kind() is Kind.ERROR:
                 pending.result()
@@ -125,7 +126,7 @@ class AsyncCalls:
 
     def _end(self, pending: Pending | None) -> None:
         if pending is not None:
-            self._begins.cancel(pending)
+            self.begins.cancel(pending)
         self._places.release()
 
     async def _items(

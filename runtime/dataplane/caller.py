@@ -4,69 +4,37 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ...shm.producer import Producer
 from ..actor.fields import CallFields
 from ..control.channel import LaneOffer, OpenRoute
-from ..errors import DeadlineExceeded, MessageError, Overloaded, SlabwireError, error_from_wire, mark_not_begun
+from ..errors import (
+    CorruptLane,
+    DeadlineExceeded,
+    MessageError,
+    Overloaded,
+    SlabwireError,
+    error_from_wire,
+    mark_not_begun,
+)
 from ..graph.compiled import Routing
 from ..graph.replicas import HASH, Choice, HashChoice, policy_of
 from ..message.fast_path import encode_and_publish
-from ..message.header import Flag, Kind, read_header, with_key
+from ..message.header import Flag, Header, Kind, read_header, with_key
+from ..message.item_batch import read_items
 from ..message.payload import Payload
 from .endpoint import Endpoint
+from .pending import Pending
 
 _LATEST_NS = (1 << 63) - 1
-_DATA, _ITEM, _ERROR = int(Kind.DATA), Kind.ITEM, Kind.ERROR
+_DATA, _BATCH = int(Kind.DATA), int(Kind.BATCH)
 _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 us
 # The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
 _INCARNATIONS = 1 << 31
-
-
-class Answerer(Protocol):
-    """The sender of the items of streams, which may run ahead of their reader by so many only."""
-
-    def note_read(self, request: int, items: int, /) -> None:
-        """Tells how many items of a stream have been read in all."""
-
-
-class Pending:
-    """One call in flight, by the number of its request.
-
-    `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
-    called at each arrival. `answerer` is told of each item that is read, once it is known.
-    """
-
-    __slots__ = ("_items", "answerer", "arrived", "notify", "request")
-
-    def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
-        self.request = request
-        self.notify = notify
-        self.answerer = answerer
-        self.arrived: deque[tuple[Kind, Any]] = deque()
-        self._items = 0
-
-    def next_kind(self) -> Kind:
-        """The kind of the oldest that has arrived."""
-        return self.arrived[0][0]
-
-    def result(self) -> Any:
-        """Takes the oldest that has arrived: its value. Raises the error that came in place of one."""
-        kind, value = self.arrived.popleft()
-        if kind is _ITEM and self.answerer is not None:
-            self._items += 1
-            self.answerer.note_read(self.request, self._items)
-        try:
-            if kind is _ERROR:
-                raise value
-            return value
-        finally:
-            del value  # an error that its own frame held would keep all frames above alive, and the arrays in them
 
 
 class _Sent(Pending):
@@ -267,6 +235,9 @@ class Caller:
     def take(self, lane: Consumer) -> None:
         """Takes in the next record of a lane that has one."""
         header = read_header(lane.segment.bytes, lane.offset())
+        if header.kind == _BATCH:
+            self._take_batch(lane, header)
+            return
         pending = self._pending.get(header.request)
         try:
             if pending is None:
@@ -283,6 +254,26 @@ class Caller:
             elif pending is not None:
                 self._arrive(pending, Kind.ERROR, error)
         lane.commit()
+
+    def _take_batch(self, lane: Consumer, header: Header) -> None:
+        """Items of many streams, which are copied out of their block at once, so that no stream holds it. Raises
+        CorruptLane for what is no batch.
+        """
+        lease = self._endpoint.lease(lane, header, lane.cursor)
+        if lease is None:
+            raise CorruptLane(f"a batch of items in lane {lane.lane} refers to no block")
+        try:
+            items = read_items(lease.bytes(), header.at, header.nbytes)
+        except MessageError as error:
+            raise CorruptLane(f"lane {lane.lane}: {error}") from None
+        del lease
+        lane.commit()
+        known = self._pending
+        for request, kind, value in zip(*items, strict=True):
+            pending = known.get(request)
+            if pending is not None:
+                pending.answerer = lane
+                self._arrive(pending, _KINDS[kind], value)
 
     def _error(self, pending: Pending, value: Any) -> SlabwireError:
         error = error_from_wire(*value)

@@ -88,6 +88,10 @@ class Departures:
             logger.warning("%s is gone, and its memory is given up though calls of it are still worked on", oldest.name)
             self._remove(oldest)
 
+    def close(self) -> None:
+        """The graph has ended: of clients that are still leaving nothing is needed any more."""
+        self._leaving.clear()
+
     def _lanes_of(self, peer: Peer) -> list[LaneRecord]:
         return [each for each in self._board.lanes.values() if peer in (each.producer, each.consumer)]
 

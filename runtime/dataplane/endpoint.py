@@ -205,6 +205,17 @@ class Endpoint:
             self.pool.ledger.received(lease, *self.receiver(header))
         return lease
 
+    def kept_block(self, header: Header) -> memoryview | None:
+        """The block of a record that this process or a predecessor has published, as long as nothing else was written
+        into it. None for any other.
+        """
+        slab = self._readers.get(header.slab)
+        if slab is None or header.block >= slab.blocks:
+            return None
+        # Above by one, it has come back and was not taken again.
+        is_kept = slab.generation(header.block) - header.generation in (0, 1)
+        return slab.block_bytes(header.block) if is_kept else None
+
     def let_go(self, consumer: Consumer, header: Header, sequence: int) -> None:
         """Ends the loan of a record that nobody reads."""
         with contextlib.suppress(SlabwireError):  # it was none

@@ -154,6 +154,7 @@ class InProcessEngine:
         self.driver.do(self._dismantle)
         self.driver.close()
         with self.serving:
+            self.board.departures.close()
             self.board.close()
             for held in (self.board.peers, self.board.lanes, self.board.slabs):
                 held.clear()  # clients that were closed still know this graph

@@ -13,8 +13,11 @@ from ...shm.block import Block
 from ...shm.pool import Pool
 from ...shm.producer import Producer
 from .encoding import encode
-from .header import write_record
+from .header import Flag, Kind, write_record
+from .item_batch import ItemBatch
 from .lending import NOWHERE, Holder, Reference, copy_in, freeze, lend
+
+_IN_BLOCK = Flag.BLOCK | Flag.IN_BLOCK
 
 
 def encode_and_publish(
@@ -51,17 +54,46 @@ def _lent(producer: Producer, pool: Pool, array: NDArray[Any], holder: Holder | 
         if isinstance(holder, Block):
             freeze(array, holder)
         return lend(producer, holder)
-    if again := producer.lend_again(array.nbytes):
-        block = cast(Block, again[1])  # only own blocks are lent again
-        place = again[0], block.slab.identifier, block.index, block.generation
-    elif producer.can_lend():
-        block = pool.take(array.nbytes)
-        place = lend(producer, block)
-    else:
+    taken = _lent_block(producer, pool, array.nbytes)
+    if taken is None:
         return None
+    place, block = taken
     try:
         copy_in(array, block)
     except BaseException:  # for example Ctrl-C
         producer.take_back(place[0])
         raise
     return place
+
+
+def _lent_block(producer: Producer, pool: Pool, nbytes: int) -> tuple[Reference, Block] | None:
+    """Lends a fresh block of so many bytes with the record that is published next. None if the lane has no free row."""
+    if again := producer.lend_again(nbytes):
+        block = cast(Block, again[1])  # only own blocks are lent again
+        return (again[0], block.slab.identifier, block.index, block.generation), block
+    if producer.can_lend():
+        block = pool.take(nbytes)
+        return lend(producer, block), block
+    return None
+
+
+def publish_batch(batch: ItemBatch, pool: Pool, producer: Producer, head: tuple[int, ...]) -> bool:
+    """Publishes items of many streams in one record; False, with nothing done, if the lane has no room for it.
+
+    `head` holds the header's numbers from `source` to `cause_sequence`. Raises OutOfMemory when the pool is exhausted.
+    """
+    data = batch.packed()
+    taken = _lent_block(producer, pool, len(data)) if producer.free_records() else None
+    if taken is None:
+        return False
+    place, block = taken
+    try:
+        block.bytes()[: len(data)] = data
+        write_record(
+            producer.segment.bytes, producer.slot(), Kind.BATCH, _IN_BLOCK, *head, len(data), *place, len(batch), b""
+        )
+        producer.publish()
+    except BaseException:  # for example Ctrl-C
+        producer.take_back(place[0])
+        raise
+    return True

@@ -19,6 +19,7 @@ class Kind(IntEnum):
     END = 4  # the stream is over; also travels along edges behind the stream's items
     ERROR = 5  # the call failed: payload [code, text]
     CANCEL = 6  # the caller has lost interest; follows the request along the edges
+    BATCH = 7  # items and ends of many streams of one caller: see `item_batch`
 
 
 class Flag:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
-from ..dataplane.caller import Pending
+from ..dataplane.pending import Pending
 from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, mark_not_begun
 from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
@@ -17,8 +17,6 @@ from .session_states import SESSION, Event, State
 
 # Items of one stream that may be on their way: enough to keep a network busy, few enough to wait in a client's memory.
 WINDOW = 64
-# Credit is renewed in portions, not item by item.
-_RENEW_AT = WINDOW // 2
 _ANSWERS: dict[str, Arrival] = {
     FrameKind.REPLY: Arrival.REPLY,
     FrameKind.ITEM: Arrival.ITEM,
@@ -153,8 +151,9 @@ class Session:
 
     def note_read(self, request: int, items: int) -> None:
         """So many items of a stream have been read in all: grants the graph more. Any thread."""
-        if items % _RENEW_AT == 0 and request in self._pending:
-            self._say(Head(FrameKind.CREDIT, request, credit=_RENEW_AT))
+        pending = self._pending.get(request)
+        if pending is not None:
+            self._say(Head(FrameKind.CREDIT, request, credit=items - pending.told))
 
     # -- what comes --------------------------------------------------------------------------------------------------
 

@@ -106,6 +106,7 @@ class Worker:
         known = {port: self.routing.number.get(PortRef(spec.name, port)) for port in handlers}  # else it is newer code
         ports = {number: handlers[port] for port, number in known.items() if number is not None}
         cell = Cell(instance, spec, actor, ports, outlets, recorder, self.loop, self._buried)
+        binding.reply_streams = cell.reply_streams
         self._turns.add(instance, cell, stats)
 
     def _buried(self, instance: str, work: Work, reason: str) -> None:

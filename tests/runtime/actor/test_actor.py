@@ -194,7 +194,7 @@ def test_signatures_that_cannot_be_messages() -> None:
         _class_with(lambda self, **options: None)
     with pytest.raises(GraphError, match="'x' is positional-only"):
         _class_with(lambda self, x, /: None)
-    with pytest.raises(GraphError, match="@resumable is for a generator"):
+    with pytest.raises(GraphError, match="@resumable is for a stream"):
         _class_with(resumable(lambda self, n: None))
     with pytest.raises(GraphError, match="@batched is for"):
         _class_with(batched(lambda self, one, two: None))
@@ -317,6 +317,15 @@ class _Binding:
     async def stream(self, target: str, args: Any, fields: Any, timeout_s: float | None) -> AsyncGenerator[Any, None]:
         yield target, args, fields, timeout_s
 
+    def reply_stream(self) -> Any:
+        return "stream"
+
+    def publish(self, items: Any, ended: Any) -> None:
+        self.done.append((*items, *ended))
+
+    def streams(self, on_items: Any) -> Any:
+        return on_items
+
     @property
     def context(self) -> Context:
         return Context(1, 1, "trace", "split", (0,), deadline_s=10.0)
@@ -338,6 +347,10 @@ def test_verbs_go_to_the_binding() -> None:
     assert binding.done == [("page", 5), ("page", 6, "in time")]
     assert answer == [("a.b", (5,), {"x": 2}, 1), [("c.d", (), {"y": 3}, None)]]
     assert actor.loan((2,), np.int8).shape == (2,)
+    assert actor.streams(print) is print  # type: ignore[comparison-overlap]
+    stream = actor.reply_stream()
+    actor.publish([(stream, 1)], ended=[stream])
+    assert binding.done[-1] == (("stream", 1), "stream")
     assert [each.shape for each in actor.loan_many(((2,), np.int8), (3, np.int8))] == [(2,), (3,)]
     with pytest.raises(UnknownPort, match="no output 'pages'; did you mean 'page'"):
         actor.emit("pages", 1)

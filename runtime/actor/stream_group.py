@@ -1,0 +1,71 @@
+"""Any number of streams that are read together: what their reader sees of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+
+class IncomingStream(ABC):
+    """One stream of a `StreamGroup`. `tag` is free for the reader's use."""
+
+    __slots__ = ("tag",)
+    tag: Any
+
+    @property
+    @abstractmethod
+    def is_over(self) -> bool:
+        """Whether nothing comes any more, but for items that were not taken yet."""
+
+    @property
+    @abstractmethod
+    def error(self) -> BaseException | None:
+        """What the stream has ended with; None where it goes on, and where it has come to its end."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Ends the stream and the work behind it: nothing of it is delivered any more. Idempotent."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Keeps the sender from sending more: at most 64 items come that are on their way already."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Takes `pause` back."""
+
+
+# Called with a stream and the items that have come of it since the last call, perhaps none where it is over.
+OnItems = Callable[[IncomingStream, list[Any]], object]
+
+
+class StreamGroup(ABC):
+    """Reads streams of other ports together: all items that one wake-up brings are handled in one pass.
+
+    With `on_items` that is called for each stream that something has come of, as `on_items(stream, items)`. Without it
+    `async for stream, items in group` gives the same. `items` is empty at most where the stream is over, which
+    `stream.is_over` then says, and `stream.error` why. An exception that `on_items` raises is reported to the event
+    loop, and the other streams go on. One thread, that of the loop.
+    """
+
+    @abstractmethod
+    def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> IncomingStream:
+        """Begins a stream of port `target`. Raises UnknownPort, MessageError, OutOfMemory, Disconnected, or Overloaded
+        where as many calls are in flight as the graph allows. After `timeout_s` the stream ends with DeadlineExceeded.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many streams are not over."""
+
+    @abstractmethod
+    def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]: ...
+
+    @abstractmethod
+    async def __anext__(self) -> tuple[IncomingStream, list[Any]]:
+        """The next stream that something has come of, with its items. Ends when the group is closed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancels all streams."""

@@ -1,0 +1,67 @@
+"""One call in flight, as its caller sees it: what has come back, and what its sender is told of that."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..message.header import Kind
+
+# A reader tells of so many items at once: half of those that a stream may run ahead.
+TELL_EVERY = 32
+_ITEM, _ERROR = Kind.ITEM, Kind.ERROR
+
+
+class Answerer(Protocol):
+    """The sender of the items of streams, which may run ahead of their reader by so many only."""
+
+    def note_read(self, request: int, items: int, /) -> None:
+        """Tells how many items of a stream have been read in all."""
+
+
+class Pending:
+    """One call in flight, by the number of its request.
+
+    `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
+    called at each arrival. `answerer`, once it is known, is told of items that were read, by the portion; `told` is of
+    how many.
+    """
+
+    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "told")
+
+    def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
+        self.request = request
+        self.notify = notify
+        self.answerer = answerer
+        self.arrived: deque[tuple[Kind, Any]] = deque()
+        self._items = self.told = 0
+
+    def next_kind(self) -> Kind:
+        """The kind of the oldest that has arrived."""
+        return self.arrived[0][0]
+
+    def take(self) -> deque[tuple[Kind, Any]]:
+        """Takes all that has arrived; `tell_read` then grants the sender more."""
+        arrived, self.arrived = self.arrived, deque()
+        self._items += len(arrived)  # perhaps one too many: what is no item is the last
+        return arrived
+
+    def tell_read(self) -> None:
+        """Tells the sender how many items have been read, where that is worth telling."""
+        if self._items - self.told >= TELL_EVERY and self.answerer is not None:
+            self.answerer.note_read(self.request, self._items)
+            self.told = self._items
+
+    def result(self) -> Any:
+        """Takes the oldest that has arrived: its value. Raises the error that came in place of one."""
+        kind, value = self.arrived.popleft()
+        if kind is _ITEM:
+            self._items += 1
+            self.tell_read()
+        try:
+            if kind is _ERROR:
+                raise value
+            return value
+        finally:
+            del value  # an error that its own frame held would keep all frames above alive, and the arrays in them
