@@ -131,23 +131,31 @@ class Caller:
         pending = _Sent(number, notify)
         pending.entry, pending.route, pending.port = entry, route, port
         pending.trace = trace if trace[0] or trace[1] else (random.getrandbits(64), random.getrandbits(64))
-        if not aside:
-            self._endpoint.open_calls.begin(number)
-        flags = 0
-        if key:
-            fields, flags = with_key(fields, key), Flag.KEYED
-        if not encode_and_publish(
-            fields, self._endpoint.pool, entry, _DATA, flags, self._head(pending, deadline_ns), is_fields=True
-        ):
-            payload = Payload(fields, self._endpoint.pool, is_fields=True)
-            if not payload.can_go(entry):
-                raise self._overloaded(target, entry)
-            self._write(pending, Kind.DATA, payload, deadline_ns, flags)
+        try:
+            if not aside:
+                self._endpoint.open_calls.begin(number)
+            self._publish(target, pending, fields, deadline_ns, key)
+        except BaseException:
+            if not aside:
+                self._endpoint.open_calls.end(number)
+            raise
         self._pending[number] = pending
         self._by_entry[entry] = self._by_entry.get(entry, 0) + 1
         if aside:
             self._aside.add(number)
         return pending
+
+    def _publish(self, target: str, pending: _Sent, fields: dict[str, Any], deadline_ns: int, key: str) -> None:
+        """Writes the record of a request."""
+        entry, flags = pending.entry, 0
+        if key:
+            fields, flags = with_key(fields, key), Flag.KEYED
+        head = self._head(pending, deadline_ns)
+        if not encode_and_publish(fields, self._endpoint.pool, entry, _DATA, flags, head, is_fields=True):
+            payload = Payload(fields, self._endpoint.pool, is_fields=True)
+            if not payload.can_go(entry):
+                raise self._overloaded(target, entry)
+            self._write(pending, Kind.DATA, payload, deadline_ns, flags)
 
     def _overloaded(self, target: str, entry: Producer) -> SlabwireError:
         text = f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"

@@ -81,6 +81,13 @@ def test_plain_values_come_back_as_they_were(client: Any, value: Any) -> None:
     assert client.call("echo.echo", value) == value
 
 
+def test_calls_that_cannot_be_sent_take_no_place(client: Any) -> None:
+    for _ in range(300):
+        with pytest.raises(slabwire.MessageError):
+            client.call("echo.echo", object())
+    assert client.call("echo.echo", 5) == 5
+
+
 @pytest.mark.parametrize(
     "dtype", [np.bool_, np.int8, np.uint64, np.float16, np.complex128, ml_dtypes.bfloat16, ">i4", "M8[ns]", "U7"]
 )
