@@ -143,11 +143,10 @@ class Cell:
         while intake.blocked is None:
             advanced = bool(works) and self._runs.advance()
             is_behind = redelivery.waiting or redelivery.quarantine.work
-            if not (redelivery.begin_next() if is_behind else intake.take_next()):
-                return self.heed_cancels() or progressed or advanced
-            progressed = True
-            if now_ns() >= until_ns:
-                return True
+            took = redelivery.begin_next() if is_behind else intake.take_next()
+            progressed = progressed or took or advanced
+            if not (took or advanced) or now_ns() >= until_ns:
+                break
         return self.heed_cancels() or progressed
 
     def _flush(self) -> bool:
