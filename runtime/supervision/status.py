@@ -85,7 +85,8 @@ def _reason_of_gateway(gateway: dict[str, Any] | None) -> list[dict[str, str]]:
 def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mapping[int, int]) -> dict[str, Any]:
     board = graph.switchboard
     stats = board.worker_stats(worker.peer)
-    names = ("spins", "parks", "wakes", "contended", "slab_bytes", "slab_used_bytes", "blocks_out")
+    names = ("spins", "parks", "wakes", "contended", "collections", "slab_bytes", "slab_used_bytes", "blocks_out")
+    durations = ("collecting", "longest_collection")
     tree = graph.workforce.tree
     is_awaited = worker.is_alive or tree.is_awaited(worker.name)
     state = "ready" if worker.is_ready else "starting" if is_awaited else "stopped"
@@ -104,6 +105,7 @@ def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mappi
         "pss_bytes": memory.get(worker.pid, 0) if worker.is_alive else 0,
         "cpu_s": worker.cpu_s,
         **{name: stats.get(name, 0) for name in names},
+        **{f"{name}_s": stats.get(f"{name}_ns", 0) / 1e9 for name in durations},
         "leases": sum(each.lent()[1] for each in board.lanes.values() if each.consumer is worker.peer),
         "actors": actors_of(board, worker.peer),
     }

@@ -64,6 +64,9 @@ _WORKER: tuple[Row, ...] = (
     ("parks", "parks_total", "Times it went to sleep."),
     ("wakes", "wakes_total", "Sleeps that a peer ended."),
     ("contended", "contended_total", "Times it did not poll, since others wanted its core."),
+    ("collections", "collections_total", "Runs of Python's garbage collector."),
+    ("collecting_s", "collecting_seconds_total", "Time in which it ran, and nothing else of the worker."),
+    ("longest_collection_s", "longest_collection_seconds", "Its longest run since the process was ready."),
 )
 
 

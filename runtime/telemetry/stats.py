@@ -16,8 +16,8 @@ _MOST_DOUBLINGS = 40
 
 _READER = "supervisor"
 # Counted by each process from 0 on: a successor adds what its predecessors have shown.
-_WORKER_COUNTERS = ("spins", "parks", "wakes", "contended")
-_WORKER_WORDS = (*_WORKER_COUNTERS, "slab_bytes", "slab_used_bytes", "blocks_out", "alive_ns")
+_WORKER_COUNTERS = ("spins", "parks", "wakes", "contended", "collections", "collecting_ns")
+_WORKER_WORDS = (*_WORKER_COUNTERS, "longest_collection_ns", "slab_bytes", "slab_used_bytes", "blocks_out", "alive_ns")
 _WORKER_AT = {name: index for index, name in enumerate(_WORKER_WORDS)}
 _CELL_WORDS = (
     "failed",

@@ -35,6 +35,7 @@ from ..logs.log_format import configure_logging
 from ..logs.stamped_output import stamp_output
 from ..spec import graph_from_plain
 from .forked_child import Partition, end_child
+from .garbage import Garbage
 from .supervisor_line import SupervisorLine
 from .worker import Worker
 
@@ -119,7 +120,8 @@ def _work(options: argparse.Namespace, line: SupervisorLine) -> tuple[int, bool]
         link.ask(Start())
         repin(os.getpid(), assigned.assignment.cores)  # ZeroMQ's threads too, which are there already
         graph = Path(options.control).parent.name  # of the run directory: a graph may run under another name
-        worker = Worker(options.name, link, line, assigned.spec, assigned.assignment, graph=graph)
+        assignment = assigned.assignment
+        worker = Worker(options.name, link, line, assigned.spec, assignment, graph=graph, garbage=Garbage())
         asyncio.set_event_loop(worker.loop)
         threading.excepthook = worker.own.thread_died
         worker.loop.add_signal_handler(signal.SIGTERM, worker.stop)

@@ -18,7 +18,9 @@ _LEAST_TOLD_NS = 200_000
 class ParkingSelector(selectors.EpollSelector):
     """A selector whose every sleep is a park.
 
-    `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is told of each sleep.
+    `rest(now, longest_s)` is called before it and says how many seconds it may last; 0: not at all, the loop may have
+    got something to do. `reasons()` says what may end it, `has_news()` looks at the lanes once more, `asleep(bool)` is
+    told of each sleep.
     A loop whose tasks always have something to do never sleeps, and nobody rings for one that is awake: then
     `between_rounds()` is called at each of its rounds, to look at the lanes.
     """
@@ -35,12 +37,14 @@ class ParkingSelector(selectors.EpollSelector):
         wait: AdaptiveWait,
         reasons: Callable[[], int],
         has_news: Callable[[], bool],
+        rest: Callable[[int, float | None], float | None],
         asleep: Callable[[bool], None],
         between_rounds: Callable[[], None],
     ) -> None:
         self._wait = wait
         self._reasons = reasons
         self._has_news = has_news
+        self._rest = rest
         self._asleep = asleep
         self._between_rounds = between_rounds
 
@@ -64,6 +68,11 @@ class ParkingSelector(selectors.EpollSelector):
         if timeout is not None and timeout <= 0:
             self._between_rounds()
             return super().select(timeout)
+        began_ns = now_ns()
+        timeout = self._rest(began_ns, timeout)
+        self.ran_ns -= now_ns() - began_ns  # no task has run meanwhile
+        if timeout == 0:
+            return super().select(0)
         events: list[tuple[selectors.SelectorKey, int]] = wait.park(
             self._reasons(), self._has_news, self._sleep, timeout
         )

@@ -27,6 +27,7 @@ from ..spec import ActorSpec, GraphSpec, PortRef
 from ..telemetry.flight_recorder import Happening, Recorder
 from ..telemetry.stats import CellStats
 from . import parking_loop
+from .garbage import Garbage
 from .lease_report import holdings, tell_what_is_out
 from .stages import Startup, end_tasks, retire
 from .supervisor_line import ControlLine
@@ -51,11 +52,13 @@ class Worker:
         assignment: Assignment,
         make: Callable[[ActorSpec], Actor] = construct,
         graph: str = "",
+        garbage: Garbage | None = None,
     ) -> None:
         self.name = name
         self._make = make
         self._assignment = assignment
         self._graph = graph
+        self._garbage = garbage
         self.routing = Routing(spec)
         self.loop, self._selector = parking_loop.new_parking_loop()
         self.link = link
@@ -116,7 +119,7 @@ class Worker:
         bell, wait = self.endpoint.bell, self.endpoint.wait
         if bell is None or wait is None:
             raise Disconnected("the supervisor handed over no bell")
-        self._selector.watch(wait, self._reasons, self._has_news, self._asleep, self._between_rounds)
+        self._selector.watch(wait, self._reasons, self._has_news, self._rest, self._asleep, self._between_rounds)
         self.loop.add_reader(bell.fd, self.loop.stop)
         self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
         self.loop.add_reader(self._line.fileno(), self.loop.stop)
@@ -129,6 +132,8 @@ class Worker:
         self._turns.awake = startup.awake
         startup.finish(self.turn)
         self._turns.awake = None
+        if self._garbage is not None:
+            self._garbage.settle()
         self._note(Happening.READY)
         self.report(worker_line.Ready())
 
@@ -220,11 +225,18 @@ class Worker:
         left_s = [max(0.0, (min(due) - now_ns()) / 1e9)] if due else []
         return min(left_s if longest_s is None else [*left_s, longest_s], default=None)
 
+    def _rest(self, now: int, longest_s: float | None) -> float | None:
+        return longest_s if self._garbage is None else self._garbage.rest(now, longest_s, self._has_news)
+
     def _asleep(self, asleep: bool) -> None:
-        if not asleep and self.wiring.stats is not None:
-            self.wiring.stats.show(alive_ns=now_ns())
-        elif asleep:
+        if asleep:
             self._show(0)
+            return
+        now = now_ns()
+        if self._garbage is not None:
+            self._garbage.woke(now)
+        if self.wiring.stats is not None:
+            self.wiring.stats.show(alive_ns=now)
 
     def _show(self, alive_ns: int) -> None:
         """Shows the supervisor how this process fares; `alive_ns` is now, or 0 where it is about to sleep."""
@@ -236,6 +248,7 @@ class Worker:
         if stats is not None and wait is not None:
             stats.show(
                 **wait.stats(),
+                **(self._garbage.stats() if self._garbage is not None else {}),
                 slab_bytes=pool.nbytes,
                 slab_used_bytes=pool.used_nbytes,
                 blocks_out=pool.blocks_out,

@@ -259,7 +259,7 @@ def test_only_sleep_counts_as_sleep() -> None:
     edge = Edge()
     loop, selector = new_parking_loop()
     wait = AdaptiveWait(edge.bell(0), may_spin=True)
-    selector.watch(wait, lambda: RECORDS, lambda: False, lambda _: None, lambda: None)
+    selector.watch(wait, lambda: RECORDS, lambda: False, lambda _, longest_s: longest_s, lambda _: None, lambda: None)
 
     async def turn(times: int) -> None:
         for _ in range(times):

@@ -54,6 +54,15 @@ def test_a_successor_goes_on_counting_and_rows_are_apart() -> None:
     segment.close()
 
 
+def test_pauses_of_a_successor_are_added_and_the_longest_is_its_own() -> None:
+    segment = rows(1)
+    WorkerStats(segment).show(collections=5, collecting_ns=70, longest_collection_ns=40)
+    WorkerStats(segment).show(collections=1, collecting_ns=8, longest_collection_ns=8)
+    read = WorkerStats(segment).read()
+    assert [read[name] for name in ("collections", "collecting_ns", "longest_collection_ns")] == [6, 78, 8]
+    segment.close()
+
+
 @pytest.mark.parametrize("nanoseconds", [0, 1, 3, 4, 2**62])
 def test_the_edges_of_the_histogram(nanoseconds: int) -> None:
     segment = rows(1)
