@@ -61,6 +61,7 @@ def test_the_page_of_actors_has_programs() -> None:
         "sources.py",
         "calls.py",
         "retries.py",
+        "delegation.py",
         "groups.py",
     ]
 
