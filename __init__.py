@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .runtime.actor.actor import Actor, Context, Output, batched, private, resumable
+    from .runtime.actor.delegation import Report
     from .runtime.actor.reply_stream import ReplyStream
     from .runtime.actor.stream_group import IncomingStream, StreamGroup
     from .runtime.clients.async_client import AsyncClient
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         ProtocolError,
         SlabwireError,
         StartError,
+        TooManyHops,
         UnknownPort,
     )
     from .runtime.launch.connect import connect, connect_async
@@ -63,11 +65,13 @@ __all__ = [
     "Overloaded",
     "ProtocolError",
     "ReplyStream",
+    "Report",
     "Retry",
     "Running",
     "SlabwireError",
     "StartError",
     "StreamGroup",
+    "TooManyHops",
     "UnknownPort",
     "batched",
     "connect",
@@ -99,11 +103,13 @@ _HOMES = {
     "Overloaded": "runtime.errors",
     "ProtocolError": "runtime.errors",
     "ReplyStream": "runtime.actor.reply_stream",
+    "Report": "runtime.actor.delegation",
     "Retry": "runtime.clients.retry",
     "Running": "runtime.launch.running",
     "SlabwireError": "runtime.errors",
     "StartError": "runtime.errors",
     "StreamGroup": "runtime.actor.stream_group",
+    "TooManyHops": "runtime.errors",
     "UnknownPort": "runtime.errors",
     "batched": "runtime.actor.actor",
     "connect": "runtime.launch.connect",

@@ -25,6 +25,7 @@ __all__ = [
     "SlabwireError",
     "StaleReference",
     "StartError",
+    "TooManyHops",
     "UnknownPort",
     "cut_off_error",
     "error_from_wire",
@@ -93,6 +94,13 @@ class DeadLetter(SlabwireError):
     """A message whose handling killed its actor as often as the actor allows."""
 
     code = "dead_letter"
+
+
+class TooManyHops(SlabwireError):
+    """A request that handlers have handed on too often: most likely in a circle."""
+
+    code = "too_many_hops"
+    http_status = 508
 
 
 class EdgeFull(SlabwireError):

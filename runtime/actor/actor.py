@@ -14,6 +14,7 @@ from ..errors import GraphError, SlabwireError, UnknownPort
 from ..spec import HandlerSpec, OutputSpec
 from ..spelling import did_you_mean
 from .annotations import type_of
+from .delegation import REPORT_NBYTES, Delegation
 from .fields import fields_of
 from .handler import Handler, batched, check_signature, is_private, private, resumable, specify, summary_of
 from .reply_stream import ReplyStream
@@ -74,6 +75,16 @@ class Binding(Protocol):
     def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]]) -> None: ...
 
     def streams(self, on_items: OnItems | None) -> StreamGroup: ...
+
+    def delegate(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        report: str | None,
+        about: Any,
+        report_nbytes: int,
+    ) -> Delegation: ...
 
     @property
     def context(self) -> Context: ...
@@ -232,6 +243,24 @@ class Actor:
     def streams(self, on_items: OnItems | None = None) -> StreamGroup:
         """A group of streams of other ports, any number of them (`calls` of `Graph.add`), that are read together."""
         return self._bound("streams").streams(on_items)
+
+    def delegate(
+        self,
+        target: str,
+        /,
+        *args: Any,
+        report: str | None = None,
+        about: Any = None,
+        report_nbytes: int = REPORT_NBYTES,
+        **fields: Any,
+    ) -> Any:
+        """Hands the running request on to another port, `"actor.port"`, which answers the caller: for the handler to
+        return. Deadline, trace and cancel go along. At most 8 times a request: then the caller gets TooManyHops.
+
+        With `report`, that port of this actor gets `about` and a `Report` of the answer at the end, which is kept for
+        it up to `report_nbytes` bytes. Raises MessageError or UnknownPort.
+        """
+        return self._bound("delegate").delegate(target, args, fields, report, about, report_nbytes)
 
     def _bound(self, verb: str) -> Binding:
         if self._binding is None:

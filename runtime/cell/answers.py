@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...shm.bell import now_ns
+from ..actor.delegation import Delegation
 from ..actor.handler import Handler
 from ..error_text import described, forget_frames, is_of, place_of, text_of, traceback_of
 from ..errors import Cancelled, DeadLetter, HandlerError, SlabwireError
@@ -35,7 +36,12 @@ class Answers:
         self._buried = buried
 
     def give(self, work: Work, handler: Handler, result: Any) -> None:
-        """Sends what a handler has returned. Raises MessageError or OutOfMemory if it cannot be sent."""
+        """Sends what a handler has returned, or hands its input on where it has returned that. Raises MessageError,
+        TooManyHops or OutOfMemory if this cannot be done.
+        """
+        if type(result) is Delegation:
+            self._outlets.delegate(work, result)
+            return
         if not handler.spec.replies:
             return
         if result is None:
@@ -67,6 +73,7 @@ class Answers:
         self._recorder.record(self._stats.row, work, now := now_ns(), now, outcome_of(error))
         if isinstance(error, Cancelled):
             self._stats.count("cancelled")
+            self._outlets.report_cancelled(work)
             return
         if isinstance(error, DeadLetter):
             self._stats.count("dead")

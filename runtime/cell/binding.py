@@ -1,4 +1,4 @@
-"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, context."""
+"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, delegate, context."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...shm.block import loaned_block
 from ..actor.actor import Actor, Context, Shape
+from ..actor.delegation import Delegation
 from ..actor.reply_stream import ReplyStream
 from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
@@ -126,6 +127,19 @@ class CellBinding:
     ) -> AsyncGenerator[Any, None]:
         self._note_call("stream")
         return self._calls.stream(target, args, fields, self._deadline(timeout_s), self._trace())
+
+    def delegate(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        report: str | None,
+        about: Any,
+        report_nbytes: int,
+    ) -> Delegation:
+        delegations = self._outlets.delegations
+        to = delegations.report_to(self._instance, report, about, report_nbytes) if report is not None else None
+        return delegations.made(target, args, fields, to)
 
     @property
     def context(self) -> Context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ...shm.consumer import Consumer
 from ...shm.pool import Pool
@@ -62,28 +62,41 @@ class Cancels:
 class ForwardedCancels:
     """Cancels on their way along the edges of one actor instance, whose lanes `edges` has by number. Those that find
     no room wait in `waiting`: what a reader has left unread may hold the place that other messages wait for there.
+    `can_spare` says whether a lane has room for one.
     """
 
-    def __init__(self, edges: dict[int, list[Producer]], routing: Routing, pool: Pool, stats: CellStats) -> None:
+    def __init__(
+        self,
+        edges: dict[int, list[Producer]],
+        routing: Routing,
+        pool: Pool,
+        stats: CellStats,
+        can_spare: Callable[[Producer], bool],
+    ) -> None:
         self.waiting: deque[tuple[Producer, Work, int]] = deque(maxlen=MOST_REMEMBERED)
+        self._can_spare = can_spare
         self._edges = edges
         self._routing = routing
         self._pool = pool
         self._stats = stats
 
-    def forward(self, header: Header) -> None:
-        """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room."""
+    def forward(self, header: Header, delegated: tuple[Producer, int] | None) -> None:
+        """Tells the next hops of a request that nobody waits for it; those whose lanes are full when they have room.
+        `delegated` is the lane by which the request was handed on, and the number of the port at its end.
+        """
         work = Work(header, 0, 0, 0)
         for number, producers in self._edges.items():
             target = self._routing.number[self._routing.spec.edges[number].target]
             self.waiting.extend((producer, work, target) for producer in producers)
+        if delegated is not None:
+            self.waiting.append((delegated[0], work, delegated[1]))
         self.flush()
 
     def flush(self) -> None:
         """Sends those that find room."""
         for _ in range(len(self.waiting)):
             producer, work, target = self.waiting.popleft()
-            if producer.free_records():
+            if self._can_spare(producer):
                 work.publish(
                     Dispatch(Payload(None, self._pool), Kind.CANCEL, 0, 0, 0, 0), producer, target, self._stats
                 )
@@ -92,4 +105,4 @@ class ForwardedCancels:
 
     def can_go(self) -> bool:
         """Whether one of them finds room now."""
-        return any(producer.free_records() for producer, _, _ in self.waiting)
+        return any(self._can_spare(producer) for producer, _, _ in self.waiting)

@@ -166,7 +166,7 @@ class Cell:
 
     def _cancel(self, header: Header) -> None:
         if self._cancels.remember(header.key):
-            self.outlets.cancels.forward(header)
+            self.outlets.cancels.forward(header, self.outlets.delegations.taken_from(header.key))
             if header.request == EVERY_REQUEST:
                 self._give_up()
                 return
@@ -195,10 +195,12 @@ class Cell:
         if self._intake.blocked is not None and self._intake.blocked[0].outbox:
             self._stats.count("cancelled")
             self.outlets.abandon(self._intake.blocked[0])
+            self.outlets.report_cancelled(self._intake.blocked[0])
 
     def forget_caller(self, endpoint: int) -> None:
         """A client is gone: nothing can be answered to it. What its answered calls have set going goes on."""
         self.outlets.callers.forget_caller(endpoint)
+        self.outlets.delegations.forget_caller(endpoint)
         self._runs.cancel_those(self.outlets.streams_to_nobody)
 
     def remove_lanes(self, lanes: list[int]) -> None:

@@ -9,7 +9,16 @@ from contextvars import copy_context
 from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ..actor.handler import Handler
-from ..errors import Cancelled, DeadLetter, DeadlineExceeded, Draining, SlabwireError, cut_off_error
+from ..errors import (
+    Cancelled,
+    DeadLetter,
+    DeadlineExceeded,
+    Draining,
+    MessageError,
+    SlabwireError,
+    cut_off_error,
+)
+from ..message.delegated import take_hops
 from ..message.encoding import decode
 from ..message.header import Flag, Header, Kind, take_key
 from .answers import Answers
@@ -22,7 +31,7 @@ from .work import Work
 logger = logging.getLogger("slabwire")
 
 # Members of an enumeration are looked up by attribute, at every message.
-_DATA, _BLOCK, _KEYED = int(Kind.DATA), Flag.BLOCK, Flag.KEYED
+_DATA, _BLOCK, _KEYED, _DELEGATED = int(Kind.DATA), Flag.BLOCK, Flag.KEYED, Flag.DELEGATED
 
 
 class Intake:
@@ -160,6 +169,10 @@ class Intake:
             work.value = decode(work.header, work.lease)
             if work.header.flags & _KEYED:
                 work.key = take_key(work.value)
+            if work.header.flags & _DELEGATED:
+                if self.inlets.is_clients(work.lane):
+                    raise MessageError("a client hands nothing on")
+                work.hops, work.reports = take_hops(work.value)
         except SlabwireError as error:
             lane.refuse()
             return error
@@ -170,6 +183,12 @@ class Intake:
         work.value = None
         if error is not None:
             self._answers.refuse(work, error)
+
+    def end_delegated(self, work: Work, lane: Consumer) -> None:
+        """The next record of a lane, which a predecessor has handed on: only its caller may have to be told."""
+        self.open(work, lane)
+        self._outlets.delegations.tell_again(work)
+        self._commit(work, lane)
 
     def _take_end(self, lane: Consumer, header: Header) -> bool:
         """The end of a stream goes on when all items before it have been handled."""

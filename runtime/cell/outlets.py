@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from ...shm.inflight import Inflight
 from ...shm.producer import Producer
+from ..actor.delegation import Delegation
+from ..dataplane.caller import Caller
 from ..dataplane.endpoint import Endpoint
 from ..errors import CorruptLane, SlabwireError
 from ..graph.compiled import Routing
@@ -17,22 +19,34 @@ from ..message.item_batch import ItemBatch
 from ..message.payload import Payload, failure, payload_from
 from ..telemetry.stats import CellStats
 from .cancels import ForwardedCancels
+from .delegations import Delegations
 from .full_edges import FullEdges
 from .replica_lanes import ReplicaLanes
 from .reply_lanes import ReplyLanes
+from .reports import Reports
 from .sends import Sends
 from .ways_out import WaysOut
-from .work import REPLY_KEY, Dispatch, Work
+from .work import DELEGATE_KEY, REPLY_KEY, REPORT_KEY, Dispatch, Work
 
 # Members of an enumeration are looked up by attribute, at every message.
 _DATA, _REPLY, _REPLY_ITEM, _ITEM = int(Kind.DATA), int(Kind.REPLY), int(Kind.ITEM), Flag.ITEM
+
+
+class Way(Protocol):
+    """A way out that is no edge."""
+
+    def send(self, work: Work, dispatch: Dispatch, /) -> bool:
+        """Sends an output, or disposes of it; False if it must wait."""
+
+    def could_go(self, header: Header, dispatch: Dispatch, /) -> bool:
+        """Whether `send` would get rid of it now."""
 
 
 class Outlets:
     """Sends for one actor instance. An output that finds no room waits in the outbox of the input that caused it.
 
     `edges` has the lanes along edges by number, `replies` those to callers. `look_for_lanes` is called when the lane of
-    a caller is not known: its offer may lie unread.
+    a caller is not known: its offer may lie unread. `caller` is that of the worker.
     """
 
     def __init__(
@@ -43,6 +57,7 @@ class Outlets:
         table: Inflight,
         stats: CellStats,
         look_for_lanes: Callable[[], Any],
+        caller: Caller,
     ) -> None:
         self._actor = actor
         self.routing = routing
@@ -56,7 +71,14 @@ class Outlets:
         self.replies = self.callers.lanes
         self._full = FullEdges(routing, self._spread, self.callers, endpoint.pool, stats)
         self._overflow, self.abandon = self._full.overflow, self._full.abandon
-        self.cancels = ForwardedCancels(self.edges, routing, endpoint.pool, stats)
+        self.reports = Reports(endpoint, caller, stats)
+        self.delegations = Delegations(actor, routing, endpoint, caller, self.callers, self.reports, stats)
+        self._ways: dict[int, Way] = {
+            REPLY_KEY: self.callers,
+            DELEGATE_KEY: self.delegations,
+            REPORT_KEY: self.reports,
+        }
+        self.cancels = ForwardedCancels(self.edges, routing, endpoint.pool, stats, caller.can_spare)
         self.ways_out = WaysOut(actor, routing)
         self._leaving, self._reply_ports = self.ways_out.leaving, self.ways_out.reply_ports
         self.outputs = [each.port for each in routing.spec.actor(actor).outputs]
@@ -77,6 +99,20 @@ class Outlets:
             payload = payload_from(self._actor, port, value, self._pool)
             self._dispatch(work, port, payload, Kind.DATA, value, item=item)
             work.ordinal += 1
+            self.flush(work)
+        if work.reports and self._reply_ports[work.header.route] == port:
+            (self.reports.item if item else self.reports.answered)(work, value)
+            self.flush(work)
+
+    def delegate(self, work: Work, delegation: Delegation) -> None:
+        """Hands an input on, as its handler has said. Raises MessageError, TooManyHops or OutOfMemory."""
+        self.delegations.give(work, delegation)
+        self.flush(work)
+
+    def report_cancelled(self, work: Work) -> None:
+        """Tells who has handed this request on, and wanted to know, that nobody waits for its answer any more."""
+        if work.reports:
+            self.reports.cancelled(work)
             self.flush(work)
 
     def lane_of_answers(self, work: Work, port: str) -> Producer | None:
@@ -145,6 +181,9 @@ class Outlets:
         header = work.header
         if header.reply_to and self.ways_out.leads_to_reply(header.route, port) and not header.flags & _ITEM:
             self._answer(work, Kind.REPLY, Payload(None, self._pool))
+            if work.reports:
+                self.reports.answered(work, None)
+                self.flush(work)
 
     def end_stream_of(self, work: Work, port: str) -> None:
         """The handler of an input has no more items. Where the input is an item itself, its stream goes on: the end of
@@ -159,11 +198,16 @@ class Outlets:
         for port in ports:
             self._dispatch(work, port, payload, Kind.END, None, item=True)
         work.ordinal += 1
+        if work.reports:
+            self.reports.ended(work)
         self.flush(work)
 
     def fail(self, work: Work, error: SlabwireError) -> None:
         """Ends the request with an error, if anybody waits for it."""
         self._answer(work, Kind.ERROR, failure(error, self._actor, self._pool))
+        if work.reports:
+            self.reports.failed(work, error)
+            self.flush(work)
 
     def _answer(self, work: Work, kind: Kind, payload: Payload) -> None:
         if work.header.reply_to:
@@ -195,7 +239,7 @@ class Outlets:
         outbox, published = work.outbox, work.published
         while outbox:
             dispatch = outbox[0]
-            send = self.callers.send if dispatch.edge == REPLY_KEY else self._full.send
+            send = self._full.send if dispatch.edge >= 0 else self._ways[dispatch.edge].send
             if (published is None or not published.holds(dispatch)) and not send(work, dispatch):
                 if work is not self.own_account:  # what others send meanwhile will overwrite its records in the rings
                     self.table.sent(work.row, dispatch.ordinal, dispatch.way)
@@ -214,8 +258,8 @@ class Outlets:
         dispatch = work.outbox[0]
         if dispatch.deadline_ns and now_ns() >= dispatch.deadline_ns:
             return True
-        if dispatch.edge == REPLY_KEY:
-            return self.callers.could_go(work.header, dispatch)
+        if dispatch.edge < 0:
+            return self._ways[dispatch.edge].could_go(work.header, dispatch)
         return dispatch.payload.can_go(self._spread.lane_for(dispatch, work.header))
 
     # -- messages that hold up no input ------------------------------------------------------------------------------
@@ -255,6 +299,7 @@ class Outlets:
         )
 
     def lanes(self) -> list[tuple[int, Producer]]:
-        """All lanes out, each with the name of its way: an edge's number or REPLY_KEY."""
+        """All lanes out, each with the name of its way: an edge's number, REPLY_KEY or DELEGATE_KEY."""
         along = [(edge, producer) for edge, producers in self.edges.items() for producer in producers]
-        return along + [(REPLY_KEY, producer) for producer in self.replies.values()]
+        back = [(REPLY_KEY, producer) for producer in self.replies.values()]
+        return along + back + self.delegations.lanes()

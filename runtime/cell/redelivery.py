@@ -14,7 +14,7 @@ from ...shm.lease import Lease
 from ...shm.producer import Producer
 from ..actor.handler import Handler
 from ..errors import Interrupted
-from ..message.header import Header, Kind, read_header
+from ..message.header import Flag, Header, Kind, read_header
 from ..message.item_batch import Sent, read_sent
 from .inlets import Inlets
 from .input_states import FINISHED
@@ -22,7 +22,7 @@ from .intake import Intake
 from .outlets import Outlets
 from .runs import Runs
 from .ways_out import WaysOut
-from .work import Published, Work
+from .work import DELEGATE_KEY, REPORT_KEY, Published, Work
 
 # When a process dies the attempts at all inputs in flight go up, though one alone may be to blame. From the third
 # attempt on each input is handled alone, so that only the guilty one goes on counting. An input that has run for this
@@ -98,6 +98,8 @@ class Redelivery:
         if lane is None:
             if work.row:
                 self._outlets.table.clear(work.row)
+        elif work.published is not None and work.published.was_delegated:
+            self._see_off(work, lane)
         elif work.row == RUNNING_ROW:
             if not self._intake.begin(work, lane):
                 return False
@@ -123,6 +125,16 @@ class Redelivery:
         else:
             self._intake.refuse(work, refusal)
             self._runs.end_unbegun(work)
+
+    def _see_off(self, work: Work, lane: Consumer) -> None:
+        """Its handler has handed it on, and does not run again. Its caller may not know yet where it lies."""
+        if work.row == RUNNING_ROW:
+            self._intake.end_delegated(work, lane)
+            return
+        self._outlets.table.restart(work.row, work.attempt)
+        self._intake.open(work, lane)
+        self._outlets.delegations.tell_again(work)
+        self._runs.end_unbegun(work)
 
     def _end_again(self, work: Work, kind: int, ordinal: int) -> None:
         """The handler was done, and had begun to say so: the rest of the ways hear of it."""
@@ -202,8 +214,20 @@ def _note_sent(
         with contextlib.suppress(CorruptLane):
             for sequence in range(oldest, producer.head):
                 header = read_header(producer.record(sequence), 0)
+                way = _way_of(header, edge)
+                if way is None:
+                    continue
                 for sent in _sent_by(header, kept_block):
-                    _note(works.get((sent.lane, sent.sequence)), edge, sent)
+                    _note(works.get((sent.lane, sent.sequence)), way, sent)
+                if way == DELEGATE_KEY:
+                    _note_delegated(works.get((header.cause_lane, header.cause_sequence)), header, producer)
+
+
+def _way_of(header: Header, lane: int) -> int | None:
+    """The way that an output in a lane of this name has left by. A call that a handler has made is no output."""
+    if lane != DELEGATE_KEY or header.flags & Flag.DELEGATED:
+        return lane
+    return None if header.reply_to else REPORT_KEY
 
 
 def _sent_by(header: Header, kept_block: Callable[[Header], memoryview | None]) -> Iterable[Sent]:
@@ -220,6 +244,11 @@ def _note(work: Work | None, edge: int, sent: Sent) -> None:
         published.by_edge[edge] = max(counted, sent.ordinal + 1)
         if sent.kind in (Kind.END, Kind.ERROR):
             published.last = sent.kind, sent.ordinal
+
+
+def _note_delegated(work: Work | None, header: Header, lane: Producer) -> None:
+    if work is not None and work.published is not None:
+        work.published.delegated = header.route, header.ordinal, lane
 
 
 def resumed(work: Work, ways_out: WaysOut, instance: str) -> Interrupted | None:

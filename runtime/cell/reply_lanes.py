@@ -77,6 +77,13 @@ class ReplyLanes:
             known = self._credits[header.key] = StreamCredit(producer.items_read(header.request))
         return known
 
+    def has_plenty(self, caller: int) -> bool:
+        """Whether there is room beside that for a single answer of each call of a caller."""
+        try:
+            return caller in self.lanes and self.takes_items(self.lanes[caller])
+        except CorruptLane:
+            return False  # as in `send`
+
     def could_go(self, header: Header, dispatch: Dispatch) -> bool:
         """Whether `send` would get rid of an answer now."""
         producer = self.lanes.get(header.reply_to)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from ...shm.bell import now_ns
 from ...shm.producer import Producer
+from ..actor.delegation import Delegation
 from ..actor.handler import Handler
 from ..actor.reply_stream import ReplyStream
 from ..errors import CorruptLane, DeadlineExceeded, HandlerError, MessageError, OutOfMemory, Overloaded, SlabwireError
@@ -94,11 +95,15 @@ class ReplyStreams(HandlerRunner):
         self._stats.begin(started)
         try:
             result = context.run(handler.function, **work.take_arguments(handler))
+            if type(result) is Delegation and work.state is RUNNING and work not in self._streams:
+                self._answers.give(work, handler, result)
+                self._runs.done(work)
+                return
             # A handler that has ended its stream itself has none any more.
             if work.state is RUNNING and (result is None or result is not self._streams.get(work)):
                 raise HandlerError(
                     f"{handler.owner}.{handler.spec.port} returned {type(result).__name__}; a handler that "
-                    "promises a ReplyStream returns self.reply_stream()"
+                    "promises a ReplyStream returns self.reply_stream(), or self.delegate(...) before it has one"
                 )
         except BaseException as error:
             self._answers.fail(work, error)
@@ -251,9 +256,11 @@ class ReplyStreams(HandlerRunner):
             self._keep(rows)
             return
         table = self._outlets.table
-        for stream, _, is_end in rows:
+        for stream, value, is_end in rows:
             work = stream.work
             table.sent(work.row, work.ordinal)
+            if work.reports:
+                self._outlets.reports.ended(work) if is_end else self._outlets.reports.item(work, value)
             if is_end:
                 self._outlets.callers.forget_stream(work.header.key)
                 self._over(stream)

@@ -177,6 +177,8 @@ class Runs:
         if work.advance(Event.FINISH):
             self._record_end(work)
             self._outlets.abandon(work)
+            if work.reports:
+                self._outlets.report_cancelled(work)
             self._table.clear(work.row)
             work.lease = None
             self._remove(work)

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from ...shm.lease import Lease
     from ...shm.producer import Producer
     from ..actor.handler import Handler
+    from ..message.collected import Collected
+    from ..message.delegated import ReportTo
     from ..message.payload import Payload
     from ..telemetry.stats import CellStats
 
 
-REPLY_KEY = -1  # where edges are named by their number, this names the way back to the caller
+# Where edges are named by their number, these name the way back to the caller, the way of a request that is handed on,
+# and that of a report to who has handed it on. The last two lie in lanes of calls.
+REPLY_KEY, DELEGATE_KEY, REPORT_KEY = -1, -2, -3
+# When a request has been handed on, the caller is told as by a last way of the same output: no actor has so many edges.
+MOVED_WAY = 0xFFFF
 
 
 @dataclass(slots=True)
@@ -46,13 +52,20 @@ class Dispatch:
 class Published:
     """The outputs that a predecessor had published: all of ordinals below `floor`, and that one by its first `ways`;
     the table says so. `by_edge` is what the rings say: by edge, how many. `last` is the kind and the ordinal of the
-    output that ended the stream or the call.
+    output that ended the stream or the call. `delegated`: the input was handed on, on that route, as its output of that
+    ordinal, by that lane.
     """
 
     floor: int
     ways: int
     by_edge: dict[int, int] = field(default_factory=dict)
     last: tuple[int, int] | None = None
+    delegated: tuple[int, int, Producer] | None = None
+
+    @property
+    def was_delegated(self) -> bool:
+        """Whether the input was handed on. Where the lane has forgotten it, the table says that the caller was told."""
+        return self.delegated is not None or self.ways == MOVED_WAY
 
     def count(self, edge: int, way: int) -> int:
         """How many outputs left along an edge, which is the `way`-th of each output."""
@@ -83,6 +96,9 @@ class Work:
     value: Any = None
     key = ""  # the idempotency key of its request, where it is the first to handle it
     lease: Lease | None = None
+    hops = 0  # how often its request was handed on
+    reports: tuple[ReportTo, ...] = ()  # who wants to know what comes of it; empty once they were told
+    collected: Collected | None = None
     started_ns = 0
     recorded = 0
     outcome = 0

@@ -46,7 +46,16 @@ class OpenRoute(NamedTuple):
     route: int
 
 
-Ask = Start | EverythingMine | Grow | Shrink | View | OpenRoute
+class OpenRouteFor(NamedTuple):
+    """I hand on a request of this endpoint to the entry of this route: connect both ends with the caller, for answers
+    and cancels. Brings nothing where the caller is gone. Of a worker.
+    """
+
+    route: int
+    endpoint: int
+
+
+Ask = Start | EverythingMine | Grow | Shrink | View | OpenRoute | OpenRouteFor
 ASKS: Schema[Ask] = Schema(
     "ask",
     {
@@ -56,6 +65,7 @@ ASKS: Schema[Ask] = Schema(
         "shrink": Shrink,
         "view": View,
         "open_route": OpenRoute,
+        "open_route_for": OpenRouteFor,
     },
 )
 

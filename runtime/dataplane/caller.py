@@ -11,7 +11,7 @@ from ...shm.bell import now_ns
 from ...shm.consumer import Consumer
 from ...shm.producer import Producer
 from ..actor.fields import CallFields
-from ..control.channel import LaneOffer, OpenRoute
+from ..control.channel import LaneOffer
 from ..errors import (
     CorruptLane,
     DeadlineExceeded,
@@ -22,16 +22,18 @@ from ..errors import (
     mark_not_begun,
 )
 from ..graph.compiled import Routing
-from ..graph.replicas import HASH, Choice, HashChoice, policy_of
+from ..message.delegated import whereabouts_of
 from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind, read_header, with_key
 from ..message.item_batch import read_items
 from ..message.payload import Payload
 from .endpoint import Endpoint
+from .entries import Entries
+from .moved_requests import MovedRequests
 from .pending import Pending
 
 _LATEST_NS = (1 << 63) - 1
-_DATA, _BATCH = int(Kind.DATA), int(Kind.BATCH)
+_DATA, _BATCH, _MOVED = int(Kind.DATA), int(Kind.BATCH), int(Kind.MOVED)
 _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 us
 # The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
 _INCARNATIONS = 1 << 31
@@ -66,11 +68,11 @@ class Caller:
         self._endpoint = endpoint
         self._routing = routing
         self._cause = cause
-        self._entries: dict[str, Producer] = {}
-        self._ways: dict[int, tuple[list[Producer], int]] = {}  # by route: of `_entries`, and the number of its port
+        self.entries = Entries(endpoint, routing, self._leaves_room)
+        self._entries = self.entries.lanes
+        self._moved = MovedRequests(endpoint, routing, self._entries, self.can_spare)
         self._ports: dict[str, tuple[int, CallFields, bool]] = {}  # by target: its route, what it takes, if it streams
         self.replies: list[Consumer] = []
-        self._open_routes: set[int] = set()
         self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
         self._by_entry: dict[Producer, int] = {}  # how many went by each lane
@@ -78,14 +80,12 @@ class Caller:
         self._last_request = ((now_ns() >> 24) % _INCARNATIONS) << 32
         # Where the graph runs in this process: gives an error the exception that it was made from.
         self.explain: Callable[[tuple[int, int], SlabwireError], None] | None = None
-        self._choices: dict[str, Choice] = {}  # by actor
-        self._keys: dict[int, HashChoice] = {}  # by route
 
     def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
         if isinstance(end, Producer):
-            self._entries[offer.target] = end
-            self._ways.clear()
+            self.entries.add(offer.target, end)
+            self._moved.flush()
         else:
             self.replies.append(end)
 
@@ -118,11 +118,8 @@ class Caller:
             raise mark_not_begun(
                 Overloaded(f"{self.calls} calls are in flight already; wait for some, {_more(self._cause is None)}")
             )
-        if route not in self._open_routes:
-            self._endpoint.ask(OpenRoute(route))
-            self._open_routes.add(route)
-        lanes, port = self._ways.get(route) or self._way(route)
-        entry = lanes[0] if len(lanes) == 1 else self._entry_of(route, lanes, fields)
+        lanes, port = self.entries.opened(route)
+        entry = lanes[0] if len(lanes) == 1 else self.entries.choose(route, lanes, fields)
         if not self._leaves_room(entry):
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
@@ -169,25 +166,10 @@ class Caller:
         wanted = 2 + self._by_entry.get(entry, 0)
         return entry.free_records(wanted) >= wanted
 
-    def _way(self, route: int) -> tuple[list[Producer], int]:
-        """The lanes that lead to the entry of a route, and the number of its port."""
-        entry = self._routing.spec.routes[route].entry
-        lanes = [self._entries[each] for each in self._routing.instances[entry.actor] if each in self._entries]
-        self._ways[route] = way = lanes, self._routing.number[entry]
-        return way
-
-    def _entry_of(self, route: int, lanes: list[Producer], fields: dict[str, Any]) -> Producer:
-        """One of several lanes: there are replicas. Raises MessageError where a field chooses one, and cannot."""
-        actor = self._routing.spec.actor(self._routing.spec.routes[route].entry.actor)
-        policy = policy_of(actor.routing)
-        if policy.kind == HASH:
-            if route not in self._keys:
-                self._keys[route] = HashChoice(actor.name, self._routing.entry(route), policy.field, actor.replicas)
-            return lanes[self._keys[route].of_fields(fields)]
-        choice = self._choices.setdefault(actor.name, Choice(policy))
-        lane = choice.pick(lanes, self._leaves_room)
-        choice.went(lanes, lane)
-        return lane
+    def can_spare(self, entry: Producer) -> bool:
+        """Whether a lane has room for a record that is no call, beside the cancels of all calls in flight by it."""
+        wanted = 1 + self._by_entry.get(entry, 0)
+        return entry.free_records(wanted) >= wanted
 
     def _head(self, pending: _Sent, deadline_ns: int) -> tuple[int, ...]:
         """The numbers of a request's header."""
@@ -206,6 +188,8 @@ class Caller:
         if sent is None:
             return
         self._by_entry[sent.entry] -= 1
+        if self._moved.places:
+            self._moved.places.pop(request, None)
         if request in self._aside:  # it has no slot in which others see it; it is short in any case
             self._aside.discard(request)
         else:
@@ -220,6 +204,7 @@ class Caller:
             del self._pending[sent.request]
             return
         self._write(sent, Kind.CANCEL, Payload(None, self._endpoint.pool), 0)
+        self._moved.cancelled(sent.request, sent.trace)
         self.finish(sent)
 
     def fail_all(self, error: SlabwireError) -> None:
@@ -234,6 +219,8 @@ class Caller:
     def pump(self) -> bool:
         """Takes in all answers that have come; True if there were any."""
         came = False
+        if self._moved.unsent:
+            self._moved.flush()
         for lane in self.replies:
             while lane.available():
                 self.take(lane)
@@ -248,7 +235,10 @@ class Caller:
             return
         pending = self._pending.get(header.request)
         try:
-            if pending is None:
+            if header.kind == _MOVED:
+                place = whereabouts_of(self._endpoint.open(lane, header, lane.cursor))
+                self._moved.moved(header.request, place, is_pending=pending is not None)
+            elif pending is None:
                 self._endpoint.let_go(lane, header, lane.cursor)  # nobody waits any more
             else:
                 value = self._endpoint.open(lane, header, lane.cursor)
@@ -300,11 +290,11 @@ class Caller:
         """Cancels what is in flight and lets go of all lanes."""
         for pending in list(self._pending.values()):
             self.cancel(pending)
-        self._entries.clear()
+        self.entries.clear()
         self._by_entry.clear()
-        self._ways.clear()
         self.replies.clear()
         self._pending.clear()
+        self._moved.clear()
 
     @property
     def in_flight(self) -> int:

@@ -18,6 +18,7 @@ from ..control.channel import (
     LaneOffer,
     Offer,
     OpenRoute,
+    OpenRouteFor,
     RecorderOffer,
     Shrink,
     Shrunk,
@@ -92,7 +93,12 @@ class Requests:
                     peer.viewed.add(number)
                     hand_over(peer, [slab_offer(slab)])
             case OpenRoute(route):
-                self._open_route(peer, route)
+                self._open_route(peer, route, peer)
+            case OpenRouteFor(route, endpoint) if peer.instances:
+                # Nobody would take away the lanes of a client that has gone.
+                caller = self._board.peers.get(endpoint)
+                if caller is not None and (caller.instances or caller.channel is not None):
+                    self._open_route(peer, route, caller)
             case refused:
                 raise ProtocolError(f"{peer.name} is no worker and cannot ask {type(refused).__name__}")
 
@@ -128,20 +134,20 @@ class Requests:
 
     # -- routes ------------------------------------------------------------------------------------------------------
 
-    def _open_route(self, peer: Peer, route: int) -> None:
-        """Lanes from a caller to the entry of a route, and back to it from everybody who may answer."""
+    def _open_route(self, peer: Peer, route: int, caller: Peer) -> None:
+        """What a peer asks for: lanes from a caller to the entry of a route, and back to it from all who may answer."""
         spec = self._board.routing.spec
         if not 0 <= route < (len(spec.routes) if peer.instances else spec.exposed):
             raise UnknownPort(f"there is no route {route}")
-        if route in peer.routes:
+        if route in caller.routes:
             return
         # Callees first: when the caller has its lanes, everybody who may answer has been told.
-        for lane in self._lanes_of_route(peer, route):
+        for lane in self._lanes_of_route(caller, route):
             callee = lane.producer if lane.purpose == "reply" else lane.consumer
-            for near in dict.fromkeys((callee.number, peer.number)):
+            for near in dict.fromkeys((callee.number, caller.number)):
                 if self._board.peers[near].is_told:
                     hand_over(self._board.peers[near], lane_offers(self._board.peers[near], lane))
-        peer.routes.add(route)
+        caller.routes.add(route)
 
     def _lanes_of_route(self, peer: Peer, route: int) -> list[LaneRecord]:
         """The lanes that a caller of a route still needs: all of them, or an error and none."""

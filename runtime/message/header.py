@@ -20,6 +20,7 @@ class Kind(IntEnum):
     ERROR = 5  # the call failed: payload [code, text]
     CANCEL = 6  # the caller has lost interest; follows the request along the edges
     BATCH = 7  # items and ends of many streams of one caller: see `item_batch`
+    MOVED = 8  # to the caller: the request was handed on, and lies there now; see `Whereabouts`
 
 
 class Flag:
@@ -32,6 +33,7 @@ class Flag:
     PLAIN = 32  # the metadata is msgpack that holds no tensors
     KEYED = 64  # one of the fields is an idempotency key: see `with_key`
     ARRAY = 16  # the metadata is no msgpack but one array, whose description ends at `at`
+    DELEGATED = 128  # a request that its handler has handed on; one of the fields says how often: see `with_hops`
 
 
 class Header(NamedTuple):

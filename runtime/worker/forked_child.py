@@ -59,7 +59,9 @@ class Partition:
 
 def _refuse(binding: CellBinding) -> None:
     refusing: Any = _Refusing()
-    own_account: Any = SimpleNamespace(own_account=binding._outlets.own_account, send=refusing.send, sends=refusing)
+    own_account: Any = SimpleNamespace(
+        own_account=binding._outlets.own_account, send=refusing.send, sends=refusing, delegations=refusing
+    )
     binding._endpoint = binding._calls = refusing
     binding._outlets = own_account  # which `context` tells of
 

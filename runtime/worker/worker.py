@@ -91,7 +91,7 @@ class Worker:
 
     def _add_cell(self, instance: str, actor: Actor, stats: CellStats, recorder: Recorder) -> None:
         spec, table = self._spec_of(instance), self.wiring.tables[instance]
-        outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump)
+        outlets = Outlets(spec.name, self.routing, self.endpoint, table, stats, self.link.pump, self.caller)
         binding = CellBinding(
             instance,
             tuple(self._assignment.cores),

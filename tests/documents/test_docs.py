@@ -62,6 +62,7 @@ def test_the_page_of_actors_has_programs() -> None:
         "calls.py",
         "steps.py",
         "retries.py",
+        "delegation.py",
         "groups.py",
     ]
 

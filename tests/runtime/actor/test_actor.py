@@ -23,6 +23,7 @@ from slabwire.runtime.actor.actor import (
     private,
     resumable,
 )
+from slabwire.runtime.actor.delegation import Delegation
 from slabwire.runtime.actor.fields import CallFields
 from slabwire.runtime.errors import GraphError, MessageError, SlabwireError, UnknownPort
 
@@ -326,6 +327,12 @@ class _Binding:
     def streams(self, on_items: Any) -> Any:
         return on_items
 
+    def delegate(
+        self, target: str, args: Any, fields: Any, report: str | None, about: Any, report_nbytes: int
+    ) -> Delegation:
+        self.done.append((target, args, fields, report, about, report_nbytes))
+        return Delegation(target, 0, fields)
+
     @property
     def context(self) -> Context:
         return Context(1, 1, "trace", "split", (0,), deadline_s=10.0)
@@ -352,6 +359,8 @@ def test_verbs_go_to_the_binding() -> None:
     actor.publish([(stream, 1)], ended=[stream])
     assert binding.done[-1] == (("stream", 1), "stream")
     assert [each.shape for each in actor.loan_many(((2,), np.int8), (3, np.int8))] == [(2,), (3,)]
+    assert actor.delegate("a.b", 5, report="both", about=6, x=2).fields == {"x": 2}
+    assert binding.done[-1:] == [("a.b", (5,), {"x": 2}, "both", 6, 1 << 20)]
     with pytest.raises(UnknownPort, match="no output 'pages'; did you mean 'page'"):
         actor.emit("pages", 1)
 

@@ -12,9 +12,9 @@ from edge import LANE_NUMBER, Edge
 from exchange import Exchange
 from slabwire.runtime.cell.inlets import Inlets
 from slabwire.runtime.cell.redelivery import unfinished_works
-from slabwire.runtime.cell.work import Work
+from slabwire.runtime.cell.work import DELEGATE_KEY, MOVED_WAY, REPORT_KEY, Work
 from slabwire.runtime.control.channel import Ask
-from slabwire.runtime.message.header import Kind, read_header
+from slabwire.runtime.message.header import Flag, Kind, read_header
 from slabwire.runtime.message.payload import Payload
 from slabwire.shm.block import size_class
 from slabwire.shm.inflight import INFLIGHT, RUNNING_ROW, Inflight
@@ -22,6 +22,7 @@ from slabwire.shm.producer import Producer
 from slabwire.shm.segment import Segment
 
 WAY = 3
+ROUTE = 5
 CAPACITY = 4
 
 
@@ -42,15 +43,17 @@ class Stage:
         while self.reader.available():
             self.reader.commit()
 
-    def send(self, producer: Producer, *, cause: int, ordinal: int, kind: int = Kind.DATA) -> None:
-        head = (0, 0, 1, 0, 0, 0, 0, 0, 0, 0, LANE_NUMBER, ordinal, cause)
-        Payload(None, self.pool).publish(producer, kind, 0, head)
+    def send(
+        self, producer: Producer, *, cause: int, ordinal: int, kind: int = Kind.DATA, flags: int = 0, reply_to: int = 0
+    ) -> None:
+        head = (0, 0, 1, reply_to, ROUTE, 0, 0, 0, 0, 0, LANE_NUMBER, ordinal, cause)
+        Payload(None, self.pool).publish(producer, kind, flags, head)
 
-    def unfinished(self) -> Work:
+    def unfinished(self, way: int = WAY) -> Work:
         inlets = Inlets(routes=1)
         inlets.add(self.inlet.consumer())
         table = Inflight(self.table.segment)
-        (work,) = unfinished_works(table, inlets, [(WAY, self.outlet.producer())], {})
+        (work,) = unfinished_works(table, inlets, [(way, self.outlet.producer())], {})
         return work
 
     def close(self) -> None:
@@ -162,3 +165,32 @@ def test_a_lane_that_comes_while_a_successor_asks_for_a_slab_is_no_obstacle() ->
     for each in (first, predecessor, successor):
         each.close()
     exchange.close()
+
+
+def test_what_was_handed_on_is_found_among_the_calls(stage: Stage) -> None:
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+    stage.send(stage.producer, cause=0, ordinal=1, flags=Flag.DELEGATED, reply_to=7)
+    work = stage.unfinished(DELEGATE_KEY)
+    assert sent(work) == {DELEGATE_KEY: 2}
+    assert work.published is not None
+    assert work.published.delegated is not None
+    assert work.published.delegated[:2] == (ROUTE, 1)
+
+
+def test_a_call_that_a_handler_made_is_no_output_and_a_report_is(stage: Stage) -> None:
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+    stage.send(stage.producer, cause=0, ordinal=0, reply_to=7)
+    stage.send(stage.producer, cause=0, ordinal=1, reply_to=0)
+    work = stage.unfinished(DELEGATE_KEY)
+    assert sent(work) == {REPORT_KEY: 2}
+    assert work.published is not None
+    assert not work.published.was_delegated
+
+
+def test_the_table_knows_what_was_handed_on_when_its_lane_has_forgotten(stage: Stage) -> None:
+    stage.table.begin_running(LANE_NUMBER, 0, 1)
+    stage.table.sent(RUNNING_ROW, 1, MOVED_WAY)
+    work = stage.unfinished(DELEGATE_KEY)
+    assert work.published is not None
+    assert work.published.was_delegated
+    assert (work.published.delegated, work.published.count(DELEGATE_KEY, 0)) == (None, 2)
