@@ -36,6 +36,11 @@ _BENCHES = {
         "command",
         "Two actors on two cores or one, pinned or not; thread pools by the plan.",
     ),
+    "streams": (
+        "topologies.streams",
+        "command",
+        "Thousands of slow streams from actor to actor, beside queues, ZeroMQ and gRPC.",
+    ),
     "chat": (
         "chat.chat",
         "command",

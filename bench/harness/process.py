@@ -39,11 +39,13 @@ class Memory:
     """A process's memory in bytes, from /proc/PID/smaps_rollup (proc(5)).
 
     `pss` counts a shared page by 1/n for each of the n processes that map it, `rss` whole; `private` pages nobody else
-    maps, `shared_clean` are pages of files that others map as well.
+    maps, `shared_clean` are pages of files that others map as well. `pss_files` is the part of `pss` that files have,
+    which changes as other programs with the same libraries come and go.
     """
 
     rss: int
     pss: int
+    pss_files: int
     private: int
     shared_clean: int
     shared_dirty: int
@@ -59,6 +61,7 @@ class Memory:
         return cls(
             rss=sizes["Rss"],
             pss=sizes["Pss"],
+            pss_files=sizes["Pss_File"],
             private=sizes["Private_Clean"] + sizes["Private_Dirty"],
             shared_clean=sizes["Shared_Clean"],
             shared_dirty=sizes["Shared_Dirty"],
@@ -103,3 +106,14 @@ def mapped_inodes(pid: int) -> Iterator[tuple[int, Mapped]]:
             sizes[words[0]] = int(words[1]) * 1024
             if len(sizes) == 2:
                 yield inode, Mapped(rss=sizes["Rss:"], pss=sizes["Pss:"])
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, their children and so on (/proc/PID/task/TID/children of proc(5)); none of a process that is gone."""
+    children: list[int] = []
+    try:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children += [int(each) for each in (thread / "children").read_text().split()]
+    except OSError:
+        return children
+    return [*children, *(found for each in children for found in descendants(each))]

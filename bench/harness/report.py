@@ -41,6 +41,15 @@ class Bar:
         return f"{value:.3%}" if self.percent else f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
 
 
+@dataclass(frozen=True)
+class Table:
+    """Further figures for people, which are no times to compare."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 @dataclass
 class Report:
     """The result of one topology. `unit` is what a sample is the time of; `title_of` names contestants for people.
@@ -57,6 +66,7 @@ class Report:
     left_out: dict[str, str] = field(default_factory=dict)
     bars: list[Bar] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
@@ -148,6 +158,8 @@ class Report:
         if self.results:
             print_table(self.heads(), self.rows(), title=f"{self.topology}, µs {self.unit}")
             click.echo("\n" + self._how_much())
+        for table in self.tables:
+            print_table(table.heads, table.rows, title="\n" + table.title)
         if self.comparison is not None:
             self.comparison.show(self.title_of)
         said = [*self.notes, *(each.text() for each in self.bars)]

@@ -8,7 +8,6 @@ answered with what that visit measured, `{"samples": [[case, x, contestant, [µs
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from .contestant import BenchError
+from .line import Line
 from .measure import Case, Cell, Measurement, Results
 
 VISITED_BY = "--visited-by"
@@ -27,30 +27,6 @@ _END_WITHIN_S = 30.0
 
 # What one visit measured: of each cell the samples in µs, and how many answers were checked.
 Samples = Iterable[tuple[Cell, list[float], int]]
-
-
-class _Line:
-    """One end of the socket pair."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._stream = connection.makefile("rw")
-
-    def say(self, what: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(what) + "\n")
-        self._stream.flush()
-
-    def hear(self) -> dict[str, Any]:
-        """Raises EOFError, or ConnectionError, where the other end is gone."""
-        line = self._stream.readline()
-        if not line:
-            raise EOFError
-        heard: dict[str, Any] = json.loads(line)
-        return heard
-
-    def close(self) -> None:
-        self._stream.close()
-        self._connection.close()
 
 
 class Rival:
@@ -79,7 +55,7 @@ class Rival:
                 # All processes of that side find that checkout's package before any that is installed.
                 env={**os.environ, "PYTHONPATH": self._package.name},
             )
-        self._line = _Line(here)
+        self._line = Line(here)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,7 +119,7 @@ class Visited:
 
     def __init__(self, descriptor: int) -> None:
         try:
-            self._line = _Line(socket.socket(fileno=descriptor))
+            self._line = Line(socket.socket(fileno=descriptor))
         except OSError as error:
             raise BenchError(
                 f"{VISITED_BY} {descriptor} is no socket of the bench that orders visits: {error}"

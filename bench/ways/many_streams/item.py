@@ -1,0 +1,23 @@
+"""An item of a stream: when its step began, and whose it is. All have one length, as those who count bytes wish."""
+
+from __future__ import annotations
+
+_STAMP_DIGITS, _NUMBER_DIGITS = 20, 6
+ITEM_NBYTES = _STAMP_DIGITS + _NUMBER_DIGITS + 2
+# What the number has room for.
+MOST_STREAMS = 10**_NUMBER_DIGITS
+
+
+def stamp_of(now_ns: int) -> str:
+    """The first part, the same for all items of a step; the moment is one of `time.monotonic_ns`."""
+    return f"{now_ns:0{_STAMP_DIGITS}d}"
+
+
+def mark_of(number: int) -> str:
+    """The second part, the same for all items of a stream."""
+    return f" {number:0{_NUMBER_DIGITS}d}\n"
+
+
+def made_ns(item: str) -> int:
+    """When its step began."""
+    return int(item[:_STAMP_DIGITS])

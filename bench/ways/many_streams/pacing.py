@@ -1,0 +1,74 @@
+"""What all sources do alike: an item for every open stream a step, as a model does that decodes all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from time import monotonic, monotonic_ns
+from typing import Any, NamedTuple
+
+from .item import stamp_of
+
+_LOOK_EVERY_S = 0.0005
+_WAIT_S = 60.0
+
+
+class Queued(NamedTuple):
+    """A stream whose items a task takes from a queue."""
+
+    queue: asyncio.Queue[str]
+    mark: str
+
+
+class Pacing:
+    """The part of each source that is the same: what the bench asks it for."""
+
+    pace: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missed = Counter[int]()  # of streams that had no room, by number
+
+    async def steps(self, count: int) -> dict[str, Any]:
+        """Makes so many steps, `pace` a second: when the first began, when the next one would, and how many items which
+        streams have missed. One that is late follows at once.
+        """
+        self.missed.clear()
+        loop = asyncio.get_running_loop()
+        began, began_ns = loop.time(), monotonic_ns()
+        for number in range(count):
+            await asyncio.sleep(began + number / self.pace - loop.time())
+            self._step(stamp_of(monotonic_ns()))
+        ended_ns = began_ns + int(count / self.pace * 1e9)
+        return {"began_ns": began_ns, "ended_ns": ended_ns, "missed": list(self.missed.items())}
+
+    async def wait_open(self, count: int) -> int:
+        """When so many streams were open, on the clock of `monotonic_ns`. Raises TimeoutError."""
+        until = monotonic() + _WAIT_S
+        while self._open_streams() != count:
+            if monotonic() > until:
+                raise TimeoutError(f"{self._open_streams()} streams are open after {_WAIT_S:g} s, not {count}")
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return monotonic_ns()
+
+    def _step(self, stamp: str) -> None:
+        """An item for each open stream."""
+        raise NotImplementedError
+
+    def _open_streams(self) -> int:
+        raise NotImplementedError
+
+
+class QueuedPacing(Pacing):
+    """A source whose streams each have a queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued: dict[int, Queued] = {}
+
+    def _step(self, stamp: str) -> None:
+        for queue, mark in self.queued.values():
+            queue.put_nowait(stamp + mark)
+
+    def _open_streams(self) -> int:
+        return len(self.queued)
