@@ -6,6 +6,7 @@ inputs that outlive their call (generators, coroutines, batches), whose records 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .lane import RECORD_NBYTES
@@ -121,6 +122,12 @@ class Inflight:
         if row == RUNNING_ROW:
             self._running = 0
         self._words[self._first + row * self._stride + 4] = ordinal << _WAYS_BITS | ways
+
+    def sent_all(self, ordinals: Iterable[tuple[int, int]]) -> None:
+        """`sent` for many rows, each with its ordinal: not for row 0."""
+        words, first, stride = self._words, self._first + 4, self._stride
+        for row, ordinal in ordinals:
+            words[first + row * stride] = ordinal << _WAYS_BITS
 
     def clear(self, row: int) -> None:
         """The input is finished. Idempotent: a row that is free twice would hold two inputs."""

@@ -15,7 +15,6 @@ from ..errors import CorruptLane, SlabwireError
 from ..graph.compiled import Routing
 from ..message.fast_path import encode_and_publish, publish_batch
 from ..message.header import Flag, Header, Kind
-from ..message.item_batch import ItemBatch
 from ..message.payload import Payload, failure, payload_from
 from ..telemetry.stats import CellStats
 from .cancels import ForwardedCancels
@@ -122,14 +121,14 @@ class Outlets:
             return None
         return self.replies[caller] if self.callers.knows(caller) else None
 
-    def publish_batch(self, producer: Producer, batch: ItemBatch, work: Work) -> bool:
-        """Items for the caller of `work`, which is the input of the first of them; False, with nothing done, if there
-        is no room. Raises CorruptLane, or OutOfMemory.
+    def publish_batch(self, producer: Producer, data: bytes, count: int, work: Work) -> bool:
+        """Items for the caller of `work`, which is the input of the first of them, as `packed_batch` has packed them;
+        False, with nothing done, if there is no room. Raises CorruptLane, or OutOfMemory.
         """
         head = work.head(0, 0, 0, 0)
-        if not (self.callers.takes_items(producer) and publish_batch(batch, self._pool, producer, head)):
+        if not (self.callers.takes_items(producer) and publish_batch(data, count, self._pool, producer, head)):
             return False
-        self.stats.count("sent", len(batch))
+        self.stats.count("sent", count)
         return True
 
     def full_lane(self, port: str) -> Producer | None:

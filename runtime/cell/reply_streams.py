@@ -14,7 +14,7 @@ from ..actor.delegation import Delegation
 from ..actor.handler import Handler
 from ..actor.reply_stream import ReplyStream
 from ..errors import CorruptLane, DeadlineExceeded, HandlerError, MessageError, OutOfMemory, Overloaded, SlabwireError
-from ..message.item_batch import ItemBatch, head_of, pack_item
+from ..message.item_batch import head_of, pack_item, packed_batch
 from ..telemetry.flight_recorder import EXPIRED
 from .answers import ENDS_PROCESS, Answers
 from .input_states import RUNNING
@@ -44,7 +44,10 @@ class OpenStream(ReplyStream[Any]):
 
     @property
     def room(self) -> int:
-        return self._streams.room_of(self)
+        credit = self.credit
+        if credit is None or credit.sent >= credit.limit or self.work.outbox or self.work.state is not RUNNING:
+            return self._streams.room_of(self)
+        return credit.limit - credit.sent
 
     async def wait_for_room(self) -> None:
         await self._streams.wait_for_room(self)
@@ -70,8 +73,9 @@ class OpenStream(ReplyStream[Any]):
         return callbacks
 
 
-# The batch of one caller, with what it is made of: stream, value, whether the stream then ends.
-_Gathered = tuple[Producer, ItemBatch, list[tuple[OpenStream, Any, bool]]]
+# What is gathered for one caller: of each item its stream, its ordinal, its value, and that packed (empty: an end).
+_Row = tuple[OpenStream, int, Any, bytes]
+_Gathered = dict[int, list[_Row]]
 
 
 class ReplyStreams(HandlerRunner):
@@ -184,44 +188,51 @@ class ReplyStreams(HandlerRunner):
 
     def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]] = ()) -> None:
         """What one step has made. An item that cannot be sent fails its own stream alone."""
-        gathered: dict[int, _Gathered] = {}
+        gathered: _Gathered = {}
         for stream, value in items:
-            if isinstance(stream, OpenStream) and stream.work.state is RUNNING:
-                self._gather(gathered, stream, value, is_end=False)
-        for stream in ended:
-            if isinstance(stream, OpenStream) and stream.work.state is RUNNING:
-                self._gather(gathered, stream, None, is_end=True)
-        for each in gathered.values():
-            self._go(each)
-
-    def _gather(self, gathered: dict[int, _Gathered], stream: OpenStream, value: Any, *, is_end: bool) -> None:
-        """Puts an item into the batch of its caller, or sends it alone where it cannot travel in one."""
-        work = stream.work
-        if work.outbox or (stream.credit is None and not self._join(stream)):
-            self._alone(gathered, stream, value, is_end=is_end)
-            return
-        producer, credit = cast(Producer, stream.producer), cast(StreamCredit, stream.credit)
-        item = b""
-        if not is_end:
-            packed = None
-            if credit.sent < credit.limit or credit.room(producer, work.header.request) > 0:
-                try:
-                    packed = pack_item(value)
-                except MessageError:
-                    packed = None  # sent alone, it says so in other words
+            if type(stream) is not OpenStream:
+                raise SlabwireError(f"publish takes pairs of a reply stream and an item, not of {stream!r}")
+            work, credit = stream.work, stream.credit
+            if work.state is not RUNNING:
+                continue
+            if credit is None or credit.sent >= credit.limit or work.outbox:
+                packed = _packed(value) if self._may_join(stream) else None
+            else:
+                packed = _packed(value)
             if packed is None:
                 self._alone(gathered, stream, value, is_end=False)
-                return
-            item = packed
-            credit.sent += 1
-        batch = gathered.get(work.header.reply_to)
-        if batch is None:
-            batch = gathered[work.header.reply_to] = producer, ItemBatch(), []
-        batch[1].add(stream.head, work.ordinal, item)
-        batch[2].append((stream, value, is_end))
+                continue
+            cast(StreamCredit, stream.credit).sent += 1
+            self._row(gathered, stream, value, packed)
+        for stream in ended:
+            if type(stream) is OpenStream and stream.work.state is RUNNING:
+                if stream.work.outbox or (stream.credit is None and not self._join(stream)):
+                    self._alone(gathered, stream, None, is_end=True)
+                else:
+                    self._row(gathered, stream, None, b"")
+        for rows in gathered.values():
+            self._go(rows)
+
+    @staticmethod
+    def _row(gathered: _Gathered, stream: OpenStream, value: Any, packed: bytes) -> None:
+        """Puts an item into the batch of its caller."""
+        work = stream.work
+        row = stream, work.ordinal, value, packed
+        rows = gathered.get(work.header.reply_to)
+        if rows is None:
+            gathered[work.header.reply_to] = [row]
+        else:
+            rows.append(row)
         work.ordinal += 1
 
-    def _alone(self, gathered: dict[int, _Gathered], stream: OpenStream, value: Any, *, is_end: bool) -> None:
+    def _may_join(self, stream: OpenStream) -> bool:
+        """Whether an item may travel in the next batch: nothing of its stream waits, and its caller has room for it."""
+        if stream.work.outbox or (stream.credit is None and not self._join(stream)):
+            return False
+        producer, credit = cast(Producer, stream.producer), cast(StreamCredit, stream.credit)
+        return credit.room(producer, stream.work.header.request) > 0
+
+    def _alone(self, gathered: _Gathered, stream: OpenStream, value: Any, *, is_end: bool) -> None:
         """Behind what was gathered of the same caller, so that the order of each stream stays."""
         before = gathered.pop(stream.work.header.reply_to, None)
         if before is not None:
@@ -245,34 +256,33 @@ class ReplyStreams(HandlerRunner):
         stream.producer, stream.credit = producer, self._outlets.callers.credit(producer, work.header)
         return True
 
-    def _go(self, gathered: _Gathered) -> None:
+    def _go(self, rows: list[_Row]) -> None:
         """Publishes a batch. Without room for it, its items wait in the outboxes of their inputs."""
-        producer, batch, rows = gathered
+        first = rows[0][0]
+        data = packed_batch([each[0].head for each in rows], [each[1] for each in rows], [each[3] for each in rows])
         try:
-            went = self._outlets.publish_batch(producer, batch, rows[0][0].work)
+            went = self._outlets.publish_batch(cast(Producer, first.producer), data, len(rows), first.work)
         except (OutOfMemory, CorruptLane):
             went = False  # a corrupt lane is found by the worker's own look at it
         if not went:
             self._keep(rows)
             return
-        table = self._outlets.table
-        for stream, value, is_end in rows:
-            work = stream.work
-            table.sent(work.row, work.ordinal)
-            if work.reports:
-                self._outlets.reports.ended(work) if is_end else self._outlets.reports.item(work, value)
-            if is_end:
-                self._outlets.callers.forget_stream(work.header.key)
+        self._outlets.table.sent_all([(stream.work.row, ordinal + 1) for stream, ordinal, _, _ in rows])
+        for stream, _, value, packed in rows:
+            if stream.work.reports:
+                self._outlets.reports.item(stream.work, value) if packed else self._outlets.reports.ended(stream.work)
+            if not packed:
+                self._outlets.callers.forget_stream(stream.work.header.key)
                 self._over(stream)
 
-    def _keep(self, rows: list[tuple[OpenStream, Any, bool]]) -> None:
+    def _keep(self, rows: list[_Row]) -> None:
         """Takes back what was noted of these items, and sends each alone, so that it waits for room."""
-        for stream, _, is_end in rows:
+        for stream, _, _, packed in rows:
             stream.work.ordinal -= 1
-            if not is_end and stream.credit is not None:
+            if packed and stream.credit is not None:
                 stream.credit.sent -= 1
-        for stream, value, is_end in rows:
-            self._alone({}, stream, value, is_end=is_end)
+        for stream, _, value, packed in rows:
+            self._alone({}, stream, value, is_end=not packed)
 
     # -- room --------------------------------------------------------------------------------------------------------
 
@@ -337,6 +347,14 @@ class ReplyStreams(HandlerRunner):
     def next_due_ns(self) -> int:
         """When the first stream is over, on CLOCK_MONOTONIC; 0 for never."""
         return self._deadlines[0][0] if self._deadlines else 0
+
+
+def _packed(value: Any) -> bytes | None:
+    """An item for a batch; None for one that travels alone, or is refused when it does."""
+    try:
+        return pack_item(value)
+    except MessageError:
+        return None
 
 
 def _port(stream: OpenStream) -> str:

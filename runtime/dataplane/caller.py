@@ -34,6 +34,7 @@ from .pending import Pending
 
 _LATEST_NS = (1 << 63) - 1
 _DATA, _BATCH, _MOVED = int(Kind.DATA), int(Kind.BATCH), int(Kind.MOVED)
+_ITEM, _ONE_ITEM = Kind.ITEM, int(Kind.ITEM)
 _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 us
 # The upper half of a request's number tells the processes of one endpoint apart; behind so many it begins anew.
 _INCARNATIONS = 1 << 31
@@ -269,9 +270,15 @@ class Caller:
         known = self._pending
         for request, kind, value in zip(*items, strict=True):
             pending = known.get(request)
-            if pending is not None:
-                pending.answerer = lane
+            if pending is None:
+                continue
+            pending.answerer = lane
+            if kind != _ONE_ITEM:
                 self._arrive(pending, _KINDS[kind], value)
+                continue
+            pending.arrived.append((_ITEM, value))  # `_arrive`, without the price of a call
+            if pending.notify is not None:
+                pending.notify()
 
     def _error(self, pending: Pending, value: Any) -> SlabwireError:
         error = error_from_wire(*value)

@@ -41,11 +41,18 @@ class Pending:
         """The kind of the oldest that has arrived."""
         return self.arrived[0][0]
 
-    def take(self) -> deque[tuple[Kind, Any]]:
-        """Takes all that has arrived; `tell_read` then grants the sender more."""
-        arrived, self.arrived = self.arrived, deque()
-        self._items += len(arrived)  # perhaps one too many: what is no item is the last
-        return arrived
+    def take_items(self) -> list[Any]:
+        """Takes all items that have arrived; `tell_read` then grants the sender more."""
+        arrived = self.arrived
+        items = [value for kind, value in arrived if kind is _ITEM]
+        self._items += len(items)
+        if len(items) == len(arrived):
+            arrived.clear()
+        else:  # what is no item is the last
+            last = arrived.pop()
+            arrived.clear()
+            arrived.append(last)
+        return items
 
     def tell_read(self) -> None:
         """Tells the sender how many items have been read, where that is worth telling."""

@@ -17,7 +17,7 @@ from .async_calls import Begins
 from .caller import deadline_of, timed_out
 from .pending import Pending
 
-_ITEM, _ERROR, _REPLY = Kind.ITEM, Kind.ERROR, Kind.REPLY
+_ERROR, _REPLY = Kind.ERROR, Kind.REPLY
 
 
 class GroupedStream(IncomingStream):
@@ -68,17 +68,17 @@ class GroupedStream(IncomingStream):
         self.is_listed = False
         if self.over:
             return []
-        items = []
-        for kind, value in self.pending.take():
-            if kind is _ITEM or kind is _REPLY:
+        pending = self.pending
+        items = pending.take_items()
+        if pending.arrived:
+            kind, value = pending.arrived.popleft()
+            self.over = True
+            self._error = value if kind is _ERROR else None
+            if kind is _REPLY:
                 items.append(value)
-            if kind is not _ITEM:
-                self.over = True
-                self._error = value if kind is _ERROR else None
-        if self.over:
             self._group.forget(self)
         elif not self.is_paused:
-            self.pending.tell_read()
+            pending.tell_read()
         return items
 
 

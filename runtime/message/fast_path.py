@@ -14,7 +14,6 @@ from ...shm.pool import Pool
 from ...shm.producer import Producer
 from .encoding import encode
 from .header import Flag, Kind, write_record
-from .item_batch import ItemBatch
 from .lending import NOWHERE, Holder, Reference, copy_in, freeze, lend
 
 _IN_BLOCK = Flag.BLOCK | Flag.IN_BLOCK
@@ -77,12 +76,12 @@ def _lent_block(producer: Producer, pool: Pool, nbytes: int) -> tuple[Reference,
     return None
 
 
-def publish_batch(batch: ItemBatch, pool: Pool, producer: Producer, head: tuple[int, ...]) -> bool:
-    """Publishes items of many streams in one record; False, with nothing done, if the lane has no room for it.
+def publish_batch(data: bytes, count: int, pool: Pool, producer: Producer, head: tuple[int, ...]) -> bool:
+    """Publishes `count` items of many streams in one record, as `packed_batch` has packed them; False, with nothing
+    done, if the lane has no room for it.
 
     `head` holds the header's numbers from `source` to `cause_sequence`. Raises OutOfMemory when the pool is exhausted.
     """
-    data = batch.packed()
     taken = _lent_block(producer, pool, len(data)) if producer.free_records() else None
     if taken is None:
         return False
@@ -90,7 +89,7 @@ def publish_batch(batch: ItemBatch, pool: Pool, producer: Producer, head: tuple[
     try:
         block.bytes()[: len(data)] = data
         write_record(
-            producer.segment.bytes, producer.slot(), Kind.BATCH, _IN_BLOCK, *head, len(data), *place, len(batch), b""
+            producer.segment.bytes, producer.slot(), Kind.BATCH, _IN_BLOCK, *head, len(data), *place, count, b""
         )
         producer.publish()
     except BaseException:  # for example Ctrl-C

@@ -68,39 +68,26 @@ def head_of(request: int, cause_sequence: int, cause_lane: int) -> bytes:
     return _HEAD.pack(request, cause_sequence, cause_lane)
 
 
-class ItemBatch:
-    """Gathers items, in order, for one record."""
-
-    __slots__ = ("_heads", "_kinds", "_ordinals", "_values")
-
-    def __init__(self) -> None:
-        self._heads: list[bytes] = []
-        self._ordinals: list[int] = []
-        self._kinds = bytearray()
-        self._values: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self._heads)
-
-    def add(self, head: bytes, ordinal: int, item: bytes) -> None:
-        """One item, as `pack_item` gives it; empty: the end of its stream."""
-        self._heads.append(head)
-        self._ordinals.append(ordinal)
-        self._kinds.append(_ITEM if item else _END)
-        self._values.append(item or _NOTHING)
-
-    def packed(self) -> bytes:
-        """The bytes of the block."""
-        return b"".join(
-            (
-                *self._heads,
-                array("I", self._ordinals).tobytes(),
-                array("I", map(len, self._values)).tobytes(),
-                self._kinds,
-                _LIST.pack(_LIST_CODE, len(self._heads)),
-                *self._values,
-            )
+def packed_batch(heads: Sequence[bytes], ordinals: Sequence[int], items: Sequence[bytes]) -> bytes:
+    """The bytes of the block: of each item what names its stream (`head_of`), its ordinal, and the item as `pack_item`
+    gives it; an empty one is the end of its stream.
+    """
+    count = len(items)
+    if all(items):
+        kinds = bytes((_ITEM,)) * count
+    else:
+        kinds = bytes([_ITEM if each else _END for each in items])
+        items = [each or _NOTHING for each in items]
+    return b"".join(
+        (
+            *heads,
+            array("I", ordinals).tobytes(),
+            array("I", map(len, items)).tobytes(),
+            kinds,
+            _LIST.pack(_LIST_CODE, count),
+            *items,
         )
+    )
 
 
 class Items(NamedTuple):

@@ -21,13 +21,14 @@ from slabwire.shm.producer import Producer
 STREAMS = 1_000
 ITEMS = 12
 
-# Where the source is killed: the method that marks the point, at which of its calls, and before or after the call.
+# Where the source is killed: the method that marks the point, at which of its calls, and before, after or amid it.
 POINTS: dict[str, tuple[type, str, int, str]] = {
     "before a batch is written": (Outlets, "publish_batch", 5, "before"),
     "when a batch is written": (Producer, "publish", 0, "before"),
     "when a batch is published": (Producer, "publish", 0, "after"),
-    "when some rows are noted": (Inflight, "sent", 4 * STREAMS + 300, "before"),
-    "when all rows are noted": (Inflight, "sent", 5 * STREAMS, "after"),
+    "when no row is noted": (Inflight, "sent_all", 5, "before"),
+    "when some rows are noted": (Inflight, "sent_all", 5, "amid"),
+    "when all rows are noted": (Inflight, "sent_all", 5, "after"),
     "after a batch": (Outlets, "publish_batch", 5, "after"),
     "when some streams have ended": (Inflight, "clear", 400, "after"),
 }
@@ -82,7 +83,9 @@ def arm(point: str) -> None:
     def struck(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == wanted and when == "before":
+        if calls == wanted and when == "amid":
+            whole(args[0], args[1][:300])
+        if calls == wanted and when != "after":
             os.kill(os.getpid(), signal.SIGKILL)
         result = whole(*args, **kwargs)
         if calls == wanted and when == "after":

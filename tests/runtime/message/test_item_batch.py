@@ -13,10 +13,10 @@ from slabwire import MessageError
 from slabwire.runtime.message.header import Kind
 from slabwire.runtime.message.item_batch import (
     MOST_ITEM_NBYTES,
-    ItemBatch,
     Sent,
     head_of,
     pack_item,
+    packed_batch,
     read_items,
     read_sent,
 )
@@ -37,11 +37,10 @@ Row = tuple[int, int, int, int, bool, Any]
 
 
 def batch_of(rows: list[Row]) -> tuple[memoryview, int, int]:
-    batch = ItemBatch()
-    for request, sequence, lane, ordinal, is_end, value in rows:
-        batch.add(head_of(request, sequence, lane), ordinal, b"" if is_end else pack_item(value) or b"")
-    data = batch.packed()
-    return memoryview(data + bytes(64)), len(batch), len(data)
+    heads = [head_of(request, sequence, lane) for request, sequence, lane, _, _, _ in rows]
+    items = [b"" if is_end else pack_item(value) or b"" for _, _, _, _, is_end, value in rows]
+    data = packed_batch(heads, [row[3] for row in rows], items)
+    return memoryview(data + bytes(64)), len(rows), len(data)
 
 
 @given(ROWS)
@@ -74,10 +73,8 @@ def test_damaged_bytes_are_a_message_error_or_other_items_and_nothing_else(
 
 
 def test_small_arrays_travel_inside_and_are_copies() -> None:
-    batch = ItemBatch()
     small = np.arange(8, dtype=np.float32)
-    batch.add(head_of(1, 2, 3), 0, pack_item({"x": small, "t": "a"}) or b"")
-    block = bytearray(batch.packed())
+    block = bytearray(packed_batch([head_of(1, 2, 3)], [0], [pack_item({"x": small, "t": "a"}) or b""]))
     (value,) = read_items(memoryview(block), 1, len(block)).values
     block[:] = bytes(len(block))
     assert np.array_equal(value["x"], small)
