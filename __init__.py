@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .runtime.actor.actor import Actor, Context, Output, batched, private, resumable
+    from .runtime.actor.kept import Kept
     from .runtime.actor.reply_stream import ReplyStream
     from .runtime.actor.stream_group import IncomingStream, StreamGroup
     from .runtime.clients.async_client import AsyncClient
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .runtime.launch.connect import connect, connect_async
     from .runtime.launch.graph import Graph
     from .runtime.launch.running import Running
+    from .shm.layout import Group, Layout, Word
 
 __version__ = "0.1.0"
 
@@ -53,9 +55,12 @@ __all__ = [
     "EdgeFull",
     "Graph",
     "GraphError",
+    "Group",
     "HandlerError",
     "IncomingStream",
     "Interrupted",
+    "Kept",
+    "Layout",
     "LoadError",
     "MessageError",
     "OutOfMemory",
@@ -69,6 +74,7 @@ __all__ = [
     "StartError",
     "StreamGroup",
     "UnknownPort",
+    "Word",
     "batched",
     "connect",
     "connect_async",
@@ -89,9 +95,12 @@ _HOMES = {
     "EdgeFull": "runtime.errors",
     "Graph": "runtime.launch.graph",
     "GraphError": "runtime.errors",
+    "Group": "shm.layout",
     "HandlerError": "runtime.errors",
     "IncomingStream": "runtime.actor.stream_group",
     "Interrupted": "runtime.errors",
+    "Kept": "runtime.actor.kept",
+    "Layout": "shm.layout",
     "LoadError": "runtime.errors",
     "MessageError": "runtime.errors",
     "OutOfMemory": "runtime.errors",
@@ -105,6 +114,7 @@ _HOMES = {
     "StartError": "runtime.errors",
     "StreamGroup": "runtime.actor.stream_group",
     "UnknownPort": "runtime.errors",
+    "Word": "shm.layout",
     "batched": "runtime.actor.actor",
     "connect": "runtime.launch.connect",
     "connect_async": "runtime.launch.connect",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from numpy.typing import DTypeLike, NDArray
 
+from ...shm.layout import Layout
 from ..errors import GraphError, SlabwireError, UnknownPort
 from ..spec import HandlerSpec, OutputSpec
 from ..spelling import did_you_mean
 from .annotations import type_of
 from .fields import fields_of
 from .handler import Handler, batched, check_signature, is_private, private, resumable, specify, summary_of
+from .kept import Kept
 from .reply_stream import ReplyStream
 from .stream_group import OnItems, StreamGroup
 
@@ -74,6 +77,10 @@ class Binding(Protocol):
     def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]]) -> None: ...
 
     def streams(self, on_items: OnItems | None) -> StreamGroup: ...
+
+    def keep(self, name: str, layout: Layout, parameters: Mapping[str, int]) -> Kept: ...
+
+    def listen(self, address: str) -> socket.socket: ...
 
     @property
     def context(self) -> Context: ...
@@ -232,6 +239,27 @@ class Actor:
     def streams(self, on_items: OnItems | None = None) -> StreamGroup:
         """A group of streams of other ports, any number of them (`calls` of `Graph.add`), that are read together."""
         return self._bound("streams").streams(on_items)
+
+    def keep(self, name: str, layout: Layout, /, **parameters: int) -> Kept:
+        """Memory that all replicas of this actor share and that outlives them: a successor finds there what was
+        written. It goes with the graph. The first who asks makes it; fresh memory is zero.
+
+        `parameters` are those of the layout. Who writes which line is the actor's affair: one process a line, and what
+        is to be seen whole is published by an 8-byte store that comes last. Raises LayoutError where it exists with
+        another layout, OutOfMemory where `memory_bytes` of `Graph.add`, or the machine, has no room for it.
+        """
+        return self._bound("keep").keep(name, layout, parameters)
+
+    def listen(self, address: str) -> socket.socket:
+        """A listening socket, non-blocking, that outlives this process: connections that wait in it are there for a
+        successor, who gets the same socket by the same address. It goes with the graph.
+
+        `address` is "tcp://host:port" (of a name the first address; port 0: any free one, the same for all replicas),
+        "unix:///path" (for this user alone) or "fd://3" (a socket that the graph was started with). Each replica has a
+        TCP socket of its own, and the kernel spreads connections over them; all others are one socket for all
+        replicas. Raises StartError with the address, the cause and the remedy.
+        """
+        return self._bound("listen").listen(address)
 
     def _bound(self, verb: str) -> Binding:
         if self._binding is None:

@@ -1,18 +1,24 @@
-"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, context."""
+"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, keep, listen,
+context.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+import socket
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
 from ...shm.block import loaned_block
+from ...shm.layout import Layout
 from ..actor.actor import Actor, Context, Shape
+from ..actor.kept import Kept
 from ..actor.reply_stream import ReplyStream
 from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
+from ..dataplane.custody import Custody
 from ..dataplane.endpoint import Endpoint
 from ..dataplane.stream_group import ReadGroup
 from ..errors import SlabwireError
@@ -40,6 +46,7 @@ class CellBinding:
         endpoint: Endpoint,
         outlets: Outlets,
         calls: AsyncCalls,
+        custody: Custody,
         own: OwnTasks,
         outputs: Iterable[str],
         graph: str = "",
@@ -52,6 +59,7 @@ class CellBinding:
         self._endpoint = endpoint
         self._outlets = outlets
         self._calls = calls
+        self._custody = custody
         self._own = own
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
@@ -126,6 +134,14 @@ class CellBinding:
     ) -> AsyncGenerator[Any, None]:
         self._note_call("stream")
         return self._calls.stream(target, args, fields, self._deadline(timeout_s), self._trace())
+
+    def keep(self, name: str, layout: Layout, parameters: Mapping[str, int]) -> Kept:
+        self._own.check_thread(self._instance, "keep")
+        return self._custody.keep(self._instance, name, layout, parameters)
+
+    def listen(self, address: str) -> socket.socket:
+        self._own.check_thread(self._instance, "listen")
+        return self._custody.listen(self._instance, address)
 
     @property
     def context(self) -> Context:

@@ -61,6 +61,8 @@ def test_the_page_of_actors_has_programs() -> None:
         "sources.py",
         "calls.py",
         "retries.py",
+        "kept.py",
+        "held.py",
         "groups.py",
     ]
 

@@ -25,6 +25,7 @@ from slabwire.runtime.actor.actor import (
 )
 from slabwire.runtime.actor.fields import CallFields
 from slabwire.runtime.errors import GraphError, MessageError, SlabwireError, UnknownPort
+from slabwire.shm.layout import Layout
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 
@@ -175,7 +176,9 @@ def test_bases_count_and_subclasses_override() -> None:
     assert Derived.__handlers__["one"].result.kind == "str"
 
 
-@pytest.mark.parametrize("name", ["loan", "loan_many", "emit", "send", "call", "stream", "context", "_binding"])
+@pytest.mark.parametrize(
+    "name", ["loan", "loan_many", "emit", "send", "call", "stream", "keep", "listen", "context", "_binding"]
+)
 def test_name_that_actor_uses_is_refused_when_the_class_is_made(name: str) -> None:
     with pytest.raises(GraphError, match=f"Bad.{name}: Actor itself uses the name '{name}'"):
         type("Bad", (Actor,), {name: lambda self: None})
@@ -326,6 +329,12 @@ class _Binding:
     def streams(self, on_items: Any) -> Any:
         return on_items
 
+    def keep(self, name: str, layout: Layout, parameters: Any) -> Any:
+        return name, layout.name, parameters
+
+    def listen(self, address: str) -> Any:
+        return address
+
     @property
     def context(self) -> Context:
         return Context(1, 1, "trace", "split", (0,), deadline_s=10.0)
@@ -352,6 +361,9 @@ def test_verbs_go_to_the_binding() -> None:
     actor.publish([(stream, 1)], ended=[stream])
     assert binding.done[-1] == (("stream", 1), "stream")
     assert [each.shape for each in actor.loan_many(((2,), np.int8), (3, np.int8))] == [(2,), (3,)]
+    verbs: Any = actor
+    assert verbs.keep("keys", Layout("test keys"), rows=2) == ("keys", "test keys", {"rows": 2})
+    assert verbs.listen("tcp://[::1]:0") == "tcp://[::1]:0"
     with pytest.raises(UnknownPort, match="no output 'pages'; did you mean 'page'"):
         actor.emit("pages", 1)
 
