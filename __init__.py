@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .runtime.actor.actor import Actor, Context, Output, batched, private, resumable
+    from .runtime.actor.actor import Actor, Output, batched, private, resumable
+    from .runtime.actor.context import Context
     from .runtime.actor.delegation import Report
+    from .runtime.actor.kept import Kept
     from .runtime.actor.reply_stream import ReplyStream
     from .runtime.actor.stream_group import IncomingStream, StreamGroup
     from .runtime.clients.async_client import AsyncClient
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from .runtime.launch.connect import connect, connect_async
     from .runtime.launch.graph import Graph
     from .runtime.launch.running import Running
+    from .shm.layout import Group, Layout, Word
 
 __version__ = "0.1.0"
 
@@ -55,9 +58,12 @@ __all__ = [
     "EdgeFull",
     "Graph",
     "GraphError",
+    "Group",
     "HandlerError",
     "IncomingStream",
     "Interrupted",
+    "Kept",
+    "Layout",
     "LoadError",
     "MessageError",
     "OutOfMemory",
@@ -73,6 +79,7 @@ __all__ = [
     "StreamGroup",
     "TooManyHops",
     "UnknownPort",
+    "Word",
     "batched",
     "connect",
     "connect_async",
@@ -85,7 +92,7 @@ _HOMES = {
     "AsyncClient": "runtime.clients.async_client",
     "Cancelled": "runtime.errors",
     "Client": "runtime.clients.client",
-    "Context": "runtime.actor.actor",
+    "Context": "runtime.actor.context",
     "DeadLetter": "runtime.errors",
     "DeadlineExceeded": "runtime.errors",
     "Disconnected": "runtime.errors",
@@ -93,9 +100,12 @@ _HOMES = {
     "EdgeFull": "runtime.errors",
     "Graph": "runtime.launch.graph",
     "GraphError": "runtime.errors",
+    "Group": "shm.layout",
     "HandlerError": "runtime.errors",
     "IncomingStream": "runtime.actor.stream_group",
     "Interrupted": "runtime.errors",
+    "Kept": "runtime.actor.kept",
+    "Layout": "shm.layout",
     "LoadError": "runtime.errors",
     "MessageError": "runtime.errors",
     "OutOfMemory": "runtime.errors",
@@ -111,6 +121,7 @@ _HOMES = {
     "StreamGroup": "runtime.actor.stream_group",
     "TooManyHops": "runtime.errors",
     "UnknownPort": "runtime.errors",
+    "Word": "shm.layout",
     "batched": "runtime.actor.actor",
     "connect": "runtime.launch.connect",
     "connect_async": "runtime.launch.connect",

@@ -84,9 +84,16 @@ class Placed:
     def __getitem__(self, name: str) -> int:
         return self._by_name[name].offset
 
-    def word(self, name: str) -> int:
-        """The index of word `name` (of row 0) in a memoryview of 8-byte words."""
-        return self._by_name[name].offset // WORD_NBYTES
+    def word(self, name: str, row: int = 0) -> int:
+        """The index of word `name` in a memoryview of 8-byte words. Raises LayoutError for a row that there is not."""
+        return self.offset(name, row) // WORD_NBYTES
+
+    def offset(self, name: str, row: int = 0) -> int:
+        """Where word `name` begins, in bytes. Raises LayoutError for a row that there is not."""
+        place = self._by_name[name]
+        if not 0 <= row < place.rows:
+            raise LayoutError(f"layout {self.layout.name!r} has {place.rows} rows of {name!r}, and no row {row}")
+        return place.offset + row * place.stride
 
     def rows(self, name: str) -> int:
         """How many rows of word `name` there are."""

@@ -8,7 +8,8 @@ import fcntl
 import mmap
 import os
 import struct
-from typing import Self
+from collections.abc import Mapping
+from typing import NamedTuple, Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -47,6 +48,17 @@ def _leave_memory() -> None:
 os.register_at_fork(after_in_child=_leave_memory)
 
 
+class Stamp(NamedTuple):
+    """What the header of a segment says of its layout: magic, and its parameters in the order of their names."""
+
+    magic: int
+    parameters: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layout: Layout, parameters: Mapping[str, int]) -> Self:
+        return cls(layout.magic, tuple(parameters[name] for name in layout.parameters))
+
+
 class Segment:
     """A mapping of one memfd, with the offsets of its layout.
 
@@ -67,19 +79,23 @@ class Segment:
         _places[self.address] = mapping
 
     @classmethod
-    def create(cls, layout: Layout, purpose: str, *, reserve: bool = True, **parameters: int) -> Self:
+    def create(
+        cls, layout: Layout, purpose: str, *, reserve: bool = True, stamp: Stamp | None = None, **parameters: int
+    ) -> Self:
         """Makes, reserves and seals a new segment; the caller owns its descriptor.
 
-        With `reserve=False` its pages are left for its owner to take, on the owner's own core and node. Raises
-        OutOfMemory when a limit, or the machine, has not enough memory for it now.
+        With `reserve=False` its pages are left for its owner to take, on the owner's own core and node. Whoever makes
+        it for a layout of the same size that only others know gives the `stamp` of that one. Raises OutOfMemory when a
+        limit, or the machine, has not enough memory for it now.
         """
+        magic, values = stamp or Stamp.of(layout, parameters)
         placed = layout.place(**parameters)
         require_memory(placed.nbytes, purpose)
         fd = os.memfd_create(f"slabwire:{layout.name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             segment = cls(fd, _sized(fd, placed.nbytes, purpose, reserve=reserve), placed, writable=True)
-            values = [parameters[name] for name in layout.parameters] + [0] * (MOST_PARAMETERS - len(layout.parameters))
-            _HEADER.pack_into(segment.bytes, 0, layout.magic, placed.nbytes, os.getpid(), _start_time(), *values)
+            shown = (*values, *[0] * (MOST_PARAMETERS - len(values)))
+            _HEADER.pack_into(segment.bytes, 0, magic, placed.nbytes, os.getpid(), _start_time(), *shown)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             os.close(fd)

@@ -31,6 +31,9 @@ class Ingress(Actor):
     and kept. `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections`
     those that are open at most.
 
+    Replicas share the port. Its supervisor holds the sockets, so connections that wait for one that has died are
+    answered by its successor.
+
     It answers to the names on its certificate, to `host`, to localhost and to any address, and to no other name, so
     that no web page can reach it by one of its own; the Host that a proxy sends must be one of these. A certificate
     that bears no names (SAN) lets it answer to any. Pages of other sites may not POST.
@@ -92,6 +95,7 @@ class Ingress(Actor):
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
         from .http.certificate import development_certificate, given_certificate
+        from .http.listening import open_listeners
         from .http.server import HttpServer
         from .http.tls import StdlibTerminator
         from .openai.seats import Seats
@@ -122,7 +126,7 @@ class Ingress(Actor):
             supervisor=Supervisor(name) if name else None,
         )
         self.server = HttpServer(application, StdlibTerminator(certificate), connections=self.connections)
-        await self.server.start(self.host, self.port)
+        self.server.start(open_listeners(self.host, self.port, self.listen))
         url = self._url(self.server)
         logger.info("page: %s/", url)
         logger.info("API: %s/v1", url)

@@ -114,7 +114,7 @@ class PromptCache(Actor):
         for valid, kv in self._prefixes.longest(tokens.tolist(), root):
             yield {"tokens": valid, "kv": kv}
 
-    def keep(self, parent: bytes, tokens: list[int], kv: np.ndarray, root: bytes = ROOT_KEY) -> bytes | None:
+    def store(self, parent: bytes, tokens: list[int], kv: np.ndarray, root: bytes = ROOT_KEY) -> bytes | None:
         """Keeps the page of keys and values of 1 to 32 tokens that follow the page with the key `parent`.
 
         `parent` is `root`, the model's name, for the first page of a prompt. Returns the page's key; None if it is not

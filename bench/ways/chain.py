@@ -20,7 +20,7 @@ class Keeper(Actor):
     def __init__(self) -> None:
         self.kept: NDArray[np.uint8] | None = None
 
-    def keep(self, payload: NDArray[np.uint8]) -> int:
+    def hold(self, payload: NDArray[np.uint8]) -> int:
         self.kept = payload
         return payload.nbytes
 
@@ -59,7 +59,7 @@ class Forwarded(Graphed):
         look = graph.add(Look, worker="look")
         graph.connect(keeper.again, middle.take)
         graph.connect(middle.take, look.take)
-        graph.expose(keeper.keep, keeper.again)
+        graph.expose(keeper.hold, keeper.again)
         super().__init__(graph)
         self.pid = self.pids()[0]
         self._trip = 0
@@ -69,7 +69,7 @@ class Forwarded(Graphed):
 
     def prepare(self, payload: Payload) -> Payload:
         """The keeper gets it before the clock runs."""
-        self.client.call("keeper.keep", payload)
+        self.client.call("keeper.hold", payload)
         return payload
 
     def trip(self, payload: Payload) -> int:  # noqa: ARG002 - it is there already

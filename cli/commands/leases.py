@@ -21,6 +21,8 @@ HEADS = (">size", ">age", "owner", "taken by", "held by")
 def command(name: str | None, every: bool, form: str) -> None:
     """Show the blocks that are in use, the largest first: whose they are, and who keeps them.
 
+    Also the memory that the supervisor keeps for actors, and the sockets that it holds for them.
+
     A graph that was started with SLABWIRE_DEBUG_BLOCKS=1 tells also since when, for which request, and which line.
     """
     graph = running_graph(name)
@@ -31,6 +33,10 @@ def command(name: str | None, every: bool, form: str) -> None:
     for worker, pool in found["pools"].items():
         used = f"{bytes_text(pool['used_nbytes'])} of {bytes_text(pool['nbytes'])}"
         click.echo(f"{worker}: {used} in use, {pool['out']} block{'' if pool['out'] == 1 else 's'}")
+    for each in found["kept"]:
+        click.echo(f"{each['actor']} keeps {each['name']!r}: {bytes_text(each['nbytes'])}")
+    for each in found["sockets"]:
+        click.echo(f"{each['address']} is held for {', '.join(each['held_for'])}")
     for worker in found["silent"]:
         click.echo(f"{worker}: busy, it did not answer")
     blocks = found["blocks"] if every else found["blocks"][:ROWS]

@@ -2,92 +2,28 @@
 
 from __future__ import annotations
 
-import time
+import socket
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from numpy.typing import DTypeLike, NDArray
 
+from ...shm.layout import Layout
 from ..errors import GraphError, SlabwireError, UnknownPort
 from ..spec import HandlerSpec, OutputSpec
 from ..spelling import did_you_mean
 from .annotations import type_of
-from .delegation import REPORT_NBYTES, Delegation
+from .binding import Binding, Shape
+from .context import Context
+from .delegation import REPORT_NBYTES
 from .fields import fields_of
 from .handler import Handler, batched, check_signature, is_private, private, resumable, specify, summary_of
+from .kept import Kept
 from .reply_stream import ReplyStream
 from .stream_group import OnItems, StreamGroup
 
-Shape = int | tuple[int, ...]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a handler may know about the input that it is working on. `deadline_s` is on `time.monotonic()`'s clock.
-
-    `cores` are the CPUs that its process is pinned to, `threads` how many its thread pools should have.
-    `idempotency_key` is what the caller of this port gave, the same in each attempt; None on edges behind it.
-    """
-
-    request: int
-    attempt: int
-    trace: str
-    actor: str
-    cores: tuple[int, ...]
-    deadline_s: float | None = None
-    sent: int = 0
-    threads: int = 1
-    idempotency_key: str | None = None
-
-    def time_left_s(self, now_s: float | None = None) -> float | None:
-        """Seconds until the caller gives up, not below 0; None where it waits for ever."""
-        if self.deadline_s is None:
-            return None
-        return max(0.0, self.deadline_s - (time.monotonic() if now_s is None else now_s))
-
-
-class Binding(Protocol):
-    """What the worker lends to an actor; set as `actor._binding` before `on_start`. `outputs` are the declared ones."""
-
-    outputs: frozenset[str]
-
-    def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]: ...
-
-    def loan_many(self, tensors: tuple[tuple[Shape, DTypeLike], ...]) -> list[NDArray[Any]]: ...
-
-    def emit(self, port: str, value: Any) -> None: ...
-
-    async def send(self, port: str, value: Any) -> None: ...
-
-    async def call(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
-    ) -> Any: ...
-
-    def stream(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None
-    ) -> AsyncGenerator[Any, None]: ...
-
-    def reply_stream(self) -> ReplyStream[Any]: ...
-
-    def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]]) -> None: ...
-
-    def streams(self, on_items: OnItems | None) -> StreamGroup: ...
-
-    def delegate(
-        self,
-        target: str,
-        args: tuple[Any, ...],
-        fields: dict[str, Any],
-        report: str | None,
-        about: Any,
-        report_nbytes: int,
-    ) -> Delegation: ...
-
-    @property
-    def context(self) -> Context: ...
 
 
 class Output:
@@ -261,6 +197,27 @@ class Actor:
         it up to `report_nbytes` bytes. Raises MessageError or UnknownPort.
         """
         return self._bound("delegate").delegate(target, args, fields, report, about, report_nbytes)
+
+    def keep(self, name: str, layout: Layout, /, **parameters: int) -> Kept:
+        """Memory that all replicas of this actor share and that outlives them: a successor finds there what was
+        written. It goes with the graph. The first who asks makes it; fresh memory is zero.
+
+        `parameters` are those of the layout. Who writes which line is the actor's affair: one process a line, and what
+        is to be seen whole is published by an 8-byte store that comes last. Raises LayoutError where it exists with
+        another layout, OutOfMemory where `memory_bytes` of `Graph.add`, or the machine, has no room for it.
+        """
+        return self._bound("keep").keep(name, layout, parameters)
+
+    def listen(self, address: str) -> socket.socket:
+        """A listening socket, non-blocking, that outlives this process: connections that wait in it are there for a
+        successor, who gets the same socket by the same address. It goes with the graph.
+
+        `address` is "tcp://host:port" (of a name the first address; port 0: any free one, the same for all replicas),
+        "unix:///path" (for this user alone) or "fd://3" (a socket that the graph was started with). Each replica has a
+        TCP socket of its own, and the kernel spreads connections over them; all others are one socket for all
+        replicas. Raises StartError with the address, the cause and the remedy.
+        """
+        return self._bound("listen").listen(address)
 
     def _bound(self, verb: str) -> Binding:
         if self._binding is None:

@@ -1,19 +1,25 @@
-"""What an actor's verbs do inside a worker: loan, loan_many, emit, send, call, stream, delegate, context."""
+"""What an actor's verbs do inside a worker."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+import socket
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
 from ...shm.block import loaned_block
-from ..actor.actor import Actor, Context, Shape
+from ...shm.layout import Layout
+from ..actor.actor import Actor
+from ..actor.binding import Shape
+from ..actor.context import Context
 from ..actor.delegation import Delegation
+from ..actor.kept import Kept
 from ..actor.reply_stream import ReplyStream
 from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.caller import deadline_of
+from ..dataplane.custody import Custody
 from ..dataplane.endpoint import Endpoint
 from ..dataplane.stream_group import ReadGroup
 from ..errors import SlabwireError
@@ -41,6 +47,7 @@ class CellBinding:
         endpoint: Endpoint,
         outlets: Outlets,
         calls: AsyncCalls,
+        custody: Custody,
         own: OwnTasks,
         outputs: Iterable[str],
         graph: str = "",
@@ -53,6 +60,7 @@ class CellBinding:
         self._endpoint = endpoint
         self._outlets = outlets
         self._calls = calls
+        self._custody = custody
         self._own = own
 
     def loan(self, shape: Shape, dtype: DTypeLike) -> NDArray[Any]:
@@ -140,6 +148,14 @@ class CellBinding:
         delegations = self._outlets.delegations
         to = delegations.report_to(self._instance, report, about, report_nbytes) if report is not None else None
         return delegations.made(target, args, fields, to)
+
+    def keep(self, name: str, layout: Layout, parameters: Mapping[str, int]) -> Kept:
+        self._own.check_thread(self._instance, "keep")
+        return self._custody.keep(self._instance, name, layout, parameters)
+
+    def listen(self, address: str) -> socket.socket:
+        self._own.check_thread(self._instance, "listen")
+        return self._custody.listen(self._instance, address)
 
     @property
     def context(self) -> Context:

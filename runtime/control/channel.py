@@ -55,7 +55,27 @@ class OpenRouteFor(NamedTuple):
     endpoint: int
 
 
-Ask = Start | EverythingMine | Grow | Shrink | View | OpenRoute | OpenRouteFor
+class Keep(NamedTuple):
+    """An actor instance wants memory that all instances of its actor share, and that outlives their processes.
+
+    `magic` and `parameters` are those of its layout, which the actor alone knows, and `nbytes` is its size.
+    """
+
+    instance: str
+    name: str
+    magic: int
+    nbytes: int
+    parameters: list[int]
+
+
+class Listen(NamedTuple):
+    """An actor instance wants a socket that listens at this address, whatever becomes of its process."""
+
+    instance: str
+    address: str
+
+
+Ask = Start | EverythingMine | Grow | Shrink | View | OpenRoute | OpenRouteFor | Keep | Listen
 ASKS: Schema[Ask] = Schema(
     "ask",
     {
@@ -66,6 +86,8 @@ ASKS: Schema[Ask] = Schema(
         "view": View,
         "open_route": OpenRoute,
         "open_route_for": OpenRouteFor,
+        "keep": Keep,
+        "listen": Listen,
     },
 )
 
@@ -126,7 +148,23 @@ class RecorderOffer(NamedTuple):
     """The flight recorder of this worker."""
 
 
-Offer = Assignment | BellOffer | LaneOffer | SlabOffer | TableOffer | StatsOffer | RecorderOffer
+class KeptOffer(NamedTuple):
+    """Kept memory that an actor instance has asked for."""
+
+    instance: str
+    name: str
+
+
+class SocketOffer(NamedTuple):
+    """A listening socket that an actor instance has asked for."""
+
+    instance: str
+    address: str
+
+
+Offer = (
+    Assignment | BellOffer | LaneOffer | SlabOffer | TableOffer | StatsOffer | RecorderOffer | KeptOffer | SocketOffer
+)
 OFFERS: Schema[Offer] = Schema(
     "offer",
     {
@@ -137,6 +175,8 @@ OFFERS: Schema[Offer] = Schema(
         "table": TableOffer,
         "stats": StatsOffer,
         "recorder": RecorderOffer,
+        "kept": KeptOffer,
+        "socket": SocketOffer,
     },
 )
 

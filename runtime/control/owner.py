@@ -11,6 +11,7 @@ class RunGraph(NamedTuple):
     """The first document to a supervisor: the graph's spec, and the settings of `graph.run`.
 
     `name` is another name than the graph's own, or None; `listen` is an address for remote clients, or None.
+    `inherited` are the numbers of listening sockets that the supervisor was started with.
     """
 
     spec: dict[str, Any]
@@ -18,6 +19,7 @@ class RunGraph(NamedTuple):
     drain_timeout_s: float
     listen: str | None
     rebalance: bool
+    inherited: list[int]
 
 
 JOBS: Schema[RunGraph] = Schema("job", {"run": RunGraph})

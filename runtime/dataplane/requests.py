@@ -15,7 +15,10 @@ from ..control.channel import (
     Cancelled,
     EverythingMine,
     Grow,
+    Keep,
+    KeptOffer,
     LaneOffer,
+    Listen,
     Offer,
     OpenRoute,
     OpenRouteFor,
@@ -23,6 +26,7 @@ from ..control.channel import (
     Shrink,
     Shrunk,
     SlabOffer,
+    SocketOffer,
     Start,
     StatsOffer,
     TableOffer,
@@ -99,8 +103,10 @@ class Requests:
                 caller = self._board.peers.get(endpoint)
                 if caller is not None and (caller.instances or caller.channel is not None):
                     self._open_route(peer, route, caller)
+            case (Keep(instance) | Listen(instance)) as ask if instance in peer.instances:
+                self._hold(peer, ask)
             case refused:
-                raise ProtocolError(f"{peer.name} is no worker and cannot ask {type(refused).__name__}")
+                raise ProtocolError(f"{peer.name} cannot ask {type(refused).__name__}, or not of that actor")
 
     def _assign(self, peer: Peer) -> None:
         planned = self._board.plan.worker_of(peer.instances[0])
@@ -111,13 +117,13 @@ class Requests:
     # -- slabs -------------------------------------------------------------------------------------------------------
 
     def _grow(self, peer: Peer, block_nbytes: int, blocks: int) -> None:
-        held = sum(each.segment.nbytes for each in self._board.slabs.values() if each.owner is peer)
         if not (0 < blocks <= _MOST_BLOCKS and block_nbytes > 0 and block_nbytes % LINE_NBYTES == 0):
             raise ProtocolError(f"a slab of {blocks} blocks of {block_nbytes} bytes was asked for")
-        if held + blocks * block_nbytes > peer.limit_nbytes:
+        room = self._board.room_nbytes(peer)
+        if blocks * block_nbytes > room:
             raise OutOfMemory(
-                f"{peer.name} holds {held} bytes of slabs and asks for {blocks * block_nbytes} more; its limit is "
-                f"{peer.limit_nbytes} (memory_bytes= of graph.add)"
+                f"{peer.name} holds {peer.limit_nbytes - room} bytes of slabs and kept memory, and asks for "
+                f"{blocks * block_nbytes} more; its limit is {peer.limit_nbytes} (memory_bytes= of graph.add)"
             )
         hand_over(peer, [slab_offer(self._board.add_slab(peer, block_nbytes, blocks))])
 
@@ -131,6 +137,29 @@ class Requests:
             if number in other.viewed:
                 other.viewed.discard(number)
                 other.tell(Shrunk([number]))
+
+    # -- what actors keep ---------------------------------------------------------------------------------------------
+
+    def _hold(self, peer: Peer, ask: Keep | Listen) -> None:
+        if isinstance(ask, Keep):
+            self._keep(peer, ask)
+        else:
+            self._listen(peer, ask.instance, ask.address)
+
+    def _keep(self, peer: Peer, ask: Keep) -> None:
+        routing = self._board.routing
+        actor = routing.actor_of[ask.instance]
+        found = self._board.kept.find(actor, ask)
+        if found is None:
+            first = self._board.home_of(routing.instances[actor][0])
+            found = self._board.kept.make(actor, ask, self._board.room_nbytes(first))
+        hand_over(peer, [(KeptOffer(ask.instance, ask.name), [found.segment.fd])])
+
+    def _listen(self, peer: Peer, instance: str, address: str) -> None:
+        routing = self._board.routing
+        actor = routing.actor_of[instance]
+        descriptor = self._board.listeners.open(actor, len(routing.instances[actor]), instance, address)
+        hand_over(peer, [(SocketOffer(instance, address), [descriptor])])
 
     # -- routes ------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Who is connected to whom: every bell, lane, slab and table of a graph, held by the supervisor.
+"""Who is connected to whom: every bell, lane, slab and table of a graph, held by the supervisor, beside the memory and
+the sockets that its actors keep.
 
 So no worker's death takes them. It owns the descriptors and hands out duplicates; it knows nothing of processes.
 """
@@ -24,6 +25,8 @@ from ..telemetry.flight_recorder import EVENTS, RECORDER
 from ..telemetry.stats import STATS, CellStats, WorkerStats
 from .departures import Departures
 from .descriptor_channel import Channel
+from .kept import KEPT, KeptMemories
+from .listeners import Listeners
 from .peers import LaneRecord, Peer, SlabRecord
 
 
@@ -31,15 +34,18 @@ class Switchboard:
     """Built from the graph and its plan: the peer of each worker and the lanes of each edge exist before any
     worker does.
 
-    Raises OutOfMemory when the machine has not enough for them. One thread.
+    `inherited` are the listening sockets that the graph was started with. Raises OutOfMemory when the machine has not
+    enough memory. One thread.
     """
 
-    def __init__(self, routing: Routing, plan: Plan) -> None:
+    def __init__(self, routing: Routing, plan: Plan, inherited: Collection[int] = ()) -> None:
         self.routing = routing
         self.plan = plan
         self.peers: dict[int, Peer] = {}
         self.lanes: dict[int, LaneRecord] = {}
         self.slabs: dict[int, SlabRecord] = {}
+        self.kept = KeptMemories()
+        self.listeners = Listeners(inherited)
         self.document = sealed_document(pack_document(routing.spec.to_plain()))
         self._last_number = 0
         self._next_client = FIRST_CLIENT
@@ -164,6 +170,18 @@ class Switchboard:
             del self.slabs[slab.number]
             slab.segment.close()
 
+    def room_nbytes(self, peer: Peer) -> int:
+        """What a peer's slabs, and what its actors keep, may still take. Memory that replicas share counts where the
+        first of them is.
+        """
+        slabs = sum(each.segment.nbytes for each in self.slabs.values() if each.owner is peer)
+        firsts = {self.routing.actor_of[each] for each in peer.instances if self.is_first(each)}
+        return peer.limit_nbytes - slabs - sum(each.segment.nbytes for each in self.kept if each.actor in firsts)
+
+    def is_first(self, instance: str) -> bool:
+        """Of its actor's replicas."""
+        return self.routing.instances[self.routing.actor_of[instance]][0] == instance
+
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def wake_neighbours(self, peer: Peer) -> None:
@@ -246,8 +264,11 @@ class Switchboard:
             yield f"returns of {purpose}", RETURNS, lane.returns
         for slab in self.slabs.values():
             yield f"slab {slab.number} of {slab.owner.name}", SLAB, slab.segment
+        for memory in self.kept:
+            yield f"memory {memory.name!r} kept by {memory.actor}", KEPT, memory.segment
 
     def close(self) -> None:
+        self.listeners.close()
         os.close(self.document)
         for _, _, segment in list(self.segments()):
             segment.close_descriptor()

@@ -14,6 +14,7 @@ from typing import IO
 
 # Python ignores these itself, in every process.
 _PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
+_FIRST_SOCKET, _MOST_SOCKETS = 3, 64
 
 
 def put_right(signals: Iterable[int] | None = None) -> None:
@@ -35,6 +36,15 @@ def fill_standard_descriptors(*, for_children: bool = False) -> None:
     for number in range(3):
         if not _is_open(number):
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), for_children)  # which gives the lowest that is closed
+
+
+def inherited_sockets() -> list[int]:
+    """The descriptors that systemd, or who speaks as it does, has started this process with (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []  # none, or they were for a process that started this one
+    count = os.environ.get("LISTEN_FDS", "")
+    numbers = range(_FIRST_SOCKET, _FIRST_SOCKET + min(int(count), _MOST_SOCKETS)) if count.isdecimal() else ()
+    return [each for each in numbers if _is_open(each)]
 
 
 def _is_open(descriptor: int) -> bool:

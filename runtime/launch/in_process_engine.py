@@ -25,7 +25,7 @@ from ..dataplane.peers import Peer
 from ..dataplane.requests import Requests
 from ..dataplane.switchboard import Switchboard
 from ..graph.compiled import Routing
-from ..host.inherited import fill_standard_descriptors
+from ..host.inherited import fill_standard_descriptors, inherited_sockets
 from ..placement.plan import Plan, WorkerPlan
 from ..postmortem.stopped import CUT_WITHIN_S, Stopped
 from ..spec import ActorSpec, GraphSpec
@@ -70,7 +70,7 @@ class InProcessEngine:
         instances = tuple(each for actor in spec.actors for each in actor.instances())
         cores = tuple(sorted(os.sched_getaffinity(0)))
         self._planned = WorkerPlan(WORKER, instances, cores, len(cores), spin=False, reason="all in one process")
-        self.board = Switchboard(self.routing, Plan(name, "this process", (self._planned,)))
+        self.board = Switchboard(self.routing, Plan(name, "this process", (self._planned,)), inherited_sockets())
         self._requests = Requests(self.board)
         self._line = OwnLine(self._reported)
         self.driver = Driver(name, self.failures, self.serve, self._part_with_clients, in_thread=in_thread)

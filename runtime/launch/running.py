@@ -22,7 +22,7 @@ from ..graph.node import NAME, NAME_RULE
 from ..host.descriptors import FOR_A_CONNECTION, require_free
 from ..host.forks import keep_from_children
 from ..host.frames import FrameReader, write_frame
-from ..host.inherited import fill_standard_descriptors
+from ..host.inherited import fill_standard_descriptors, inherited_sockets
 from ..host.run_directory import graph_directory
 from ..postmortem.stopped import Stopped
 from ..spec import GraphSpec
@@ -57,7 +57,7 @@ class Running(Started):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "slabwire.runtime.supervision.main", "--fd", str(far.fileno())],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[far.fileno()],
+                pass_fds=[far.fileno(), *job.inherited],
                 start_new_session=True,
             )
         try:
@@ -192,7 +192,8 @@ def start(
     """
     if name is not None and not NAME.fullmatch(name):
         raise StartError(f"a graph cannot run under the name {name!r}; it must consist of {NAME_RULE}")
-    return Running(spec, name or spec.name, RunGraph(spec.to_plain(), name, drain_timeout_s, listen, rebalance))
+    job = RunGraph(spec.to_plain(), name, drain_timeout_s, listen, rebalance, inherited_sockets())
+    return Running(spec, name or spec.name, job)
 
 
 def launch(spec: GraphSpec, **options: Any) -> Launch[Running, AsyncRunning]:

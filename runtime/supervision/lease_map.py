@@ -9,6 +9,7 @@ from typing import Any
 from ...shm.layout import LINE_NBYTES
 from ..control.worker_line import Holdings, TellHoldings
 from ..dataplane.peers import LaneRecord, SlabRecord
+from ..dataplane.switchboard import Switchboard
 from .running_graph import RunningGraph
 
 Answers = dict[str, dict[str, Any] | None]
@@ -30,7 +31,8 @@ class LeaseMap:
         """Blocks that are out, the largest and oldest first, each with its owner and with who has it."""
         alive = [worker.name for worker in self._graph.workers.values() if worker.is_ready and worker.is_alive]
         answers = await self._answers(alive)
-        return compose(answers, self._graph.switchboard.lanes, self._graph.switchboard.slabs)
+        board = self._graph.switchboard
+        return {**compose(answers, board.lanes, board.slabs), **held_of(board)}
 
     async def _answers(self, workers: Iterable[str]) -> Answers:
         """What each worker says of its blocks; None for one that did not answer in time."""
@@ -53,6 +55,13 @@ class LeaseMap:
         future = self._awaited.get((answer.token, worker))
         if future is not None and not future.done():
             future.set_result(answer.holdings)
+
+
+def held_of(board: Switchboard) -> dict[str, list[dict[str, Any]]]:
+    """What the supervisor holds for actors: kept memory, and listening sockets with the instances that have them."""
+    kept = [{"actor": each.actor, "name": each.name, "nbytes": each.segment.nbytes} for each in board.kept]
+    sockets = [{"address": str(each.address), "held_for": sorted(each.users)} for each in board.listeners]
+    return {"kept": kept, "sockets": sockets}
 
 
 def compose(answers: Answers, lanes: Mapping[int, LaneRecord], slabs: Mapping[int, SlabRecord]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Supervisor:
         if job.rebalance:
             demand_counts()  # before anything is made
         topology = Topology.read()
-        switchboard = Switchboard(Routing(spec), plan(spec, topology))
+        switchboard = Switchboard(Routing(spec), plan(spec, topology), job.inherited)
         directory = RunDirectory(name)
         self._server = ControlServer(f"ipc://{directory.control}", lambda verb: self._api.serve(verb), self._report)
         self._descriptors = DescriptorServer(

@@ -139,6 +139,8 @@ class Workforce:
             failures = worker.failed_starts
             outcome = self.tree.could_not_load(worker.name, failures=failures, now_s=now_s, draw=draw)
         self._act(worker, end, outcome)
+        if worker.name in self.gone():
+            self._switchboard.listeners.leave(worker.peer.instances)
 
     def _gateway_exited(self, gateway: GatewayHandle) -> None:
         """A client that makes the gateway die again and again must not end the graph: it is tried for ever, slowly."""
@@ -156,6 +158,7 @@ class Workforce:
 
     def _stopped(self, worker: WorkerHandle, end: ExitReason) -> None:
         """A worker that was told to stop has ended. It is not started again, however it ended."""
+        self._switchboard.listeners.leave(worker.peer.instances)
         if not end.failed or (worker.life.ended_in == "killed" and end.kind == "signal"):
             return
         logger.error("%s: %s while it stopped", worker.name, end)

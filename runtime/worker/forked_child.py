@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 _REFUSED = (
-    "a process that a handler has forked has no part in the graph: it can neither loan, emit nor call; let it give its "
-    "result to the handler (by a Pool, a Queue, a pipe), or connect as any client does: slabwire.connect(...)"
+    "a process that a handler has forked has no part in the graph: it can neither loan, emit, call, keep nor listen; "
+    "let it give its result to the handler (by a Pool, a Queue, a pipe), or connect as any client does: "
+    "slabwire.connect(...)"
 )
 _AWAITS = (
     "a process that a coroutine has forked cannot await there, for the loop is its parent's; let it run one of its "
@@ -62,7 +63,7 @@ def _refuse(binding: CellBinding) -> None:
     own_account: Any = SimpleNamespace(
         own_account=binding._outlets.own_account, send=refusing.send, sends=refusing, delegations=refusing
     )
-    binding._endpoint = binding._calls = refusing
+    binding._endpoint = binding._calls = binding._custody = refusing
     binding._outlets = own_account  # which `context` tells of
 
 

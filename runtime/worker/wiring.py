@@ -16,16 +16,19 @@ from ..control.channel import (
     Cancelled,
     EverythingMine,
     Gone,
+    KeptOffer,
     LaneOffer,
     Left,
     News,
     Offer,
     RecorderOffer,
     Shrunk,
+    SocketOffer,
     TableOffer,
 )
 from ..control.worker_line import Corrupt, Report
 from ..dataplane.caller import Caller
+from ..dataplane.custody import Custody
 from ..dataplane.descriptor_channel import Link
 from ..dataplane.endpoint import Endpoint, is_callee
 from ..errors import CorruptLane, Disconnected
@@ -69,6 +72,7 @@ class Wiring:
             self.endpoint.pool.ledger.origin = origin_of_work
             self.endpoint.receiver = receiver(routing, cells)
         self.caller = Caller(self.endpoint, routing, sum(each.calls for each in actors), cause)
+        self.custody = Custody(link.ask, routing)
         self._report = report
         self.tables: dict[str, Inflight] = {}
         self.stats_segment: Segment | None = None
@@ -144,6 +148,9 @@ class Wiring:
 
     def offered(self, offers: list[Offer], descriptors: list[int]) -> None:
         for offer, own in self.endpoint.take_offers(offers, descriptors):
+            if isinstance(offer, KeptOffer | SocketOffer):
+                self.custody.offered(offer, own[0])
+                continue
             if isinstance(offer, TableOffer):
                 segment = Segment.open(own[0], INFLIGHT, writable=True)
                 self.tables[offer.instance] = Inflight(segment)

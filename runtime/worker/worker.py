@@ -99,6 +99,7 @@ class Worker:
             self.endpoint,
             outlets,
             self._calls,
+            self.wiring.custody,
             self.own,
             type(actor).__outputs__,
             self._graph,

@@ -17,7 +17,7 @@ import tiny_onnx
 from slabwire.actors.inference import Model
 from slabwire.actors.inference.session import MAX_SHAPES, Session
 from slabwire.actors.inference.signature import ModelError
-from slabwire.runtime.actor.actor import Context
+from slabwire.runtime.actor.context import Context
 from slabwire.runtime.errors import MessageError
 from tiny_onnx import FLOAT, INT64, STRING
 

@@ -182,7 +182,7 @@ def pages(**settings: Any) -> Graph:
     graph = Graph("pages")
     owner = graph.add(PageOwner, name="owner")
     cache = graph.add(PromptCache, name="cache", model="owner", **settings)
-    graph.expose(owner.offer, owner.known, owner.borrow, owner.look, owner.touch, cache.keep, cache.prefix)
+    graph.expose(owner.offer, owner.known, owner.borrow, owner.look, owner.touch, cache.store, cache.prefix)
     return graph
 
 
@@ -271,7 +271,7 @@ def test_more_pages_than_a_lane_has_leases() -> None:
     with pages(prefix_bytes=1 << 40).run() as running, slabwire.connect("pages") as client:
         small = (1 << 12) // 4
         for start in range(0, 60_000, 100):
-            assert client.call("cache.keep", b"", prompt(start, 32), np.full(small, start, np.float32))
+            assert client.call("cache.store", b"", prompt(start, 32), np.full(small, start, np.float32))
         (last,) = client.stream("cache.prefix", np.array(prompt(59_900, 32), np.int32))
         assert (last["tokens"], float(last["kv"][0])) == (32, 59_900.0)
         assert list(client.stream("cache.prefix", np.array(prompt(0, 32), np.int32))) == []
@@ -287,6 +287,6 @@ def test_what_is_no_page_is_named(fields: dict[str, Any]) -> None:
     with pages().run() as running:
         page = {"parent": b"", "tokens": [1], "kv": np.zeros(1000, np.float32), **fields}
         with pytest.raises(slabwire.MessageError):
-            running.client.call("cache.keep", **page)
+            running.client.call("cache.store", **page)
         with pytest.raises(slabwire.MessageError, match="one row"):
             list(running.client.stream("cache.prefix", np.zeros((2, 2), np.int32)))

@@ -324,10 +324,16 @@ def test_who_keeps_whose_memory(graphs: Graphs) -> None:
         *[{"owner": "a", "nbytes": 1024, "held_by": []}] * 30,
     ]
     pools = {"a": {"used_nbytes": 3 << 20, "nbytes": 4 << 20, "out": 32}}
-    graphs.answers["leases"] = {"debug": False, "silent": ["busy"], "pools": pools, "blocks": blocks}
+    held = {
+        "kept": [{"actor": "a", "name": "keys", "nbytes": 4096}],
+        "sockets": [{"address": "unix:///run/a", "held_for": ["a[0]", "a[1]"]}],
+    }
+    graphs.answers["leases"] = {"debug": False, "silent": ["busy"], "pools": pools, "blocks": blocks, **held}
     lines = invoke("leases").stdout.splitlines()
     assert lines[0] == "a: 3.0 MiB of 4.0 MiB in use, 32 blocks"
-    assert lines[1] == "busy: busy, it did not answer"
+    assert lines[1] == "a keeps 'keys': 4.0 KiB"
+    assert lines[2] == "unix:///run/a is held for a[0], a[1]"
+    assert lines[3] == "busy: busy, it did not answer"
     assert next(each for each in lines if each.startswith("1.0 MiB")).split(maxsplit=4)[2:] == [
         "3.0s",
         "a",

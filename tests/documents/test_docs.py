@@ -63,6 +63,8 @@ def test_the_page_of_actors_has_programs() -> None:
         "steps.py",
         "retries.py",
         "delegation.py",
+        "kept.py",
+        "held.py",
         "groups.py",
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -13,6 +15,7 @@ from typing import Any
 from slabwire.actors.ingress.http.certificate import Certificate
 from slabwire.actors.ingress.http.server import HttpServer
 from slabwire.actors.ingress.http.tls import StdlibTerminator
+from slabwire.runtime.dataplane.listeners import Listeners
 
 GET = b"GET /%s HTTP/1.1\r\nhost: here\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n"
@@ -53,6 +56,16 @@ class Client:
             await self.writer.wait_closed()
 
 
+def listen(address: str) -> socket.socket:
+    """As `Actor.listen`; but nobody else holds the socket."""
+    book = Listeners()
+    listener = socket.socket(fileno=os.dup(book.open("here", 1, "here", address)))
+    for held in book:
+        held.listener.close()
+    listener.setblocking(False)
+    return listener
+
+
 class Served:
     def __init__(self, server: HttpServer, certificate: Certificate) -> None:
         self.server = server
@@ -69,7 +82,7 @@ class Served:
 @asynccontextmanager
 async def serving(application: Application, certificate: Certificate, **options: Any) -> AsyncIterator[Served]:
     served = Served(HttpServer(application, StdlibTerminator(certificate), **options), certificate)
-    await served.server.start("127.0.0.1", 0)
+    served.server.start([listen("tcp://127.0.0.1:0")])
     try:
         yield served
     finally:

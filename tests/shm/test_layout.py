@@ -206,3 +206,15 @@ def test_rows_that_are_handed_over_alone_have_lines_of_their_own() -> None:
         placed = layout.place(**dict.fromkeys(layout.parameters, 5))
         place = next(each for each in placed.places if each.word.name == word)
         assert place.offset % LINE_NBYTES == place.stride % LINE_NBYTES == 0
+
+
+def test_rows_have_places_and_no_row_is_beyond_them() -> None:
+    placed = Layout(
+        "test rows", Group("rows", "a", (Word("x", "", "b"), Word("y", "", "b", nbytes=24)), 3, 128)
+    ).place()
+    assert [placed.word("x", row) for row in range(3)] == [16, 32, 48]
+    assert [placed.offset("y", row) for row in range(3)] == [136, 264, 392]
+    assert placed["y"] == placed.offset("y")
+    for row in (-1, 3):
+        with pytest.raises(LayoutError, match=rf"layout 'test rows' has 3 rows of 'x', and no row {row}"):
+            placed.word("x", row)

@@ -184,10 +184,10 @@ def leases() -> dict[str, Any]:
 def test_who_keeps_whose_memory(logs: Path) -> None:
     graph = Graph("memory")
     loans, hoards = graph.add(Loans, memory_bytes=3 << 20), graph.add(Hoards)
-    graph.connect(loans.filled, hoards.keep)
-    graph.expose(loans.filled, hoards.keep)
+    graph.connect(loans.filled, hoards.hoard)
+    graph.expose(loans.filled, hoards.hoard)
     filled = line_of("array = self.loan(nbytes // 4, np.float32)", stage)
-    keep = line_of("def keep(self, x: np.ndarray) -> int:", memory_stage)
+    keep = line_of("def hoard(self, x: np.ndarray) -> int:", memory_stage)
     scratch = line_of("self.scratch = self.loan((100, 100), np.float64)", memory_stage)
     with graph.run() as running:
         client = running.client
@@ -199,12 +199,12 @@ def test_who_keeps_whose_memory(logs: Path) -> None:
         for each in own:
             assert (each["port"], each["line"]) == ("loans.filled", filled)
             (holder,) = each["held_by"]
-            assert (holder["holder"], holder["port"], holder["line"]) == ("hoards", "hoards.keep", keep)
+            assert (holder["holder"], holder["port"], holder["line"]) == ("hoards", "hoards.hoard", keep)
             assert holder["request"] == each["request"] > 0
             assert min(each["age_s"], holder["age_s"]) >= 0
         (other,) = (each for each in found["blocks"] if each["owner"] == "hoards")
         assert (other["port"], other["line"], other["held_by"]) == ("hoards", scratch, [])
-        client.call("hoards.keep", np.zeros(20_000))
+        client.call("hoards.hoard", np.zeros(20_000))
         (other,) = (each for each in leases()["blocks"] if each["owner"] == "client-1")
         assert other["nbytes"] >= 160_000
         assert [each["holder"] for each in other["held_by"]] == ["hoards"]
@@ -219,7 +219,7 @@ def test_who_keeps_whose_memory(logs: Path) -> None:
         assert re.search(
             rf"still out at the stop: \d+ bytes, lent 0 times, taken by hoards at {re.escape(scratch)}", text
         )
-        assert re.search(rf"received by hoards\.keep \(request \d+\) at {re.escape(keep)}", text)
+        assert re.search(rf"received by hoards\.hoard \(request \d+\) at {re.escape(keep)}", text)
 
 
 def test_an_actor_that_writes_to_what_it_has_sent_is_named(logs: Path) -> None:

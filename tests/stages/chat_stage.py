@@ -96,7 +96,7 @@ class PageOwner(Actor):
                 break
             page = self.loan(PAGE_SHAPE, np.float32)
             page[:, :, : len(tokens)] = np.array(tokens, np.float32)[:, None]
-            keys.append(await self.call("cache.keep", parent=parent, tokens=tokens, kv=page))
+            keys.append(await self.call("cache.store", parent=parent, tokens=tokens, kv=page))
         return keys
 
     async def known(self, prompt: list[int]) -> int:

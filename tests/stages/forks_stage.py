@@ -178,6 +178,8 @@ def _end_plainly(actor: Actor, how: str) -> None:
     uses: dict[str, Callable[[], object]] = {
         "emit": lambda: actor.emit("out", 1),
         "loan": lambda: actor.loan(4, np.float32),
+        "keep": lambda: actor.keep("x", slabwire.Layout("test fork")),
+        "listen": lambda: actor.listen("tcp://127.0.0.1:0"),
         "call": lambda: asyncio.run(actor.call("starts.terminal")),
     }
     if how in uses:

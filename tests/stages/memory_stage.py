@@ -68,7 +68,7 @@ class Hoards(Actor):
         self.scratch = self.loan((100, 100), np.float64)
         self.kept: list[np.ndarray] = []
 
-    def keep(self, x: np.ndarray) -> int:
+    def hoard(self, x: np.ndarray) -> int:
         self.kept.append(x[:1])
         return len(self.kept)
 

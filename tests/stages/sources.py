@@ -177,15 +177,15 @@ class Takes(Actor):
     """Takes rows, slowly, and knows whether all came in order."""
 
     def __init__(self, seconds: float = 0.0, keep: int = 0) -> None:
-        self.seconds, self.keep = seconds, keep
+        self.seconds, self.most_kept = seconds, keep
         self.seen = self.wrong = 0
         self.kept: list[Any] = []
 
     def take(self, row: np.ndarray) -> None:
         self.wrong += int(row[0]) != self.seen % 251 or int(row[-1]) != self.seen % 251
         self.seen += 1
-        if self.keep:
-            self.kept = [*self.kept[1 - self.keep :], row]
+        if self.most_kept:
+            self.kept = [*self.kept[1 - self.most_kept :], row]
         time.sleep(self.seconds)
 
     def result(self) -> tuple[int, int]:

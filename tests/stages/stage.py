@@ -312,7 +312,7 @@ class Loans(Actor):
 class Keeps(Actor):
     """Never lets go of what it got."""
 
-    def keep(self, x: np.ndarray) -> int:
+    def take(self, x: np.ndarray) -> int:
         self.kept = [*getattr(self, "kept", []), x]
         return len(self.kept)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from uvicorn.config import Config
@@ -45,9 +46,9 @@ class HttpServer:
             self.state.changed.set,
         )
 
-    async def start(self, host: str, port: int) -> None:
-        """Listens; port 0 takes a free one. Raises ListenError."""
-        self._entrance.open(host, port)
+    def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Serves what comes to these listening sockets, non-blocking and all on one port, and takes them over."""
+        self._entrance.open(listeners)
 
     @property
     def port(self) -> int:

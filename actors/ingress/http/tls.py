@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from ....runtime.errors import SlabwireError
 from .certificate import Certificate, CertificateError
 
 logger = logging.getLogger("slabwire")
@@ -19,12 +17,8 @@ logger = logging.getLogger("slabwire")
 ALPN = ("http/1.1",)
 # A handshake takes two round trips: whoever needs longer than this holds a place and gives nothing for it.
 HANDSHAKE_TIMEOUT_S = 10.0
-# Connections that the kernel keeps for us while we are busy; Linux caps it at net.core.somaxconn.
-BACKLOG = 512
 # An accept that failed, for want of descriptors or memory, is tried again after this time.
 ACCEPT_AGAIN_S = 1.0
-# A name may stand for addresses that this machine does not have: "localhost" is ::1, too, where IPv6 is switched off.
-_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # The type of the record that begins a handshake (RFC 8446, section 5.1). No HTTP request begins with it.
 _HANDSHAKE = b"\x16"
 # As much of a request as is taken in, so that the answer to it is not lost in a reset.
@@ -36,12 +30,6 @@ _ANSWER = (
 )
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
-
-
-class ListenError(SlabwireError):
-    """An address at which no connections can be taken."""
-
-    code = "listen"
 
 
 class Terminator(Protocol):
@@ -125,14 +113,16 @@ class Entrance:
         self._listeners: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
 
-    def open(self, host: str, port: int) -> None:
-        """Begins to listen; `port` tells from then on where. Raises ListenError."""
-        self._listeners = open_listeners(host, port)
+    def open(self, listeners: Sequence[socket.socket]) -> None:
+        """Begins to accept what comes to these sockets, and takes them over; `port` tells from then on where they
+        listen.
+        """
+        self._listeners = list(listeners)
         self.port = int(self._listeners[0].getsockname()[1])
         self._accepting = [asyncio.create_task(self._accept(each)) for each in self._listeners]
 
     async def close(self) -> None:
-        """Listens no more, and breaks off handshakes in progress."""
+        """Accepts no more, and breaks off handshakes in progress."""
         begun = [*self._accepting, *self.handshakes]
         for task in begun:
             task.cancel()
@@ -220,67 +210,6 @@ async def _next(listener: socket.socket) -> socket.socket:
             await asyncio.sleep(ACCEPT_AGAIN_S)
         else:
             return connection
-
-
-def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets, non-blocking, at every address of `host`, all on one port; port 0 takes any free one.
-
-    Raises ListenError: the host is unknown, or the address is taken or not to be had.
-    """
-    listeners: list[socket.socket] = []
-    refused: OSError | None = None
-    try:
-        for family, address in _addresses(host, port):
-            taken = listeners[0].getsockname()[1] if listeners else port
-            try:
-                listeners.append(_listener(family, (address, taken)))
-            except OSError as error:
-                if error.errno not in _NOT_HERE:
-                    raise
-                refused = error
-        if refused is not None and not listeners:
-            raise refused
-    except OSError as error:
-        for each in listeners:
-            each.close()
-        raise _refusal(host, port, error) from None
-    return listeners
-
-
-def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
-    """The addresses that `host` stands for, each once. Raises OSError for a name that stands for none."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
-
-
-def _listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
-    # asyncio sets TCP_NODELAY only on sockets whose protocol is named. Without it each handshake, and each answer
-    # that is written in two pieces, waits 40 ms for an acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        # A successor takes the address at once, though connections of its predecessor linger in TIME_WAIT.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _refusal(host: str, port: int, error: OSError) -> ListenError:
-    place = f"cannot listen on {authority(host, port)}"
-    if isinstance(error, socket.gaierror):
-        return ListenError(f"{place}: the host is unknown ({error.strerror}); give an address of this machine as host=")
-    if error.errno == errno.EADDRINUSE:
-        remedy = f"end the program that has it (`ss -ltnp 'sport = :{port}'` shows it), or choose another port="
-        return ListenError(f"{place}: the address is in use; {remedy}")
-    if error.errno == errno.EACCES:
-        return ListenError(f"{place}: ports below 1024 are the system's; choose another port=")
-    return ListenError(f"{place}: {error.strerror}; give an address of this machine as host=")
 
 
 def authority(host: str, port: int) -> str:

@@ -15,6 +15,7 @@ from http_stage import (
     Holds,
     Streams,
     echo,
+    listen,
     run,
     send_answer,
     serving,
@@ -24,7 +25,8 @@ from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import server as server_module
 from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.http.server import HttpServer
-from slabwire.actors.ingress.http.tls import ListenError, StdlibTerminator
+from slabwire.actors.ingress.http.tls import StdlibTerminator
+from slabwire.runtime.errors import StartError
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +270,11 @@ def test_a_successor_listens_at_the_same_place(certificate: Certificate) -> None
             client, port = await served.connect(), served.server.port
             client.say(GET % b"")
             await client.answer()
-            with pytest.raises(ListenError, match="the address is in use"):
-                await HttpServer(echo, StdlibTerminator(certificate)).start("127.0.0.1", port)
+            with pytest.raises(StartError, match="the address is in use"):
+                listen(f"tcp://127.0.0.1:{port}")
             await served.server.stop(10)
             successor = HttpServer(echo, StdlibTerminator(certificate))
-            await successor.start("127.0.0.1", port)
+            successor.start([listen(f"tcp://127.0.0.1:{port}")])
             await successor.stop(0)
 
     run(scene)

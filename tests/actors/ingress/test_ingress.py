@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,42 @@ def test_a_killed_ingress_comes_back_at_the_same_place(tmp_path: Path) -> None:
         again.close()
 
 
+def test_a_killed_ingress_loses_no_connection_that_waits(tmp_path: Path) -> None:
+    with counting(tmp_path).run() as running, ThreadPoolExecutor(8) as clients:
+        door = Door(running)
+        killed = worker_of(running, "ingress")["pid"]
+        os.kill(killed, signal.SIGSTOP)
+        waiting = [door.connect() for _ in range(8)]
+        for each in waiting:
+            each.sock = socket.create_connection(("127.0.0.1", each.port))
+        os.kill(killed, signal.SIGKILL)
+        answers = [clients.submit(_answer_over_tls, door, each) for each in waiting]
+        assert [each.result() for each in answers] == [200] * 8
+        assert worker_of(running, "ingress")["pid"] != killed
+
+
+def _answer_over_tls(door: Door, connection: http.client.HTTPSConnection) -> int:
+    """By a connection that is made already."""
+    connection.sock = door.context.wrap_socket(connection.sock, server_hostname="localhost")
+    connection.request("GET", "/v1/models")
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status
+
+
+def test_replicas_answer_at_one_port(tmp_path: Path) -> None:
+    with counting(tmp_path, replicas=2, host="localhost").run() as running:
+        door = Door(running)
+        assert [door.get("/v1/models")[0] for _ in range(30)] == [200] * 30
+        told = [running.client.call("ingress.describe") for _ in range(4)]
+        assert {each["url"] for each in told} == {door.told["url"]}
+        workers = [worker_of(running, f"ingress[{each}]")["pid"] for each in range(2)]
+        os.kill(workers[0], signal.SIGSTOP)
+        os.kill(workers[0], signal.SIGKILL)
+        assert [door.get("/v1/models")[0] for _ in range(30)] == [200] * 30
+
+
 def _rest_of(answer: http.client.HTTPResponse) -> bytes:
     try:
         return answer.read()
@@ -162,7 +199,7 @@ def _rest_of(answer: http.client.HTTPResponse) -> bytes:
 def test_an_address_in_use_ends_the_start_with_its_name(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=rf"cannot listen on 127\.0\.0\.1:{port}: the address is in use"):
+        with pytest.raises(StartError, match=rf"cannot listen on tcp://127\.0\.0\.1:{port}: the address is in use"):
             counting(tmp_path, port=port).run().__enter__()
 
 

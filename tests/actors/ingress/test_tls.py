@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import shutil
 import socket
 import ssl
@@ -15,9 +14,12 @@ from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress.http import tls
+from http_stage import listen
+from slabwire.actors.ingress.http import listening, tls
 from slabwire.actors.ingress.http.certificate import Certificate, CertificateError, development_certificate
-from slabwire.actors.ingress.http.tls import ListenError, StdlibTerminator, authority, open_listeners
+from slabwire.actors.ingress.http.listening import open_listeners
+from slabwire.actors.ingress.http.tls import StdlibTerminator, authority
+from slabwire.runtime.errors import StartError
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ class Door:
     """One listener, and what became of the connections that came in."""
 
     def __init__(self, terminator: StdlibTerminator) -> None:
-        (self.listener,) = open_listeners("127.0.0.1", 0)
+        self.listener = listen("tcp://127.0.0.1:0")
         self.address: tuple[str, int] = self.listener.getsockname()
         self.terminator = terminator
         self.protocols: list[Shout] = []
@@ -230,8 +232,8 @@ def test_the_terminator_describes_itself(certificate: Certificate) -> None:
 
 def _has_ipv6() -> bool:
     try:
-        open_listeners("::1", 0)[0].close()
-    except ListenError:
+        listen("tcp://[::1]:0").close()
+    except StartError:
         return False
     return True
 
@@ -240,7 +242,7 @@ def _has_ipv6() -> bool:
 def test_listeners_listen_where_they_are_told(host: str) -> None:
     if ":" in host and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
-    listeners = open_listeners(host, 0)
+    listeners = open_listeners(host, 0, listen)
     ports = {each.getsockname()[1] for each in listeners}
     assert len(ports) == 1
     for each in listeners:
@@ -253,9 +255,9 @@ def test_listeners_listen_where_they_are_told(host: str) -> None:
 
 
 def test_a_name_listens_at_each_of_its_addresses_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, 0)) for each in ("127.0.0.1", "192.0.2.1", "127.0.0.2")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    listeners = open_listeners("name", 0)
+    found = [(socket.AF_INET, each) for each in ("127.0.0.1", "192.0.2.1", "127.0.0.2")]
+    monkeypatch.setattr(listening, "_addresses", lambda *_: found)
+    listeners = open_listeners("name", 0, listen)
     addresses, ports = zip(*(each.getsockname() for each in listeners), strict=True)
     for each in listeners:
         each.close()
@@ -264,36 +266,33 @@ def test_a_name_listens_at_each_of_its_addresses_that_there_are(monkeypatch: pyt
 
 
 def test_an_address_in_use_is_named_with_the_remedy() -> None:
-    (first,) = open_listeners("127.0.0.1", 0)
+    (first,) = open_listeners("127.0.0.1", 0, listen)
     port = first.getsockname()[1]
-    with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port}: the address is in use; .*sport = :{port}.*port="):
-        open_listeners("127.0.0.1", port)
+    with pytest.raises(
+        StartError, match=rf"127\.0\.0\.1:{port}: the address is in use; .*sport = :{port}.*another port"
+    ):
+        open_listeners("127.0.0.1", port, listen)
     first.close()
 
 
 def test_a_successor_takes_the_address_though_connections_linger() -> None:
-    (first,) = open_listeners("127.0.0.1", 0)
+    (first,) = open_listeners("127.0.0.1", 0, listen)
     address = first.getsockname()
     client = socket.create_connection(address)
     accepted, _ = first.accept()
     accepted.close()  # the side that closes first keeps the address in TIME_WAIT
     client.close()
     first.close()
-    (second,) = open_listeners(*address)
+    second = listen(f"tcp://{authority(*address)}")
     assert second.getsockname() == address
     second.close()
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(ListenError, match=r"192\.0\.2\.1:0: Cannot assign requested address"):
-        open_listeners("192.0.2.1", 0)
+    with pytest.raises(StartError, match=r"192\.0\.2\.1:0: Cannot assign requested address"):
+        open_listeners("192.0.2.1", 0, listen)
 
 
 def test_a_host_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ListenError, match=r"no\.such\.host\.invalid:1: the host is unknown"):
-        open_listeners("no.such.host.invalid", 1)
-
-
-def test_a_port_of_the_systems_is_explained() -> None:
-    refused = tls._refusal("::1", 443, OSError(errno.EACCES, "Permission denied"))
-    assert str(refused) == "cannot listen on [::1]:443: ports below 1024 are the system's; choose another port="
+    with pytest.raises(StartError, match=r"no\.such\.host\.invalid:1: the host is unknown"):
+        open_listeners("no.such.host.invalid", 1, listen)

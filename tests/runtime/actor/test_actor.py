@@ -26,6 +26,7 @@ from slabwire.runtime.actor.actor import (
 from slabwire.runtime.actor.delegation import Delegation
 from slabwire.runtime.actor.fields import CallFields
 from slabwire.runtime.errors import GraphError, MessageError, SlabwireError, UnknownPort
+from slabwire.shm.layout import Layout
 
 PIXELS = np.zeros((4, 5, 3), np.uint8)
 
@@ -176,7 +177,9 @@ def test_bases_count_and_subclasses_override() -> None:
     assert Derived.__handlers__["one"].result.kind == "str"
 
 
-@pytest.mark.parametrize("name", ["loan", "loan_many", "emit", "send", "call", "stream", "context", "_binding"])
+@pytest.mark.parametrize(
+    "name", ["loan", "loan_many", "emit", "send", "call", "stream", "keep", "listen", "context", "_binding"]
+)
 def test_name_that_actor_uses_is_refused_when_the_class_is_made(name: str) -> None:
     with pytest.raises(GraphError, match=f"Bad.{name}: Actor itself uses the name '{name}'"):
         type("Bad", (Actor,), {name: lambda self: None})
@@ -333,6 +336,12 @@ class _Binding:
         self.done.append((target, args, fields, report, about, report_nbytes))
         return Delegation(target, 0, fields)
 
+    def keep(self, name: str, layout: Layout, parameters: Any) -> Any:
+        return name, layout.name, parameters
+
+    def listen(self, address: str) -> Any:
+        return address
+
     @property
     def context(self) -> Context:
         return Context(1, 1, "trace", "split", (0,), deadline_s=10.0)
@@ -361,6 +370,9 @@ def test_verbs_go_to_the_binding() -> None:
     assert [each.shape for each in actor.loan_many(((2,), np.int8), (3, np.int8))] == [(2,), (3,)]
     assert actor.delegate("a.b", 5, report="both", about=6, x=2).fields == {"x": 2}
     assert binding.done[-1:] == [("a.b", (5,), {"x": 2}, "both", 6, 1 << 20)]
+    verbs: Any = actor
+    assert verbs.keep("keys", Layout("test keys"), rows=2) == ("keys", "test keys", {"rows": 2})
+    assert verbs.listen("tcp://[::1]:0") == "tcp://[::1]:0"
     with pytest.raises(UnknownPort, match="no output 'pages'; did you mean 'page'"):
         actor.emit("pages", 1)
 

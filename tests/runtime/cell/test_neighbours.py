@@ -158,7 +158,7 @@ def test_a_forwarder_dies_after_the_owner_of_what_it_forwarded_has_left() -> Non
     graph = Graph("relays")
     first, second, keeps = graph.add(Passes, name="first"), graph.add(Passes, name="second"), graph.add(Keeps)
     graph.connect(first.on, second.on)
-    graph.connect(second.on, keeps.keep)
+    graph.connect(second.on, keeps.take)
     graph.expose(first.on, keeps.first)
     with graph.run() as running:
         with slabwire.connect("relays") as client:

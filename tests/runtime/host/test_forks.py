@@ -86,6 +86,8 @@ ENDS = {
     "child of a child": 24,
     "emit": 3,
     "loan": 3,
+    "keep": 3,
+    "listen": 3,
     "call": 3,
 }
 
