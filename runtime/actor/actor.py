@@ -272,8 +272,6 @@ def handlers_of(actor: Actor | type[Actor], owner: str | None = None) -> dict[st
 
 __all__ = [
     "Actor",
-    "Binding",
-    "Context",
     "FunctionActor",
     "Handler",
     "Output",

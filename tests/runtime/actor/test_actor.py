@@ -13,7 +13,6 @@ from jaxtyping import Float32, UInt8
 
 from slabwire.runtime.actor.actor import (
     Actor,
-    Context,
     FunctionActor,
     Output,
     batched,
@@ -23,6 +22,7 @@ from slabwire.runtime.actor.actor import (
     private,
     resumable,
 )
+from slabwire.runtime.actor.context import Context
 from slabwire.runtime.actor.delegation import Delegation
 from slabwire.runtime.actor.fields import CallFields
 from slabwire.runtime.errors import GraphError, MessageError, SlabwireError, UnknownPort
