@@ -150,8 +150,9 @@ class Producer:
         # pairs with: Consumer.available, Consumer.read_head
         self._words[self._head_word] = head
         # pairs with: Bell.park
-        if self.consumer.words[WAITING_FOR] & RECORDS:
-            self.consumer.ring_always()
+        waiting = self.consumer.words[WAITING_FOR]
+        if waiting & RECORDS:
+            self.consumer.ring_for(waiting)
 
     def reap(self) -> int:
         """Gives back to their holders all loans that have ended; returns how many."""
