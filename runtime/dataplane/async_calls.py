@@ -12,6 +12,7 @@ from ..errors import DeadlineExceeded, mark_not_begun
 from ..message.capacities import MOST_ASIDE
 from ..message.header import Kind
 from .caller import timed_out
+from .deadlines import Deadlines, Wait
 from .pending import Pending
 
 
@@ -37,6 +38,7 @@ class AsyncCalls:
         self._most = places
         self._places = asyncio.Semaphore(places)
         self._places_aside = asyncio.Semaphore(MOST_ASIDE)
+        self._deadlines = Deadlines()
 
     async def call(
         self,
@@ -65,12 +67,15 @@ class AsyncCalls:
             return await self._answer(target, request, deadline_ns, aside=True)
 
     async def _answer(self, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
-        arrived = asyncio.Event()
-        pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=arrived.set, **how)
+        wait = self._deadlines.begin(deadline_ns)
+        pending: Pending | None = None
         try:
-            await _arrival(arrived, deadline_ns, target)
+            pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=wait.wake, **how)
+            await wait.future
         finally:
-            self.begins.cancel(pending)
+            self._end(pending, wait)
+        if wait.is_late and not pending.arrived:
+            raise timed_out(target)
         return pending.result()
 
     async def stream(
@@ -98,17 +103,17 @@ class AsyncCalls:
         """A stream of which something has come. Raises the error that came in its place."""
         request = self.begins.checked(target, args, fields, stream=True)
         await self._take_place(deadline_ns, target)
-        arrived = asyncio.Event()
+        wait = self._deadlines.begin(deadline_ns)
         pending: Pending | None = None
         try:
-            pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key)
-            await _arrival(arrived, deadline_ns, target)
+            pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=wait.wake, key=key)
+            await _arrival(pending, wait, target)
             if pending.next_kind() is Kind.ERROR:
                 pending.result()
         except BaseException:
-            self._end(pending)
+            self._end_stream(pending, wait)
             raise
-        items = self._items(pending, arrived, deadline_ns, target)
+        items = self._items(pending, wait, target)
         await anext(items)
         return items
 
@@ -124,14 +129,16 @@ class AsyncCalls:
             text = f"{target} was not asked in time: {self._most} calls are in flight already; allow more of them"
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
-    def _end(self, pending: Pending | None) -> None:
+    def _end(self, pending: Pending | None, wait: Wait) -> None:
+        self._deadlines.end(wait)
         if pending is not None:
             self.begins.cancel(pending)
+
+    def _end_stream(self, pending: Pending | None, wait: Wait) -> None:
+        self._end(pending, wait)
         self._places.release()
 
-    async def _items(
-        self, pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str
-    ) -> AsyncGenerator[Any, None]:
+    async def _items(self, pending: Pending, wait: Wait, target: str) -> AsyncGenerator[Any, None]:
         try:
             yield None  # from here on it hears of its end
             while True:
@@ -142,21 +149,17 @@ class AsyncCalls:
                     yield pending.result()  # no name here keeps the item, or the error
                     if kind is Kind.REPLY:
                         return
-                arrived.clear()
-                await _arrival(arrived, deadline_ns, target)
+                await _arrival(pending, wait, target)
         finally:
-            self._end(pending)
+            self._end_stream(pending, wait)
 
 
-async def _arrival(arrived: asyncio.Event, deadline_ns: int, target: str) -> None:
-    if not deadline_ns:
-        await arrived.wait()
-        return
-    try:
-        async with until(deadline_ns):
-            await arrived.wait()
-    except TimeoutError:
-        raise timed_out(target) from None
+async def _arrival(pending: Pending, wait: Wait, target: str) -> None:
+    """Returns when something has arrived. Raises DeadlineExceeded."""
+    while not pending.arrived:
+        if wait.is_late:
+            raise timed_out(target)
+        await wait.again()
 
 
 def until(deadline_ns: int) -> asyncio.Timeout:
