@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from . import fence
@@ -56,6 +57,8 @@ class Producer:
         self.segment = segment
         self.returns = returns
         self.consumer = consumer
+        # Wakes the consumer, which is parked by this word. Who sends several records at once may wake it later.
+        self.wake: Callable[[int], None] = consumer.ring_for
         self.capacity, self.leases = parameters_of(segment, returns)
         self._words, self._theirs = segment.words, returns.words
         self._bytes = segment.bytes
@@ -152,7 +155,7 @@ class Producer:
         # pairs with: Bell.park
         waiting = self.consumer.words[WAITING_FOR]
         if waiting & RECORDS:
-            self.consumer.ring_for(waiting)
+            self.wake(waiting)
 
     def reap(self) -> int:
         """Gives back to their holders all loans that have ended; returns how many."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -52,12 +53,8 @@ class Awaited(GraphEcho):
         self._runner = asyncio.Runner()
         self._client = self._runner.run(AsyncClient(self.running.name).open())
 
-    async def _ask(self, payload: Payload) -> Payload:
-        answer: Payload = await self._client.call("mirror.echo", payload)
-        return answer
-
     def carry(self, count: int, in_flight: int) -> None:
-        self._runner.run(carried(self._ask, count, in_flight))
+        self._runner.run(carried(partial(self._client.call, "mirror.echo"), count, in_flight))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -28,6 +28,7 @@ from ..message.header import Flag, Header, Kind, read_header, with_key
 from ..message.item_batch import read_items
 from ..message.payload import Payload
 from .endpoint import Endpoint
+from .held_rings import HeldRings
 from .pending import Pending
 
 _LATEST_NS = (1 << 63) - 1
@@ -69,6 +70,7 @@ class Caller:
         self._entries: dict[str, Producer] = {}
         self._ways: dict[int, tuple[list[Producer], int]] = {}  # by route: of `_entries`, and the number of its port
         self._ports: dict[str, tuple[int, CallFields, bool]] = {}  # by target: its route, what it takes, if it streams
+        self.rings = HeldRings()
         self.replies: list[Consumer] = []
         self._open_routes: set[int] = set()
         self._pending: dict[int, _Sent] = {}
@@ -84,6 +86,7 @@ class Caller:
     def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
         if isinstance(end, Producer):
+            self.rings.use(end)
             self._entries[offer.target] = end
             self._ways.clear()
         else:
@@ -115,9 +118,10 @@ class Caller:
         """
         target, route, fields = request
         if not aside and len(self._pending) - len(self._aside) >= self.calls:
-            raise mark_not_begun(
-                Overloaded(f"{self.calls} calls are in flight already; wait for some, {_more(self._cause is None)}")
+            more = (
+                "or give its actor more: calls=" if self._cause else "use a second client, or Graph(..., client_calls=)"
             )
+            raise mark_not_begun(Overloaded(f"{self.calls} calls are in flight already; wait for some, {more}"))
         if route not in self._open_routes:
             self._endpoint.ask(OpenRoute(route))
             self._open_routes.add(route)
@@ -337,11 +341,6 @@ def deadline_of(timeout_s: float | None) -> int:
 def answered_by_a_stream(target: str) -> MessageError:
     """The error of a call where a stream must be begun."""
     return MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
-
-
-def _more(is_client: bool) -> str:
-    """How to have more calls in flight."""
-    return "use a second client, or Graph(..., client_calls=)" if is_client else "or give its actor more: calls="
 
 
 def timed_out(target: str) -> SlabwireError:

@@ -16,6 +16,7 @@ from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
 from slabwire.runtime.dataplane.caller import deadline_of
 from slabwire.runtime.dataplane.deadlines import Deadlines
+from slabwire.runtime.dataplane.places import Places
 from slabwire.runtime.spec import USUAL_CALLS
 
 
@@ -86,6 +87,34 @@ def test_waits_that_are_over_are_neither_late_nor_kept() -> None:
         await asyncio.sleep(0.01)
         assert not any(each.is_late for each in (first, *over))
         assert len(deadlines._waits) < 100
+
+    asyncio.run(scene())
+
+
+def test_places_are_given_in_order_and_none_is_lost_with_a_task_that_is_cancelled() -> None:
+    async def scene() -> None:
+        places, got = Places(1), list[int]()
+
+        async def take(number: int) -> None:
+            await places.take()
+            got.append(number)
+
+        assert places.try_take()
+        tasks = [asyncio.create_task(take(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # while it waits
+        await asyncio.sleep(0)
+        places.give_back()
+        tasks[1].cancel()  # once it has been given the place, and before it runs
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert got == [2]
+        assert not places.try_take()
+        places.give_back()
+        await tasks[3]
+        assert got == [2, 3]
+        places.give_back()
+        assert places.try_take()
 
     asyncio.run(scene())
 
