@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from edge import Edge, send_number
 from slabwire.runtime.dataplane import held_rings
 from slabwire.runtime.dataplane.held_rings import HeldRings
-from slabwire.shm.bell import RECORDS
+from slabwire.shm.bell import RECORDS, Bell
+from slabwire.shm.producer import Producer
 
 
 @pytest.fixture
@@ -22,8 +22,7 @@ def edge() -> Iterator[Edge]:
     edge.close()
 
 
-@pytest.fixture
-def scene(edge: Edge) -> Any:
+def scene(edge: Edge) -> tuple[HeldRings, Producer, Bell]:
     """Rings, a producer that uses them, and the parked bell of its consumer."""
     rings, producer, bell = HeldRings(), edge.producer(), edge.bell(1)
     rings.use(producer)
@@ -31,18 +30,18 @@ def scene(edge: Edge) -> Any:
     return rings, producer, bell
 
 
-def is_ringing(bell: Any) -> bool:
+def is_ringing(bell: Bell) -> bool:
     return bool(select.select([bell.fd], [], [], 0)[0])
 
 
-def test_who_holds_nothing_rings_at_once(scene: Any) -> None:
-    _, producer, bell = scene
+def test_who_holds_nothing_rings_at_once(edge: Edge) -> None:
+    _, producer, bell = scene(edge)
     send_number(producer, 1)
     assert is_ringing(bell)
 
 
-def test_what_is_sent_meanwhile_is_rung_for_once(scene: Any) -> None:
-    rings, producer, bell = scene
+def test_what_is_sent_meanwhile_is_rung_for_once(edge: Edge) -> None:
+    rings, producer, bell = scene(edge)
     rings.hold()
     send_number(producer, 1)
     send_number(producer, 2)
@@ -57,8 +56,8 @@ def test_what_is_sent_meanwhile_is_rung_for_once(scene: Any) -> None:
     assert is_ringing(bell)
 
 
-def test_who_has_woken_up_meanwhile_is_not_rung(scene: Any) -> None:
-    rings, producer, bell = scene
+def test_who_has_woken_up_meanwhile_is_not_rung(edge: Edge) -> None:
+    rings, producer, bell = scene(edge)
     rings.hold()
     send_number(producer, 1)
     bell.unpark()
@@ -66,8 +65,8 @@ def test_who_has_woken_up_meanwhile_is_not_rung(scene: Any) -> None:
     assert not is_ringing(bell)
 
 
-def test_nobody_waits_for_a_task_that_computes(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    rings, producer, bell = scene
+def test_nobody_waits_for_a_task_that_computes(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings, producer, bell = scene(edge)
     monkeypatch.setattr(held_rings, "_LONGEST_NS", 0)
     rings.hold()
     send_number(producer, 1)
