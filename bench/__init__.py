@@ -26,6 +26,11 @@ _BENCHES = {
         "Round trips that find the other process asleep, beside a bare eventfd.",
     ),
     "actor_call": ("topologies.actor_call", "command", "Calls of an actor that echoes, beside Ray's and xoscar's."),
+    "async_calls": (
+        "topologies.async_calls",
+        "command",
+        "Calls of an actor by a program of asyncio, several in flight: CPU time of both.",
+    ),
     "idle": ("topologies.idle", "command", "CPU time of a graph of 20 idle actors."),
     "start": ("topologies.start", "command", "Imports, and a graph of 10 small actors until it is ready."),
     "false_sharing": ("topologies.false_sharing", "command", "What two writers of one cache line cost each other."),

@@ -13,6 +13,7 @@ from .segment import Segment
 RECORDS = 1  # something to read
 ROOM = 2  # a full lane got room
 BLOCKS = 4  # a lease ended
+_REASONS = 8  # above them stands when it was announced: so no two sleeps, a successor's included, have the same word
 
 BELL = Layout(
     "bell",
@@ -22,7 +23,7 @@ BELL = Layout(
         (
             Word(
                 "waiting_for",
-                "0 while awake, else why it is parked: 1 records, 2 room, 4 blocks",
+                "0 while awake, else why it is parked (1 records, 2 room, 4 blocks), and 8 times when, in ns",
                 "its peers",
                 pairs_with="head, tail and released of its lanes",
             ),
@@ -44,22 +45,32 @@ UNFENCED_PARK_S = 0.002
 class Ringer:
     """A peer's side of the bell of another process. Any thread may ring.
 
-    `words[WAITING_FOR]` says what the bell's owner is parked for. A frequent sender reads it before `ring_always`.
+    `words[WAITING_FOR]` says what the bell's owner is parked for. A frequent sender reads it before `ring_for`.
     """
 
-    __slots__ = ("_doorbell", "segment", "words")
+    __slots__ = ("_doorbell", "_rung", "segment", "words")
 
     def __init__(self, segment: Segment, fd: int) -> None:
         self.segment = segment
         self.words = segment.words
         self._doorbell: _Doorbell | None = _Doorbell(fd)
+        self._rung = 0  # the sleep that was rung for last, by its word
         fence.register()  # the parked side's barrier reaches registered processes only
 
     def ring(self, news: int) -> None:
         """Wakes the owner if it is parked for such news. Call it after the store that the owner must see."""
         # pairs with: Bell.park
-        if self.words[WAITING_FOR] & news:
+        waiting = self.words[WAITING_FOR]
+        if waiting & news:
+            self.ring_for(waiting)
+
+    def ring_for(self, waiting: int) -> None:
+        """Wakes the owner from the sleep that it announced by this word, once: until it has woken up, which takes as
+        long as several messages, all others would ring in vain. Before its next sleep it looks for their news.
+        """
+        if waiting != self._rung:
             self.ring_always()
+            self._rung = waiting  # only now: an exception before the write must not keep the next sender from ringing
 
     def ring_always(self) -> None:
         """Wakes the owner, parked or not; nothing after `close`."""
@@ -114,7 +125,7 @@ class Bell:
         """
         self.parks += 1
         # pairs with: Ringer.ring, Producer.publish, Consumer.commit, Consumer.release
-        self._words[WAITING_FOR] = reasons
+        self._words[WAITING_FOR] = now_ns() * _REASONS + reasons
         return None if fence.full_barrier() else UNFENCED_PARK_S
 
     def unpark(self) -> None:

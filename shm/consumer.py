@@ -98,8 +98,9 @@ class Consumer:
         # pairs with: Producer.free_records, Producer.waiting
         self._words[self._tail_word] = tail
         # pairs with: Bell.park
-        if self.producer.words[WAITING_FOR] & ROOM:
-            self.producer.ring_always()
+        waiting = self.producer.words[WAITING_FOR]
+        if waiting & ROOM:
+            self.producer.ring_for(waiting)
 
     def note_read(self, stream: int, items: int) -> None:
         """Tells how many items of a stream have been read in all. Any thread, one at a time for each stream."""
@@ -117,8 +118,9 @@ class Consumer:
             # pairs with: Producer.reap, Producer.lend_again, Producer._find_unfinished
             words[at] = generation
             # pairs with: Bell.park
-            if self.producer.words[self._waiting_for] & self._blocks:
-                self.producer.ring_always()
+            waiting = self.producer.words[self._waiting_for]
+            if waiting & self._blocks:
+                self.producer.ring_for(waiting)
 
     def release_all_but(self, rows: set[int]) -> None:
         """Ends every loan that a predecessor held, except those in `rows`, which are still needed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from . import fence
@@ -56,6 +57,8 @@ class Producer:
         self.segment = segment
         self.returns = returns
         self.consumer = consumer
+        # Wakes the consumer, which is parked by this word. Who sends several records at once may wake it later.
+        self.wake: Callable[[int], None] = consumer.ring_for
         self.capacity, self.leases = parameters_of(segment, returns)
         self._words, self._theirs = segment.words, returns.words
         self._bytes = segment.bytes
@@ -150,8 +153,9 @@ class Producer:
         # pairs with: Consumer.available, Consumer.read_head
         self._words[self._head_word] = head
         # pairs with: Bell.park
-        if self.consumer.words[WAITING_FOR] & RECORDS:
-            self.consumer.ring_always()
+        waiting = self.consumer.words[WAITING_FOR]
+        if waiting & RECORDS:
+            self.wake(waiting)
 
     def reap(self) -> int:
         """Gives back to their holders all loans that have ended; returns how many."""

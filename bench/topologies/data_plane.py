@@ -16,6 +16,7 @@ TOPOLOGIES = (
     "forward",
     "parked",
     "actor_call",
+    "async_calls",
     "idle",
     "start",
     "false_sharing",

@@ -25,7 +25,7 @@ class GraphEcho(Graphed):
     title = "client.call"
 
     def __init__(self, seats: Seats) -> None:
-        graph = Graph(f"bench-actor-call-{os.getpid()}")
+        graph = Graph(f"bench-{self.name.replace('_', '-')}-{os.getpid()}")
         graph.expose(graph.add(Mirror).echo)
         super().__init__(graph)
         (self.pid,) = self.pids()

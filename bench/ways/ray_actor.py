@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from typing import Any, Self
 import ray
 
 from ..harness.contestant import Payload, Seats, checksum
+from .callers import carried
 
 
 class _Actor:
@@ -60,3 +62,14 @@ class RayEcho(RayActor):
 
     def trip(self, payload: Payload) -> int:
         return checksum(ray.get(self._actor.echo.remote(payload)))
+
+
+class RayAwaited(RayActor):
+    """The payload comes back to a task that awaits its reference."""
+
+    async def _ask(self, payload: Payload) -> Payload:
+        answer: Payload = await self._actor.echo.remote(payload)
+        return answer
+
+    def carry(self, count: int, in_flight: int) -> None:
+        asyncio.run(carried(self._ask, count, in_flight))

@@ -11,6 +11,7 @@ import xoscar
 from xoscar.backends.allocate_strategy import ProcessIndex
 
 from ..harness.contestant import Payload, Seats, checksum
+from .callers import carried
 
 
 class _Echo(xoscar.Actor):  # type: ignore[misc]
@@ -45,6 +46,9 @@ class XoscarEcho:
 
     def trip(self, payload: Payload) -> int:
         return checksum(self._loop.run_until_complete(self._actor.echo(payload)))
+
+    def carry(self, count: int, in_flight: int) -> None:
+        self._loop.run_until_complete(carried(self._actor.echo, count, in_flight))
 
     def __enter__(self) -> Self:
         return self

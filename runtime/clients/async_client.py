@@ -50,7 +50,7 @@ class AsyncClient:
         def refuse(*_: Any) -> NoReturn:
             raise forked_error(self._whose, f"slabwire.connect_async({self._where!r})")
 
-        vars(self).update(_live=refuse)
+        vars(self).update(_ready=refuse)
 
     async def open(self) -> Self:
         """Connects. Raises what `Client` does."""
@@ -80,14 +80,18 @@ class AsyncClient:
         """The exposed ports, as `actor.port`. Raises ClientClosed while it is not open."""
         return self._open.ports
 
-    async def _live(self, deadline_ns: int) -> AsyncCalls:
-        connection = self._open
+    def _ready(self) -> AsyncCalls | None:
+        """Where calls begin; None where the connection must be made anew first. Raises ClientClosed."""
+        connection = self._connection or self._open
         if asyncio.get_running_loop() is not self._loop:
             raise ClientClosed(
                 f"this client of {self._whose} was opened in another event loop, and works there alone; open one in "
                 "each loop (each asyncio.run makes a loop)"
             )
-        return await connection.live(deadline_ns)
+        return connection.ready()
+
+    async def _live(self, deadline_ns: int) -> AsyncCalls:
+        return self._ready() or await self._open.live(deadline_ns)
 
     async def call(
         self,
@@ -102,11 +106,14 @@ class AsyncClient:
         """The answer of port `target`; as `Client.call`. Cancelling the task cancels the work."""
         deadline_ns = deadline_of(timeout_s)
         key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        if retry is None:
+            calls = self._ready() or await self._live(deadline_ns)
+            return await calls.call(target, args, fields, deadline_ns, key=key)
 
         async def ask() -> Any:
             return await (await self._live(deadline_ns)).call(target, args, fields, deadline_ns, key=key)
 
-        return await ask() if retry is None else await _again(ask, Attempts(retry, key, deadline_ns))
+        return await _again(ask, Attempts(retry, key, deadline_ns))
 
     def stream(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, Begins, until
@@ -58,6 +58,8 @@ class AsyncLocalConnection:
         self.calls = AsyncCalls(local.caller, local.caller.calls)
         self._end = select.poll()
         self._end.register(local.link.channel.fileno(), select.POLLIN)
+        self._loop = asyncio.get_running_loop()
+        self._next_look: asyncio.Handle | None = None
         self._parking = LoopParking(local, self._take_in)
         self._park()
 
@@ -75,15 +77,19 @@ class AsyncLocalConnection:
         """Says at once what is wrong with a stream that is begun later."""
         self.local.caller.checked(target, args, fields, stream=True)
 
-    async def live(self, deadline_ns: int) -> AsyncCalls:
-        """Where calls begin, connected anew if the graph has ended since. Raises Disconnected."""
+    def ready(self) -> AsyncCalls | None:
+        """Where calls begin; None where the graph has ended."""
         now = now_ns()
         if now - self._looked_ns > _LOOK_EVERY_NS and not self.is_gone:
             self._looked_ns = now
             if self._end.poll(0):
                 self._parking.end()
-                self._take_in()
-        if self.is_gone:
+                self._take_in(called=True)
+        return None if self.is_gone else self.calls
+
+    async def live(self, deadline_ns: int) -> AsyncCalls:
+        """Where calls begin, connected anew if the graph has ended since. Raises Disconnected."""
+        if self.ready() is None:
             await self._renew(self.local, deadline_ns)
         return self.calls
 
@@ -109,14 +115,37 @@ class AsyncLocalConnection:
         finally:
             self._renewing.release()
 
-    def _take_in(self) -> None:
+    def _take_in(self, *, called: bool) -> None:
+        """Takes in answers, and news where the supervisor has called.
+
+        After answers it looks again behind the tasks that they have woken, and parks when there are no more. Until then
+        nobody rings for those that come meanwhile.
+        """
+        caller = self.local.caller
+        before = caller.in_flight
         try:
-            self.local.take_in()
+            came = self.local.take_in() if called else caller.pump()
         except Disconnected:
             self.is_gone = True
+            self._stop_looking()
             self._parking.close()
+            return
+        if before - caller.in_flight > 1:
+            caller.rings.hold()
+        if came:
+            self._stop_looking()
+            self._next_look = self._loop.call_soon(self._look_again)
         else:
             self._park()
+
+    def _look_again(self) -> None:
+        self.local.caller.rings.ring()
+        self._take_in(called=False)
+
+    def _stop_looking(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
 
     def _park(self) -> None:
         endpoint = self.local.endpoint
@@ -129,9 +158,11 @@ class AsyncLocalConnection:
         return self.local.caller.has_news()
 
     def _leave(self) -> None:
+        self._stop_looking()
         self._parking.close()
         self.local.caller.pump()  # an answer that has come is no call in flight
         self.local.caller.fail_all(ClientClosed("the client was closed"))
+        self.local.caller.rings.ring()
         self.local.close()
 
     async def close(self) -> None:
@@ -140,19 +171,25 @@ class AsyncLocalConnection:
         self._leave()
 
 
+class Awake(Protocol):
+    """What is called when a park has ended."""
+
+    def __call__(self, *, called: bool) -> None: ...
+
+
 class LoopParking:
-    """Parks a connection on the running loop. `awake()` is called when its bell rings, its supervisor sends something,
-    or the time is over; the park has ended by then. One thread.
+    """Parks a connection on the running loop. `awake(called=)` is called when its bell rings, the time is over, or its
+    supervisor sends something, which `called` says; the park has ended by then. One thread.
     """
 
-    def __init__(self, connection: LocalConnection, awake: Callable[[], None]) -> None:
+    def __init__(self, connection: LocalConnection, awake: Awake) -> None:
         self._connection = connection
         self._awake = awake
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._descriptors = connection.bell.fd, connection.link.channel.fileno()
-        for each in self._descriptors:
-            self._loop.add_reader(each, self._called)
+        for each, called in zip(self._descriptors, (False, True), strict=True):
+            self._loop.add_reader(each, self._end_by, called)
 
     def park(self, reasons: int, has_news: Callable[[], object], longest_s: float | None) -> None:
         """Announces the sleep, to be rung for `reasons`. The loop may sleep any time from here on, so `has_news` looks
@@ -161,16 +198,16 @@ class LoopParking:
         self._stop_timer()
         longest_s = self._connection.wait.begin_park(reasons, has_news, longest_s)
         if longest_s is not None:
-            self._timer = self._loop.call_later(longest_s, self._called)
+            self._timer = self._loop.call_later(longest_s, self._end_by, False)
 
     def end(self) -> None:
         """Takes the announcement back, and silences the bell."""
         self._stop_timer()
         self._connection.wait.end_park()
 
-    def _called(self) -> None:
+    def _end_by(self, called: bool) -> None:
         self.end()
-        self._awake()
+        self._awake(called=called)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -72,6 +72,10 @@ class AsyncRemoteConnection:
         """Says at once what is wrong with a stream that is begun later."""
         self._session.pack(target, args, fields, stream=True)
 
+    def ready(self) -> AsyncCalls | None:
+        """Where calls begin; None where the gateway has not welcomed this client."""
+        return self._calls if self._session.is_ready else None
+
     async def live(self, deadline_ns: int) -> AsyncCalls:
         """Where calls begin, once the gateway has welcomed this client. Raises Disconnected."""
         if not self._session.is_ready:

@@ -12,7 +12,9 @@ from ..errors import DeadlineExceeded, mark_not_begun
 from ..message.capacities import MOST_ASIDE
 from ..message.header import Kind
 from .caller import timed_out
+from .deadlines import Deadlines, Wait
 from .pending import Pending
+from .places import Places
 
 
 class Begins(Protocol):
@@ -35,8 +37,8 @@ class AsyncCalls:
     def __init__(self, begins: Begins, places: int) -> None:
         self.begins = begins
         self._most = places
-        self._places = asyncio.Semaphore(places)
-        self._places_aside = asyncio.Semaphore(MOST_ASIDE)
+        self._places, self._places_aside = Places(places), Places(MOST_ASIDE)
+        self._deadlines = Deadlines()
 
     async def call(
         self,
@@ -49,11 +51,9 @@ class AsyncCalls:
     ) -> Any:
         """The one answer. Raises what the call ended with."""
         request = self.begins.checked(target, args, fields, stream=False)
-        await self._take_place(deadline_ns, target)
-        try:
-            return await self._answer(target, request, deadline_ns, trace=trace, key=key)
-        finally:
-            self._places.release()
+        if not self._places.try_take():
+            await self._wait_for_place(deadline_ns, target)
+        return await self._answer(self._places, target, request, deadline_ns, trace=trace, key=key)
 
     async def aside(self, target: str, deadline_ns: int) -> Any:
         """The answer of a port that needs no fields, by a place beside those of all other calls and streams.
@@ -61,16 +61,20 @@ class AsyncCalls:
         Raises what the call ended with.
         """
         request = self.begins.checked(target, (), {}, stream=False)
-        async with self._places_aside:
-            return await self._answer(target, request, deadline_ns, aside=True)
+        await self._places_aside.take()
+        return await self._answer(self._places_aside, target, request, deadline_ns, aside=True)
 
-    async def _answer(self, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
-        arrived = asyncio.Event()
-        pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=arrived.set, **how)
+    async def _answer(self, places: Places, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
+        """By a place that was taken."""
+        wait = self._deadlines.begin(deadline_ns)
+        pending: Pending | None = None
         try:
-            await _arrival(arrived, deadline_ns, target)
+            pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=wait.wake, **how)
+            await wait.future
         finally:
-            self.begins.cancel(pending)
+            self._end(pending, wait, places)
+        if wait.is_late and not pending.arrived:
+            raise timed_out(target)
         return pending.result()
 
     async def stream(
@@ -97,41 +101,38 @@ class AsyncCalls:
     ) -> AsyncGenerator[Any, None]:
         """A stream of which something has come. Raises the error that came in its place."""
         request = self.begins.checked(target, args, fields, stream=True)
-        await self._take_place(deadline_ns, target)
-        arrived = asyncio.Event()
+        if not self._places.try_take():
+            await self._wait_for_place(deadline_ns, target)
+        wait = self._deadlines.begin(deadline_ns)
         pending: Pending | None = None
         try:
-            pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=arrived.set, key=key)
-            await _arrival(arrived, deadline_ns, target)
+            pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=wait.wake, key=key)
+            await _arrival(pending, wait, target)
             if pending.next_kind() is Kind.ERROR:
                 pending.result()
         except BaseException:
-            self._end(pending)
+            self._end(pending, wait, self._places)
             raise
-        items = self._items(pending, arrived, deadline_ns, target)
+        items = self._items(pending, wait, target)
         await anext(items)
         return items
 
-    async def _take_place(self, deadline_ns: int, target: str) -> None:
-        """Waits for a place among the calls in flight. Raises DeadlineExceeded."""
-        if not (deadline_ns and self._places.locked()):
-            await self._places.acquire()
-            return
+    async def _wait_for_place(self, deadline_ns: int, target: str) -> None:
+        """Takes a place among the calls in flight. Raises DeadlineExceeded."""
         try:
             async with until(deadline_ns):
-                await self._places.acquire()
+                await self._places.take()
         except TimeoutError:
             text = f"{target} was not asked in time: {self._most} calls are in flight already; allow more of them"
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
-    def _end(self, pending: Pending | None) -> None:
+    def _end(self, pending: Pending | None, wait: Wait, places: Places) -> None:
+        self._deadlines.end(wait)
         if pending is not None:
             self.begins.cancel(pending)
-        self._places.release()
+        places.give_back()
 
-    async def _items(
-        self, pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str
-    ) -> AsyncGenerator[Any, None]:
+    async def _items(self, pending: Pending, wait: Wait, target: str) -> AsyncGenerator[Any, None]:
         try:
             yield None  # from here on it hears of its end
             while True:
@@ -142,21 +143,17 @@ class AsyncCalls:
                     yield pending.result()  # no name here keeps the item, or the error
                     if kind is Kind.REPLY:
                         return
-                arrived.clear()
-                await _arrival(arrived, deadline_ns, target)
+                await _arrival(pending, wait, target)
         finally:
-            self._end(pending)
+            self._end(pending, wait, self._places)
 
 
-async def _arrival(arrived: asyncio.Event, deadline_ns: int, target: str) -> None:
-    if not deadline_ns:
-        await arrived.wait()
-        return
-    try:
-        async with until(deadline_ns):
-            await arrived.wait()
-    except TimeoutError:
-        raise timed_out(target) from None
+async def _arrival(pending: Pending, wait: Wait, target: str) -> None:
+    """Returns when something has arrived. Raises DeadlineExceeded."""
+    while not pending.arrived:
+        if wait.is_late:
+            raise timed_out(target)
+        await wait.again()
 
 
 def until(deadline_ns: int) -> asyncio.Timeout:

@@ -29,6 +29,7 @@ from ..message.item_batch import read_items
 from ..message.payload import Payload
 from .endpoint import Endpoint
 from .entries import Entries
+from .held_rings import HeldRings
 from .moved_requests import MovedRequests
 from .pending import Pending
 
@@ -73,6 +74,7 @@ class Caller:
         self._entries = self.entries.lanes
         self._moved = MovedRequests(endpoint, routing, self._entries, self.can_spare)
         self._ports: dict[str, tuple[int, CallFields, bool]] = {}  # by target: its route, what it takes, if it streams
+        self.rings = HeldRings()
         self.replies: list[Consumer] = []
         self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
@@ -85,6 +87,7 @@ class Caller:
     def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
         if isinstance(end, Producer):
+            self.rings.use(end)
             self.entries.add(offer.target, end)
             self._moved.flush()
         else:
@@ -116,9 +119,10 @@ class Caller:
         """
         target, route, fields = request
         if not aside and len(self._pending) - len(self._aside) >= self.calls:
-            raise mark_not_begun(
-                Overloaded(f"{self.calls} calls are in flight already; wait for some, {_more(self._cause is None)}")
+            more = (
+                "or give its actor more: calls=" if self._cause else "use a second client, or Graph(..., client_calls=)"
             )
+            raise mark_not_begun(Overloaded(f"{self.calls} calls are in flight already; wait for some, {more}"))
         lanes, port = self.entries.opened(route)
         entry = lanes[0] if len(lanes) == 1 else self.entries.choose(route, lanes, fields)
         if not self._leaves_room(entry):
@@ -334,11 +338,6 @@ def deadline_of(timeout_s: float | None) -> int:
 def answered_by_a_stream(target: str) -> MessageError:
     """The error of a call where a stream must be begun."""
     return MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
-
-
-def _more(is_client: bool) -> str:
-    """How to have more calls in flight."""
-    return "use a second client, or Graph(..., client_calls=)" if is_client else "or give its actor more: calls="
 
 
 def timed_out(target: str) -> SlabwireError:

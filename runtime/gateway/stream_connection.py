@@ -71,9 +71,10 @@ class StreamConnection:
         finally:
             self._parking.end()
 
-    def _awake(self) -> None:
+    def _awake(self, *, called: bool) -> None:
         try:
-            self._connection.link.pump()
+            if called:
+                self._connection.link.pump()
         except Disconnected as error:
             self._parking.close()
             self._connection.caller.fail_all(error)

@@ -190,14 +190,29 @@ class Worker:
         return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets.lanes)])
 
     def _work(self) -> bool:
-        progressed = self.caller.pump() | self._turns.take_one()
+        before = self.caller.in_flight
+        progressed = self.caller.pump()
+        answers = before - self.caller.in_flight
+        progressed |= self._turns.take_one()
         now = now_ns()
-        if (progressed and (self._is_async or self.caller.in_flight)) or now - self._last_tick_ns > TICK_NS:
-            self._show(now_ns())
-            parking_loop.tick(self.loop, self._selector)
+        is_due = now - self._last_tick_ns > TICK_NS
+        if is_due:
+            self._show(now)
+        if is_due or (progressed and (self._is_async or self.caller.in_flight)):
+            self._tick(answers)
+        if is_due:
             self._last_tick_ns = now
             self.obey()
         return progressed
+
+    def _tick(self, answers: int) -> None:
+        """Lets asyncio do what is due. What the tasks of several `answers` send is rung for once."""
+        if answers > 1:
+            self.caller.rings.hold()
+        try:
+            parking_loop.tick(self.loop, self._selector)
+        finally:
+            self.caller.rings.ring()
 
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""

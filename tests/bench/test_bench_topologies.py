@@ -109,6 +109,15 @@ def test_actor_call_names_who_is_left_out() -> None:
     assert set(document["left_out"]) == {"ray", "xoscar"} - peers
 
 
+def test_async_calls_tells_the_cpu_time_of_both() -> None:
+    document, peers = run("async_calls"), {name for name in ("ray", "xoscar") if find_spec(name)}
+    assert contestants("async_calls") == {"async_client", "client", *peers}
+    figures = ("time", "CPU of the client", "CPU of the worker")
+    assert {each["case"] for each in document["results"]} == {
+        f"{count} in flight: {figure}" for count in (1, 8, 64) for figure in figures
+    }
+
+
 def test_idle_counts_every_process() -> None:
     figures = run("idle")["figures"]
     assert figures["actors"] == 20

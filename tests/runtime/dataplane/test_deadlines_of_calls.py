@@ -15,6 +15,8 @@ from slabwire.runtime.clients.connection import Connection
 from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
 from slabwire.runtime.dataplane.caller import deadline_of
+from slabwire.runtime.dataplane.deadlines import Deadlines
+from slabwire.runtime.dataplane.places import Places
 from slabwire.runtime.spec import USUAL_CALLS
 
 
@@ -47,6 +49,72 @@ def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
         await asyncio.sleep(0)
         assert not last.done()  # no place was lost
         last.cancel()
+
+    asyncio.run(scene())
+
+
+def test_waits_are_late_in_the_order_of_their_deadlines_and_others_never() -> None:
+    async def scene() -> None:
+        deadlines, late = Deadlines(), list[float]()
+
+        async def wait(timeout_s: float | None) -> None:
+            wait = deadlines.begin(deadline_of(timeout_s))
+            await wait.future
+            assert wait.is_late
+            late.append(timeout_s or 0.0)
+            deadlines.end(wait)
+
+        tasks = [asyncio.create_task(wait(each)) for each in (0.05, None, 0.02, 60.0, 0.0)]
+        while len(late) < 3:
+            await asyncio.sleep(0)
+        assert late == [0.0, 0.02, 0.05]
+        assert [each.done() for each in tasks] == [True, False, True, False, True]
+        for each in tasks:
+            each.cancel()
+
+    asyncio.run(scene())
+
+
+def test_waits_that_are_over_are_neither_late_nor_kept() -> None:
+    async def scene() -> None:
+        deadlines = Deadlines()
+        first = deadlines.begin(deadline_of(60.0))
+        over = [deadlines.begin(deadline_of(0.0)) for _ in range(3)]
+        for each in over:
+            deadlines.end(each)
+        for _ in range(1000):
+            deadlines.end(deadlines.begin(deadline_of(60.0)))
+        await asyncio.sleep(0.01)
+        assert not any(each.is_late for each in (first, *over))
+        assert len(deadlines._waits) < 100
+
+    asyncio.run(scene())
+
+
+def test_places_are_given_in_order_and_none_is_lost_with_a_task_that_is_cancelled() -> None:
+    async def scene() -> None:
+        places, got = Places(1), list[int]()
+
+        async def take(number: int) -> None:
+            await places.take()
+            got.append(number)
+
+        assert places.try_take()
+        tasks = [asyncio.create_task(take(number)) for number in range(4)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # while it waits
+        await asyncio.sleep(0)
+        places.give_back()
+        tasks[1].cancel()  # once it has been given the place, and before it runs
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert got == [2]
+        assert not places.try_take()
+        places.give_back()
+        await tasks[3]
+        assert got == [2, 3]
+        places.give_back()
+        assert places.try_take()
 
     asyncio.run(scene())
 
