@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import copy_context
 from typing import Any, cast
 
@@ -14,64 +14,15 @@ from ..actor.delegation import Delegation
 from ..actor.handler import Handler
 from ..actor.reply_stream import ReplyStream
 from ..errors import CorruptLane, DeadlineExceeded, HandlerError, MessageError, OutOfMemory, Overloaded, SlabwireError
-from ..message.item_batch import head_of, pack_item, packed_batch
+from ..message.item_batch import pack_item, packed_batch
 from ..telemetry.flight_recorder import EXPIRED
 from .answers import ENDS_PROCESS, Answers
 from .input_states import RUNNING
+from .open_stream import OpenStream
 from .outlets import Outlets
 from .reply_lanes import STREAM_WINDOW, StreamCredit
 from .runs import HandlerRunner, Runs
 from .work import Work, current
-
-
-class OpenStream(ReplyStream[Any]):
-    """The stream of one input. `producer` and `credit` are there where items go to the caller alone."""
-
-    __slots__ = ("_callbacks", "_streams", "credit", "head", "producer", "work")
-
-    def __init__(self, work: Work, streams: ReplyStreams) -> None:
-        self.tag = None
-        self.work = work
-        self.head = head_of(work.header.request, work.sequence, work.lane)
-        self.producer: Producer | None = None
-        self.credit: StreamCredit | None = None
-        self._streams = streams
-        self._callbacks: list[Callable[[ReplyStream[Any]], object]] = []
-
-    @property
-    def is_open(self) -> bool:
-        return self.work.state is RUNNING
-
-    @property
-    def room(self) -> int:
-        credit = self.credit
-        if credit is None or credit.sent >= credit.limit or self.work.outbox or self.work.state is not RUNNING:
-            return self._streams.room_of(self)
-        return credit.limit - credit.sent
-
-    async def wait_for_room(self) -> None:
-        await self._streams.wait_for_room(self)
-
-    def send(self, item: Any) -> None:
-        self._streams.send(self, item)
-
-    def end(self) -> None:
-        self._streams.end(self)
-
-    def fail(self, error: BaseException) -> None:
-        self._streams.fail(self, error)
-
-    def add_done_callback(self, callback: Callable[[ReplyStream[Any]], object]) -> None:
-        if self._streams.has(self):
-            self._callbacks.append(callback)
-        else:
-            callback(self)
-
-    def take_callbacks(self) -> list[Callable[[ReplyStream[Any]], object]]:
-        """Those to be called now that the stream is over."""
-        callbacks, self._callbacks = self._callbacks, []
-        return callbacks
-
 
 # What is gathered for one caller: of each item its stream, its ordinal, its value, and that packed (empty: an end).
 _Row = tuple[OpenStream, int, Any, bytes]

@@ -155,7 +155,7 @@ class AsyncClient:
         """A group of streams that are read together: of this graph's ports, any number of them (`client_calls` of
         `Graph`). They end with the connection. Raises ClientClosed.
         """
-        return ReadGroup(self._open.begins, self._loop, on_items)
+        return ReadGroup(self._open.calls, self._loop, on_items)
 
     async def withdraw(self) -> None:
         """Ends the streams that this task has begun, as `Client.withdraw` those of a thread."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import AsyncCalls, Begins, until
+from ..dataplane.async_calls import AsyncCalls, until
 from ..dataplane.caller import deadline_of
 from ..errors import ClientClosed, Disconnected, Overloaded, mark_not_begun
 from ..host.forks import part_in_children
@@ -62,11 +62,6 @@ class AsyncLocalConnection:
         self._next_look: asyncio.Handle | None = None
         self._parking = LoopParking(local, self._take_in)
         self._park()
-
-    @property
-    def begins(self) -> Begins:
-        """Where calls begin now."""
-        return self.local.caller
 
     @property
     def ports(self) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..dataplane.async_calls import AsyncCalls, Begins, until
+from ..dataplane.async_calls import AsyncCalls, until
 from ..dataplane.pending import Pending
 from ..host.forks import part_in_children
 from ..remote.dealer import Dealer
@@ -30,7 +30,7 @@ class AsyncRemoteConnection:
         self.whose = address
         self._keys = Path(keys) if keys is not None else None
         self._news = asyncio.Event()  # the hello was answered
-        self._calls = AsyncCalls(self, places=sys.maxsize)  # the gateway counts them, and says so
+        self.calls = AsyncCalls(self, places=sys.maxsize)  # the gateway counts them, and says so
         self._closed = False
         part_in_children(self)
 
@@ -59,11 +59,6 @@ class AsyncRemoteConnection:
         return self._session.ports.graph
 
     @property
-    def begins(self) -> Begins:
-        """Where calls begin: here."""
-        return self
-
-    @property
     def ports(self) -> list[str]:
         """The exposed ports, as `actor.port`."""
         return self._session.ports.names
@@ -74,13 +69,13 @@ class AsyncRemoteConnection:
 
     def ready(self) -> AsyncCalls | None:
         """Where calls begin; None where the gateway has not welcomed this client."""
-        return self._calls if self._session.is_ready else None
+        return self.calls if self._session.is_ready else None
 
     async def live(self, deadline_ns: int) -> AsyncCalls:
         """Where calls begin, once the gateway has welcomed this client. Raises Disconnected."""
         if not self._session.is_ready:
             await self._await_welcome(deadline_ns, remote_connection.HELLO_WITHIN_S)
-        return self._calls
+        return self.calls
 
     def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Any:
         """A call, packed. It is copied: the loop goes on before it is sent, and somebody may change the arrays."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from ...shm.bell import now_ns
-from ..errors import DeadlineExceeded, mark_not_begun
+from ..errors import DeadlineExceeded, Overloaded, mark_not_begun
 from ..message.capacities import MOST_ASIDE
 from ..message.header import Kind
 from .caller import timed_out
@@ -38,7 +38,27 @@ class AsyncCalls:
         self.begins = begins
         self._most = places
         self._places, self._places_aside = Places(places), Places(MOST_ASIDE)
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
+
+    def begin_stream(
+        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, notify: Callable[[], object]
+    ) -> Pending:
+        """A stream, begun at once; `end_stream` must end it. Raises Overloaded where no place is free, and what `begin`
+        raises.
+        """
+        request = self.begins.checked(target, args, fields, stream=True)
+        if not self._places.try_take():
+            raise mark_not_begun(Overloaded(f"{self._most} calls are in flight already; allow more of them"))
+        try:
+            return self.begins.begin(request, deadline_ns=deadline_ns, notify=notify)
+        except BaseException:
+            self._places.give_back()
+            raise
+
+    def end_stream(self, pending: Pending) -> None:
+        """It has come to its end, or nobody wants the rest."""
+        self.begins.cancel(pending)
+        self._places.give_back()
 
     async def call(
         self,
@@ -66,7 +86,7 @@ class AsyncCalls:
 
     async def _answer(self, places: Places, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
         """By a place that was taken."""
-        wait = self._deadlines.begin(deadline_ns)
+        wait = self.deadlines.begin(deadline_ns)
         pending: Pending | None = None
         try:
             pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=wait.wake, **how)
@@ -103,7 +123,7 @@ class AsyncCalls:
         request = self.begins.checked(target, args, fields, stream=True)
         if not self._places.try_take():
             await self._wait_for_place(deadline_ns, target)
-        wait = self._deadlines.begin(deadline_ns)
+        wait = self.deadlines.begin(deadline_ns)
         pending: Pending | None = None
         try:
             pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=wait.wake, key=key)
@@ -127,7 +147,7 @@ class AsyncCalls:
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
     def _end(self, pending: Pending | None, wait: Wait, places: Places) -> None:
-        self._deadlines.end(wait)
+        self.deadlines.end(wait)
         if pending is not None:
             self.begins.cancel(pending)
         places.give_back()

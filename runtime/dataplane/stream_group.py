@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import AsyncIterator
 from contextvars import copy_context
 from typing import Any
 
-from ...shm.bell import now_ns
 from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
 from ..message.header import Kind
-from .async_calls import Begins
+from .async_calls import AsyncCalls
 from .caller import deadline_of, timed_out
+from .deadlines import Wait
 from .pending import Pending
 
 _ERROR, _REPLY = Kind.ERROR, Kind.REPLY
@@ -59,10 +58,6 @@ class GroupedStream(IncomingStream):
             self.is_listed = True
             self._group.note(self)
 
-    def fail(self, error: BaseException) -> None:
-        """Nothing else comes."""
-        self.over, self._error = True, error
-
     def take(self) -> list[Any]:
         """The items that have come."""
         self.is_listed = False
@@ -83,18 +78,15 @@ class GroupedStream(IncomingStream):
 
 
 class ReadGroup(StreamGroup):
-    """Over a `Caller`, or a connection to a gateway."""
+    """Its streams take places among the calls of one connection, and share its timer."""
 
-    def __init__(self, begins: Begins, loop: asyncio.AbstractEventLoop, on_items: OnItems | None = None) -> None:
-        self._begins = begins
+    def __init__(self, calls: AsyncCalls, loop: asyncio.AbstractEventLoop, on_items: OnItems | None = None) -> None:
+        self._calls = calls
         self._loop = loop
         self._on_items = on_items
         self._context = copy_context()
-        self._streams: dict[GroupedStream, None] = {}
+        self._streams: dict[GroupedStream, Wait | None] = {}
         self._news: deque[GroupedStream] = deque()
-        self._deadlines: list[tuple[int, int, GroupedStream]] = []  # a heap; the second number tells equal ones apart
-        self._timer: asyncio.TimerHandle | None = None
-        self._begun = 0
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
 
@@ -102,14 +94,11 @@ class ReadGroup(StreamGroup):
         if self._is_closed:
             raise SlabwireError(f"{target} cannot be begun: this group of streams is closed")
         deadline_ns = deadline_of(timeout_s)
-        request = self._begins.checked(target, args, fields, stream=True)
         stream = GroupedStream(self, target)
-        stream.pending = self._begins.begin(request, deadline_ns=deadline_ns, notify=stream.note)
-        self._streams[stream] = None
-        if deadline_ns:
-            self._begun += 1
-            heapq.heappush(self._deadlines, (deadline_ns, self._begun, stream))
-            self._set_timer()
+        stream.pending = self._calls.begin_stream(target, args, fields, deadline_ns, stream.note)
+        self._streams[stream] = self._calls.deadlines.begin(deadline_ns) if deadline_ns else None
+        if (wait := self._streams[stream]) is not None:
+            wait.future.add_done_callback(lambda _: self._expire(stream))
         return stream
 
     def __len__(self) -> int:
@@ -158,42 +147,28 @@ class ReadGroup(StreamGroup):
     # -- how they end ------------------------------------------------------------------------------------------------
 
     def forget(self, stream: GroupedStream) -> None:
-        """A stream is over."""
-        self._streams.pop(stream, None)
+        """A stream is over: its place is free."""
+        wait = self._streams.pop(stream)
+        if wait is not None:
+            self._calls.deadlines.end(wait)
+        self._calls.end_stream(stream.pending)
 
     def cancel(self, stream: GroupedStream) -> None:
         """Nobody wants the rest of a stream."""
         if stream in self._streams:
-            self.forget(stream)
             stream.over = True
-            self._begins.cancel(stream.pending)
+            self.forget(stream)
 
     def close(self) -> None:
         self._is_closed = True
         for stream in list(self._streams):
             self.cancel(stream)
-        if self._timer is not None:
-            self._timer.cancel()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _set_timer(self) -> None:
-        """One timer for all: for the first deadline of a stream that is not over."""
-        while self._deadlines and self._deadlines[0][2].over:
-            heapq.heappop(self._deadlines)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._deadlines:
-            left_s = max(0.0, (self._deadlines[0][0] - now_ns()) / 1e9)
-            self._timer = self._loop.call_later(left_s, self._expire)
-
-    def _expire(self) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now_ns():
-            stream = heapq.heappop(self._deadlines)[2]
-            if stream in self._streams and not stream.over:
-                self._begins.cancel(stream.pending)
-                stream.pending.arrived.append((_ERROR, timed_out(stream.target)))
-                stream.note()
-        self._timer = None
-        self._set_timer()
+    def _expire(self, stream: GroupedStream) -> None:
+        """Its time is over."""
+        if stream in self._streams:
+            self._calls.begins.cancel(stream.pending)
+            stream.pending.arrived.append((_ERROR, timed_out(stream.target)))
+            stream.note()

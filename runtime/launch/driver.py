@@ -13,12 +13,12 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from ..cell.kept_exceptions import Failures
 from ..error_text import traceback_of
 from ..errors import Disconnected, SlabwireError
 from ..host.attempt import attempt
 from ..host.interrupts import Interrupts
 from ..worker.worker import Worker
+from .kept_exceptions import Failures
 
 logger = logging.getLogger("slabwire")
 

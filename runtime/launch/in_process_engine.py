@@ -16,7 +16,6 @@ from typing import Any
 
 from ..actor.actor import Actor
 from ..actor.user_code import made
-from ..cell.kept_exceptions import Failures
 from ..clients import in_process_graphs
 from ..control.channel import Assignment
 from ..control.worker_line import Corrupt, Cut, Drain, Order, Report
@@ -33,6 +32,7 @@ from ..worker.forked_child import Partition
 from ..worker.supervisor_line import OwnLine
 from ..worker.worker import Worker
 from .driver import Driver
+from .kept_exceptions import Failures
 
 Codes = Mapping[str, tuple[Any, dict[str, Any]]]  # by actor: its class or function, and its arguments
 

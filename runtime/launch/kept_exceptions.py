@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from ..actor.handler import Handler
+from ..cell.answers import handler_error
+from ..cell.work import current
 from ..error_text import exit_code, frames_of, is_of, name_of, shown, traceback_of
 from ..errors import Cancelled, HandlerError, SlabwireError
-from .answers import handler_error
-from .work import current
 
 logger = logging.getLogger("slabwire")
 
