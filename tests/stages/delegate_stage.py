@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from points import Strikes
-from slabwire import Actor, Graph, ReplyStream, Report, private
+from slabwire import Actor, Graph, ReplyStream, Report, batched, private
 
 
 class Noted(Actor):
@@ -42,6 +42,10 @@ class Front(Noted):
         self.note("front", n, self.context.attempt)
         await asyncio.sleep(0)
         return self.delegate("middle.on", n=n, path=["front"])
+
+    @batched(max_size=4)
+    def batch(self, ns: list[int]) -> list[Any]:
+        return [self.delegate("back.large", n=n) if n else "nothing" for n in ns]
 
     def straight(self, n: int) -> Any:
         self.note("front", n, self.context.attempt)

@@ -70,6 +70,12 @@ def test_arrays_go_along_and_come_back(running: Any) -> None:
         assert np.array_equal(answer["x"], x)
 
 
+def test_a_batch_hands_on_item_by_item(tmp_path: Path) -> None:
+    with chain(tmp_path).run() as running, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: running.client.call("front.batch", n), [0, 1, 2, 3] * 5))
+    assert [each if isinstance(each, str) else len(each) for each in answers] == ["nothing", 1, 2, 3] * 5
+
+
 def test_an_actor_that_calls_gets_the_answer_too(running: Any) -> None:
     assert running.client.call("asks.ask", "front.plain", 7)["path"] == ["front", "middle"]
 
