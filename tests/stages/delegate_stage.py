@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from points import Strikes
-from slabwire import Actor, Graph, Report, private
+from slabwire import Actor, Graph, ReplyStream, Report, batched, private
 
 
 class Noted(Actor):
@@ -43,6 +43,10 @@ class Front(Noted):
         await asyncio.sleep(0)
         return self.delegate("middle.on", n=n, path=["front"])
 
+    @batched(max_size=4)
+    def batch(self, ns: list[int]) -> list[Any]:
+        return [self.delegate("back.large", n=n) if n else "nothing" for n in ns]
+
     def straight(self, n: int) -> Any:
         self.note("front", n, self.context.attempt)
         return self.delegate("back.answer", n=n, path=["front"])
@@ -65,8 +69,22 @@ class Front(Noted):
     def told_twice(self, n: int) -> Any:
         return self.delegate("middle.told", n=n, report="answered", about={"n": n, "by": "front"})
 
+    def items(self, n: int, port: str = "batched", nbytes: int = 10_000) -> ReplyStream[int]:
+        self.note("front", n, self.context.attempt)
+        about = {"n": n, "by": "front"}
+        onward: ReplyStream[int]
+        onward = self.delegate(f"back.{port}", n=n, report="answered", about=about, report_nbytes=nbytes)
+        return onward
+
+    def torn(self, n: int) -> ReplyStream[int]:
+        stream = self.reply_stream()
+        stream.send(n)
+        onward: ReplyStream[int] = self.delegate("back.batched", n=n)
+        return onward
+
     def answered(self, about: dict[str, Any], report: Report) -> None:
-        told = report.value if report.kept else f"not kept {report.error}"
+        kept = report.value if report.items is None else report.items
+        told = kept if report.kept else f"not kept {report.error}"
         self.note("reports", about["n"], about["by"], told)
 
     def loop(self, n: int = 0) -> Any:
@@ -116,6 +134,30 @@ class Back(Noted):
         if (self.folder / "dies").exists() or self.context.attempt == 1:
             os._exit(1)
         return n
+
+    def batched(self, n: int) -> ReplyStream[int]:
+        self.note("back", n, self.context.attempt)
+        stream = self.reply_stream()
+        task = asyncio.ensure_future(self._publish(stream, n))
+        stream.add_done_callback(lambda _: task.cancel())
+        return stream
+
+    async def _publish(self, stream: ReplyStream[int], n: int) -> None:
+        for each in range(n):
+            await stream.wait_for_room()
+            self.publish([(stream, each)])
+        self.publish([], ended=[stream])
+
+    async def endless(self, n: int) -> AsyncIterator[int]:
+        try:
+            while True:
+                yield n
+                await asyncio.sleep(0.002)
+        finally:
+            self.note("cancelled", n)
+
+    def generated(self, n: int) -> Iterator[int]:
+        yield from range(n)
 
     def fails(self, n: int) -> int:
         raise ValueError(f"{n} is wrong")

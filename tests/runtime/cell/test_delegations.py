@@ -70,6 +70,12 @@ def test_arrays_go_along_and_come_back(running: Any) -> None:
         assert np.array_equal(answer["x"], x)
 
 
+def test_a_batch_hands_on_item_by_item(tmp_path: Path) -> None:
+    with chain(tmp_path).run() as running, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: running.client.call("front.batch", n), [0, 1, 2, 3] * 5))
+    assert [each if isinstance(each, str) else len(each) for each in answers] == ["nothing", 1, 2, 3] * 5
+
+
 def test_an_actor_that_calls_gets_the_answer_too(running: Any) -> None:
     assert running.client.call("asks.ask", "front.plain", 7)["path"] == ["front", "middle"]
 
@@ -117,6 +123,27 @@ def test_an_answer_over_the_bound_is_not_kept(running: Any, tmp_path: Path) -> N
     first, second = told(running, tmp_path, 2)
     assert first == "3 front not kept None"
     assert second.startswith("4 front {'n': 4")
+
+
+@pytest.mark.parametrize("port", ["batched", "generated"])
+def test_a_stream_is_handed_on_and_reported(tmp_path: Path, port: str) -> None:
+    """It is longer than the window by which it may run ahead."""
+    with chain(tmp_path).run() as running:
+        for n in (3, 300):
+            assert list(running.client.stream("front.items", n, port)) == list(range(n))
+        assert list(running.client.stream("front.items", 301, port, nbytes=300)) == list(range(301))
+        assert told(running, tmp_path, 3) == [
+            f"3 front {list(range(3))}",
+            f"300 front {list(range(300))}",
+            "301 front not kept None",
+        ]
+
+
+def test_who_has_begun_a_stream_does_not_hand_it_on(running: Any) -> None:
+    items = running.client.stream("front.torn", 3)
+    assert next(items) == 3
+    with pytest.raises(slabwire.HandlerError, match="before it has one"):
+        next(items)
 
 
 class Wrong(Actor):
@@ -193,6 +220,33 @@ def test_a_cancel_ends_the_work_where_it_is(tmp_path: Path) -> None:
         with pytest.raises(slabwire.DeadlineExceeded):
             running.client.call("front.to_gate", 2, timeout_s=0.3)
         wait_until(lambda: "2" in notes(tmp_path, "cancelled"))
+
+
+@pytest.mark.parametrize("where", ["near", "far"])
+def test_a_stream_that_is_left_ends_where_it_is(tmp_path: Path, where: str) -> None:
+    with chain(tmp_path).run(listen="tcp://127.0.0.1:*") as running:
+        with Control(running.name) as control:
+            address = str(control.request(OpenGateway())["listen"][0])
+        with slabwire.connect(running.name if where == "near" else address) as client:
+            items = client.stream("front.items", 7, "endless")
+            assert [next(items) for _ in range(100)] == [7] * 100
+            items.close()
+            assert wait_until(lambda: notes(tmp_path, "cancelled")) == ["7"]
+            assert list(client.stream("front.items", 5)) == list(range(5))
+        reports = wait_until(lambda: len(notes(tmp_path, "reports")) == 2 and notes(tmp_path, "reports"))
+    assert reports == ["7 front not kept cancelled", f"5 front {list(range(5))}"]
+
+
+def test_a_stream_whose_actor_dies_is_interrupted(tmp_path: Path) -> None:
+    with chain(tmp_path).run() as running:
+        items = running.client.stream("front.items", 7, "endless")
+        next(items)
+        sign(running, "front", KILL)
+        assert next(items) == 7
+        sign(running, "back", KILL)
+        with pytest.raises(slabwire.Interrupted):
+            list(items)
+        wait_until(lambda: notes(tmp_path, "reports") == ["7 front not kept interrupted"])
 
 
 def test_a_cancel_is_reported(tmp_path: Path) -> None:
