@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """`stream` is its reader's. What that has no room for waits here, and becomes one piece: so a reader that is slow
-    holds no slot of the engine, loses nothing, and gets up in one item. A sequence is as long as its slot at most, and
-    so is what waits.
+    """`stream` is its reader's. What that has no room for waits here, and becomes one piece: to pause the sequence
+    would keep its slot from others. So a reader that is slow holds up nobody, loses nothing, and catches up by one
+    item. The sequence is as long as its slot at most, and so is what waits.
     """
 
     def __init__(self, stream: ReplyStream[dict[str, Any]], sequence: Sequence) -> None:
