@@ -1,4 +1,4 @@
-"""Turns the engine on an asyncio loop, for as long as it has work, and hands each output to whoever waits for it."""
+"""Turns the engine on an asyncio loop, for as long as it has work, and tells what each step has made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from ...runtime.errors import Draining
 from .engine.engine import Engine
@@ -16,55 +16,49 @@ logger = logging.getLogger("slabwire")
 
 
 class Driver:
-    """One loop, one thread. `ended` sees each sequence that came to its end while its slot still holds it."""
+    """One thread, on the loop that runs when it is made. `made` gets all outputs of a step at once. `ended` sees each
+    sequence that came to its end while its slot still holds it.
+    """
 
-    def __init__(self, engine: Engine, ended: Callable[[Sequence], None]) -> None:
+    def __init__(self, engine: Engine, made: Callable[[list[Output]], None], ended: Callable[[Sequence], None]) -> None:
         self._engine = engine
+        self._made = made
         self._ended = ended
-        self._outputs: dict[Sequence, asyncio.Queue[Output | Exception]] = {}
-        self._seated: dict[Sequence, asyncio.Event] = {}
+        self._loop = asyncio.get_running_loop()
+        self._seated: dict[Sequence, asyncio.Event] = {}  # of each sequence in the making: whether it has its slot
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def outputs(
-        self, sequence: Sequence, load: Callable[[Sequence], Awaitable[None]] | None = None
-    ) -> AsyncGenerator[Output, None]:
-        """What comes of a sequence; leaving cancels it. Once it has its slot `load` may put something into it."""
+    async def admit(self, sequence: Sequence, load: Callable[[Sequence], Awaitable[None]] | None = None) -> None:
+        """Queues a sequence. Once it has its slot `load` may put something into it; then this returns.
+
+        Raises Draining, and what `load` raises. Whoever cancels a sequence also cancels the task that awaits this.
+        """
         if self._closed:
             raise Draining("the model is being stopped")
-        arrived = self._outputs[sequence] = asyncio.Queue()
+        seated = self._seated[sequence] = asyncio.Event()
         sequence.held = load is not None
         self._engine.admit(sequence)
-        try:
-            if load is not None:
-                seated = self._seated[sequence] = asyncio.Event()
-                self._tell_seated()
-                await seated.wait()
-                await load(sequence)
-                sequence.held = False
-            self._wake()
-            while True:
-                output = await arrived.get()
-                if isinstance(output, Exception):
-                    raise output
-                yield output
-                if output.is_last:
-                    return
-        finally:
-            self._outputs.pop(sequence, None)
-            self._seated.pop(sequence, None)
+        self._go_on()
+        if load is not None:
+            await seated.wait()
+            await load(sequence)
+            sequence.held = False
+            self._go_on()
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Drops a sequence, and gives its slot to the next. One that has ended, or was never admitted, is fine."""
+        if self._seated.pop(sequence, None) is not None:
             self._engine.cancel(sequence)
-            self._tell_seated()
+            self._go_on()
 
-    def _tell_seated(self) -> None:
+    def _go_on(self) -> None:
+        """Gives free slots to those that wait, and sees to it that the engine turns."""
         for sequence in self._engine.seat():
-            if sequence in self._seated:
-                self._seated[sequence].set()
-
-    def _wake(self) -> None:
-        if self._task is None or self._task.done():
+            self._seated[sequence].set()
+        if self._engine.has_work and (self._task is None or self._task.done()):
             # Its own context: it works for all requests, and not for the one that happened to wake it.
-            self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+            self._task = self._loop.create_task(self._run(), context=contextvars.Context())
 
     async def _run(self) -> None:
         """A step blocks the loop; between two of them everybody else has a turn, and may cancel or come."""
@@ -73,29 +67,29 @@ class Driver:
                 outputs = self._engine.step()
             except Exception as error:
                 logger.error("a step of the model failed; the answers in the making end with it", exc_info=error)
-                self._fail(error)
+                # After a failed call for all of them, nobody can tell how far each one is.
+                self._end([each for each in self._seated if not each.held], error)
             else:
-                for output in outputs:
-                    self._deliver(output)
-            self._tell_seated()
+                self._tell(outputs)
+            self._go_on()
             await asyncio.sleep(0)
 
-    def _deliver(self, output: Output) -> None:
-        sequence = output.sequence
-        if sequence in self._outputs:
-            self._outputs[sequence].put_nowait(output.error or output)
-        if output.finish_reason is not None:
-            try:
-                self._ended(sequence)
-            except Exception as error:
-                logger.error("an answer was made, but not what should follow it", exc_info=error)
+    def _tell(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if output.is_last:
+                self._seated.pop(output.sequence, None)
+            if output.finish_reason is not None:
+                try:
+                    self._ended(output.sequence)
+                except Exception as error:
+                    logger.error("an answer was made, but not what should follow it", exc_info=error)
+        if outputs:
+            self._made(outputs)
 
-    def _fail(self, error: Exception) -> None:
-        """Ends all sequences: after a failed call for all of them, nobody can tell how far each one is."""
-        for sequence, arrived in self._outputs.items():
-            if not sequence.held:
-                self._engine.cancel(sequence)
-                arrived.put_nowait(error)
+    def _end(self, sequences: list[Sequence], error: Exception) -> None:
+        for each in sequences:
+            self._engine.cancel(each)
+        self._tell([Output(each, "", 0, error=error) for each in sequences])
 
     async def close(self) -> None:
         """Ends what is in the making: from then on nothing reads or writes the slots."""
@@ -104,6 +98,4 @@ class Driver:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for sequence, arrived in self._outputs.items():
-            self._engine.cancel(sequence)
-            arrived.put_nowait(Draining("the model is being stopped"))
+        self._end(list(self._seated), Draining("the model is being stopped"))

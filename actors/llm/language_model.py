@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.actor.actor import Actor
 from ...runtime.actor.handler import resumable
+from ...runtime.actor.reply_stream import ReplyStream
 from ...runtime.errors import Interrupted
+from .answer import Answer
 
 if TYPE_CHECKING:
-    from .engine.sequence import Output
+    from .engine.sequence import Output, Sequence
 
 logger = logging.getLogger("slabwire")
 
@@ -71,7 +71,9 @@ class LanguageModel(Actor):
         if self._prefixes:
             self._pages = PageStore(self, self._prefixes, self._model.engine, self._model.identity)
             await self._pages.check()
-        self._driver = Driver(self._model.engine, self._pages.offer if self._pages else lambda _: None)
+        self._loop = asyncio.get_running_loop()
+        self._answers: dict[Sequence, Answer] = {}
+        self._driver = Driver(self._model.engine, self._send, self._pages.offer if self._pages else lambda _: None)
         # One thread: prompts wait for each other, and all together take no more of the model's time than one. Linux has
         # priorities for threads, and by this one it gets a quarter of a core that the engine's thread wants as well.
         self._prompts = ThreadPoolExecutor(1, "prompts", initializer=os.nice, initargs=(_PROMPTS_NICE,))
@@ -85,7 +87,7 @@ class LanguageModel(Actor):
         self._model.close()
 
     @resumable
-    async def chat(
+    def chat(
         self,
         messages: list[dict[str, Any]],
         max_tokens: int | None = None,
@@ -95,7 +97,7 @@ class LanguageModel(Actor):
         stop: list[str] | None = None,
         logprobs: int | None = None,
         sent: int = 0,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> ReplyStream[dict[str, Any]]:
         """Answers `messages`, dicts of role and content. The items: see `completion.Accepted`, `Delta`, `Finished`.
 
         Raises BadMessages and PromptTooLong before the first item. An answer of which words were sent when the process
@@ -103,36 +105,65 @@ class LanguageModel(Actor):
         """
         if sent > 1:
             raise Interrupted(f"{self.context.actor} died in the middle of this answer; ask again")
-        # In a thread: steps go on meanwhile, for the model and the tokenizer let it run.
-        prompt = await asyncio.get_running_loop().run_in_executor(self._prompts, self._model.prompt, messages)
-        sequence = self._model.sequence(
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            stop=stop,
-            logprobs=logprobs,
-        )
-        if not sent:
-            yield {"prompt_tokens": len(prompt)}
-        load = self._pages.load if self._pages is not None else None
-        async with aclosing(self._driver.outputs(sequence, load)) as outputs:
-            tokens = 0
-            async for output in outputs:
-                tokens += output.tokens
-                if output.text or output.logprobs:
-                    yield _delta(output, tokens)
-                    tokens = 0
-        counts = {
-            "prompt_tokens": len(prompt),
-            "completion_tokens": len(sequence.chosen),
-            "cached_tokens": sequence.cached,
+        stream: ReplyStream[dict[str, Any]] = self.reply_stream()
+        settings = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "stop": stop,
+            "logprobs": logprobs,
         }
-        self._counts["requests"] += 1
-        for name, count in counts.items():
-            self._counts[name] += count
-        yield {"finish_reason": output.finish_reason, **counts}
+        beginning = self._loop.create_task(self._begin(stream, messages, settings, is_accepted=bool(sent)))
+        stream.add_done_callback(lambda _: beginning.cancel())
+        return stream
+
+    async def _begin(
+        self,
+        stream: ReplyStream[dict[str, Any]],
+        messages: list[dict[str, Any]],
+        settings: dict[str, Any],
+        *,
+        is_accepted: bool,
+    ) -> None:
+        """All that comes before the first step of an answer; it is cancelled when the stream is over."""
+        try:
+            # In a thread: steps go on meanwhile, for the model and the tokenizer let it run.
+            prompt = await self._loop.run_in_executor(self._prompts, self._model.prompt, messages)
+            sequence = self._model.sequence(prompt, **settings)
+            if not is_accepted:
+                stream.send({"prompt_tokens": len(prompt)})
+            if stream.is_open:  # who sends may learn that the caller is gone
+                self._answers[sequence] = Answer(stream, sequence)
+                stream.add_done_callback(lambda _: self._drop(sequence))
+                await self._driver.admit(sequence, self._pages.load if self._pages is not None else None)
+        except BaseException as error:
+            stream.fail(error)
+
+    def _drop(self, sequence: Sequence) -> None:
+        """Nobody reads the answer any more, or it is whole: its slot is free before the next step."""
+        del self._answers[sequence]
+        self._driver.cancel(sequence)
+
+    def _send(self, outputs: list[Output]) -> None:
+        """What one step has made, to all readers at once."""
+        items: list[tuple[ReplyStream[dict[str, Any]], dict[str, Any]]] = []
+        whole, failed = [], []
+        for output in outputs:
+            answer = self._answers.get(output.sequence)
+            if answer is None:
+                continue  # who asks for room may learn that the callers of others are gone
+            items += [(answer.stream, item) for item in answer.items(output)]
+            if output.error is not None:
+                failed.append((answer.stream, output.error))
+            elif output.is_last:
+                whole.append(answer.stream)
+                self._counts["requests"] += 1
+                for name, count in answer.counts.items():
+                    self._counts[name] += count
+        self.publish(items, ended=whole)
+        for stream, error in failed:
+            stream.fail(error)
 
     async def describe(self) -> dict[str, Any]:
         """What the model is, and how busy."""
@@ -150,8 +181,3 @@ class LanguageModel(Actor):
                 "prefix_failures": self._pages.failures if self._pages else 0,
             },
         }
-
-
-def _delta(output: Output, tokens: int) -> dict[str, Any]:
-    delta: dict[str, Any] = {"text": output.text, "tokens": tokens}
-    return {**delta, "logprobs": output.logprobs} if output.logprobs else delta

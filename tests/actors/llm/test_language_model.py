@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 import slabwire
-from slabwire import Graph
+from slabwire import Actor, Graph, ReplyStream
 from slabwire.actors.completion import Accepted, Delta, Finished
 from slabwire.actors.llm import LanguageModel
 from slabwire.actors.llm.chat_model import ChatModel
@@ -85,6 +87,97 @@ def test_streams_go_on_while_a_prompt_is_made(model: str, monkeypatch: pytest.Mo
         finally:
             may_end.set()
         assert "finish_reason" in waiting.result()[-1]
+
+
+def test_what_a_step_makes_for_all_answers_is_published_at_once(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    publish = Actor.publish
+
+    def counted(
+        self: Actor, items: Iterable[tuple[ReplyStream[Any], Any]], *, ended: Iterable[ReplyStream[Any]] = ()
+    ) -> None:
+        items = list(items)
+        steps.append(len(items))
+        publish(self, items, ended=ended)
+
+    monkeypatch.setattr(Actor, "publish", counted)
+    with alone(model, slots=8).run(in_process=True) as running, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(running, max_tokens=300), range(8)))
+    assert len({text for text, _ in answers}) == 1
+    assert max(steps) >= 8
+    # Prompts are taken in one after the other, so some steps are made for a few answers; most are made for all.
+    assert len(steps) < sum(steps) / 2
+
+
+def test_a_reader_that_is_slow_holds_no_slot_and_loses_nothing(model: str) -> None:
+    """What it has no room for comes in one piece."""
+    fields: dict[str, Any] = {"temperature": 0.0, "max_tokens": 500, "logprobs": 1}
+
+    async def act(name: str) -> tuple[list[Any], list[Any]]:
+        async with slabwire.connect_async(name) as client:
+            expected = [item async for item in client.stream("llm.chat", QUESTION, **fields)]
+            group = client.streams()
+            slow = group.begin("llm.chat", QUESTION, **fields)
+            slow.pause()
+            while (await client.call("llm.describe"))["stats"]["requests"] < 2:
+                await asyncio.sleep(0.01)
+            assert (await client.call("llm.describe"))["running"] == 0
+            assert [item async for item in client.stream("llm.chat", QUESTION, **fields)] == expected
+            slow.resume()
+            items: list[Any] = []
+            while not slow.is_over:
+                items += (await anext(group))[1]
+            assert slow.error is None
+            return expected, items
+
+    with alone(model, slots=1, exact=True).run() as running:
+        expected, items = asyncio.run(act(running.name))
+    assert (items[0], items[-1]) == (expected[0], expected[-1])
+    assert len(expected) > len(items) > 60
+    assert items[:60] == expected[:60]
+    assert max(each["tokens"] for each in items[1:-1]) > 400
+    assert together(items) == together(expected)
+
+
+def together(items: list[Any]) -> tuple[str, int, list[Any]]:
+    """Text, tokens and their probabilities of a whole answer."""
+    deltas = items[1:-1]
+    return (
+        "".join(each["text"] for each in deltas),
+        sum(each["tokens"] for each in deltas),
+        [chosen for each in deltas for chosen in each["logprobs"]],
+    )
+
+
+def test_who_leaves_makes_room_for_who_waits(model: str) -> None:
+    """Wherever it is: in its slot, waiting for one, or with its prompt in the making."""
+
+    async def act(name: str) -> None:
+        async with slabwire.connect_async(name) as client:
+
+            async def busy() -> tuple[int, int]:
+                described = await client.call("llm.describe")
+                return described["running"], described["waiting"]
+
+            expected = [item async for item in client.stream("llm.chat", QUESTION, temperature=0.0, max_tokens=20)]
+            group = client.streams()
+            streams = [group.begin("llm.chat", QUESTION, temperature=0.0) for _ in range(3)]
+            while await busy() != (1, 2):
+                await asyncio.sleep(0.01)
+            late = group.begin("llm.chat", QUESTION, temperature=0.0, timeout_s=0.2)
+            last = client.stream("llm.chat", QUESTION, temperature=0.0, max_tokens=20)
+            assert await anext(last) == expected[0]
+            while not late.is_over:
+                await anext(group)
+            assert isinstance(late.error, slabwire.DeadlineExceeded)
+            for each in [*streams, *(group.begin("llm.chat", QUESTION) for _ in range(8))]:
+                each.cancel()
+            assert [item async for item in last] == expected[1:]
+            while await busy() != (0, 0):
+                await asyncio.sleep(0.01)
+
+    with alone(model, slots=1, exact=True, context=1 << 14).run() as running:
+        asyncio.run(act(running.name))
 
 
 @pytest.mark.parametrize(
