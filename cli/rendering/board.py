@@ -105,6 +105,18 @@ def _dropped(line: Line) -> Cell:
     return count_text(count), "yellow" if count else "dim"
 
 
+def _in_flight(line: Line) -> Cell:
+    """Plain handlers have none."""
+    return _of(line.actor.get("in_flight", 0), line.actor.get("places", 0))
+
+
+def _of(count: int, most: int) -> Cell:
+    """A count and its limit, which is shown from half of it on."""
+    if 2 * count < most or not count:
+        return count_text(count), "" if count else "dim"
+    return f"{count_text(count)}/{count_text(most)}", "bold red" if count >= most else "yellow"
+
+
 def _oldest(line: Line) -> Cell:
     age_s = line.actor.get("oldest_s", 0.0)
     return _tight(micros_text(age_s * 1e6)), "" if age_s else "dim"
@@ -121,7 +133,7 @@ COLUMNS = (
     Column("rate/s", 1, _rate),
     Column("trend", 14, lambda line: (spark(line.trend), "green"), right=False),
     Column("queue", 2, _queue),
-    Column("in flight", 15, _count("in_flight")),
+    Column("in flight", 15, _in_flight),
     Column("p50", 4, lambda line: (_tight(micros_text(line.actor["p50_us"])), "")),
     Column("p99", 5, lambda line: (_tight(micros_text(line.actor["p99_us"])), "")),
     Column("busy", 3, _busy),
@@ -137,6 +149,7 @@ COLUMNS = (
     Column("dropped", 17, _dropped),
     Column("starved", 20, _count("starved", "yellow")),
     Column("oldest", 21, _oldest),
+    Column("calls", 22, _of_worker(lambda line: _of(line.worker.get("calls", 0), line.worker.get("most_calls", 0)))),
     Column("pid", 19, _of_worker(lambda line: (str(line.worker["pid"] or "-"), "dim"))),
 )
 SORTS: dict[str, Callable[[Line], Any]] = {

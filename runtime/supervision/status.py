@@ -9,6 +9,7 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ...shm.lane import OUTCOMES
+from ...shm.open_calls import calls_left
 from ..dataplane.peers import Peer
 from ..dataplane.switchboard import Switchboard
 from ..host.process_usage import cpu_s, pss_of
@@ -107,6 +108,8 @@ def _worker(graph: RunningGraph, worker: WorkerHandle, moves: int, memory: Mappi
         **{name: stats.get(name, 0) for name in names},
         **{f"{name}_s": stats.get(f"{name}_ns", 0) / 1e9 for name in durations},
         "leases": sum(each.lent()[1] for each in board.lanes.values() if each.consumer is worker.peer),
+        "calls": len(calls_left(worker.peer.bell)),
+        "most_calls": worker.peer.calls,
         "actors": actors_of(board, worker.peer),
     }
 
@@ -126,6 +129,7 @@ def _actor(board: Switchboard, peer: Peer, instance: str) -> dict[str, Any]:
     return {
         "name": instance,
         **stats,
+        "places": board.routing.spec.actor(board.routing.actor_of[instance]).concurrency,
         **{f"{name}_s": value for name, value in times.items()},
         "busy_for_s": max(0.0, (now - busy_since) / 1e9) if busy_since else 0.0,
         "oldest_s": max((_age_s(each.oldest_ns(), now) for each in inputs), default=0.0),

@@ -88,7 +88,11 @@ class SinkProcess:
         return items, wrong_nbytes
 
     def __enter__(self) -> Self:
-        self._party.ask("ready")
+        try:
+            self._party.ask("ready")
+        except BaseException:
+            self._close(now=True)
+            raise
         # What a few thousand sockets cost it must not hold up those that are measured.
         os.setpriority(os.PRIO_PROCESS, self._party.pid, 10)
         return self
@@ -96,7 +100,10 @@ class SinkProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._party.close(now=kind is not None)
+        self._close(now=kind is not None)
+
+    def _close(self, *, now: bool) -> None:
+        self._party.close(now=now)
         self._folder.cleanup()
 
 

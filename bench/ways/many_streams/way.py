@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 from ....runtime.graph.node import Node
 from ....runtime.launch.graph import Graph
 from ....runtime.launch.running import start
-from ...harness.contestant import BenchError, Seats
+from ...harness.contestant import Seats
 from ...harness.party import Party
 from ...harness.process import descendants
 
@@ -86,7 +86,7 @@ class PartyWay:
         try:
             for each in (self.source, self.reader):
                 each("ready")
-        except BenchError:
+        except BaseException:
             self._close(now=True)
             raise
         return self

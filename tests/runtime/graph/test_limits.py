@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ import slabwire
 from slabwire import Actor, Graph
 from slabwire.runtime.errors import GraphError, Overloaded
 from slabwire.runtime.spec import MOST_CALLS
+from waiting import worker_of
 
 
 class Slow(Actor):
@@ -57,15 +59,19 @@ def test_an_actor_has_as_many_calls_in_flight_as_it_was_given() -> None:
     slow, many = graph.add(Slow, concurrency=2_000), graph.add(Many, calls=1_000)
     graph.expose(slow.tell, many.ask)
 
-    async def run(name: str) -> int:
-        async with slabwire.connect_async(name) as client:
+    async def run(running: Any) -> int:
+        async with slabwire.connect_async(running.name) as client:
             asked = asyncio.create_task(client.call("many.ask", 1_000))
-            await asyncio.sleep(0.5)
+            while worker_of(running, "slow")["actors"][0]["in_flight"] < 1_000:
+                await asyncio.sleep(0.01)
+            assert worker_of(running, "slow")["actors"][0]["places"] == 2_000
+            many = worker_of(running, "many")
+            assert (many["calls"], many["most_calls"]) == (1_000, 1_000)
             await client.call("slow.tell")
             return int(await asked)
 
     with graph.run() as running:
-        assert asyncio.run(run(running.name)) == sum(range(1_000))
+        assert asyncio.run(run(running)) == sum(range(1_000))
 
 
 @pytest.mark.parametrize("calls", [0, -1, True, "8", 1.5])
