@@ -116,7 +116,7 @@ class PageStore:
             await asyncio.gather(
                 *(
                     self._actor.call(
-                        f"{self._cache}.keep",
+                        f"{self._cache}.store",
                         parents[number],
                         tokens[number * PAGE_TOKENS : (number + 1) * PAGE_TOKENS],
                         page,
