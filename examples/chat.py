@@ -1,4 +1,4 @@
-"""A chat model behind OpenAI's interface: three actors, each a process of its own.
+"""A chat model behind OpenAI's interface: four actors, each a process of its own.
 
 slabwire run examples/chat.py             # then: curl --cacert ... https://127.0.0.1:8443/v1/chat/completions
 """
@@ -10,15 +10,16 @@ import os
 from slabwire import Graph
 from slabwire.actors.ingress import Ingress
 from slabwire.actors.llm import LanguageModel
-from slabwire.actors.prompt_cache import PromptCache
+from slabwire.actors.prompt_cache import PrefixCache, ResponseCache
 
 graph = Graph("chat")
 
-# The model has a core to itself. It asks "cache" for what it has computed of a prompt before.
-llm = graph.add(LanguageModel, name="llm", prefixes="cache", cores=1)
+# The model has a core to itself. It asks "prefixes" for what it has computed of a prompt before.
+llm = graph.add(LanguageModel, name="llm", prefixes="prefixes", cores=1)
+graph.add(PrefixCache, name="prefixes")
 
-# Same question, same answer: from memory. Else it asks "llm", and passes its words on as they come.
-cache = graph.add(PromptCache, name="cache", model="llm")
+# Same question, same answer: from memory. Any other it hands on to "llm", whose words go straight to who asked.
+cache = graph.add(ResponseCache, name="cache", model="llm", prefixes="prefixes")
 
 # Terminates TLS and speaks HTTP. Clients name a model; this says which actor answers.
 ingress = graph.add(

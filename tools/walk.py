@@ -43,7 +43,7 @@ import numpy as np
 import slabwire
 from slabwire import Actor, Graph
 from slabwire.actors.ingress import Ingress
-from slabwire.actors.prompt_cache import PromptCache
+from slabwire.actors.prompt_cache import ResponseCache
 
 ROOT = f"{Path(slabwire.__file__).parent}/"
 CALLS = 300
@@ -104,7 +104,7 @@ class WatchedIngress(Watched, Ingress):
     pass
 
 
-class WatchedCache(Watched, PromptCache):
+class WatchedCache(Watched, ResponseCache):
     pass
 
 

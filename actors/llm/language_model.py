@@ -29,7 +29,7 @@ class LanguageModel(Actor):
     """A chat model from a GGUF file, answering up to `slots` conversations side by side, of `context` tokens each.
 
     `model` is a path, or the name of a model that is known; without it, SmolLM2-135M-Instruct. `prefixes` names an
-    actor that remembers keys and values of earlier prompts (a PromptCache). With `exact` an answer does not depend on
+    actor that remembers keys and values of earlier prompts (a PrefixCache). With `exact` an answer does not depend on
     how many others are made beside it, bit by bit, which costs a single one some of its speed.
     """
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
-from ...runtime.errors import SlabwireError
 from ..completion import MOST_CONTENT_NBYTES, BadMessages, Item
 
 KEY_NBYTES = 32
@@ -69,36 +68,10 @@ def _plain(number: float) -> float:
     return float(number) + 0.0  # makes a negative zero positive
 
 
-class Recording:
-    """One answer while it is made: its items, packed as they come. One that grows over `most_bytes` is given up.
-
-    Packed they take a tenth of the memory that they take as objects, and their size is known.
-    """
-
-    def __init__(self, key: bytes, most_bytes: int) -> None:
-        self.key = key
-        self.is_whole = False
-        self._most_bytes = most_bytes
-        self._packed = bytearray()
-        self._given_up = False
-
-    def add(self, item: Item) -> None:
-        """Takes the next item. With the one that says why the answer ended it is whole."""
-        if self._given_up:
-            return
-        self._packed += msgpack.packb(item)
-        if len(self._packed) > self._most_bytes:
-            self._given_up = True
-            self._packed.clear()
-            return
-        self.is_whole = item.get("finish_reason") is not None
-
-    def packed(self) -> bytes:
-        return bytes(self._packed)
-
-
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """Its items, packed: so they take a tenth of the memory that they take as objects, and their size is known."""
+
     packed: bytes
     kept_at_s: float
 
@@ -119,7 +92,7 @@ class Responses:
         self._counts = dict.fromkeys(("hits", "misses", "stored", "evictions", "expired"), 0)
 
     def find(self, key: bytes, now_s: float) -> Iterator[dict[str, Any]] | None:
-        """The items of an answer, the same as were recorded; None if none is known that is still fresh."""
+        """The items of an answer, the same as were kept; None if none is known that is still fresh."""
         answer = self._answers.get(key)
         if answer is not None and now_s - answer.kept_at_s >= self.ttl_s:
             self._remove(key)
@@ -134,18 +107,20 @@ class Responses:
         items: Iterator[dict[str, Any]] = iter(unpacker)
         return items
 
-    def record(self, key: bytes) -> Recording:
-        """Begins to note an answer that `keep` may keep."""
-        return Recording(key, self.capacity_bytes)
+    def keep(self, key: bytes, items: Sequence[Item], now_s: float) -> None:
+        """Keeps a whole answer, in place of an older one to the same request.
 
-    def keep(self, recording: Recording, now_s: float) -> None:
-        """Keeps a whole answer, in place of an older one to the same request. Raises SlabwireError for half of one."""
-        if not recording.is_whole:
-            raise SlabwireError("an answer that has not ended is not kept: another caller would get half of it")
-        self._remove(recording.key)
-        answer = _Answer(recording.packed(), now_s)
-        self._answers[recording.key] = answer
-        self.nbytes += len(answer.packed)
+        One whose last item does not say why it ended is not kept: another caller would get half of it. Nor is one that
+        is larger than all that may be kept.
+        """
+        if not items or items[-1].get("finish_reason") is None:
+            return
+        packed = b"".join(map(msgpack.packb, items))
+        if len(packed) > self.capacity_bytes:
+            return
+        self._remove(key)
+        self._answers[key] = _Answer(packed, now_s)
+        self.nbytes += len(packed)
         self._counts["stored"] += 1
         while len(self._answers) > self.most or self.nbytes > self.capacity_bytes:
             self._remove(next(iter(self._answers)))

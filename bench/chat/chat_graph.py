@@ -11,7 +11,7 @@ from typing import Any, Self
 from ...actors.ingress import Ingress
 from ...actors.ingress.requests.together import all_of
 from ...actors.llm import LanguageModel
-from ...actors.prompt_cache import PromptCache
+from ...actors.prompt_cache import PrefixCache, ResponseCache
 from ...runtime.clients.async_client import AsyncClient
 from ...runtime.launch.graph import Graph
 from ...runtime.launch.running import start
@@ -28,8 +28,9 @@ _LOOK_S, _ASLEEP_NS = 0.05, 500_000
 def build(name: str, replicas: int = 1) -> Graph:
     """Ports exposed: llm.chat, llm.describe, cache.chat, ingress.describe."""
     graph = Graph(name)
-    llm = graph.add(LanguageModel, name="llm", prefixes="cache", cores=1, replicas=replicas)
-    cache = graph.add(PromptCache, name="cache", model="llm")
+    llm = graph.add(LanguageModel, name="llm", prefixes="prefixes", cores=1, replicas=replicas)
+    graph.add(PrefixCache, name="prefixes")
+    cache = graph.add(ResponseCache, name="cache", model="llm", prefixes="prefixes")
     ingress = graph.add(Ingress, name="ingress", models={MODEL: "cache"}, port=0)
     graph.expose(llm.chat, llm.describe, cache.chat, ingress.describe)
     return graph
@@ -51,7 +52,7 @@ class ChatGraph:
         self.cpus: dict[str, list[int]] = {each["name"]: each["cores"] for each in workers}
 
     async def quiet(self) -> None:
-        """Waits until all of its processes sleep: after an answer its keys and values still go to the cache."""
+        """Waits until all of its processes sleep: after an answer its keys and values still go to "prefixes"."""
         before = self.clocks()
         while True:
             await asyncio.sleep(_LOOK_S)

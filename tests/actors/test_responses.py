@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwire import SlabwireError
 from slabwire.actors.completion import BadMessages
 from slabwire.actors.prompt_cache.responses import Responses, canonical, is_deterministic
 
@@ -18,13 +17,6 @@ LAST = {"finish_reason": "stop", "prompt_tokens": 3, "completion_tokens": 1, "ca
 
 def answer(text: str = "So.") -> list[dict[str, Any]]:
     return [{"prompt_tokens": 3}, {"text": text, "tokens": 1}, LAST]
-
-
-def keep(responses: Responses, key: bytes, items: list[dict[str, Any]], now_s: float = 0.0) -> None:
-    recording = responses.record(key)
-    for item in items:
-        recording.add(item)
-    responses.keep(recording, now_s)
 
 
 def found(responses: Responses, key: bytes, now_s: float = 0.0) -> list[dict[str, Any]] | None:
@@ -120,7 +112,7 @@ def test_an_answer_comes_back_as_it_was_made() -> None:
     responses = spacious()
     chosen = {"token": "é", "bytes": [195, 169], "logprob": -0.1234567890123, "top": []}
     items = [*answer("Sé")[:2], {"text": "", "tokens": 2, "logprobs": [chosen, chosen]}, LAST]
-    keep(responses, b"a", items)
+    responses.keep(b"a", items, 0.0)
     assert found(responses, b"a") == items
     assert found(responses, b"a") == items
     assert found(responses, b"b") is None
@@ -129,23 +121,20 @@ def test_an_answer_comes_back_as_it_was_made() -> None:
     assert stats["bytes"] > 0
 
 
-def test_half_an_answer_is_not_kept() -> None:
+@pytest.mark.parametrize("items", [[], answer()[:1], answer()[:2], [*answer()[:2], {**LAST, "finish_reason": None}]])
+def test_half_an_answer_is_not_kept(items: list[dict[str, Any]]) -> None:
     responses = spacious()
-    recording = responses.record(b"a")
-    for item in answer()[:2]:
-        recording.add(item)
-        with pytest.raises(SlabwireError, match="not ended"):
-            responses.keep(recording, 0.0)
-    recording.add({**LAST, "finish_reason": None})
-    assert not recording.is_whole
-    recording.add(LAST)
-    assert recording.is_whole
+    responses.keep(b"a", items, 0.0)
     assert found(responses, b"a") is None
+    responses.keep(b"a", answer(), 0.0)
+    responses.keep(b"a", items, 1.0)
+    assert found(responses, b"a", 1.0) == answer()
+    assert responses.stats()["stored"] == 1
 
 
 def test_answers_age_from_when_they_were_made() -> None:
     responses = spacious()
-    keep(responses, b"a", answer(), now_s=100.0)
+    responses.keep(b"a", answer(), 100.0)
     assert found(responses, b"a", now_s=159.9) == answer()
     assert found(responses, b"a", now_s=160.0) is None
     stats = responses.stats()
@@ -156,18 +145,18 @@ def test_answers_age_from_when_they_were_made() -> None:
 
 def test_a_newer_answer_takes_the_place_of_an_older_one() -> None:
     responses = spacious()
-    keep(responses, b"a", answer("one"), now_s=0.0)
-    keep(responses, b"a", answer("two"), now_s=50.0)
+    responses.keep(b"a", answer("one"), 0.0)
+    responses.keep(b"a", answer("two"), 50.0)
     assert found(responses, b"a", now_s=109.0) == answer("two")
     assert (responses.stats()["answers"], responses.stats()["evictions"]) == (1, 0)
 
 
 def test_what_was_used_longest_ago_makes_room() -> None:
     responses = Responses(capacity_bytes=1 << 20, most=2, ttl_s=60.0)
-    keep(responses, b"a", answer())
-    keep(responses, b"b", answer())
+    responses.keep(b"a", answer(), 0.0)
+    responses.keep(b"b", answer(), 0.0)
     assert found(responses, b"a")
-    keep(responses, b"c", answer())
+    responses.keep(b"c", answer(), 0.0)
     assert found(responses, b"b") is None
     assert found(responses, b"a")
     assert found(responses, b"c")
@@ -176,38 +165,31 @@ def test_what_was_used_longest_ago_makes_room() -> None:
 
 def test_bytes_are_bounded_too() -> None:
     responses = spacious()
-    keep(responses, b"a", answer("x" * 100))
+    responses.keep(b"a", answer("x" * 100), 0.0)
     one = responses.nbytes
     responses = Responses(capacity_bytes=3 * one, most=100, ttl_s=60.0)
     for key in (b"a", b"b", b"c", b"d"):
-        keep(responses, key, answer("x" * 100))
+        responses.keep(key, answer("x" * 100), 0.0)
     assert responses.nbytes == 3 * one
     assert found(responses, b"a") is None
-    keep(responses, b"e", answer("x" * one))
+    responses.keep(b"e", answer("x" * one), 0.0)
     assert found(responses, b"e")
     assert responses.stats()["answers"] == 2
 
 
-def test_an_answer_larger_than_everything_is_given_up_early() -> None:
+def test_an_answer_larger_than_everything_takes_nobodys_place() -> None:
     responses = Responses(capacity_bytes=1000, most=100, ttl_s=60.0)
-    keep(responses, b"a", answer())
-    recording = responses.record(b"b")
-    for _ in range(200):
-        recording.add({"text": "x" * 100, "tokens": 1})
-        assert len(recording.packed()) <= 1000
-    recording.add(LAST)
-    assert not recording.is_whole
-    assert found(responses, b"a")
+    responses.keep(b"a", answer(), 0.0)
+    responses.keep(b"b", [*({"text": "x" * 100, "tokens": 1} for _ in range(10)), LAST], 0.0)
+    assert found(responses, b"b") is None
+    assert found(responses, b"a") == answer()
+    assert responses.stats()["evictions"] == 0
 
 
 @pytest.mark.parametrize(("capacity", "most", "ttl_s"), [(0, 10, 60.0), (1000, 0, 60.0), (1000, 10, 0.0)])
 def test_limits_of_nothing_keep_nothing(capacity: int, most: int, ttl_s: float) -> None:
     responses = Responses(capacity, most, ttl_s)
-    recording = responses.record(b"a")
-    for item in answer():
-        recording.add(item)
-    if recording.is_whole:
-        responses.keep(recording, 0.0)
+    responses.keep(b"a", answer(), 0.0)
     assert found(responses, b"a") is None
     assert responses.stats()["bytes"] == 0
 
@@ -226,7 +208,7 @@ def test_it_remembers_like_a_list_that_is_looked_through(steps: list[tuple[str, 
             assert found(responses, key, now_s) == listed.find(key, now_s)
         else:
             items = answer("x" * length)
-            keep(responses, key, items, now_s)
+            responses.keep(key, items, now_s)
             listed.keep(key, items, now_s, _packed_nbytes(items))
         assert responses.nbytes == sum(each[3] for each in listed.kept) <= 400
         assert responses.stats()["answers"] == len(listed.kept) <= 3
@@ -234,7 +216,7 @@ def test_it_remembers_like_a_list_that_is_looked_through(steps: list[tuple[str, 
 
 def _packed_nbytes(items: list[dict[str, Any]]) -> int:
     alone = spacious()
-    keep(alone, b"alone", items)
+    alone.keep(b"alone", items, 0.0)
     return alone.nbytes
 
 

@@ -73,7 +73,9 @@ def test_each_floor_has_its_time_and_its_processor_time(chat: dict[str, Any]) ->
     assert added["bare"] is None
     assert added["https"]["median"] == pytest.approx(gaps["https"] - gaps["cache"])
     used = {each["way"]: each["cpu_us"] for each in chat["token"]}
-    assert all(set(each) == {"engine", "cache", "ingress", "supervisor", "client"} for each in used.values())
+    assert all(
+        set(each) == {"engine", "prefixes", "cache", "ingress", "supervisor", "client"} for each in used.values()
+    )
     assert used["bare"]["ingress"] < used["https"]["ingress"]
     assert used["llm"]["cache"] < used["cache"]["cache"]
 
@@ -101,8 +103,8 @@ def test_what_is_demanded_stands_beside_what_is(chat: dict[str, Any]) -> None:
 def test_footprint(environment: dict[str, str]) -> None:
     found = document(environment, "footprint", "--idle-s", "0.2")
     one, two = found["memory"]["one"], found["memory"]["two"]
-    assert set(one) == set(found["idle"]) == {"llm", "cache", "ingress", "supervisor"}
-    assert set(two) == {"llm[0]", "llm[1]", "cache", "ingress", "supervisor"}
+    assert set(one) == set(found["idle"]) == {"llm", "prefixes", "cache", "ingress", "supervisor"}
+    assert set(two) == {"llm[0]", "llm[1]", "prefixes", "cache", "ingress", "supervisor"}
     for each in [*one.values(), *two.values()]:
         assert 0 < each["private"] <= each["pss"] <= each["rss"]
     assert found["added_bytes"] == two["llm[0]"]["pss"] + two["llm[1]"]["pss"] - one["llm"]["pss"]

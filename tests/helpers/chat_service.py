@@ -20,7 +20,7 @@ import pytest
 from slabwire import Graph
 from slabwire.actors.ingress import Ingress
 from slabwire.actors.llm import LanguageModel
-from slabwire.actors.prompt_cache import PromptCache
+from slabwire.actors.prompt_cache import PrefixCache, ResponseCache
 from waiting import wait_until, worker_of
 
 MODEL = "smollm2-135m-instruct"
@@ -34,8 +34,9 @@ def user(content: str) -> Any:
 def chat_graph(model: str | None, port: int, *, requests: int = 48, **settings: Any) -> Graph:
     """The graph of examples/chat.py. `requests` is the ingress's limit, `settings` are the language model's."""
     graph = Graph("chat")
-    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="cache", cores=1, **settings)
-    cache = graph.add(PromptCache, name="cache", model="llm")
+    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="prefixes", cores=1, **settings)
+    graph.add(PrefixCache, name="prefixes")
+    cache = graph.add(ResponseCache, name="cache", model="llm", prefixes="prefixes")
     ingress = graph.add(Ingress, name="ingress", models={MODEL: "cache"}, port=port, requests=requests)
     graph.expose(llm.chat, cache.chat, cache.describe, ingress.describe)
     return graph
@@ -120,7 +121,7 @@ class ChatService:
     # -- what goes on in it --------------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """What the model says of itself, and the cache."""
+        """What the model says of itself, and the caches."""
         told: dict[str, Any] = self.running.client.call("cache.describe")
         return told
 

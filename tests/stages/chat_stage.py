@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slabwire import Actor
+from slabwire import Actor, ReplyStream
 from slabwire.actors.completion import PAGE_TOKENS, PromptTooLong
 
 PAGE_SHAPE = (60, 3, PAGE_TOKENS, 64)  # keys and values of 30 layers with 3 heads of 64 numbers: 1.47 MB
@@ -24,8 +24,12 @@ class CountingModel(Actor):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.asked = 0
+        self.counting: set[asyncio.Task[None]] = set()
 
-    async def chat(
+    async def on_start(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    def chat(
         self,
         messages: list[dict[str, Any]],
         max_tokens: int | None = None,
@@ -34,29 +38,32 @@ class CountingModel(Actor):
         seed: int | None = None,
         stop: list[str] | None = None,
         logprobs: int | None = None,
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> ReplyStream[dict[str, Any]]:
         self.asked += 1
         _, number, *manner = messages[-1]["content"].split()
         if manner == ["long"]:
             raise PromptTooLong("a prompt of 9000 tokens; 8192 fit")
-        yield {"prompt_tokens": 7}
-        async for item in self._counted(int(number), manner):
-            yield item
-        if manner != ["cut"]:
-            usage = {"prompt_tokens": 7, "completion_tokens": int(number), "cached_tokens": 3}
-            yield {"finish_reason": "stop", **usage}
+        stream: ReplyStream[dict[str, Any]] = self.reply_stream()
+        task = self.loop.create_task(self._count(stream, self.asked, int(number), manner))
+        self.counting.add(task)
+        task.add_done_callback(self.counting.discard)
+        return stream
 
-    async def _counted(self, number: int, manner: list[str]) -> AsyncIterator[dict[str, Any]]:
-        for i in range(number):
-            await asyncio.sleep(0)
-            yield {"text": f" {self.asked}.{i}", "tokens": 1}
+    async def _count(self, stream: ReplyStream[dict[str, Any]], asked: int, number: int, manner: list[str]) -> None:
+        texts: list[dict[str, Any]] = [{"text": f" {asked}.{i}", "tokens": 1} for i in range(number)]
+        for item in [{"prompt_tokens": 7}, *texts]:
+            await stream.wait_for_room()
+            self.publish([(stream, item)])
         if manner == ["fail"]:
-            raise RuntimeError("ran out of numbers")
-        if manner == ["stay"]:
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                (self.folder / "closed").touch()
+            stream.fail(RuntimeError("ran out of numbers"))
+        elif manner == ["cut"]:
+            stream.end()
+        elif manner == ["stay"]:
+            stream.add_done_callback(lambda _: (self.folder / "closed").touch())
+        else:
+            await stream.wait_for_room()
+            usage = {"prompt_tokens": 7, "completion_tokens": number, "cached_tokens": 3}
+            self.publish([(stream, {"finish_reason": "stop", **usage})], ended=[stream])
 
     def times_asked(self) -> int:
         return self.asked
@@ -79,7 +86,7 @@ class CuriousModel(Actor):
         logprobs: int | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         yield {"prompt_tokens": 5}
-        known = [page async for page in self.stream("cache.prefix", np.arange(5, dtype=np.int32))]
+        known = [page async for page in self.stream("prefixes.prefix", np.arange(5, dtype=np.int32))]
         yield {"finish_reason": "stop", "prompt_tokens": 5, "completion_tokens": 0, "cached_tokens": len(known)}
 
 
@@ -96,13 +103,13 @@ class PageOwner(Actor):
                 break
             page = self.loan(PAGE_SHAPE, np.float32)
             page[:, :, : len(tokens)] = np.array(tokens, np.float32)[:, None]
-            keys.append(await self.call("cache.store", parent=parent, tokens=tokens, kv=page))
+            keys.append(await self.call("prefixes.store", parent=parent, tokens=tokens, kv=page))
         return keys
 
     async def known(self, prompt: list[int]) -> int:
         """For how many tokens of a prompt the cache has rows. Raises ValueError if one of them is not as it was."""
         known = 0
-        async for page in self.stream("cache.prefix", np.array(prompt, np.int32)):
+        async for page in self.stream("prefixes.prefix", np.array(prompt, np.int32)):
             tokens = np.array(prompt[known : known + page["tokens"]], np.float32)
             if page["kv"].shape != PAGE_SHAPE or not np.all(page["kv"][:, :, : page["tokens"]] == tokens[:, None]):
                 raise ValueError(f"the page at token {known} has other rows")
@@ -111,7 +118,7 @@ class PageOwner(Actor):
 
     async def borrow(self, prompt: list[int]) -> int:
         """Keeps the pages that the cache has for a prompt until `look` is called; returns how many."""
-        self.borrowed = [page["kv"] async for page in self.stream("cache.prefix", np.array(prompt, np.int32))]
+        self.borrowed = [page["kv"] async for page in self.stream("prefixes.prefix", np.array(prompt, np.int32))]
         return len(self.borrowed)
 
     def look(self) -> list[float]:

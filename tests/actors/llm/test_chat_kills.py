@@ -64,7 +64,7 @@ def check_interrupted(events: list[Any], actor: str) -> None:
 # -- idle --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llm", "cache"])
+@pytest.mark.parametrize("name", ["llm", "cache", "prefixes"])
 def test_the_next_request_waits_for_the_successor(service: ChatService, name: str) -> None:
     expected = service.ask(HELLO, seed=1).text
     service.kill(name)
@@ -111,14 +111,34 @@ def test_killed_while_it_converts_the_model(service: ChatService, tmp_path: Path
 # -- between two tokens ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llm", "cache"])
-def test_a_stream_ends_with_an_error_that_says_so(service: ChatService, name: str) -> None:
+def test_a_stream_ends_with_an_error_that_says_so(service: ChatService) -> None:
     expected = service.ask(HELLO, seed=1).text
     with service.stream(GO_ON) as stream:
         assert stream.until_text()
-        service.kill(name)
-        check_interrupted(stream.rest(), name)
+        service.kill("llm")
+        check_interrupted(stream.rest(), "llm")
     assert service.ask(HELLO, seed=2).text == expected
+    service.wait_idle()
+
+
+@pytest.mark.parametrize("name", ["cache", "prefixes"])
+def test_a_stream_goes_on_when_a_cache_dies(service: ChatService, name: str) -> None:
+    """The words do not come by it."""
+    with service.stream(GO_ON, max_tokens=2000) as stream:
+        assert stream.until_text()
+        service.replace(name)
+        assert service.answers(1)
+        events = stream.rest()
+    assert events[-2]["choices"][0]["finish_reason"] == "length"
+    assert events[-1] == "[DONE]"
+    service.wait_idle()
+
+
+def test_leaving_ends_the_work_when_the_cache_has_died(service: ChatService) -> None:
+    with service.stream(GO_ON) as stream:
+        assert stream.until_text()
+        service.replace("cache")
+        assert service.answers(1)
     service.wait_idle()
 
 
@@ -204,12 +224,12 @@ def test_a_successor_uses_the_pages_of_the_dead(service: ChatService) -> None:
     assert service.describe()["cache"]["prefixes_pages"] == pages
 
 
-def test_the_end_of_the_cache_gives_the_pages_back(service: ChatService) -> None:
+def test_the_end_of_the_prefix_cache_gives_the_pages_back(service: ChatService) -> None:
     """All is forgotten, and its memory is the model's again; then it is learnt anew."""
     expected, _ = accounts(service, 1)
     held = service.wait_for_pages(10) * PAGE_NBYTES
     assert slab_used(service) >= held
-    service.replace("cache")
+    service.replace("prefixes")
     assert accounts(service, 2) == (expected, 0)
     service.wait_for_pages(10)
     wait_until(lambda: held <= slab_used(service) < 2 * held)
@@ -247,7 +267,7 @@ def test_all_die_in_turn_while_clients_ask(tmp_path: Path, aside: ThreadPoolExec
         expected = [service.ask(each, max_tokens=60).text for each in questions]
         asking = [aside.submit(keep_asking, service, number, text) for number, text in enumerate(expected)]
         try:
-            for name in ("llm", "cache", "ingress", "llm"):
+            for name in ("llm", "cache", "prefixes", "ingress", "llm"):
                 service.replace(name)
         finally:
             done.set()
@@ -265,8 +285,9 @@ def test_a_long_question_ends_with_an_error_that_says_so(service: ChatService) -
         check_interrupted(stream.rest(), "llm")
 
 
-def test_long_answers_stream_on_after_the_end_of_the_cache(service: ChatService) -> None:
+@pytest.mark.parametrize("name", ["cache", "prefixes"])
+def test_long_answers_stream_on_after_the_end_of_a_cache(service: ChatService, name: str) -> None:
     for seed in range(8):
         if seed == 3:
-            service.replace("cache")
+            service.replace(name)
         assert service.ask(HELLO, max_tokens=100, seed=seed).finish_reason == "length"

@@ -19,7 +19,7 @@ from slabwire import Actor, Graph, ReplyStream
 from slabwire.actors.completion import Accepted, Delta, Finished
 from slabwire.actors.llm import LanguageModel
 from slabwire.actors.llm.chat_model import ChatModel
-from slabwire.actors.prompt_cache import PromptCache
+from slabwire.actors.prompt_cache import PrefixCache
 from tiny_llm import write_tiny_llm
 from waiting import wait_until, worker_of
 
@@ -229,13 +229,13 @@ def test_two_models_with_one_cache_do_not_mix(model: str, tmp_path: Path) -> Non
     with alone(str(other)).run() as running:
         expected = ask(running)[0]
     graph = Graph("two")
-    first = graph.add(LanguageModel, name="first", model=model, prefixes="cache")
-    second = graph.add(LanguageModel, name="second", model=str(other), prefixes="cache")
-    cache = graph.add(PromptCache, name="cache", model="first")
-    graph.expose(first.chat, second.chat, cache.describe)
+    first = graph.add(LanguageModel, name="first", model=model, prefixes="prefixes")
+    second = graph.add(LanguageModel, name="second", model=str(other), prefixes="prefixes")
+    prefixes = graph.add(PrefixCache, name="prefixes")
+    graph.expose(first.chat, second.chat, prefixes.describe)
     with graph.run() as running:
         assert ask(running, "first.chat")[0] != expected
-        wait_until(lambda: running.client.call("cache.describe")["cache"]["prefixes_pages"])
+        wait_until(lambda: running.client.call("prefixes.describe")["pages"])
         text, end = ask(running, "second.chat")
         assert (text, end["cached_tokens"]) == (expected, 0)
         wait_until(lambda: ask(running, "second.chat")[1]["cached_tokens"] > 0)
@@ -244,12 +244,12 @@ def test_two_models_with_one_cache_do_not_mix(model: str, tmp_path: Path) -> Non
 
 def test_a_cache_that_is_stuck_holds_up_one_request_and_not_all(model: str) -> None:
     graph = Graph("stuck")
-    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="cache")
-    graph.add(PromptCache, name="cache", model="llm")
+    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="prefixes")
+    graph.add(PrefixCache, name="prefixes")
     graph.expose(llm.chat, llm.describe)
     with graph.run() as running:
         expected = ask(running)[0]
-        stuck = worker_of(running, "cache")["pid"]
+        stuck = worker_of(running, "prefixes")["pid"]
         os.kill(stuck, signal.SIGSTOP)
         try:
             assert {ask(running)[0] for _ in range(10)} == {expected}
@@ -261,9 +261,9 @@ def test_a_cache_that_is_stuck_holds_up_one_request_and_not_all(model: str) -> N
 def test_memory_that_is_full_of_pages_is_used_anew(model: str) -> None:
     """The model may hold fewer pages than its cache would keep: then the oldest go, and new ones are learnt."""
     graph = Graph("full")
-    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="cache", context=256, memory_bytes=1 << 19)
-    cache = graph.add(PromptCache, name="cache", model="llm")
-    graph.expose(llm.chat, cache.describe)
+    llm = graph.add(LanguageModel, name="llm", model=model, prefixes="prefixes", context=256, memory_bytes=1 << 19)
+    prefixes = graph.add(PrefixCache, name="prefixes")
+    graph.expose(llm.chat, prefixes.describe)
 
     def learn(number: int) -> bool:
         question = [{"role": "user", "content": f"{number} " * 60}]
@@ -273,4 +273,4 @@ def test_memory_that_is_full_of_pages_is_used_anew(model: str) -> None:
     with graph.run() as running:
         for number in range(12):
             wait_until(partial(learn, number))
-        assert running.client.call("cache.describe")["cache"]["prefixes_evictions"] > 0
+        assert running.client.call("prefixes.describe")["evictions"] > 0

@@ -283,7 +283,7 @@ def test_in_one_process_it_is_the_same(tmp_path: Path, in_thread: bool) -> None:
 def test_a_chat_that_is_cut_off_ends_with_an_event_and_no_crash(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over HTTPS, by a cache, a model with pages and a stream of tokens, none of which is over."""
+    """Over HTTPS, past a cache, by a model with pages and a stream of tokens that is not over."""
     llm = str(write_tiny_llm(tmp_path))
     with serving(tmp_path, llm, drain_timeout_s=SHORT_S, context=1 << 14) as service:
         with service.stream(user("on and on"), max_tokens=16_000) as stream:
@@ -293,7 +293,7 @@ def test_a_chat_that_is_cut_off_ends_with_an_event_and_no_crash(
             events = stream.rest()
         found = list(reports("chat"))
     assert events[-1]["error"]["code"] == "interrupted"
-    assert set(service.running.stopped.cut_off) == {"llm", "cache"}
+    assert set(service.running.stopped.cut_off) == {"llm"}
     assert not service.running.stopped.failed
     assert not found
 
