@@ -12,7 +12,6 @@ from ..control.channel import (
     OFFERS,
     Assignment,
     BellOffer,
-    Cancelled,
     EverythingMine,
     Grow,
     LaneOffer,
@@ -78,10 +77,12 @@ class Requests:
         match ASKS.read(document):
             case Start() if peer.instances:
                 self._assign(peer)
-            case EverythingMine():
+            case EverythingMine(calls):
+                if calls:
+                    self._board.allow_calls(peer, calls)
                 peer.begin()
-                if peer.instances and (cancelled := self._board.departures.cancelled):
-                    peer.tell(Cancelled(list(cancelled)))
+                if peer.instances:
+                    self._board.departures.tell_cancelled(peer)
                 hand_over(peer, everything_of(peer, self._board.lanes.values(), self._board.slabs))
             case Grow(block_nbytes, blocks):
                 self._grow(peer, block_nbytes, blocks)

@@ -51,7 +51,7 @@ class GroupedStream(IncomingStream):
 
     def resume(self) -> None:
         self.is_paused = False
-        self.pending.tell_read()
+        self.tell_read()
 
     def note(self) -> None:
         """Something has come."""
@@ -64,7 +64,7 @@ class GroupedStream(IncomingStream):
         self.over, self._error = True, error
 
     def take(self) -> list[Any]:
-        """The items that have come."""
+        """The items that have come; `tell_read` then lets the sender send more."""
         self.is_listed = False
         if self.over:
             return []
@@ -77,9 +77,12 @@ class GroupedStream(IncomingStream):
                 self._error = value if kind is _ERROR else None
         if self.over:
             self._group.forget(self)
-        elif not self.is_paused:
-            self.pending.tell_read()
         return items
+
+    def tell_read(self) -> None:
+        """The items that were taken have been read, unless the stream was paused meanwhile."""
+        if not (self.over or self.is_paused):
+            self.pending.tell_read()
 
 
 class ReadGroup(StreamGroup):
@@ -103,13 +106,20 @@ class ReadGroup(StreamGroup):
             raise SlabwireError(f"{target} cannot be begun: this group of streams is closed")
         deadline_ns = deadline_of(timeout_s)
         request = self._begins.checked(target, args, fields, stream=True)
-        stream = GroupedStream(self, target)
-        stream.pending = self._begins.begin(request, deadline_ns=deadline_ns, notify=stream.note)
-        self._streams[stream] = None
+        stream = self.join(target, request, deadline_ns=deadline_ns)
         if deadline_ns:
             self._begun += 1
             heapq.heappush(self._deadlines, (deadline_ns, self._begun, stream))
             self._set_timer()
+        return stream
+
+    def join(self, target: str, request: Any, **how: Any) -> GroupedStream:
+        """Begins a stream of a request that was checked, with what `Begins.begin` takes. Its deadline is the sender's
+        and the caller's affair.
+        """
+        stream = GroupedStream(self, target)
+        stream.pending = self._begins.begin(request, notify=stream.note, **how)
+        self._streams[stream] = None
         return stream
 
     def __len__(self) -> int:
@@ -138,6 +148,7 @@ class ReadGroup(StreamGroup):
                 except Exception as error:
                     about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
                     self._loop.call_exception_handler(about)
+                stream.tell_read()
 
     def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]:
         return self
@@ -149,7 +160,9 @@ class ReadGroup(StreamGroup):
             while self._news:
                 stream = self._news.popleft()
                 if stream in self._streams:
-                    return stream, stream.take()
+                    items = stream.take()
+                    stream.tell_read()
+                    return stream, items
             if self._is_closed:
                 raise StopAsyncIteration
             self._waiter = self._loop.create_future()

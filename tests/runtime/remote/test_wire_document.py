@@ -140,7 +140,7 @@ def test_the_examples_are_what_msgpack_makes_of_them() -> None:
 def test_the_welcome_describes_the_ports(stranger: Stranger) -> None:
     welcome = stranger.hello()
     assert welcome["graph"] == "page"
-    assert welcome["limits"] == {"calls": 64, "message_nbytes": 268435456, "credit": 1024}
+    assert welcome["limits"] == {"calls": 1024, "message_nbytes": 268435456, "credit": 1024}
     anything: dict[str, Any] = {"kind": "any", "text": "Any", "dtypes": [], "dims": None, "optional": False}
     whole = {**anything, "kind": "int", "text": "int"}
     assert welcome["ports"][:2] == [
