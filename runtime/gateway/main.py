@@ -79,7 +79,7 @@ class Gateway:
         self._watching = asyncio.get_running_loop().create_task(self._peers.watch())
         self._tell_turned_out = turned_out
         self._remote_peers: dict[InboundConnection, RemotePeer] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Future[list[Any]]] = set()
         self._keys = keys
         self._parent = parent
         self._authenticator: Any = None
@@ -160,9 +160,9 @@ class Gateway:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
         remote_peer = self._remote_peers.pop(peer, None)
         if remote_peer is not None:
-            task = asyncio.get_running_loop().create_task(remote_peer.leave(error))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            leaving = remote_peer.leave(error)
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     # -- life --------------------------------------------------------------------------------------------------------
 

@@ -143,15 +143,15 @@ class RemotePeer:
     def _fail(self, number: int, error: SlabwireError) -> None:
         self._peer.send(error_frames(error, number))
 
-    async def leave(self, error: SlabwireError | None = None) -> None:
-        """All its calls are cancelled: the client is gone, or is told this error of each."""
+    def leave(self, error: SlabwireError | None = None) -> asyncio.Future[list[Any]]:
+        """All its calls are cancelled: the client is gone, or is told this error of each. Done when they have ended."""
         self._streams.close(error)
         if error is not None:
             for number in self._calls:
                 self._fail(number, error)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _answer_of(graph: AsyncLocalConnection, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
