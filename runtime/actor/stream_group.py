@@ -29,7 +29,9 @@ class IncomingStream(ABC):
 
     @abstractmethod
     def pause(self) -> None:
-        """Keeps the sender from sending more: at most 64 items come that are on their way already."""
+        """Keeps the sender from sending more: at most 64 items come that are on their way already. Where `on_items`
+        says so of the items at hand, these count among the 64.
+        """
 
     @abstractmethod
     def resume(self) -> None:

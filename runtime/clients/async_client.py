@@ -153,7 +153,7 @@ class AsyncClient:
 
     def streams(self, on_items: OnItems | None = None) -> StreamGroup:
         """A group of streams that are read together: of this graph's ports, any number of them (`client_calls` of
-        `Graph`). They end with the connection. Raises ClientClosed.
+        `Graph`; 1,024 at an address). They end with the connection. Raises ClientClosed.
         """
         return ReadGroup(self._open.calls, self._loop, on_items)
 

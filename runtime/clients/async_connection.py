@@ -21,14 +21,15 @@ _LOOK_EVERY_NS = 1_000_000
 
 class AsyncLocalConnection:
     """By shared memory: one loop, one thread, any number of tasks. After its graph has ended the first call connects
-    anew.
+    anew. `most_calls`: how many may be in flight, if not as many as the graph says of clients.
     """
 
     local: LocalConnection
     calls: AsyncCalls
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, most_calls: int = 0) -> None:
         self.name = name
+        self._most_calls = most_calls
         self.whose = f"graph {name!r}"
         self.is_gone = False
         self._closed = False
@@ -45,7 +46,7 @@ class AsyncLocalConnection:
         until_ns = deadline_of(wait_s or 0.0)
         while True:
             try:
-                self._enter(await opened(self.name, seconds_for_an_answer(0)))
+                self._enter(await opened(self.name, seconds_for_an_answer(0), self._most_calls))
                 return
             except Disconnected:
                 if now_ns() >= until_ns:
@@ -97,7 +98,7 @@ class AsyncLocalConnection:
             raise late_answer(self.whose) from None
         try:
             if self.local is old and not self._closed:
-                fresh = await opened(self.name, seconds_for_an_answer(deadline_ns))
+                fresh = await opened(self.name, seconds_for_an_answer(deadline_ns), self._most_calls)
                 if not self._closed:
                     self._leave()
                     self._enter(fresh)
@@ -217,10 +218,10 @@ class LoopParking:
                 self._loop.remove_reader(each)
 
 
-async def opened(name: str, answer_within_s: float) -> LocalConnection:
+async def opened(name: str, answer_within_s: float, most_calls: int) -> LocalConnection:
     """A connection, made in a thread beside the loop. Raises what `LocalConnection` does."""
     opening = asyncio.ensure_future(
-        asyncio.to_thread(LocalConnection, name, may_spin=False, answer_within_s=answer_within_s)
+        asyncio.to_thread(LocalConnection, name, may_spin=False, answer_within_s=answer_within_s, calls=most_calls)
     )
     try:
         return await asyncio.shield(opening)

@@ -69,8 +69,8 @@ class Client:
         work began, and with an `idempotency_key` (True makes one) those after, too. Arrays that come back are
         read-only; on this host they are views of shared memory, given back when the last of them dies. Raises
         DeadlineExceeded, UnknownPort, MessageError, OutOfMemory (a client's slabs hold 1 GiB at most), Overloaded (a
-        client may have 128 calls and streams in flight on this host, or as many as `Graph(client_calls=)` says, and 64
-        at an address), Disconnected, ClientClosed, or HandlerError for what the handler raised.
+        client may have 128 calls and streams in flight on this host, or as many as `Graph(client_calls=)` says, and
+        1,024 at an address), Disconnected, ClientClosed, or HandlerError for what the handler raised.
         """
         deadline_ns = deadline_of(timeout_s)
         if retries is None and idempotency_key is None and self._retry is None:

@@ -38,12 +38,19 @@ class _Tie:
 
 class LocalConnection:
     """Built from a graph's name. One thread at a time; leases may end in any thread, at any time, also after `close`.
+    `calls`: how many may be in flight, if not as many as the graph says of clients.
 
     Raises Disconnected if no such graph runs.
     """
 
     def __init__(
-        self, name: str, *, may_spin: bool, answer_within_s: float = ANSWER_WITHIN_S, drives: bool = False
+        self,
+        name: str,
+        *,
+        may_spin: bool,
+        answer_within_s: float = ANSWER_WITHIN_S,
+        drives: bool = False,
+        calls: int = 0,
     ) -> None:
         self.here = in_process_graphs.find(
             name
@@ -62,11 +69,11 @@ class LocalConnection:
         self.endpoint = Endpoint(
             0, self.link.ask, self._lane_opened, may_spin=may_spin, limit_nbytes=CLIENT_SLABS_NBYTES
         )
-        self.caller = Caller(self.endpoint, self.routing, self.routing.spec.client_calls)
+        self.caller = Caller(self.endpoint, self.routing, calls or self.routing.spec.client_calls)
         if self.here is not None:
             self.caller.explain = self.here.explain
         try:
-            self.link.ask(EverythingMine())
+            self.link.ask(EverythingMine(calls))
             self.endpoint.recover()
         except SlabwireError as error:
             self.close()

@@ -18,7 +18,11 @@ class Start(NamedTuple):
 
 
 class EverythingMine(NamedTuple):
-    """Offer me all that is mine: bells, lanes, slabs, tables."""
+    """Offer me all that is mine: bells, lanes, slabs, tables. A client that has more `calls` in flight than the graph
+    says of clients, the gateway, says so here; it may do that once, before anything is its own.
+    """
+
+    calls: int = 0
 
 
 class Grow(NamedTuple):

@@ -40,17 +40,14 @@ class AsyncCalls:
         self._places, self._places_aside = Places(places), Places(MOST_ASIDE)
         self.deadlines = Deadlines()
 
-    def begin_stream(
-        self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, notify: Callable[[], object]
-    ) -> Pending:
-        """A stream, begun at once; `end_stream` must end it. Raises Overloaded where no place is free, and what `begin`
-        raises.
+    def begin_stream(self, request: Any, **how: Any) -> Pending:
+        """A stream of a request that was checked, begun at once with what `begin` takes; `end_stream` must end it.
+        Raises Overloaded where no place is free, and what `begin` raises.
         """
-        request = self.begins.checked(target, args, fields, stream=True)
         if not self._places.try_take():
             raise mark_not_begun(Overloaded(f"{self._most} calls are in flight already; allow more of them"))
         try:
-            return self.begins.begin(request, deadline_ns=deadline_ns, notify=notify)
+            return self.begins.begin(request, **how)
         except BaseException:
             self._places.give_back()
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from ...shm.inflight import lanes_kept
@@ -22,6 +22,8 @@ logger = logging.getLogger("slabwire")
 
 # Clients that have gone and whose memory is still needed. Each has some descriptors; of more the oldest is given up.
 MOST_LEAVING = 64
+# Cancelled requests that one message names: a quarter of what may go over a descriptor channel at once.
+_TOLD_AT_ONCE = 2048
 
 
 class Board(Protocol):
@@ -52,9 +54,14 @@ class Departures:
         self._cancel([(peer.number, request) for request in calls_left(peer.bell)])
 
     def _cancel(self, keys: list[Key]) -> None:
-        if keys:
-            self.cancelled += keys
-            self._board.tell_workers(Cancelled(keys))
+        self.cancelled += keys
+        for news in _cancelled_news(keys):
+            self._board.tell_workers(news)
+
+    def tell_cancelled(self, worker: Peer) -> None:
+        """What its predecessor may have missed."""
+        for news in _cancelled_news(list(self.cancelled)):
+            worker.tell(news)
 
     def client_left(self, peer: Peer) -> None:
         """A client has closed, or died."""
@@ -98,6 +105,11 @@ class Departures:
     def _remove(self, peer: Peer) -> None:
         self._leaving.pop(peer.number, None)
         self._board.remove_peer(peer, self._lanes_of(peer))
+
+
+def _cancelled_news(keys: list[Key]) -> Iterator[Cancelled]:
+    """In as many messages as they need."""
+    return (Cancelled(keys[at : at + _TOLD_AT_ONCE]) for at in range(0, len(keys), _TOLD_AT_ONCE))
 
 
 def _is_unfinished(lane: LaneRecord) -> bool:

@@ -12,7 +12,6 @@ from ..control.channel import (
     OFFERS,
     Assignment,
     BellOffer,
-    Cancelled,
     EverythingMine,
     Grow,
     Keep,
@@ -83,11 +82,8 @@ class Requests:
         match ASKS.read(document):
             case Start() if peer.instances:
                 self._assign(peer)
-            case EverythingMine():
-                peer.begin()
-                if peer.instances and (cancelled := self._board.departures.cancelled):
-                    peer.tell(Cancelled(list(cancelled)))
-                hand_over(peer, everything_of(peer, self._board.lanes.values(), self._board.slabs))
+            case EverythingMine(calls):
+                self._offer_all(peer, calls)
             case Grow(block_nbytes, blocks):
                 self._grow(peer, block_nbytes, blocks)
             case Shrink(number):
@@ -107,6 +103,15 @@ class Requests:
                 self._hold(peer, ask)
             case refused:
                 raise ProtocolError(f"{peer.name} cannot ask {type(refused).__name__}, or not of that actor")
+
+    def _offer_all(self, peer: Peer, calls: int) -> None:
+        """A process is there. A client may say how many calls it wants to have in flight (0: as many as others)."""
+        if calls:
+            self._board.allow_calls(peer, calls)
+        peer.begin()
+        if peer.instances:
+            self._board.departures.tell_cancelled(peer)
+        hand_over(peer, everything_of(peer, self._board.lanes.values(), self._board.slabs))
 
     def _assign(self, peer: Peer) -> None:
         planned = self._board.plan.worker_of(peer.instances[0])

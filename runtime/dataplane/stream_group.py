@@ -50,7 +50,7 @@ class GroupedStream(IncomingStream):
 
     def resume(self) -> None:
         self.is_paused = False
-        self.pending.tell_read()
+        self.tell_read()
 
     def note(self) -> None:
         """Something has come."""
@@ -59,7 +59,7 @@ class GroupedStream(IncomingStream):
             self._group.note(self)
 
     def take(self) -> list[Any]:
-        """The items that have come."""
+        """The items that have come; `tell_read` then lets the sender send more."""
         self.is_listed = False
         if self.over:
             return []
@@ -72,9 +72,12 @@ class GroupedStream(IncomingStream):
             if kind is _REPLY:
                 items.append(value)
             self._group.forget(self)
-        elif not self.is_paused:
-            pending.tell_read()
         return items
+
+    def tell_read(self) -> None:
+        """The items that were taken have been read, unless the stream was paused meanwhile."""
+        if not (self.over or self.is_paused):
+            self.pending.tell_read()
 
 
 class ReadGroup(StreamGroup):
@@ -94,11 +97,20 @@ class ReadGroup(StreamGroup):
         if self._is_closed:
             raise SlabwireError(f"{target} cannot be begun: this group of streams is closed")
         deadline_ns = deadline_of(timeout_s)
-        stream = GroupedStream(self, target)
-        stream.pending = self._calls.begin_stream(target, args, fields, deadline_ns, stream.note)
-        self._streams[stream] = self._calls.deadlines.begin(deadline_ns) if deadline_ns else None
-        if (wait := self._streams[stream]) is not None:
+        request = self._calls.begins.checked(target, args, fields, stream=True)
+        stream = self.join(target, request, deadline_ns=deadline_ns)
+        if deadline_ns:
+            wait = self._streams[stream] = self._calls.deadlines.begin(deadline_ns)
             wait.future.add_done_callback(lambda _: self._expire(stream))
+        return stream
+
+    def join(self, target: str, request: Any, **how: Any) -> GroupedStream:
+        """Begins a stream of a request that was checked, with what `Begins.begin` takes. Its deadline is the sender's
+        and the caller's affair.
+        """
+        stream = GroupedStream(self, target)
+        stream.pending = self._calls.begin_stream(request, notify=stream.note, **how)
+        self._streams[stream] = None
         return stream
 
     def __len__(self) -> int:
@@ -127,6 +139,7 @@ class ReadGroup(StreamGroup):
                 except Exception as error:
                     about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
                     self._loop.call_exception_handler(about)
+                stream.tell_read()
 
     def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]:
         return self
@@ -138,7 +151,9 @@ class ReadGroup(StreamGroup):
             while self._news:
                 stream = self._news.popleft()
                 if stream in self._streams:
-                    return stream, stream.take()
+                    items = stream.take()
+                    stream.tell_read()
+                    return stream, items
             if self._is_closed:
                 raise StopAsyncIteration
             self._waiter = self._loop.create_future()

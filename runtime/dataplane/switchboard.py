@@ -16,11 +16,12 @@ from ...shm.layout import LINE_NBYTES, Layout
 from ...shm.segment import Segment
 from ...shm.slab import SLAB
 from ..control.channel import Gone, News
+from ..errors import ProtocolError
 from ..graph.compiled import Routing
 from ..host.sealed_document import pack_document, sealed_document
 from ..message.capacities import FIRST_CLIENT, slots_for
 from ..placement.plan import Plan
-from ..spec import ActorSpec
+from ..spec import MOST_CALLS, ActorSpec
 from ..telemetry.flight_recorder import EVENTS, RECORDER
 from ..telemetry.stats import STATS, CellStats, WorkerStats
 from .departures import Departures
@@ -77,7 +78,7 @@ class Switchboard:
         return max(actor.concurrency, *(each.batch.max_size for each in actor.handlers if each.batch), 0)
 
     def _add_peer(self, number: int, name: str, calls: int) -> Peer:
-        bell = Segment.create(BELL, f"bell of {name}", calls=slots_for(calls))
+        bell = _new_bell(name, calls)
         try:
             peer = self.peers[number] = Peer(number, name, bell, new_doorbell(), calls=calls)
         except OSError:
@@ -122,6 +123,19 @@ class Switchboard:
         peer = self._add_peer(self._next_client, name, self.routing.spec.client_calls)
         peer.channel = channel
         return peer
+
+    def allow_calls(self, peer: Peer, calls: int) -> None:
+        """A client has so many calls in flight, and not as many as the graph says of clients. Raises ProtocolError for
+        more than any process may have, and where the client has been told of its bell already.
+        """
+        is_late = peer.instances or peer.is_told or peer.routes
+        if is_late or not 0 < calls <= MOST_CALLS:
+            raise ProtocolError(
+                f"{peer.name} cannot have {calls} calls; a client says how many at first, up to {MOST_CALLS}"
+            )
+        bell = _new_bell(peer.name, calls)
+        peer.bell.close()
+        peer.bell, peer.calls = bell, calls
 
     def remove_lanes(self, lanes: Iterable[LaneRecord]) -> None:
         """Lanes of which an end is gone for good."""
@@ -274,3 +288,8 @@ class Switchboard:
             segment.close_descriptor()
         for peer in self.peers.values():
             peer.close()
+
+
+def _new_bell(name: str, calls: int) -> Segment:
+    """The bell of a process that may have so many calls in flight."""
+    return Segment.create(BELL, f"bell of {name}", calls=slots_for(calls))

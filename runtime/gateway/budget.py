@@ -1,4 +1,4 @@
-"""How much memory requests may take in a gateway."""
+"""How much memory requests, and items that wait for their readers, may take in a gateway."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from ..errors import Overloaded, mark_not_begun
 
 # Of all requests that the graph has not answered yet, whoever sent them.
 MOST_REQUESTS_NBYTES = 1 << 30
+# Of all items that wait for credit of their streams, arrays not counted: these stay where their actors have put them.
+MOST_HELD_NBYTES = 1 << 30
 
 
 class Budget:
-    """Bytes of requests that may be in flight in a gateway, or of one client of it (`whose`): then they count `within`
-    another as well.
+    """Bytes that requests in flight, say, may take in a gateway, or those of one client of it (`whose`): then they
+    count `within` another as well.
     """
 
     def __init__(
@@ -22,11 +24,12 @@ class Budget:
         self._within = within
 
     def has_room(self, nbytes: int) -> bool:
-        return self.used_nbytes + nbytes <= self.limit_nbytes
+        fits = self.used_nbytes + nbytes <= self.limit_nbytes
+        return fits and (self._within is None or self._within.has_room(nbytes))
 
     def take(self, nbytes: int) -> None:
         """Raises Overloaded where it is exhausted."""
-        if not self.has_room(nbytes):
+        if self.used_nbytes + nbytes > self.limit_nbytes:
             text = f"requests{self._whose} of {self.used_nbytes} bytes wait at this gateway already; try again later"
             raise mark_not_begun(Overloaded(text))
         if self._within is not None:

@@ -34,12 +34,13 @@ from ..remote.curve_keys import Admission, ServerKeys
 from ..remote.exposed_ports import described_ports
 from ..remote.frame_codec import pack_value
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, unpack_head
-from .budget import Budget
+from .budget import MOST_HELD_NBYTES, Budget
 from .door import DOMAIN, Door
+from .error_frames import error_frames
 from .idempotent_calls import IdempotentCalls
 from .inbound_connections import InboundConnection, InboundConnections
-from .remote_peer import MOST_CALLS, RemotePeer, error_frames
-from .stream_connection import StreamConnections
+from .remote_peer import MOST_CALLS, RemotePeer, Shared
+from .remote_streams import MOST_STREAMS
 from .unwanted_connections import EndlessMessages, Strangers
 
 logger = logging.getLogger("slabwire")
@@ -53,14 +54,15 @@ _LOOK_EVERY_S = 0.5
 class Gateway:
     """One ROUTER socket for hosts like this one, and one with CURVE where there are keys. Everything on one loop.
 
-    `turned_out()` is called for each client that has to go. `parent` is the public key of whoever started this process:
-    it comes in beside the clients.
+    Calls go over the connection `graph`, streams over `streams`. `turned_out()` is called for each client that has to
+    go. `parent` is the public key of whoever started this process: it comes in beside the clients.
     """
 
     def __init__(
         self,
         name: str,
         graph: AsyncLocalConnection,
+        streams: AsyncLocalConnection,
         keys: ServerKeys | None,
         parent: str,
         turned_out: Callable[[], None],
@@ -69,14 +71,15 @@ class Gateway:
         self._doors: dict[bool, Door] = {}  # by whether it is for this host alone
         self.context = zmq.Context()
         self._graph = graph
-        self._streams = StreamConnections(name)
-        self._budget = Budget()
-        self._keyed = IdempotentCalls(self._budget)
+        self._streams = streams
+        requests = Budget()
+        self._keyed = IdempotentCalls(requests)
+        self._shared = Shared(graph, streams, self._keyed, requests, Budget(MOST_HELD_NBYTES))
         self._peers = InboundConnections(self.forget, self._turned_out)
         self._watching = asyncio.get_running_loop().create_task(self._peers.watch())
         self._tell_turned_out = turned_out
         self._remote_peers: dict[InboundConnection, RemotePeer] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Future[list[Any]]] = set()
         self._keys = keys
         self._parent = parent
         self._authenticator: Any = None
@@ -112,7 +115,7 @@ class Gateway:
             if head.kind == FrameKind.PING:
                 peer.send([pack_head(Head(FrameKind.PONG, head.id)), *pack_value(None)])
             elif head.kind == FrameKind.HELLO:
-                self._welcome(peer, who)
+                self._welcome(peer, head, who)
             elif head.kind == FrameKind.BYE:
                 self.forget(peer)
             elif peer in self._remote_peers:
@@ -142,7 +145,7 @@ class Gateway:
         self._tell_turned_out()
         asyncio.get_running_loop().call_later(_HEAP_BACK_AFTER_S, give_heap_back)
 
-    def _welcome(self, peer: InboundConnection, who: str) -> None:
+    def _welcome(self, peer: InboundConnection, hello: Head, who: str) -> None:
         self.forget(peer)  # one that says hello again has lost its calls
         if len(self._remote_peers) >= MOST_CLIENTS:
             self._peers.look()
@@ -150,16 +153,16 @@ class Gateway:
             raise Overloaded(f"{MOST_CLIENTS} clients are connected to this gateway; try again when some have left")
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
         welcome = {"graph": self.name, "ports": described_ports(self._graph.local.routing), "limits": limits}
-        self._remote_peers[peer] = RemotePeer(peer, self._graph, self._streams, self._budget, self._keyed, who)
-        peer.send([pack_head(Head(FrameKind.WELCOME)), *pack_value(welcome)])
+        self._remote_peers[peer] = RemotePeer(peer, self._shared, who, takes_items=hello.items)
+        peer.send([pack_head(Head(FrameKind.WELCOME, items=hello.items)), *pack_value(welcome)])
 
     def forget(self, peer: InboundConnection, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
         remote_peer = self._remote_peers.pop(peer, None)
         if remote_peer is not None:
-            task = asyncio.get_running_loop().create_task(remote_peer.leave(error))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            leaving = remote_peer.leave(error)
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -167,7 +170,7 @@ class Gateway:
         """Serves until told to stop. Raises Disconnected where the graph does not serve us any more."""
         strangers, unfinished = Strangers(), EndlessMessages()
         while not stop.is_set():
-            if self._graph.is_gone:
+            if self._graph.is_gone or self._streams.is_gone:
                 raise Disconnected(f"{self._graph.whose} serves this client no more")
             strangers.look({each.inode for each in self._remote_peers})
             for door in self._doors.values():  # what is whole by now is not unfinished
@@ -189,7 +192,7 @@ class Gateway:
             each.close()
         if self._authenticator is not None:
             self._authenticator.stop()
-        self._streams.close()
+        await self._streams.close()
         await self._graph.close()
         self.context.term()
 
@@ -220,15 +223,15 @@ def _count_turned_out(parent: socket.socket) -> None:
 async def _run(arguments: argparse.Namespace, parent: socket.socket) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    graph = AsyncLocalConnection(arguments.graph)
+    graph, streams = AsyncLocalConnection(arguments.graph), AsyncLocalConnection(arguments.graph, MOST_STREAMS)
     try:
-        await graph.open(0.0)
+        await asyncio.gather(graph.open(0.0), streams.open(0.0))
         keys = ServerKeys(arguments.keys) if arguments.keys is not None else None
     except SlabwireError as error:
         write_frame(parent, FIRST_WORDS.document(CannotListen(str(error))))
         return 1
     turned_out = partial(_count_turned_out, parent)
-    gateway = Gateway(arguments.graph, graph, keys, arguments.parent_key, turned_out)
+    gateway = Gateway(arguments.graph, graph, streams, keys, arguments.parent_key, turned_out)
     try:
         addresses = [gateway.listen(each) for each in arguments.listen]
     except SlabwireError as error:

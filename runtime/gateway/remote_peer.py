@@ -1,106 +1,85 @@
-"""One remote client as the gateway sees it: its calls in flight, the credit of its streams, its end."""
+"""One remote client as the gateway sees it: its calls in flight, its streams, its end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...shm.bell import now_ns
 from ..clients.async_connection import AsyncLocalConnection
 from ..clients.retry import key_of
-from ..dataplane.async_calls import until
-from ..dataplane.caller import deadline_of, timed_out
+from ..dataplane.caller import deadline_of
 from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, mark_not_begun
-from ..message.header import Kind as RecordKind
-from ..message.payload import wire_form
 from ..remote.frame_codec import pack_value, unpack_value
-from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, trace_of
+from ..remote.protocol import LARGEST_MESSAGE_NBYTES, Frame, FrameKind, Head, pack_head, trace_of
 from .budget import Budget
+from .error_frames import error_frames
 from .idempotent_calls import IdempotentCalls
 from .inbound_connections import InboundConnection
-from .stream_connection import StreamConnections
+from .remote_streams import RemoteStreams
 
 logger = logging.getLogger("slabwire")
 
 # Calls and streams together.
-MOST_CALLS = 64
+MOST_CALLS = 1024
 # Of one client's: as much as one message may have.
 MOST_REQUESTS_OF_ONE_NBYTES = LARGEST_MESSAGE_NBYTES
-# A stream whose client is behind looks so often whether it has caught up: nobody tells.
-_LOOK_EVERY_S = 0.02
+# What a call takes here beside its bytes: a task, its fields, its answer's place.
+CALL_NBYTES = 4096
 
 
-class Credit:
-    """How many more items of a stream its client has room for."""
+class Shared(NamedTuple):
+    """What all clients of a gateway have in common: a connection for their calls and one for their streams, so that no
+    call waits behind a stream for which its actor has no place, and what they may take of memory.
+    """
 
-    def __init__(self, items: int) -> None:
-        self.items = items
-        self._granted = asyncio.Event()
-
-    def grant(self, items: int) -> None:
-        """Raises ProtocolError for more than a client may have."""
-        if self.items + items > MOST_CREDIT:
-            raise ProtocolError(f"a stream was granted {self.items + items} items; at most {MOST_CREDIT} may be out")
-        self.items += items
-        self._granted.set()
-
-    async def take(self, deadline_ns: int, target: str) -> None:
-        """Waits for room for one item. Raises DeadlineExceeded."""
-        while not self.items:
-            self._granted.clear()
-            try:
-                async with until(deadline_ns):
-                    await self._granted.wait()
-            except TimeoutError:
-                raise timed_out(target) from None
-        self.items -= 1
+    calls: AsyncLocalConnection
+    streams: AsyncLocalConnection
+    keyed: IdempotentCalls
+    requests: Budget
+    held: Budget
 
 
 class RemotePeer:
-    """Takes one client's messages and answers them. One loop."""
+    """Takes one client's messages and answers them. `takes_items`: it takes messages of many items. `who`: the public
+    key that it came with, where that is asked for. One loop.
+    """
 
-    def __init__(
-        self,
-        peer: InboundConnection,
-        graph: AsyncLocalConnection,
-        streams: StreamConnections,
-        budget: Budget,
-        keyed: IdempotentCalls,
-        who: str = "",
-    ) -> None:
+    def __init__(self, peer: InboundConnection, shared: Shared, who: str = "", *, takes_items: bool = False) -> None:
         self._peer = peer
-        self._keyed = keyed
-        self._who = who  # the public key that it came with, where that is asked for
-        self._graph = graph
-        self._streams = streams
-        self._budget = Budget(MOST_REQUESTS_OF_ONE_NBYTES, whose=" of this client", within=budget)
-        self._calls: dict[int, tuple[asyncio.Task[None], Credit]] = {}
+        self._graph = shared.calls
+        self._keyed = shared.keyed
+        self._who = who
+        self._budget = Budget(MOST_REQUESTS_OF_ONE_NBYTES, whose=" of this client", within=shared.requests)
+        self._streams = RemoteStreams(
+            peer, shared.streams, shared.held, self._budget.give_back, takes_items=takes_items
+        )
+        self._calls: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def receive(self, head: Head, frames: Sequence[Frame]) -> None:
         """One message after the hello. Raises ProtocolError for what no correct client sends."""
         if head.kind == FrameKind.CALL:
             self._begin(head, frames)
+        elif head.kind == FrameKind.CREDIT and head.id in self._streams:
+            self._streams.grant(head.id, head.credit)
+        elif head.kind == FrameKind.CANCEL and head.id in self._streams:
+            self._streams.cancel(head.id)
         elif head.kind == FrameKind.CANCEL and head.id in self._calls:
-            task, _ = self._calls.pop(head.id)  # its place and its id are free from now on
-            task.cancel()
-        elif head.kind == FrameKind.CREDIT and head.id in self._calls:
-            self._calls[head.id][1].grant(head.credit)
+            self._calls.pop(head.id).cancel()  # its place and its id are free from now on
 
     def _begin(self, head: Head, frames: Sequence[Frame]) -> None:
-        if not head.id or head.id in self._calls:
+        if not head.id or head.id in self._calls or head.id in self._streams:
             raise ProtocolError(f"the call id {head.id} is in use, or 0")
-        nbytes = sum(map(len, frames))
+        nbytes = CALL_NBYTES + sum(map(len, frames))
         try:
-            if len(self._calls) >= MOST_CALLS:
+            if len(self._calls) + len(self._streams) >= MOST_CALLS:
                 text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
                 raise mark_not_begun(Overloaded(text))
             key_of(head.key or None)
-            self._graph.local.routing.route(
-                head.port, inside=False
-            )  # a payload is read only where there is a port for it
+            # A payload is read only where there is a port for it.
+            route = self._graph.local.routing.route(head.port, inside=False)
             fields = unpack_value(frames)
             if not isinstance(fields, dict):
                 raise MessageError(
@@ -110,30 +89,41 @@ class RemotePeer:
         except SlabwireError as error:
             self._fail(head.id, error)
             return
-        credit = Credit(head.credit)
         deadline_ns = deadline_of(head.timeout_s)
+        if head.stream and self._graph.local.routing.streams(route):
+            self._begin_stream(head, fields, deadline_ns, nbytes)
+        else:
+            self._begin_call(head, fields, deadline_ns, frames, nbytes)
+
+    def _begin_stream(self, head: Head, fields: dict[str, Any], deadline_ns: int, nbytes: int) -> None:
+        try:
+            self._streams.begin(head, fields, deadline_ns, nbytes)
+        except SlabwireError as error:
+            self._budget.give_back(nbytes)
+            self._fail(head.id, error)
+
+    def _begin_call(
+        self, head: Head, fields: dict[str, Any], deadline_ns: int, frames: Sequence[Frame], nbytes: int
+    ) -> None:
         payload = frames if head.key else ()
-        task = asyncio.get_running_loop().create_task(self._run(head, fields, credit, deadline_ns, payload))
-        self._calls[head.id] = task, credit
+        task = asyncio.get_running_loop().create_task(self._run(head, fields, deadline_ns, payload))
+        self._calls[head.id] = task
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._ended(head.id, ended, nbytes))
 
     def _ended(self, number: int, task: asyncio.Task[None], nbytes: int) -> None:
         self._tasks.discard(task)
         self._budget.give_back(nbytes)
-        if number in self._calls and self._calls[number][0] is task:
+        if self._calls.get(number) is task:
             del self._calls[number]
 
-    async def _run(
-        self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int, payload: Sequence[Frame]
-    ) -> None:
+    async def _run(self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]) -> None:
         try:
-            if head.stream:
-                await self._stream(head, fields, credit, deadline_ns)
-            elif head.key:
-                await self._answer_once(head, fields, deadline_ns, payload)
+            if head.key and not head.stream:
+                frames: list[Frame] = [*await self._answer_once(head, fields, deadline_ns, payload)]
             else:
-                self._answer(head.id, FrameKind.REPLY, await _answer_of(self._graph, head, fields, deadline_ns))
+                frames = pack_value(await _answer_of(self._graph, head, fields, deadline_ns))
+            self._peer.send([pack_head(Head(FrameKind.REPLY, head.id)), *frames])
         except SlabwireError as error:
             self._fail(head.id, error)
         except Exception as error:  # a fault of ours; the client must not wait for ever
@@ -142,60 +132,27 @@ class RemotePeer:
 
     async def _answer_once(
         self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]
-    ) -> None:
+    ) -> list[bytes]:
         graph = self._graph  # not this peer, which may be gone by then
 
         async def ask() -> list[Frame]:
             return pack_value(await _answer_of(graph, head, fields, deadline_ns))
 
-        frames = await self._keyed.answer((self._who, head.port, head.key), payload, ask)
-        self._peer.send([pack_head(Head(FrameKind.REPLY, head.id)), *frames])
-
-    async def _stream(self, head: Head, fields: dict[str, Any], credit: Credit, deadline_ns: int) -> None:
-        connection = await self._streams.take()
-        answers = connection.answers(head.port, fields, deadline_ns, trace_of(head.traceparent), head.key)
-        try:
-            async for kind, value in answers:
-                if kind == RecordKind.ITEM:
-                    await credit.take(deadline_ns, head.port)
-                    await self._catch_up(deadline_ns, head.port)
-                self._answer(head.id, _KINDS[kind], value)
-        finally:
-            await answers.aclose()  # type: ignore[attr-defined]
-            self._streams.give_back(connection)
-
-    async def _catch_up(self, deadline_ns: int, target: str) -> None:
-        """Waits until the client is not behind any more. Raises DeadlineExceeded."""
-        while self._peer.is_behind:
-            if deadline_ns and now_ns() > deadline_ns:
-                raise timed_out(target)
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    def _answer(self, number: int, kind: FrameKind, value: Any) -> None:
-        self._peer.send([pack_head(Head(kind, number)), *pack_value(value)])
+        return await self._keyed.answer((self._who, head.port, head.key), payload, ask)
 
     def _fail(self, number: int, error: SlabwireError) -> None:
         self._peer.send(error_frames(error, number))
 
-    async def leave(self, error: SlabwireError | None = None) -> None:
-        """All its calls are cancelled: the client is gone, or is told this error of each."""
+    def leave(self, error: SlabwireError | None = None) -> asyncio.Future[list[Any]]:
+        """All its calls are cancelled: the client is gone, or is told this error of each. Done when they have ended."""
+        self._streams.close(error)
         if error is not None:
             for number in self._calls:
                 self._fail(number, error)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _answer_of(graph: AsyncLocalConnection, head: Head, fields: dict[str, Any], deadline_ns: int) -> Any:
     return await graph.calls.call(head.port, (), fields, deadline_ns, trace_of(head.traceparent), head.key)
-
-
-_KINDS = {RecordKind.ITEM: FrameKind.ITEM, RecordKind.END: FrameKind.END, RecordKind.REPLY: FrameKind.REPLY}
-
-
-def error_frames(error: SlabwireError, number: int = 0) -> list[Frame]:
-    """The message that tells a client of an error: of one call, or (0) of its whole conversation."""
-    code, text = wire_form(error)
-    head = Head(FrameKind.ERROR, number, code=code, not_begun=error.not_begun)
-    return [pack_head(head), *pack_value(text)]

@@ -12,6 +12,7 @@ from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, e
 from ..message.header import Kind as Arrival
 from .exposed_ports import ExposedPorts
 from .frame_codec import pack_value, unpack_value
+from .items_message import Delivery, unpack_items
 from .protocol import Frame, FrameKind, Head, pack_head, unpack_head
 from .session_states import SESSION, Event, State
 
@@ -62,7 +63,7 @@ class Session:
     def _greet(self) -> None:
         if self.state is State.GREETED:
             self.outbox.clear()
-            self._say(Head(FrameKind.HELLO))
+            self._say(Head(FrameKind.HELLO, items=True))
 
     def lost(self) -> None:
         """The transport is gone: every call in flight ends with Disconnected."""
@@ -165,6 +166,9 @@ class Session:
                 self._welcome(unpack_value(frames[1:]))
             elif head.kind == FrameKind.ERROR and not head.id:
                 self._hear_refusal(error_from_wire(head.code, str(unpack_value(frames[1:]))))
+            elif head.kind == FrameKind.ITEMS:
+                for each in unpack_items(frames[1:]):
+                    self._deliver(each)
             elif head.id in self._pending and head.kind in _ANSWERS:
                 self._answer(self._pending[head.id], head, frames[1:])
         except SlabwireError as error:
@@ -196,6 +200,17 @@ class Session:
             if head.not_begun:
                 mark_not_begun(value)
         self._arrive(pending, _ANSWERS[head.kind], value)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """Items of one stream, and perhaps its end."""
+        pending = self._pending.get(delivery.id)
+        if pending is None:  # cancelled, while these were on their way
+            return
+        pending.arrived.extend((Arrival.ITEM, value) for value in delivery.values)
+        if delivery.is_over:
+            self._arrive(pending, Arrival.END, None)
+        elif delivery.values and pending.notify is not None:
+            pending.notify()
 
     def _arrive(self, pending: Pending, kind: Arrival, value: Any) -> None:
         pending.arrived.append((kind, value))

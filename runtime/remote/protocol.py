@@ -45,6 +45,7 @@ class FrameKind(StrEnum):
     BYE = "bye"  # client: it goes, its calls are cancelled; nil
     REPLY = "reply"  # gateway: the one answer, ends the call
     ITEM = "item"  # gateway: one item of a stream
+    ITEMS = "items"  # gateway, to a client that takes it: items and ends of many streams; see `items_message`
     END = "end"  # gateway: the stream is over; nil
     ERROR = "error"  # gateway: the call failed (id 0: the whole conversation); text
     PING = "ping"  # client, also before its hello: are you there; nil
@@ -52,7 +53,9 @@ class FrameKind(StrEnum):
 
 
 class Head(NamedTuple):
-    """The first frame. `id` is chosen by the client, unique among its calls in flight; 0 for what concerns no call."""
+    """The first frame. `id` is chosen by the client, unique among its calls in flight; 0 for what concerns no call.
+    `items`: in a hello and in its welcome, whether streams come by messages of many items.
+    """
 
     kind: str
     id: int = 0
@@ -64,6 +67,7 @@ class Head(NamedTuple):
     code: str = ""
     key: str = ""
     not_begun: bool = False
+    items: bool = False
 
 
 _DEFAULTS = Head("")._asdict()
@@ -78,6 +82,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "code": (str,),
     "key": (str,),
     "not_begun": (bool,),
+    "items": (bool,),
 }
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{16})([0-9a-f]{16})-[0-9a-f]{16}-[0-9a-f]{2}")
 

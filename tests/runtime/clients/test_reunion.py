@@ -95,10 +95,10 @@ def test_what_is_full_says_so_and_is_asked_again(running: slabwire.Running) -> N
         keyed = asyncio.run(flood(where, "gate.enter", 12, 7, retries=OFTEN, idempotency_key=True))
         assert keyed == [7] * 12
     remote = address_of(running)
-    refused = [each for each in asyncio.run(flood(remote, "teller.count", 70, 0.1)) if not isinstance(each, int)]
+    refused = [each for each in asyncio.run(flood(remote, "teller.count", 1100, 0.1)) if not isinstance(each, int)]
     assert {type(each) for each in refused} == {slabwire.Overloaded}
-    assert "64 calls of this client are in flight" in str(refused[0])
-    answers = asyncio.run(flood(remote, "teller.count", 70, 0.1, retries=OFTEN))
+    assert "1024 calls of this client are in flight" in str(refused[0])
+    answers = asyncio.run(flood(remote, "teller.count", 1100, 0.1, retries=OFTEN))
     assert all(isinstance(each, int) for each in answers)
 
 

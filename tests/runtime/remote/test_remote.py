@@ -222,7 +222,7 @@ def test_mistakes_are_errors_with_the_words_of_a_local_client(served: Served) ->
 def test_too_many_calls_of_one_client_are_turned_away(served: Served) -> None:
     async def main() -> None:
         async with slabwire.connect_async(served.tcp) as client:
-            waiting = [asyncio.create_task(client.call("echo.wait", 60.0)) for _ in range(80)]
+            waiting = [asyncio.create_task(client.call("echo.wait", 60.0)) for _ in range(1100)]
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 assert isinstance(each.exception(), slabwire.Overloaded)

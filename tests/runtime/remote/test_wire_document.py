@@ -130,9 +130,10 @@ def bytes_of(example: str) -> bytes:
 
 def test_the_examples_are_what_msgpack_makes_of_them() -> None:
     blocks = re.findall(r"```\n(.*?)```", DOCUMENT, re.DOTALL)
-    head, tensor = (bytes_of(each) for each in blocks if re.match(r"\s*[0-9a-f]{2} ", each))
+    head, items, tensor = (bytes_of(each) for each in blocks if re.match(r"\s*[0-9a-f]{2} ", each))
     expected = {"version": 1, "kind": "call", "id": 1, "port": "echo.it", "timeout_s": 5.0}
     assert head == msgpack.packb(expected)
+    assert items == msgpack.packb([[[1, 2, False], [2, 1, True]], [7, 8, 9]])
     inside = msgpack.packb([None, "float32", [2], struct.pack("<2f", 1.0, 2.0)])
     assert tensor == msgpack.packb(msgpack.ExtType(1, inside))
 
@@ -140,7 +141,7 @@ def test_the_examples_are_what_msgpack_makes_of_them() -> None:
 def test_the_welcome_describes_the_ports(stranger: Stranger) -> None:
     welcome = stranger.hello()
     assert welcome["graph"] == "page"
-    assert welcome["limits"] == {"calls": 64, "message_nbytes": 268435456, "credit": 1024}
+    assert welcome["limits"] == {"calls": 1024, "message_nbytes": 268435456, "credit": 1024}
     anything: dict[str, Any] = {"kind": "any", "text": "Any", "dtypes": [], "dims": None, "optional": False}
     whole = {**anything, "kind": "int", "text": "int"}
     assert welcome["ports"][:2] == [
