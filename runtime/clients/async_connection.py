@@ -54,6 +54,7 @@ class AsyncLocalConnection:
 
     def _enter(self, local: LocalConnection) -> None:
         self.local = local
+        local.caller.streams.loop = asyncio.get_running_loop()
         self.is_gone = False
         self.calls = AsyncCalls(local.caller, local.caller.calls)
         self._end = select.poll()
@@ -71,9 +72,10 @@ class AsyncLocalConnection:
         """The exposed ports, as `actor.port`."""
         return self.local.ports
 
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later."""
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream."""
         self.local.caller.checked(target, args, fields, stream=True)
+        return self.local.caller.ports.sent_stream(target) is not None
 
     async def live(self, deadline_ns: int) -> AsyncCalls:
         """Where calls begin, connected anew if the graph has ended since. Raises Disconnected."""
@@ -122,11 +124,10 @@ class AsyncLocalConnection:
         endpoint = self.local.endpoint
         look_at = endpoint.trim(now_ns())
         left_s = max(0.0, (look_at - now_ns()) / 1e9) if look_at else None
-        self._parking.park(endpoint.reasons(), self._has_news, left_s)
+        self._parking.park(self.local.caller.reasons(), self._has_news, left_s)
 
     def _has_news(self) -> bool:
-        self.local.endpoint.collect_forwards()
-        return self.local.caller.has_news()
+        return self.local.caller.collect() or self.local.caller.has_news()
 
     def _leave(self) -> None:
         self._parking.close()

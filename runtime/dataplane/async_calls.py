@@ -71,6 +71,8 @@ class AsyncCalls:
             await _arrival(arrived, deadline_ns, target)
         finally:
             self.begins.cancel(pending)
+            if pending.stream is not None:
+                await pending.stream.closed()
         return pending.result()
 
     async def stream(
@@ -106,7 +108,7 @@ class AsyncCalls:
             if pending.next_kind() is Kind.ERROR:
                 pending.result()
         except BaseException:
-            self._end(pending)
+            await self._end(pending)
             raise
         items = self._items(pending, arrived, deadline_ns, target)
         await anext(items)
@@ -124,10 +126,12 @@ class AsyncCalls:
             text = f"{target} was not asked in time: {self._most} calls are in flight already; allow more of them"
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
-    def _end(self, pending: Pending | None) -> None:
+    async def _end(self, pending: Pending | None) -> None:
         if pending is not None:
             self.begins.cancel(pending)
         self._places.release()
+        if pending is not None and pending.stream is not None:
+            await pending.stream.closed()
 
     async def _items(
         self, pending: Pending, arrived: asyncio.Event, deadline_ns: int, target: str
@@ -145,7 +149,7 @@ class AsyncCalls:
                 arrived.clear()
                 await _arrival(arrived, deadline_ns, target)
         finally:
-            self._end(pending)
+            await self._end(pending)
 
 
 async def _arrival(arrived: asyncio.Event, deadline_ns: int, target: str) -> None:

@@ -7,10 +7,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from ...shm.bell import now_ns
+from ...shm.bell import BLOCKS, ROOM, now_ns
 from ...shm.consumer import Consumer
 from ...shm.producer import Producer
-from ..actor.fields import CallFields
 from ..control.channel import LaneOffer
 from ..errors import (
     CorruptLane,
@@ -27,10 +26,12 @@ from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind, read_header, with_key
 from ..message.item_batch import read_items
 from ..message.payload import Payload
+from .callable_ports import CallablePorts, Request
 from .endpoint import Endpoint
 from .entries import Entries
 from .moved_requests import MovedRequests
 from .pending import Pending
+from .sent_streams import SentStreams
 
 _LATEST_NS = (1 << 63) - 1
 _DATA, _BATCH, _MOVED = int(Kind.DATA), int(Kind.BATCH), int(Kind.MOVED)
@@ -50,10 +51,6 @@ class _Sent(Pending):
     trace: tuple[int, int]
 
 
-# A call that was checked: its port by name, by the number of its route, and the fields of its message.
-Request = tuple[str, int, dict[str, Any]]
-
-
 class Caller:
     """Built over an endpoint. One thread at a time. `calls` and streams may be in flight. `cause` gives the lane and
     the sequence of the input whose handler calls; without one this is a client.
@@ -71,7 +68,9 @@ class Caller:
         self.entries = Entries(endpoint, routing, self._leaves_room)
         self._entries = self.entries.lanes
         self._moved = MovedRequests(endpoint, routing, self._entries, self.can_spare)
-        self._ports: dict[str, tuple[int, CallFields, bool]] = {}  # by target: its route, what it takes, if it streams
+        self.streams = SentStreams(endpoint)
+        self.ports = CallablePorts(routing, self.streams.check, inside=cause is not None)
+        self.checked = self.ports.checked
         self.replies: list[Consumer] = []
         self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
@@ -83,22 +82,13 @@ class Caller:
 
     def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
-        if isinstance(end, Producer):
+        if offer.purpose == "items" and isinstance(end, Producer):
+            self.streams.lanes[offer.target] = end
+        elif isinstance(end, Producer):
             self.entries.add(offer.target, end)
             self._moved.flush()
         else:
             self.replies.append(end)
-
-    def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Request:
-        """A call, checked against the port before it is begun. Raises UnknownPort or MessageError."""
-        port = self._ports.get(target)
-        if port is None:
-            route = self._routing.route(target, inside=self._cause is not None)
-            port = self._ports[target] = route, *self._routing.intake(route)
-        route, intake, streams = port
-        if streams and not stream:
-            raise answered_by_a_stream(target)
-        return target, route, intake.fields(args, fields)
 
     def begin(
         self,
@@ -114,6 +104,10 @@ class Caller:
         Overloaded, or Disconnected. `aside`: a call for one answer that is not among the `calls`.
         """
         target, route, fields = request
+        source = None
+        if (stream := self.ports.sent_stream(target)) is not None:
+            fields = dict(fields)
+            source = fields.pop(stream)
         if not aside and len(self._pending) - len(self._aside) >= self.calls:
             raise mark_not_begun(
                 Overloaded(f"{self.calls} calls are in flight already; wait for some, {_more(self._cause is None)}")
@@ -140,6 +134,9 @@ class Caller:
         self._by_entry[entry] = self._by_entry.get(entry, 0) + 1
         if aside:
             self._aside.add(number)
+        if source is not None:
+            instance = next(name for name, lane in self._entries.items() if lane is entry)
+            pending.stream = self.streams.begin(instance, self._head(pending, 0)[:9], source)
         return pending
 
     def _publish(self, target: str, pending: _Sent, fields: dict[str, Any], deadline_ns: int, key: str) -> None:
@@ -188,6 +185,8 @@ class Caller:
         if sent is None:
             return
         self._by_entry[sent.entry] -= 1
+        if sent.stream is not None:
+            sent.stream.end()
         if self._moved.places:
             self._moved.places.pop(request, None)
         if request in self._aside:  # it has no slot in which others see it; it is short in any case
@@ -221,6 +220,8 @@ class Caller:
         came = False
         if self._moved.unsent:
             self._moved.flush()
+        if self.streams.waiting:
+            came = self.streams.admit()
         for lane in self.replies:
             while lane.available():
                 self.take(lane)
@@ -280,6 +281,8 @@ class Caller:
         return error
 
     def _arrive(self, pending: Pending, kind: Kind, value: Any) -> None:
+        if pending.stream is not None and kind != Kind.ITEM and pending.stream.error is not None:
+            kind, value = Kind.ERROR, pending.stream.error  # the caller's own
         pending.arrived.append((kind, value))
         if kind != Kind.ITEM:
             self.finish(pending)
@@ -293,6 +296,7 @@ class Caller:
         self.entries.clear()
         self._by_entry.clear()
         self.replies.clear()
+        self.streams.lanes.clear()
         self._pending.clear()
         self._moved.clear()
 
@@ -302,14 +306,25 @@ class Caller:
 
     def look(self) -> Callable[[], object]:
         """What tells, at the least price, whether an answer lies unread in the lanes that there are now."""
-        return self.replies[0].available if len(self.replies) == 1 else self.has_news
+        return self.replies[0].available if len(self.replies) == 1 and not self.streams.waiting else self.has_news
 
     def has_news(self) -> bool:
-        """Whether an answer lies unread."""
-        for lane in self.replies:  # noqa: SIM110 - `any` of a generator costs more than the look itself
+        """Whether an answer lies unread, or a stream that is sent has room."""
+        for lane in self.replies:
             if lane.available():
                 return True
-        return False
+        return bool(self.streams.waiting) and self.streams.can_go()
+
+    def reasons(self) -> int:
+        """What a caller that sleeps is to be rung for."""
+        return self._endpoint.reasons() | (ROOM | BLOCKS if self.streams.waiting else 0)
+
+    def collect(self) -> bool:
+        """To be called after saying that one sleeps: lets go of what has come back, and lets streams that are sent go
+        on. True if there was any of these.
+        """
+        self._endpoint.collect_forwards()
+        return bool(self.streams.waiting) and self.streams.admit()
 
 
 def deadline_of(timeout_s: float | None) -> int:
@@ -322,11 +337,6 @@ def deadline_of(timeout_s: float | None) -> int:
     if isinstance(timeout_s, str) or not timeout_s >= 0:
         raise MessageError(f"timeout_s is {timeout_s!r}; it must be a number of seconds, or None to wait for ever")
     return min(now_ns() + int(timeout_s * 1e9), _LATEST_NS)
-
-
-def answered_by_a_stream(target: str) -> MessageError:
-    """The error of a call where a stream must be begun."""
-    return MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
 
 
 def _more(is_client: bool) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..message.header import Kind
+
+if TYPE_CHECKING:
+    from .sent_streams import SentStream
 
 # A reader tells of so many items at once: half of those that a stream may run ahead.
 TELL_EVERY = 32
@@ -25,15 +28,16 @@ class Pending:
 
     `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
     called at each arrival. `answerer`, once it is known, is told of items that were read, by the portion; `told` is of
-    how many.
+    how many. `stream` is the one that the call sends, if it sends any.
     """
 
-    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "told")
+    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "stream", "told")
 
     def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
         self.request = request
         self.notify = notify
         self.answerer = answerer
+        self.stream: SentStream | None = None
         self.arrived: deque[tuple[Kind, Any]] = deque()
         self._items = self.told = 0
 

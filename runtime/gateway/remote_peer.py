@@ -15,6 +15,7 @@ from ..dataplane.caller import deadline_of, timed_out
 from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, mark_not_begun
 from ..message.header import Kind as RecordKind
 from ..message.payload import wire_form
+from ..remote.exposed_ports import sent_on_the_host
 from ..remote.frame_codec import pack_value, unpack_value
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, MOST_CREDIT, Frame, FrameKind, Head, pack_head, trace_of
 from .budget import Budget
@@ -98,9 +99,11 @@ class RemotePeer:
                 text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
                 raise mark_not_begun(Overloaded(text))
             key_of(head.key or None)
-            self._graph.local.routing.route(
-                head.port, inside=False
-            )  # a payload is read only where there is a port for it
+            routing = self._graph.local.routing
+            entry = routing.entry(routing.route(head.port, inside=False))
+            if entry.sent_stream is not None:
+                raise sent_on_the_host(head.port, entry.sent_stream.name)
+            # A payload is read only where there is a port for it.
             fields = unpack_value(frames)
             if not isinstance(fields, dict):
                 raise MessageError(

@@ -67,6 +67,7 @@ class Worker:
         self.cells = self._turns.cells
         self.wiring = Wiring(link, assignment, self.routing, self.cells, self.report)
         self.endpoint, self.caller = self.wiring.endpoint, self.wiring.caller
+        self.caller.streams.loop = self.loop
         self._calls = AsyncCalls(self.caller, self.caller.calls)
         self._bindings: list[CellBinding] = []
         self._stopping = False
@@ -186,7 +187,10 @@ class Worker:
 
     def _look(self) -> Callable[[], Any]:
         """Tells whether there is news in any of the lanes as they are now."""
-        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets.lanes)])
+        lanes = [*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.lanes_in())]
+        if not self.caller.streams.waiting:
+            return look_into(lanes)
+        return lambda: look_into(lanes)() or self.caller.has_news()
 
     def _work(self) -> bool:
         progressed = self.caller.pump() | self._turns.take_one()
@@ -200,8 +204,11 @@ class Worker:
 
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
-        self.endpoint.collect_forwards()
-        if self.caller.has_news() or any(cell.can_progress() for cell in self._turns.serving()):
+        if (
+            self.caller.collect()
+            or self.caller.has_news()
+            or any(cell.can_progress() for cell in self._turns.serving())
+        ):
             self.loop.stop()
             return True
         return False
@@ -216,7 +223,7 @@ class Worker:
 
     def _reasons(self) -> int:
         room = any(cell.waits_for_room() for cell in self.cells.values())
-        return self.endpoint.reasons() | (ROOM | BLOCKS if room else 0)
+        return self.caller.reasons() | (ROOM | BLOCKS if room else 0)
 
     def _sleep_s(self, longest_s: float | None) -> float | None:
         due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
