@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection
-from typing import Any
+from typing import Any, NoReturn
 
 from ...shm.consumer import Consumer
 from ...shm.inflight import Inflight
@@ -78,12 +78,9 @@ class InputStream(AsyncGenerator[Any, None]):
                 await self._waiter
             finally:
                 self._waiter = None
-        kind, value = self._arrived.popleft()
-        if kind != _ITEM:
-            self.close()
-            if kind == _ERROR:
-                raise value
-            raise StopAsyncIteration
+        if self._arrived[0][0] != _ITEM:
+            self._end()
+        value = self._arrived.popleft()[1]
         self._read += 1
         if self._read - self._told >= TELL_EVERY:
             self._tell()
@@ -92,6 +89,14 @@ class InputStream(AsyncGenerator[Any, None]):
         except MessageError:
             self.close()
             raise
+
+    def _end(self) -> NoReturn:
+        kind, value = self._arrived.popleft()
+        self.close()
+        try:
+            raise value if kind == _ERROR else StopAsyncIteration
+        finally:
+            del value  # an error that its own frame held would keep all frames above alive
 
     async def asend(self, value: None) -> Any:  # noqa: ARG002 - nobody is there to get it
         return await self.__anext__()

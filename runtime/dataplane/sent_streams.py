@@ -83,10 +83,10 @@ class SentStream:
         except StopAsyncIteration:
             self._held = Kind.END, None
         except asyncio.CancelledError as error:
-            if not self.is_over:
-                self._fail(error)
-                self.push()
-            raise
+            task = asyncio.current_task()
+            if self.is_over or (task is not None and task.cancelling()):
+                raise
+            self._fail(error)  # what it has awaited was cancelled
         except Exception as error:
             self._fail(error)
 
