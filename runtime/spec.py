@@ -43,11 +43,12 @@ class TypeSpec:
 
 @dataclass(frozen=True)
 class FieldSpec:
-    """One parameter of a handler: one field of the messages it takes."""
+    """One parameter of a handler: one field of the messages it takes. `stream`: its caller sends a stream of `type`."""
 
     name: str
     type: TypeSpec
     required: bool = True
+    stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class HandlerSpec:
     @property
     def streams(self) -> bool:
         return self.kind in ("generator", "async_generator", "reply_stream")
+
+    @property
+    def sent_stream(self) -> FieldSpec | None:
+        """The field that is a stream which the caller sends, if there is one."""
+        return next((each for each in self.fields if each.stream), None)
 
 
 @dataclass(frozen=True)
@@ -226,7 +232,7 @@ def _type(plain: dict[str, Any]) -> TypeSpec:
 
 
 def _handler(plain: dict[str, Any]) -> HandlerSpec:
-    fields = tuple(FieldSpec(each["name"], _type(each["type"]), each["required"]) for each in plain["fields"])
+    fields = tuple(FieldSpec(**{**each, "type": _type(each["type"])}) for each in plain["fields"])
     batch = BatchSpec(**plain["batch"]) if plain["batch"] else None
     return HandlerSpec(**{**plain, "fields": fields, "result": _type(plain["result"]), "batch": batch})
 

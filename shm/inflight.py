@@ -34,6 +34,7 @@ INFLIGHT = Layout(
                 f"outputs that were published for it, times {1 << _WAYS_BITS}, plus ways that the next has left by",
                 "consumer's successor",
             ),
+            Word("taken", "1 once an item of its caller's stream was taken from its lane", "consumer's successor"),
             Word("copy", "its record", "consumer's successor", nbytes=RECORD_NBYTES),
         ),
         rows="inputs",
@@ -46,7 +47,8 @@ RUNNING_ROW = 0
 class Input(NamedTuple):
     """What a row says: which record, how often begun, how many outputs published, and by how many ways the next one.
 
-    `pardons` of the attempts ended because the process was told to leave.
+    `pardons` of the attempts ended because the process was told to leave. `has_taken` items of its caller's stream,
+    which do not come again.
     """
 
     row: int
@@ -56,6 +58,7 @@ class Input(NamedTuple):
     ordinal: int
     ways: int = 0
     pardons: int = 0
+    has_taken: bool = False
 
 
 class Inflight:
@@ -100,7 +103,7 @@ class Inflight:
         row = self._free.pop()
         at, copy = self._first + row * self._stride, self._copy + row * self._row_nbytes
         words = self._words
-        words[at + 1], words[at + 2], words[at + 3], words[at + 4] = lane, sequence, attempt, 0
+        words[at + 1], words[at + 2], words[at + 3], words[at + 4], words[at + 5] = lane, sequence, attempt, 0, 0
         self._bytes[copy : copy + RECORD_NBYTES] = record
         words[at] = 1
         return row
@@ -129,6 +132,10 @@ class Inflight:
         for row, ordinal in ordinals:
             words[first + row * stride] = ordinal << _WAYS_BITS
 
+    def take(self, row: int) -> None:
+        """Notes that an item of its caller's stream is about to be taken: before the item is given back to its lane."""
+        self._words[self._first + row * self._stride + 5] = 1
+
     def clear(self, row: int) -> None:
         """The input is finished. Idempotent: a row that is free twice would hold two inputs."""
         at = self._first + row * self._stride
@@ -152,10 +159,10 @@ class Inflight:
         for row in range(self.rows):
             at = self._first + row * self._stride
             if self._words[at]:
-                lane, sequence, attempt, sent = self._words[at + 1 : at + 5].tolist()
+                lane, sequence, attempt, sent, taken = self._words[at + 1 : at + 6].tolist()
                 ordinal, ways = divmod(sent, 1 << _WAYS_BITS)
                 pardons, attempt = divmod(attempt, _PARDON)
-                found.append(Input(row, lane, sequence, attempt, ordinal, ways, pardons))
+                found.append(Input(row, lane, sequence, attempt, ordinal, ways, pardons, bool(taken)))
         return found
 
 

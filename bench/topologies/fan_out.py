@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...runtime.dataplane.caller import deadline_of
+from ...runtime.dataplane.pending import deadline_of
 from ...runtime.message.encoding import decode
 from ...runtime.message.header import Kind, read_header
 from ...runtime.message.lending import source_of

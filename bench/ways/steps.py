@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.dataplane.caller import deadline_of
+from ...runtime.dataplane.pending import deadline_of
 from ...runtime.message.encoding import decode
 from ...runtime.message.fast_path import encode_and_publish
 from ...runtime.message.header import Flag, Header, Kind, read_header, write_record

@@ -26,6 +26,7 @@ Check = Callable[[Any, dict[str, int]], str | None]
 ANY = TypeSpec()
 STREAMS = (abc.Iterator, abc.Generator)
 ASYNC_STREAMS = (abc.AsyncIterator, abc.AsyncGenerator)
+_SENT_STREAMS = (abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
 _ITERABLES = (*STREAMS, *ASYNC_STREAMS, abc.Iterable, abc.AsyncIterable, ReplyStream)
 _NUMBERS: tuple[TypeKind, ...] = ("bool", "int", "float")  # each may stand for those after it
 _KINDS: tuple[tuple[type, TypeKind], ...] = (
@@ -68,6 +69,27 @@ def item_type(annotation: Any) -> TypeSpec:
         return item_type(typing.get_args(annotation)[0])
     arguments = typing.get_args(annotation)
     return type_of(arguments[0]) if typing.get_origin(annotation) in _ITERABLES and arguments else ANY
+
+
+def is_sent_stream(annotation: Any) -> bool:
+    """Whether a parameter of this annotation is a stream that the caller sends."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return is_sent_stream(typing.get_args(annotation)[0])
+    return any(each is annotation or each is origin for each in _SENT_STREAMS)
+
+
+def may_be_sent_stream(annotation: Any) -> bool:
+    """Whether a parameter of this annotation may be such a stream, or something else."""
+    origin = typing.get_origin(annotation)
+    return origin in (typing.Union, types.UnionType) and any(map(is_sent_stream, typing.get_args(annotation)))
+
+
+def item_hint(annotation: Any) -> Any:
+    """The annotation of one item of a stream; Any where it has none."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return item_hint(typing.get_args(annotation)[0])
+    return next(iter(typing.get_args(annotation)), Any)
 
 
 def element_type(annotation: Any) -> TypeSpec:

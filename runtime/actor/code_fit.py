@@ -48,6 +48,8 @@ def _differences(old: HandlerSpec, new: HandlerSpec) -> Iterator[str]:
         before = fields.get(each.name)
         if each.required and (before is None or not before.required):
             yield f"it demands a field '{each.name}'"
+        if before is not None and before.stream != each.stream:
+            yield f"field '{each.name}' is a stream" + (" now" if each.stream else " no longer")
         why = None if before is None else why_not(before.type, each.type)
         if why is not None:
             yield f"field '{each.name}': {why}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import wraps
@@ -10,7 +11,18 @@ from typing import Any, TypeVar, get_origin, overload
 from ..error_text import sendable
 from ..errors import GraphError, MessageError
 from ..spec import BatchSpec, FieldSpec, HandlerKind, HandlerSpec, TypeSpec
-from .annotations import ASYNC_STREAMS, STREAMS, check_of, element_type, hints_of, item_type, type_of
+from .annotations import (
+    ASYNC_STREAMS,
+    STREAMS,
+    check_of,
+    element_type,
+    hints_of,
+    is_sent_stream,
+    item_hint,
+    item_type,
+    may_be_sent_stream,
+    type_of,
+)
 from .dataclass_fields import rebuild_of
 from .fields import check_names, takes
 from .reply_stream import ReplyStream
@@ -98,6 +110,7 @@ def specify(function: Callable[..., Any], *, port: str, method: bool, declares_o
         for each in _parameters(function, method)
         if not (is_resumable and each.name == "sent")
     )
+    _check_streams(port, kind, fields, is_resumable)
     return HandlerSpec(
         port,
         kind,
@@ -119,7 +132,35 @@ def summary_of(documented: Any) -> str:
 def _field(parameter: inspect.Parameter, hints: dict[str, Any], is_batch: bool) -> FieldSpec:
     hint = hints.get(parameter.name, Any)
     required = parameter.default is inspect.Parameter.empty
-    return FieldSpec(parameter.name, element_type(hint) if is_batch else type_of(hint), required)
+    if is_batch:
+        return FieldSpec(parameter.name, element_type(hint), required)
+    if is_sent_stream(hint):
+        return FieldSpec(parameter.name, item_type(hint), required, stream=True)
+    if may_be_sent_stream(hint):
+        raise GraphError(f"'{parameter.name}' may be a stream or something else; a stream must be one in every call")
+    return FieldSpec(parameter.name, type_of(hint), required)
+
+
+def _check_streams(port: str, kind: HandlerKind, fields: tuple[FieldSpec, ...], is_resumable: bool) -> None:
+    """Raises GraphError for streams in the place of fields that a handler cannot have."""
+    streams = [each for each in fields if each.stream]
+    if not streams:
+        return
+    names = " and ".join(f"'{each.name}'" for each in streams)
+    if len(streams) > 1:
+        raise GraphError(f"{port}: {names} are streams, and a caller sends one stream only; make one of them a list")
+    if kind not in ("coroutine", "async_generator"):
+        raise GraphError(
+            f"{port}: {names} is a stream that the caller sends, and a {kind} handler would block its worker while it "
+            "waits for items; make it `async def`"
+        )
+    if not streams[0].required:
+        raise GraphError(f"{port}: {names} is a stream that the caller sends, so it has no default; remove that")
+    if is_resumable:
+        raise GraphError(
+            f"{port}: a @resumable handler is begun again behind what it had sent, and the items of {names} that it "
+            "had read do not come again; remove the mark"
+        )
 
 
 def _kind(function: Callable[..., Any], result: Any) -> HandlerKind:
@@ -148,18 +189,34 @@ class Handler:
     `function` is called with what `bind` made (a resumable one with `sent` as well, a batched one with one list in
     `field`); it gives a generator, an asynchronous generator or a coroutine where `spec.kind` says so, else the result.
     `field` is the only field's name, None where there are several or none. `is_at_once`: it is done when it returns,
-    so its record may stay in the lane meanwhile.
+    so its record may stay in the lane meanwhile. `stream` is the name of the parameter that is a stream, None where
+    none is; its items come beside the message, which has all other fields.
     """
 
-    __slots__ = ("_check", "_readers", "field", "function", "is_at_once", "owner", "spec")
+    __slots__ = (
+        "_check",
+        "_message",
+        "_read_item",
+        "_readers",
+        "field",
+        "function",
+        "is_at_once",
+        "owner",
+        "spec",
+        "stream",
+    )
 
     def __init__(self, spec: HandlerSpec, function: Callable[..., Any], owner: str) -> None:
         self.spec = spec
         self.owner = owner
         self.function = _streaming(function, spec.kind)
-        self.field = spec.fields[0].name if len(spec.fields) == 1 else None
-        hints = hints_of(function)
-        self._readers = tuple(self._reader(each, hints.get(each.name, Any)) for each in spec.fields)
+        sent, hints = spec.sent_stream, hints_of(function)
+        fields = tuple(each for each in spec.fields if not each.stream)
+        self.stream = sent.name if sent is not None else None
+        self._read_item = self._reader(sent, item_hint(hints.get(sent.name))) if sent is not None else None
+        self._message = spec if sent is None else dataclasses.replace(spec, fields=fields)
+        self.field = fields[0].name if len(fields) == 1 else None
+        self._readers = tuple(self._reader(each, hints.get(each.name, Any)) for each in fields)
         # Of a single required field that is not built anew only this is left to do; False where there is more.
         self._check: Any = False
         if len(self._readers) == 1 and self._readers[0][1] and self._readers[0][3] is None:
@@ -207,8 +264,17 @@ class Handler:
                 raise self._refused(name, wrong)
             arguments[name] = item if rebuild is None else self._rebuilt(name, rebuild, item)
         if len(arguments) != len(self._readers) or len(value) != len(arguments):
-            check_names(self.spec, self.owner, value)
+            check_names(self._message, self.owner, value)
         return arguments
+
+    def item(self, value: Any) -> Any:
+        """An item of the stream that its caller sends, checked. Raises MessageError naming port and field."""
+        if self._read_item is None:
+            return value
+        name, _, check, rebuild = self._read_item
+        if check is not None and (wrong := check(value, {})) is not None:
+            raise self._refused(name, f"an item of its stream: {wrong}")
+        return value if rebuild is None else self._rebuilt(name, rebuild, value)
 
     def _spread(self, value: Any) -> dict[str, Any]:
         if isinstance(value, dict) and self._readers:

@@ -18,9 +18,9 @@ from ..actor.kept import Kept
 from ..actor.reply_stream import ReplyStream
 from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
-from ..dataplane.caller import deadline_of
 from ..dataplane.custody import Custody
 from ..dataplane.endpoint import Endpoint
+from ..dataplane.pending import deadline_of
 from ..dataplane.stream_group import ReadGroup
 from ..errors import SlabwireError
 from .input_states import FINISHED

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from ...shm.bell import now_ns
+from ...shm.consumer import Consumer
 from ..actor.actor import Actor
 from ..actor.handler import Handler
+from ..dataplane.input_streams import InputStreams
 from ..errors import cut_off_error
 from ..message.capacities import EVERY_REQUEST, Key
 from ..message.header import Header
@@ -18,7 +20,7 @@ from .batches import Batches
 from .cancels import Cancels
 from .coroutines import Coroutines
 from .generators import Generators
-from .inlets import Inlets
+from .inlets import KINDS_OF_ITEMS, Inlets
 from .intake import Intake
 from .outlets import Outlets
 from .redelivery import Redelivery
@@ -53,13 +55,18 @@ class Cell:
         self.actor = actor
         self.outlets = outlets
         self.inlets = Inlets(outlets.routes)
+        self.item_inlets = Inlets(outlets.routes, KINDS_OF_ITEMS)
         self.answers = Answers(instance, outlets, recorder, buried)
         self.is_async = any(each.spec.kind in _ON_THE_LOOP for each in ports.values())
         self._stats = outlets.stats
         self._cancels = Cancels()
         self._runs = Runs(outlets, recorder, loop, spec.concurrency)
         self.reply_streams = ReplyStreams(self._runs, outlets, self.answers)
-        self._runs.use(_kinds(ports, self._runs, outlets, self.answers, self.reply_streams))
+        self.inputs = InputStreams(
+            outlets.endpoint, outlets.table, outlets.look_for_lanes, lambda key: self._redelivery.is_to_begin(key)
+        )
+        coroutines = Coroutines(self._runs, outlets, self.answers, self.inputs)
+        self._runs.use(_kinds(ports, self._runs, outlets, self.answers, self.reply_streams, coroutines))
         self._intake = Intake(
             instance,
             spec.max_attempts,
@@ -73,6 +80,14 @@ class Cell:
             self._cancel,
         )
         self._redelivery = Redelivery(instance, outlets, self._intake, self._runs)
+
+    def add_lane(self, lane: Consumer, caller: int, *, client: int, of_items: bool) -> None:
+        """One more lane in, from the endpoint `caller`: of items of streams that it sends, or of all else. `client` is
+        its number where it is a client.
+        """
+        (self.item_inlets if of_items else self.inlets).add(lane, client=client)
+        if of_items:
+            self.inputs.lanes[caller] = lane
 
     def handler(self, port: int) -> Handler | None:
         """The handler behind the number of an input port, if it is this actor's."""
@@ -95,7 +110,14 @@ class Cell:
     def is_ready(self) -> bool:
         """Whether `step` may find something to do."""
         begun = self._intake.blocked or self._runs.works or self._runs.held_up or self._redelivery.waiting
-        return bool(begun or self.outlets.holds_any or self.inlets.has_input())
+        return bool(begun or self.outlets.holds_any or self.inlets.has_input() or self._has_items())
+
+    def lanes_in(self) -> list[Consumer]:
+        """All lanes from which it takes records."""
+        return [*self.inlets.lanes, *self.item_inlets.lanes]
+
+    def _has_items(self) -> bool:
+        return bool(self.item_inlets.lanes) and self.item_inlets.has_input()
 
     def next_deadline_ns(self) -> int:
         """The earliest deadline among the records that are next in their lanes; 0 if none has one."""
@@ -104,6 +126,8 @@ class Cell:
     def can_progress(self) -> bool:
         """Whether a step now would get anywhere: the last look before the worker sleeps."""
         if (self.outlets.holds_any and self.outlets.can_shed()) or self._cancels.may_lie_in(self.inlets.lanes):
+            return True
+        if self._has_items() and not all(map(self.inputs.must_wait, self.item_inlets.next_headers())):
             return True
         if self._intake.blocked is not None:
             return self.outlets.could_go(self._intake.blocked[0])
@@ -140,6 +164,8 @@ class Cell:
         """Does work for about as long as `until_ns` says, on CLOCK_MONOTONIC; True if it did any."""
         intake, redelivery, works = self._intake, self._redelivery, self._runs.works
         progressed = self._flush()
+        if self._has_items():
+            progressed = self._take_items() or progressed
         while intake.blocked is None:
             advanced = bool(works) and self._runs.advance()
             is_behind = redelivery.waiting or redelivery.quarantine.work
@@ -148,6 +174,16 @@ class Cell:
             if not (took or advanced) or now_ns() >= until_ns:
                 break
         return self.heed_cancels() or progressed
+
+    def _take_items(self) -> bool:
+        """Brings the items of streams that callers send to these, whatever holds up other inputs; True if any came."""
+        came = False
+        for lane in self.item_inlets.lanes:
+            for _ in range(lane.available()):  # no more, for a caller may send as fast as they are taken
+                if not self.inputs.take(lane, self.item_inlets.header(lane, lane.cursor)):
+                    break
+                came = True
+        return came
 
     def _flush(self) -> bool:
         """Lets outputs go that waited for room; True if any input got on by it."""
@@ -206,6 +242,8 @@ class Cell:
     def remove_lanes(self, lanes: list[int]) -> None:
         """Nothing that came by these lanes is needed any more."""
         self.inlets.remove(lanes)
+        self.item_inlets.remove(lanes)
+        self.inputs.forget_lanes(lanes)
         if self._intake.blocked is not None and self._intake.blocked[1].lane in lanes:
             self._cut_blocked()
             self._intake.blocked = None
@@ -214,7 +252,12 @@ class Cell:
         """A client writes what no client writes: all that it ever asked for ends."""
         self.cancel([(endpoint, EVERY_REQUEST)])
         self.forget_caller(endpoint)
-        self.remove_lanes(self.inlets.lanes_of(endpoint))
+        self.remove_lanes([*self.inlets.lanes_of(endpoint), *self.item_inlets.lanes_of(endpoint)])
+
+    def corrupt_clients(self) -> set[int]:
+        """The clients whose lanes hold impossible words."""
+        of_lanes_in = self.inlets.corrupt_clients() | self.item_inlets.corrupt_clients()
+        return of_lanes_in | self.outlets.callers.corrupt()
 
     # -- the beginning and the end -----------------------------------------------------------------------------------
 
@@ -236,6 +279,7 @@ class Cell:
         takes turns until its last task has ended, and none of these may begin a handler whose actor has stopped.
         """
         self.inlets.shut()
+        self.item_inlets.shut()
         self._runs.hand_on()
         blocked = self._intake.blocked
         for work in (*self._redelivery.waiting, *(blocked[:1] if blocked is not None else ())):
@@ -243,12 +287,16 @@ class Cell:
 
 
 def _kinds(
-    ports: dict[int, Handler], runs: Runs, outlets: Outlets, answers: Answers, reply_streams: ReplyStreams
+    ports: dict[int, Handler],
+    runs: Runs,
+    outlets: Outlets,
+    answers: Answers,
+    reply_streams: ReplyStreams,
+    coroutines: Coroutines,
 ) -> dict[int, HandlerRunner]:
     """What runs each handler, by the number of its port."""
     batched = {number: each.spec.batch for number, each in ports.items() if each.spec.batch}
     batches = Batches(runs, outlets, answers, batched)
-    coroutines = Coroutines(runs, outlets, answers)
     runners: dict[HandlerKind, HandlerRunner] = {
         "generator": Generators(runs, outlets, answers),
         "coroutine": coroutines,

@@ -11,13 +11,19 @@ from ..message.header import Header, Kind, read_header
 
 # Looking into each of many lanes for every record would cost more than to handle it; few enough to be fair.
 _RECORDS_A_TURN = 16
+# What lies in a lane of calls, and in one of items of streams that callers send.
+KINDS_OF_CALLS = frozenset((Kind.DATA, Kind.CANCEL))
+KINDS_OF_ITEMS = frozenset((Kind.ITEM, Kind.END, Kind.ERROR))
 
 
 class Inlets:
-    """All lanes in, in the order in which they came. `routes` is how many routes the graph has. One thread."""
+    """All lanes in, in the order in which they came. `routes` is how many routes the graph has, `of_clients` what kinds
+    of records clients may write there. One thread.
+    """
 
-    def __init__(self, routes: int) -> None:
+    def __init__(self, routes: int, of_clients: frozenset[Kind] = KINDS_OF_CALLS) -> None:
         self._routes = routes
+        self._of_clients = of_clients
         self.lanes: list[Consumer] = []
         self.held: list[Consumer] = []  # lanes from which nothing is taken any more
         self.is_shut = False
@@ -72,7 +78,7 @@ class Inlets:
         header = read_header(lane.segment.bytes, lane.ring + sequence % lane.capacity * RECORD_NBYTES)
         client = self._clients.get(lane.lane) if self._clients else None
         if client is not None and (
-            header.reply_to != client or header.kind not in _OF_CLIENTS or header.route >= self._routes
+            header.reply_to != client or header.kind not in self._of_clients or header.route >= self._routes
         ):
             raise CorruptLane(f"a record of kind {header.kind} for endpoint {header.reply_to} from client {client}")
         return header
@@ -106,6 +112,3 @@ class Inlets:
         except CorruptLane:
             return False
         return True
-
-
-_OF_CLIENTS = frozenset((Kind.DATA, Kind.CANCEL))

@@ -66,6 +66,7 @@ class Outlets:
         self._pool = endpoint.pool
         self._spread = ReplicaLanes(routing)
         self.edges = self._spread.lanes
+        self.look_for_lanes = look_for_lanes
         self.callers = ReplyLanes(stats, look_for_lanes)
         self.replies = self.callers.lanes
         self._full = FullEdges(routing, self._spread, self.callers, endpoint.pool, stats)

@@ -14,6 +14,7 @@ from ...shm.lease import Lease
 from ...shm.producer import Producer
 from ..actor.handler import Handler
 from ..errors import Interrupted
+from ..message.capacities import Key
 from ..message.header import Flag, Header, Kind, read_header
 from ..message.item_batch import Sent, read_sent
 from .inlets import Inlets
@@ -79,6 +80,10 @@ class Redelivery:
         self._outlets.stats.reset_gauges()
         # Else a graph that drains would take an actor that is still starting for one with nothing to do.
         self._outlets.stats.show("in_flight", sum(work.row != RUNNING_ROW for work in self.waiting))
+
+    def is_to_begin(self, key: Key) -> bool:
+        """Whether an input of this request waits here."""
+        return any(work.header.key == key for work in self.waiting)
 
     def can_begin(self) -> bool:
         """Whether the next input need not wait until it is alone."""
@@ -165,6 +170,7 @@ def unfinished_works(
         work = _running(inlets, left, ports) if left.row == RUNNING_ROW else _kept(table, inlets, left, ports)
         if work is not None:
             work.published, work.pardons = Published(left.ordinal, left.ways), left.pardons
+            work.has_taken = left.has_taken
             works[left.lane, left.sequence] = work
     if works:
         _note_sent(works, ways, kept_block)
@@ -252,8 +258,13 @@ def _note_delegated(work: Work | None, header: Header, lane: Producer) -> None:
 
 
 def resumed(work: Work, ways_out: WaysOut, instance: str) -> Interrupted | None:
-    """A partly sent stream goes on behind what was sent, if its handler can; else it ends with this error."""
+    """A partly sent stream goes on behind what was sent, if its handler can; else it ends with this error. So does an
+    input of whose caller's stream items were taken: they do not come again.
+    """
     handler, published = work.handler, work.published
+    if work.has_taken and published is not None:
+        work.ordinal = published.highest()
+        return Interrupted(f"{instance} died in the middle of the stream that it was sent")
     if handler is None or not handler.spec.streams or published is None or not published.highest():
         return None
     if handler.spec.resumable:

@@ -8,13 +8,10 @@ from typing import Any
 from ...shm.bell import now_ns
 from ...shm.producer import Producer
 from ..errors import CorruptLane
-from ..message.capacities import Key
+from ..message.capacities import STREAM_WINDOW, Key
 from ..message.header import Header, Kind
 from ..telemetry.stats import CellStats
 from .work import Dispatch, Work
-
-# Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
-STREAM_WINDOW = 64
 
 
 class StreamCredit:

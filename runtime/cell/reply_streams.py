@@ -14,13 +14,14 @@ from ..actor.delegation import Delegation
 from ..actor.handler import Handler
 from ..actor.reply_stream import ReplyStream
 from ..errors import CorruptLane, DeadlineExceeded, HandlerError, MessageError, OutOfMemory, Overloaded, SlabwireError
+from ..message.capacities import STREAM_WINDOW
 from ..message.item_batch import pack_item, packed_batch
 from ..telemetry.flight_recorder import EXPIRED
 from .answers import ENDS_PROCESS, Answers
 from .input_states import RUNNING
 from .open_stream import OpenStream
 from .outlets import Outlets
-from .reply_lanes import STREAM_WINDOW, StreamCredit
+from .reply_lanes import StreamCredit
 from .runs import HandlerRunner, Runs
 from .work import Work, current
 

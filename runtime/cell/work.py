@@ -103,6 +103,7 @@ class Work:
     recorded = 0
     outcome = 0
     pardons = 0
+    has_taken = False  # a predecessor, of the stream that its caller sends
 
     def __init__(self, header: Header, lane: int, sequence: int, attempt: int, handler: Handler | None = None) -> None:
         self.header = header

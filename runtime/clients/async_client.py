@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from ...shm.bell import now_ns
 from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
-from ..dataplane.caller import deadline_of
+from ..dataplane.pending import deadline_of
 from ..dataplane.stream_group import ReadGroup
 from ..errors import ClientClosed, SlabwireError
 from ..host.forks import forked_error, part_in_children
 from .async_connection import AsyncLocalConnection
 from .client import CALL_TIMEOUT_S, withdrawn_error
 from .connection import is_address
-from .retry import Attempts, Retry, key_of, retry_of
+from .retry import Attempts, Retry, key_of, retry_of, sends_once
 
 if TYPE_CHECKING:
     from .async_remote_connection import AsyncRemoteConnection
@@ -103,9 +103,14 @@ class AsyncClient:
         idempotency_key: str | bool | None = None,
         **fields: Any,
     ) -> Any:
-        """The answer of port `target`; as `Client.call`. Cancelling the task cancels the work."""
+        """The answer of port `target`; as `Client.call`. Cancelling the task cancels the work. A field that is a stream
+        may be an asynchronous iterable, too; a task reads it.
+        """
         deadline_ns = deadline_of(timeout_s)
         key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        if (key or retry is not None) and self._open.check(target, args, fields):
+            sends_once(key, target)
+            retry = None
         if retry is None:
             calls = self._ready() or await self._live(deadline_ns)
             return await calls.call(target, args, fields, deadline_ns, key=key)
@@ -126,9 +131,11 @@ class AsyncClient:
         **fields: Any,
     ) -> AsyncGenerator[Any, None]:
         """The items of a stream, as they come; closing the iterator cancels the rest. As `Client.stream`."""
-        attempts = Attempts(retry_of(retries, self._retry), key_of(idempotency_key), deadline_of(timeout_s))
-        self._open.check(target, args, fields)
-        return self._items(target, args, fields, attempts)
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        if self._open.check(target, args, fields):
+            sends_once(key, target)
+            retry = None
+        return self._items(target, args, fields, Attempts(retry, key, deadline_of(timeout_s)))
 
     async def _items(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], attempts: Attempts

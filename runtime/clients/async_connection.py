@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
-from ..dataplane.caller import deadline_of
+from ..dataplane.pending import deadline_of
 from ..errors import ClientClosed, Disconnected, Overloaded, mark_not_begun
 from ..host.forks import part_in_children
 from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_answer
@@ -55,6 +55,7 @@ class AsyncLocalConnection:
 
     def _enter(self, local: LocalConnection) -> None:
         self.local = local
+        local.caller.streams.loop = asyncio.get_running_loop()
         self.is_gone = False
         self.calls = AsyncCalls(local.caller, local.caller.calls)
         self._end = select.poll()
@@ -69,9 +70,10 @@ class AsyncLocalConnection:
         """The exposed ports, as `actor.port`."""
         return self.local.ports
 
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later."""
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream."""
         self.local.caller.checked(target, args, fields, stream=True)
+        return self.local.caller.ports.sent_stream(target) is not None
 
     def ready(self) -> AsyncCalls | None:
         """Where calls begin; None where the graph has ended."""
@@ -147,11 +149,10 @@ class AsyncLocalConnection:
         endpoint = self.local.endpoint
         look_at = endpoint.trim(now_ns())
         left_s = max(0.0, (look_at - now_ns()) / 1e9) if look_at else None
-        self._parking.park(endpoint.reasons(), self._has_news, left_s)
+        self._parking.park(self.local.caller.reasons(), self._has_news, left_s)
 
     def _has_news(self) -> bool:
-        self.local.endpoint.collect_forwards()
-        return self.local.caller.has_news()
+        return self.local.caller.collect() or self.local.caller.has_news()
 
     def _leave(self) -> None:
         self._stop_looking()

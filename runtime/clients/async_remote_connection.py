@@ -63,9 +63,10 @@ class AsyncRemoteConnection:
         """The exposed ports, as `actor.port`."""
         return self._session.ports.names
 
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later."""
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream: none does."""
         self._session.pack(target, args, fields, stream=True)
+        return False
 
     def ready(self) -> AsyncCalls | None:
         """Where calls begin; None where the gateway has not welcomed this client."""

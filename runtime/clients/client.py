@@ -10,12 +10,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import deadline_of
-from ..dataplane.pending import Pending
+from ..dataplane.pending import Pending, deadline_of
 from ..errors import ClientClosed, SlabwireError
 from ..message.header import Kind
 from .connection import Connection, is_address
-from .retry import Attempts, Retry, key_of, retry_of
+from .retry import Attempts, Retry, key_of, retry_of, sends_once
 
 T = TypeVar("T")
 
@@ -66,7 +65,9 @@ class Client:
         """The answer of port `target` (`"actor.port"`); values by position or by field name. None waits for ever.
 
         It is made again up to `retries` times, within `timeout_s`, after errors that pass: those that came before the
-        work began, and with an `idempotency_key` (True makes one) those after, too. Arrays that come back are
+        work began, and with an `idempotency_key` (True makes one) those after, too. For a field that is a stream give
+        any iterable: it is read while the call waits, no further ahead than the handler reads, and such a call is made
+        once. What the iterable raises, the handler's loop raises as well, and then the call. Arrays that come back are
         read-only; on this host they are views of shared memory, given back when the last of them dies. Raises
         DeadlineExceeded, UnknownPort, MessageError, OutOfMemory (a client's slabs hold 1 GiB at most), Overloaded (a
         client may have 128 calls and streams in flight on this host, or as many as `Graph(client_calls=)` says, and
@@ -74,10 +75,31 @@ class Client:
         """
         deadline_ns = deadline_of(timeout_s)
         if retries is None and idempotency_key is None and self._retry is None:
-            return self._begun(target, args, fields, deadline_ns, "", stream=False)[1].result()
-        key = key_of(idempotency_key)
-        attempts = Attempts(retry_of(retries, self._retry), key, deadline_ns)
-        return _again(lambda: self._begun(target, args, fields, deadline_ns, key, stream=False)[1].result(), attempts)
+            return self._answer(target, args, fields, deadline_ns, "")
+        attempts = self._attempts(target, args, fields, retries, idempotency_key, deadline_ns)
+        return _again(lambda: self._answer(target, args, fields, deadline_ns, attempts.key), attempts)
+
+    def _attempts(
+        self,
+        target: str,
+        args: tuple[Any, ...],
+        fields: dict[str, Any],
+        retries: int | Retry | None,
+        idempotency_key: str | bool | None,
+        deadline_ns: int,
+    ) -> Attempts:
+        """How often a call may be made; once, if it sends a stream. Says at once what is wrong with its arguments."""
+        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        if self._connection.check(target, args, fields):
+            sends_once(key, target)
+            retry = None
+        return Attempts(retry, key, deadline_ns)
+
+    def _answer(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str) -> Any:
+        pending = self._begun(target, args, fields, deadline_ns, key, stream=False)[1]
+        if pending.stream is not None:
+            pending.stream.close()
+        return pending.result()
 
     def stream(
         self,
@@ -94,8 +116,7 @@ class Client:
         What is wrong with the arguments is said at once. The work begins with the first `next`, which also reads the
         values that are sent. It may be begun again, as a call, until its first item has come. Raises what `call` does.
         """
-        attempts = Attempts(retry_of(retries, self._retry), key_of(idempotency_key), deadline_of(timeout_s))
-        self._connection.check(target, args, fields)
+        attempts = self._attempts(target, args, fields, retries, idempotency_key, deadline_of(timeout_s))
         return self._items(target, args, fields, attempts)
 
     def _items(
@@ -105,6 +126,7 @@ class Client:
         def start() -> tuple[Connection, Pending]:
             connection, pending = self._begun(target, args, fields, attempts.deadline_ns, attempts.key, stream=True)
             if pending.next_kind() is Kind.ERROR:
+                _end(connection, pending)
                 pending.result()
             return connection, pending
 
@@ -118,7 +140,7 @@ class Client:
                 connection.wait(pending, attempts.deadline_ns, target)
         finally:
             self._streams.pop(pending, None)
-            connection.cancel(pending)
+            _end(connection, pending)
 
     def _begun(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
@@ -131,7 +153,7 @@ class Client:
         try:
             connection.wait(pending, deadline_ns, target)
         except BaseException:
-            connection.cancel(pending)
+            _end(connection, pending)
             raise
         return connection, pending
 
@@ -168,6 +190,13 @@ def _connected(where: str, keys: Path | str | None, wait_s: float | None) -> Con
     from .shared_connection import awaited
 
     return awaited(where, deadline_of(wait_s or 0.0))
+
+
+def _end(connection: Connection, pending: Pending) -> None:
+    """Nobody waits for the rest of a call; nothing more is read of the stream that it sends."""
+    connection.cancel(pending)
+    if pending.stream is not None:
+        pending.stream.close()
 
 
 def _again(start: Callable[[], T], attempts: Attempts) -> T:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import timed_out
-from ..dataplane.pending import Pending
+from ..dataplane.pending import Pending, timed_out
+from ..dataplane.sent_streams import SentStream
 from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, mark_not_begun
 from ..host.attempt import attempts_at_once
 from .control import ANSWER_WITHIN_S
@@ -54,8 +54,10 @@ class Connection(ABC):
         """What to go on with where none may. Raises Disconnected where nothing answers, ClientClosed after `close`."""
 
     @abstractmethod
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later. Raises what `begin` does, or ClientClosed."""
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
+        """Says at once what is wrong with a call that is begun later; True if that sends a stream. Raises what `begin`
+        does for any port, or ClientClosed.
+        """
 
     @abstractmethod
     def begin(
@@ -71,9 +73,15 @@ class Connection(ABC):
     def close(self) -> None:
         """Ends it: calls in flight fail with ClientClosed. Arrays that were received stay valid."""
 
+    def _send_next(self, stream: SentStream) -> None:
+        """Sends one item of the stream that a call sends, if there is room."""
+        raise NotImplementedError
+
     @abstractmethod
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
-        """Receives for all threads, until something has arrived for `pending` or the time is over."""
+        """Receives for all threads, until something has arrived for `pending`, its stream has room, or the time is
+        over.
+        """
 
     def _refuse_late(self, pending: Pending, target: str) -> None:
         """The time is over. Raises DeadlineExceeded where nothing has arrived."""
@@ -81,8 +89,12 @@ class Connection(ABC):
             raise timed_out(target)
 
     def wait(self, pending: Pending, deadline_ns: int, target: str) -> None:
-        """Returns when something has arrived for `pending`: this thread receives, unless another one does already."""
+        """Returns when something has arrived for `pending`: this thread receives, unless another one does already.
+        Meanwhile it sends the stream that the call sends, an item at a time.
+        """
         while not pending.arrived:
+            if pending.stream is not None:
+                self._send_next(pending.stream)
             got: list[bool] = []
             try:
                 got += self._try_to_receive()
@@ -103,7 +115,7 @@ class Connection(ABC):
         with self._news:
             self._followers += 1
             try:
-                if not pending.arrived:
+                if not (pending.arrived or (pending.stream is not None and pending.stream.can_go())):
                     self._news.wait(max(0.0, min(_FOLLOW_S, left_s)))
             finally:
                 self._followers -= 1

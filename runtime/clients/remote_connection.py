@@ -80,10 +80,11 @@ class RemoteConnection(Connection):
         self._await_welcome(deadline_ns, HELLO_WITHIN_S)
         return self
 
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later."""
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream: none does."""
         self._check_open()
         self._session.pack(target, args, fields, stream=True)
+        return False
 
     def begin(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool

@@ -80,6 +80,15 @@ def can_repeat(error: SlabwireError, *, is_keyed: bool) -> bool:
     return is_keyed or error.not_begun
 
 
+def sends_once(key: str, target: str) -> None:
+    """For a call that sends a stream. Raises MessageError where it has a key, since it is not made again."""
+    if key:
+        raise MessageError(
+            f"{target} is sent a stream, which is read once: such a call is not made again, so it has no "
+            "idempotency_key; leave that out"
+        )
+
+
 def retry_of(retries: int | Retry | None, default: Retry | None = None) -> Retry | None:
     """What `retries=` means; None for no second attempt. Raises MessageError for what is no number."""
     if retries is None:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
-from ..dataplane.caller import timed_out
-from ..dataplane.pending import Pending
+from ..dataplane.pending import Pending, timed_out
+from ..dataplane.sent_streams import SentStream
 from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, mark_not_begun
 from ..host.attempt import with_lock
 from ..host.forks import forked_error, part_in_children
@@ -124,11 +124,12 @@ class SharedConnection(Connection):
                 self.local.caller.fail_all(Disconnected(_TORN))
         self._tell_followers()
 
-    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> None:
-        """Says at once what is wrong with a stream that is begun later."""
+    def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream."""
         if self._closed:
             raise closed_error(self.whose)
         self.local.caller.checked(target, args, fields, stream=True)
+        return self.local.caller.ports.sent_stream(target) is not None
 
     def begin(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
@@ -175,16 +176,17 @@ class SharedConnection(Connection):
 
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
         """Receives for all threads: looks for a while if that has paid lately, then parks."""
-        caller, wait, arrived = self.local.caller, self.local.wait, pending.arrived
+        caller, wait, arrived, stream = self.local.caller, self.local.wait, pending.arrived, pending.stream
         while not (arrived or self._closed):
-            if caller.has_news() or wait.spin(caller.look(), deadline_ns):
+            goes = stream is not None and stream.can_go()
+            if caller.has_news() or (not goes and wait.spin(caller.look(), deadline_ns)):
                 with self._lock:
                     if self._given_up:
                         self._tell_given_up()
                     caller.pump()
                 if self._followers:
                     self._tell_followers()
-            elif deadline_ns and now_ns() > deadline_ns:
+            elif goes or (deadline_ns and now_ns() > deadline_ns):
                 return
             else:
                 self._park(deadline_ns)
@@ -196,9 +198,18 @@ class SharedConnection(Connection):
         until_ns = min(deadline_ns, look_at) if deadline_ns and look_at else deadline_ns or look_at
         left_s = max(0.0, (until_ns - now_ns()) / 1e9) if until_ns else None
         self._is_called = False
-        local.wait.park(local.endpoint.reasons(), self._has_news, self._sleep, left_s)
+        local.wait.park(local.caller.reasons(), self._has_news, self._sleep, left_s)
         if self._is_called:
             self._take_in()
+
+    def _send_next(self, stream: SentStream) -> None:
+        """Sends one item of a stream, if there is room; else the stream goes on when there is."""
+        if stream.can_go():
+            stream.pull()
+            with self._lock:
+                stream.push()
+        if not stream.can_go():
+            stream.wait()
 
     def _take_in(self) -> None:
         """By the one thread that receives. When the graph has ended all calls have the error."""
@@ -214,8 +225,10 @@ class SharedConnection(Connection):
     def _has_news(self) -> bool:
         """The last look after saying that it sleeps."""
         with self._lock:
-            self.local.endpoint.collect_forwards()
-        return self.local.caller.has_news() or self._closed
+            admitted = self.local.caller.collect()
+        if admitted:
+            self._tell_followers()
+        return admitted or self.local.caller.has_news() or self._closed
 
     def _sleep(self, longest_s: float | None) -> None:
         """Notes in `_is_called` whether the supervisor has sent something."""

@@ -118,8 +118,9 @@ class BellOffer(NamedTuple):
 class LaneOffer(NamedTuple):
     """One end of a lane: its segment, and the segment of its returns.
 
-    `role` is "producer" or "consumer", `purpose` is "edge", "call" or "reply". `source` and `target` are actor
-    instances or, of a client, its name. `edge` is the edge's number in the spec, -1 without one.
+    `role` is "producer" or "consumer", `purpose` is "edge", "call", "items" (of streams that callers send) or "reply".
+    `source` and `target` are actor instances or, of a client, its name. `edge` is the edge's number in the spec, -1
+    without one.
     """
 
     lane: int

@@ -11,9 +11,8 @@ from ...shm.bell import now_ns
 from ..errors import DeadlineExceeded, Overloaded, mark_not_begun
 from ..message.capacities import MOST_ASIDE
 from ..message.header import Kind
-from .caller import timed_out
 from .deadlines import Deadlines, Wait
-from .pending import Pending
+from .pending import Pending, timed_out
 from .places import Places
 
 
@@ -90,6 +89,8 @@ class AsyncCalls:
             await wait.future
         finally:
             self._end(pending, wait, places)
+            if pending is not None and pending.stream is not None:
+                await pending.stream.closed()
         if wait.is_late and not pending.arrived:
             raise timed_out(target)
         return pending.result()
@@ -128,7 +129,7 @@ class AsyncCalls:
             if pending.next_kind() is Kind.ERROR:
                 pending.result()
         except BaseException:
-            self._end(pending, wait, self._places)
+            await self._end_stream(pending, wait)
             raise
         items = self._items(pending, wait, target)
         await anext(items)
@@ -149,6 +150,11 @@ class AsyncCalls:
             self.begins.cancel(pending)
         places.give_back()
 
+    async def _end_stream(self, pending: Pending | None, wait: Wait) -> None:
+        self._end(pending, wait, self._places)
+        if pending is not None and pending.stream is not None:
+            await pending.stream.closed()
+
     async def _items(self, pending: Pending, wait: Wait, target: str) -> AsyncGenerator[Any, None]:
         try:
             yield None  # from here on it hears of its end
@@ -162,7 +168,7 @@ class AsyncCalls:
                         return
                 await _arrival(pending, wait, target)
         finally:
-            self._end(pending, wait, self._places)
+            await self._end_stream(pending, wait)
 
 
 async def _arrival(pending: Pending, wait: Wait, target: str) -> None:

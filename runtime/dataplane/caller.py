@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from typing import Any
 
-from ...shm.bell import now_ns
+from ...shm.bell import BLOCKS, ROOM, now_ns
 from ...shm.consumer import Consumer
 from ...shm.producer import Producer
-from ..actor.fields import CallFields
 from ..control.channel import LaneOffer
 from ..errors import (
     CorruptLane,
-    DeadlineExceeded,
     MessageError,
     Overloaded,
     SlabwireError,
@@ -27,13 +24,14 @@ from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind, read_header, with_key
 from ..message.item_batch import read_items
 from ..message.payload import Payload
+from .callable_ports import CallablePorts, Request
 from .endpoint import Endpoint
 from .entries import Entries
 from .held_rings import HeldRings
 from .moved_requests import MovedRequests
 from .pending import Pending
+from .sent_streams import SentStreams
 
-_LATEST_NS = (1 << 63) - 1
 _DATA, _BATCH, _MOVED = int(Kind.DATA), int(Kind.BATCH), int(Kind.MOVED)
 _ITEM, _ONE_ITEM = Kind.ITEM, int(Kind.ITEM)
 _KINDS = {int(each): each for each in Kind}  # to call an enumeration takes 0.3 us
@@ -50,10 +48,6 @@ class _Sent(Pending):
     port: int
     route: int
     trace: tuple[int, int]
-
-
-# A call that was checked: its port by name, by the number of its route, and the fields of its message.
-Request = tuple[str, int, dict[str, Any]]
 
 
 class Caller:
@@ -73,8 +67,10 @@ class Caller:
         self.entries = Entries(endpoint, routing, self._leaves_room)
         self._entries = self.entries.lanes
         self._moved = MovedRequests(endpoint, routing, self._entries, self.can_spare)
-        self._ports: dict[str, tuple[int, CallFields, bool]] = {}  # by target: its route, what it takes, if it streams
         self.rings = HeldRings()
+        self.streams = SentStreams(endpoint)
+        self.ports = CallablePorts(routing, self.streams.check, inside=cause is not None)
+        self.checked = self.ports.checked
         self.replies: list[Consumer] = []
         self._pending: dict[int, _Sent] = {}
         self._aside: set[int] = set()  # of these, the calls beside the others
@@ -86,23 +82,14 @@ class Caller:
 
     def lane_opened(self, offer: LaneOffer, end: Producer | Consumer) -> None:
         """A lane to an entry, or from somebody who answers."""
-        if isinstance(end, Producer):
+        if offer.purpose == "items" and isinstance(end, Producer):
+            self.streams.lanes[offer.target] = end
+        elif isinstance(end, Producer):
             self.rings.use(end)
             self.entries.add(offer.target, end)
             self._moved.flush()
         else:
             self.replies.append(end)
-
-    def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Request:
-        """A call, checked against the port before it is begun. Raises UnknownPort or MessageError."""
-        port = self._ports.get(target)
-        if port is None:
-            route = self._routing.route(target, inside=self._cause is not None)
-            port = self._ports[target] = route, *self._routing.intake(route)
-        route, intake, streams = port
-        if streams and not stream:
-            raise answered_by_a_stream(target)
-        return target, route, intake.fields(args, fields)
 
     def begin(
         self,
@@ -118,6 +105,10 @@ class Caller:
         Overloaded, or Disconnected. `aside`: a call for one answer that is not among the `calls`.
         """
         target, route, fields = request
+        source = None
+        if (stream := self.ports.sent_stream(target)) is not None:
+            fields = dict(fields)
+            source = fields.pop(stream)
         if not aside and len(self._pending) - len(self._aside) >= self.calls:
             more = (
                 "or give its actor more: calls=" if self._cause else "use a second client, or Graph(..., client_calls=)"
@@ -145,6 +136,9 @@ class Caller:
         self._by_entry[entry] = self._by_entry.get(entry, 0) + 1
         if aside:
             self._aside.add(number)
+        if source is not None:
+            instance = next(name for name, lane in self._entries.items() if lane is entry)
+            pending.stream = self.streams.begin(instance, self._head(pending, 0)[:9], source)
         return pending
 
     def _publish(self, target: str, pending: _Sent, fields: dict[str, Any], deadline_ns: int, key: str) -> None:
@@ -193,6 +187,8 @@ class Caller:
         if sent is None:
             return
         self._by_entry[sent.entry] -= 1
+        if sent.stream is not None:
+            sent.stream.end()
         if self._moved.places:
             self._moved.places.pop(request, None)
         if request in self._aside:  # it has no slot in which others see it; it is short in any case
@@ -226,6 +222,8 @@ class Caller:
         came = False
         if self._moved.unsent:
             self._moved.flush()
+        if self.streams.waiting:
+            came = self.streams.admit()
         for lane in self.replies:
             while lane.available():
                 self.take(lane)
@@ -291,6 +289,8 @@ class Caller:
         return error
 
     def _arrive(self, pending: Pending, kind: Kind, value: Any) -> None:
+        if pending.stream is not None and kind != Kind.ITEM and pending.stream.error is not None:
+            kind, value = Kind.ERROR, pending.stream.error  # the caller's own
         pending.arrived.append((kind, value))
         if kind != Kind.ITEM:
             self.finish(pending)
@@ -304,6 +304,7 @@ class Caller:
         self.entries.clear()
         self._by_entry.clear()
         self.replies.clear()
+        self.streams.lanes.clear()
         self._pending.clear()
         self._moved.clear()
 
@@ -313,33 +314,22 @@ class Caller:
 
     def look(self) -> Callable[[], object]:
         """What tells, at the least price, whether an answer lies unread in the lanes that there are now."""
-        return self.replies[0].available if len(self.replies) == 1 else self.has_news
+        return self.replies[0].available if len(self.replies) == 1 and not self.streams.waiting else self.has_news
 
     def has_news(self) -> bool:
-        """Whether an answer lies unread."""
-        for lane in self.replies:  # noqa: SIM110 - `any` of a generator costs more than the look itself
+        """Whether an answer lies unread, or a stream that is sent has room."""
+        for lane in self.replies:
             if lane.available():
                 return True
-        return False
+        return bool(self.streams.waiting) and self.streams.can_go()
 
+    def reasons(self) -> int:
+        """What a caller that sleeps is to be rung for."""
+        return self._endpoint.reasons() | (ROOM | BLOCKS if self.streams.waiting else 0)
 
-def deadline_of(timeout_s: float | None) -> int:
-    """The deadline, on CLOCK_MONOTONIC in nanoseconds, of a call that may take `timeout_s`; 0 for none.
-
-    Raises MessageError for what is no time.
-    """
-    if timeout_s is None or timeout_s == math.inf:
-        return 0
-    if isinstance(timeout_s, str) or not timeout_s >= 0:
-        raise MessageError(f"timeout_s is {timeout_s!r}; it must be a number of seconds, or None to wait for ever")
-    return min(now_ns() + int(timeout_s * 1e9), _LATEST_NS)
-
-
-def answered_by_a_stream(target: str) -> MessageError:
-    """The error of a call where a stream must be begun."""
-    return MessageError(f"{target} answers with a stream; use stream({target!r}, ...) in place of call")
-
-
-def timed_out(target: str) -> SlabwireError:
-    """The error of a caller whose time has run out."""
-    return DeadlineExceeded(f"{target} did not answer in time; give it longer by timeout_s=, or see `slabwire top`")
+    def collect(self) -> bool:
+        """To be called after saying that one sleeps: lets go of what has come back, and lets streams that are sent go
+        on. True if there was any of these.
+        """
+        self._endpoint.collect_forwards()
+        return bool(self.streams.waiting) and self.streams.admit()

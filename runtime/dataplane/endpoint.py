@@ -300,4 +300,4 @@ def _at_user_line(header: Header) -> tuple[Origin, str]:
 
 def is_callee(offer: LaneOffer, end: Producer | Consumer) -> bool:
     """Whether the near end of a call's or a reply's lane is an actor; else it is this process as caller."""
-    return (offer.purpose == "call") == isinstance(end, Consumer)
+    return (offer.purpose != "reply") == isinstance(end, Consumer)

@@ -15,7 +15,7 @@ _LONGEST_NS = 500_000
 class HeldRings:
     """Of one connection. One thread.
 
-    A process that dies while it holds a ring needs no answer; its supervisor rings for its cancels.
+    A process that dies while it holds a ring needs no answer, and its peers are woken by the word that it is gone.
     """
 
     def __init__(self) -> None:

@@ -1,15 +1,22 @@
-"""One call in flight, as its caller sees it: what has come back, and what its sender is told of that."""
+"""One call in flight: how long it may take, what has come back, and what the sender of that is told."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ...shm.bell import now_ns
+from ..errors import DeadlineExceeded, MessageError, SlabwireError
 from ..message.header import Kind
+
+if TYPE_CHECKING:
+    from .sent_streams import SentStream
 
 # A reader tells of so many items at once: half of those that a stream may run ahead.
 TELL_EVERY = 32
+_LATEST_NS = (1 << 63) - 1
 _ITEM, _ERROR = Kind.ITEM, Kind.ERROR
 
 
@@ -25,15 +32,16 @@ class Pending:
 
     `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
     called at each arrival. `answerer`, once it is known, is told of items that were read, by the portion; `told` is of
-    how many.
+    how many. `stream` is the one that the call sends, if it sends any.
     """
 
-    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "told")
+    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "stream", "told")
 
     def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
         self.request = request
         self.notify = notify
         self.answerer = answerer
+        self.stream: SentStream | None = None
         self.arrived: deque[tuple[Kind, Any]] = deque()
         self._items = self.told = 0
 
@@ -72,3 +80,20 @@ class Pending:
             return value
         finally:
             del value  # an error that its own frame held would keep all frames above alive, and the arrays in them
+
+
+def deadline_of(timeout_s: float | None) -> int:
+    """The deadline, on CLOCK_MONOTONIC in nanoseconds, of a call that may take `timeout_s`; 0 for none.
+
+    Raises MessageError for what is no time.
+    """
+    if timeout_s is None or timeout_s == math.inf:
+        return 0
+    if isinstance(timeout_s, str) or not timeout_s >= 0:
+        raise MessageError(f"timeout_s is {timeout_s!r}; it must be a number of seconds, or None to wait for ever")
+    return min(now_ns() + int(timeout_s * 1e9), _LATEST_NS)
+
+
+def timed_out(target: str) -> SlabwireError:
+    """The error of a caller whose time has run out."""
+    return DeadlineExceeded(f"{target} did not answer in time; give it longer by timeout_s=, or see `slabwire top`")

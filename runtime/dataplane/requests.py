@@ -32,7 +32,7 @@ from ..control.channel import (
     View,
 )
 from ..errors import Disconnected, OutOfMemory, Overloaded, ProtocolError, UnknownPort
-from ..message.capacities import call_capacity, reply_capacity
+from ..message.capacities import ITEM_CAPACITY, call_capacity, reply_capacity
 from .descriptor_channel import MOST_DESCRIPTORS, Channel, close_all
 from .peers import LaneRecord, Peer, SlabRecord
 from .switchboard import Switchboard
@@ -194,6 +194,8 @@ class Requests:
                 made += [self._lane(home_of(each), peer, "reply", each, peer.name, reply_capacity(peer.calls))]
             for each in routing.instances[actors[0]]:
                 made += [self._lane(peer, home_of(each), "call", peer.name, each, call_capacity(peer.calls))]
+                if routing.entry(route).sent_stream is not None:
+                    made += [self._lane(peer, home_of(each), "items", peer.name, each, ITEM_CAPACITY)]
         except BaseException:
             self._board.remove_lanes(filter(None, made))
             raise

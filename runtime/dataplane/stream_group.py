@@ -12,9 +12,8 @@ from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
 from ..message.header import Kind
 from .async_calls import AsyncCalls
-from .caller import deadline_of, timed_out
 from .deadlines import Wait
-from .pending import Pending
+from .pending import Pending, deadline_of, timed_out
 
 _ERROR, _REPLY = Kind.ERROR, Kind.REPLY
 

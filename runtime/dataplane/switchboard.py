@@ -19,7 +19,7 @@ from ..control.channel import Gone, News
 from ..errors import ProtocolError
 from ..graph.compiled import Routing
 from ..host.sealed_document import pack_document, sealed_document
-from ..message.capacities import FIRST_CLIENT, slots_for
+from ..message.capacities import FIRST_CLIENT, item_leases, slots_for
 from ..placement.plan import Plan
 from ..spec import MOST_CALLS, ActorSpec
 from ..telemetry.flight_recorder import EVENTS, RECORDER
@@ -100,7 +100,9 @@ class Switchboard:
         # Inputs in flight keep their leases, beside those of all that wait in the lane.
         held = self._most_in_flight(target) if purpose != "reply" else 0
         leases = max(64, 2 * capacity, capacity + held)
-        caller = {"reply": consumer, "call": producer}.get(purpose)
+        if purpose == "items":
+            leases = item_leases(producer.calls, held)
+        caller = {"reply": consumer, "items": producer}.get(purpose)
         streams = slots_for(caller.calls) if caller is not None else 1
         segment = Segment.create(LANE, f"lane {source} -> {target}", capacity=capacity, leases=leases)
         try:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from ..clients.async_connection import AsyncLocalConnection
 from ..clients.retry import key_of
-from ..dataplane.caller import deadline_of
+from ..dataplane.pending import deadline_of
 from ..errors import MessageError, Overloaded, ProtocolError, SlabwireError, mark_not_begun
+from ..remote.exposed_ports import sent_on_the_host
 from ..remote.frame_codec import pack_value, unpack_value
 from ..remote.protocol import LARGEST_MESSAGE_NBYTES, Frame, FrameKind, Head, pack_head, trace_of
 from .budget import Budget
@@ -78,8 +79,11 @@ class RemotePeer:
                 text = f"{MOST_CALLS} calls of this client are in flight; wait for some, or use a second client"
                 raise mark_not_begun(Overloaded(text))
             key_of(head.key or None)
+            routing = self._graph.local.routing
+            route = routing.route(head.port, inside=False)
+            if (sent := routing.entry(route).sent_stream) is not None:
+                raise sent_on_the_host(head.port, sent.name)
             # A payload is read only where there is a port for it.
-            route = self._graph.local.routing.route(head.port, inside=False)
             fields = unpack_value(frames)
             if not isinstance(fields, dict):
                 raise MessageError(

@@ -11,7 +11,8 @@ from typing import Any
 from ...shm.bell import now_ns
 from ..actor.stream_group import IncomingStream
 from ..clients.async_connection import AsyncLocalConnection
-from ..dataplane.caller import Request, timed_out
+from ..dataplane.callable_ports import Request
+from ..dataplane.pending import timed_out
 from ..dataplane.stream_group import GroupedStream, ReadGroup
 from ..errors import Overloaded, ProtocolError, SlabwireError, mark_not_begun
 from ..remote.frame_codec import pack_value

@@ -14,6 +14,9 @@ def why_no_edge(edge: EdgeSpec, source: TypeSpec, target: HandlerSpec) -> str | 
     fields = target.fields
     if not fields:
         return f"{edge.target} takes no fields, so nothing can be connected to it; give it one"
+    if (stream := target.sent_stream) is not None:
+        takes = f"{edge.target} takes a stream in '{stream.name}'"
+        return f"{takes}, which only a call can send; nothing can be connected to it"
     gives = f"{edge.source} gives {source.text}"
     if len(fields) == 1:
         why = why_not(source, fields[0].type)

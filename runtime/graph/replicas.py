@@ -160,8 +160,9 @@ def _field_problem(handler: HandlerSpec, name: str, function: Any) -> str | None
         listed = ", ".join(names) or "none"
         remedy = "every handler of the actor needs the field, or mark it @private"
         return f"{handler.port} takes no field '{name}'{did_you_mean(name, names)}; its fields are {listed}; {remedy}"
-    if field.type.kind not in _KEY_KINDS:
-        return f"{handler.port} takes {name}: {field.type.text}; a key is a str, int, bytes, bool, float or None"
+    if field.stream or field.type.kind not in _KEY_KINDS:
+        text = f"{'a stream of ' * field.stream}{field.type.text}"
+        return f"{handler.port} takes {name}: {text}; a key is a str, int, bytes, bool, float or None"
     default = inspect.signature(function).parameters[name].default
     if default is not None and default is not inspect.Parameter.empty:
         return f"{handler.port} has the default {name}={default!r}, which senders do not know; give it none, or None"

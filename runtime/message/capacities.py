@@ -11,6 +11,11 @@ FIRST_CLIENT = 1 << 16
 MOST_ASIDE = 8
 # Cancelled requests that are remembered, because messages of theirs may still arrive.
 MOST_REMEMBERED = MOST_CALLS
+# Items of one stream that may be on the way to its reader, so that neither waits for the other at every item.
+STREAM_WINDOW = 64
+# Records of a lane for items of streams that callers send: whoever reads it takes all at once, and leaves none there.
+ITEM_CAPACITY = 256
+_MOST_ITEM_LEASES = 1 << 14
 Key = tuple[int, int]  # of a request: see Header.key
 # No request has this number. In a cancel it stands for all requests of a caller, also for later ones.
 EVERY_REQUEST = 0
@@ -33,3 +38,10 @@ def call_capacity(calls: int) -> int:
     read yet.
     """
     return 3 * calls
+
+
+def item_leases(calls: int, concurrency: int) -> int:
+    """Loans of a lane for items, where the caller has so many calls and the actor handles so many inputs: so that the
+    unread items of all streams find a row, and a handler that reads none holds up no other.
+    """
+    return max(2 * ITEM_CAPACITY, min(STREAM_WINDOW * min(calls, concurrency), _MOST_ITEM_LEASES))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..actor.fields import CallFields
-from ..dataplane.caller import answered_by_a_stream
-from ..errors import ProtocolError, UnknownPort
+from ..dataplane.callable_ports import answered_by_a_stream
+from ..errors import MessageError, ProtocolError, UnknownPort
 from ..graph.compiled import Routing
 from ..spec import FieldSpec, HandlerSpec, TypeSpec
 from ..spelling import did_you_mean
@@ -26,11 +26,16 @@ def described_ports(routing: Routing) -> list[dict[str, Any]]:
                 "port": str(route.entry),
                 "summary": entry.summary,
                 "stream": routing.streams(number),
-                "fields": [{"name": e.name, "required": e.required, "type": _plain_type(e.type)} for e in entry.fields],
+                "fields": [_described_field(each) for each in entry.fields],
                 "answer": _plain_type(answer),
             }
         )
     return described
+
+
+def _described_field(field: FieldSpec) -> dict[str, Any]:
+    described = {"name": field.name, "required": field.required, "type": _plain_type(field.type)}
+    return {**described, "stream": True} if field.stream else described
 
 
 def _plain_type(spec: TypeSpec) -> dict[str, Any]:
@@ -58,7 +63,7 @@ class ExposedPorts:
     def _add(self, described: dict[str, Any]) -> None:
         target = str(described["port"])
         owner, _, port = target.rpartition(".")
-        fields = tuple(FieldSpec(str(e["name"]), _type(e["type"]), bool(e["required"])) for e in described["fields"])
+        fields = tuple(map(_field, described["fields"]))
         spec = HandlerSpec(port, "plain", fields, _type(described["answer"]), summary=str(described["summary"]))
         self._intakes[target] = CallFields(spec, owner)
         if described["stream"]:
@@ -79,7 +84,23 @@ class ExposedPorts:
             )
         if target in self._streams and not stream:
             raise answered_by_a_stream(target)
+        if intake.stream is not None:
+            raise sent_on_the_host(target, intake.stream)
         return intake.fields(args, named)
+
+
+def sent_on_the_host(target: str, field: str) -> MessageError:
+    """The error of a remote call of a port that takes a stream."""
+    return MessageError(
+        f"{target} takes a stream in '{field}', and a stream can be sent on the graph's own host only for now; call it "
+        "from there, or let an actor of the graph send the stream"
+    )
+
+
+def _field(plain: dict[str, Any]) -> FieldSpec:
+    return FieldSpec(
+        str(plain["name"]), _type(plain["type"]), bool(plain["required"]), plain.get("stream", False) is True
+    )
 
 
 def _type(plain: dict[str, Any]) -> TypeSpec:

@@ -136,7 +136,7 @@ class Wiring:
         """Parts with the clients whose words are impossible. Impossible words of a worker would be a bug of ours."""
         corrupt = set(self.endpoint.corrupt)
         for cell in self._cells.values():
-            corrupt |= cell.inlets.corrupt_clients() | cell.outlets.callers.corrupt()
+            corrupt |= cell.corrupt_clients()
         if not corrupt:
             raise error
         for client in corrupt:
@@ -170,7 +170,8 @@ class Wiring:
         elif ours not in self._cells:
             self._early.append((offer, end))
         elif isinstance(end, Consumer):
-            self._cells[ours].inlets.add(end, client=offer.peer if offer.peer >= FIRST_CLIENT else 0)
+            client = offer.peer if offer.peer >= FIRST_CLIENT else 0
+            self._cells[ours].add_lane(end, offer.peer, client=client, of_items=offer.purpose == "items")
         elif offer.purpose == "edge":
             self._cells[ours].outlets.edges.setdefault(offer.edge, []).append(end)
         else:

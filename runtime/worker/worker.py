@@ -67,6 +67,7 @@ class Worker:
         self.cells = self._turns.cells
         self.wiring = Wiring(link, assignment, self.routing, self.cells, self.report)
         self.endpoint, self.caller = self.wiring.endpoint, self.wiring.caller
+        self.caller.streams.loop = self.loop
         self._calls = AsyncCalls(self.caller, self.caller.calls)
         self._bindings: list[CellBinding] = []
         self._stopping = False
@@ -121,9 +122,8 @@ class Worker:
         if bell is None or wait is None:
             raise Disconnected("the supervisor handed over no bell")
         self._selector.watch(wait, self._reasons, self._has_news, self._rest, self._asleep, self._between_rounds)
-        self.loop.add_reader(bell.fd, self.loop.stop)
-        self.loop.add_reader(self.link.channel.fileno(), self.loop.stop)
-        self.loop.add_reader(self._line.fileno(), self.loop.stop)
+        for each in (bell.fd, self.link.channel.fileno(), self._line.fileno()):
+            self.loop.add_reader(each, self.loop.stop)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,9 @@ class Worker:
 
     def _look(self) -> Callable[[], Any]:
         """Tells whether there is news in any of the lanes as they are now."""
-        return look_into([*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.inlets.lanes)])
+        lanes = [*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.lanes_in())]
+        look = look_into(lanes)
+        return (lambda: look() or self.caller.has_news()) if self.caller.streams.waiting else look
 
     def _work(self) -> bool:
         before = self.caller.in_flight
@@ -195,8 +197,7 @@ class Worker:
         answers = before - self.caller.in_flight
         progressed |= self._turns.take_one()
         now = now_ns()
-        is_due = now - self._last_tick_ns > TICK_NS
-        if is_due:
+        if is_due := now - self._last_tick_ns > TICK_NS:
             self._show(now)
         if is_due or (progressed and (self._is_async or self.caller.in_flight)):
             self._tick(answers)
@@ -216,8 +217,8 @@ class Worker:
 
     def _has_news(self) -> bool:
         """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
-        self.endpoint.collect_forwards()
-        if self.caller.has_news() or any(cell.can_progress() for cell in self._turns.serving()):
+        is_answered = self.caller.collect() or self.caller.has_news()
+        if is_answered or any(cell.can_progress() for cell in self._turns.serving()):
             self.loop.stop()
             return True
         return False
@@ -232,7 +233,7 @@ class Worker:
 
     def _reasons(self) -> int:
         room = any(cell.waits_for_room() for cell in self.cells.values())
-        return self.endpoint.reasons() | (ROOM | BLOCKS if room else 0)
+        return self.caller.reasons() | (ROOM | BLOCKS if room else 0)
 
     def _sleep_s(self, longest_s: float | None) -> float | None:
         due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]

@@ -14,8 +14,8 @@ from slabwire.runtime.clients.async_connection import AsyncLocalConnection
 from slabwire.runtime.clients.connection import Connection
 from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
-from slabwire.runtime.dataplane.caller import deadline_of
 from slabwire.runtime.dataplane.deadlines import Deadlines
+from slabwire.runtime.dataplane.pending import deadline_of
 from slabwire.runtime.dataplane.places import Places
 from slabwire.runtime.spec import USUAL_CALLS
 
