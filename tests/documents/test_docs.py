@@ -60,6 +60,7 @@ def test_the_page_of_actors_has_programs() -> None:
         "outputs.py",
         "sources.py",
         "calls.py",
+        "sent.py",
         "steps.py",
         "retries.py",
         "delegation.py",

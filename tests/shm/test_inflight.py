@@ -112,12 +112,12 @@ class DiesAtStore:
         self.words[index] = value
 
 
-@pytest.mark.parametrize("stores", range(6))
+@pytest.mark.parametrize("stores", range(7))
 def test_a_death_at_any_store_shows_a_whole_input_or_none(segment: Segment, stores: int) -> None:
     table = _table(segment)
     table.clear(table.keep(9, 9, 9, _record(9)))
     table._words = DiesAtStore(table._words, stores)  # type: ignore[assignment]
-    if stores < 5:
+    if stores < 6:
         with pytest.raises(InterruptedError):
             table.keep(1, 2, 3, _record(4))
         assert _table(segment).live() == []
@@ -136,3 +136,15 @@ def test_a_row_tells_by_how_many_ways_the_next_output_has_left(segment: Segment)
     assert _table(segment).live() == [Input(RUNNING_ROW, 3, 8, 2, 1 << 40, 3)]
     table.begin_running(3, 9, 1)
     assert _table(segment).live() == [Input(RUNNING_ROW, 3, 9, 1, 0, 0)]
+
+
+def test_a_row_tells_whether_items_of_a_stream_were_taken_for_it(segment: Segment) -> None:
+    table = _table(segment)
+    row = table.keep(1, 2, 1, _record(1))
+    assert not _table(segment).live()[0].has_taken
+    table.take(row)
+    table.sent(row, 1)
+    assert _table(segment).live() == [Input(row, 1, 2, 1, 1, has_taken=True)]
+    table.clear(row)
+    assert table.keep(1, 3, 1, _record(1)) == row
+    assert not _table(segment).live()[0].has_taken

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
 import slabwire
+from lanes import lanes_of
 from slabwire import Actor, Graph
+from slabwire.runtime.clients.control import Control
+from slabwire.runtime.control.verbs import OpenGateway
+from slabwire.runtime.message.header import Kind
+from slabwire.runtime.message.payload import Payload
+from slabwire.runtime.spec import graph_from_plain
 from waiting import wait_until, worker_of
 
 
@@ -96,6 +103,11 @@ class Adder(Actor):
         return 2 * n
 
 
+def arrays(nbytes: int, n: int) -> Iterator[Any]:
+    for each in range(n):
+        yield np.full(nbytes // 8, each)
+
+
 class Asker(Actor):
     async def ask(self, n: int) -> int:
         async def numbers() -> AsyncIterator[int]:
@@ -105,7 +117,11 @@ class Asker(Actor):
 
         total: int = await self.call("adder.sum", numbers(), scale=2)
         total += await self.call("adder.sum", range(n))
-        return total + sum([each async for each in self.stream("adder.each", iter(range(n)))])
+        echoed = [each async for each in self.stream("adder.each", iter(range(n)))]
+        return total + int(sum(echoed))
+
+    async def large(self, nbytes: int, n: int) -> int:
+        return int(await self.call("adder.sizes", arrays(nbytes, n)))
 
     async def passes_on(self, numbers: AsyncIterator[int]) -> int:
         return int(await self.call("adder.sum", numbers))
@@ -113,9 +129,9 @@ class Asker(Actor):
 
 def graph_of_streams() -> Graph:
     graph = Graph("sent")
-    adder, asker = graph.add(Adder), graph.add(Asker)
+    adder, asker = graph.add(Adder), graph.add(Asker, memory_bytes=8 << 20)
     ports = ("sum", "each", "first", "never_reads", "reads_for_ever", "points", "caught", "sizes", "over", "twice")
-    graph.expose(*(getattr(adder, each) for each in ports), asker.ask, asker.passes_on)
+    graph.expose(*(getattr(adder, each) for each in ports), asker.ask, asker.passes_on, asker.large)
     return graph
 
 
@@ -309,21 +325,24 @@ def test_a_caller_that_leaves_ends_the_handler(within: Callable[[Act], Any], how
     within(act)
 
 
-def test_large_arrays_go_one_after_the_other_and_their_blocks_come_back(within: Callable[[Act], Any]) -> None:
-    """More than a client's slabs may hold, twice over: a stream that lacks a block waits for one."""
-    nbytes, n = 48 << 20, 44
+def test_large_arrays_wait_for_blocks_that_come_back(
+    within: Callable[[Act], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window of them is eight times what this client's slabs, and this actor's, may hold."""
+    monkeypatch.setattr("slabwire.runtime.clients.local.CLIENT_SLABS_NBYTES", 8 << 20)
 
     async def act(client: slabwire.AsyncClient) -> Any:
-        array = np.zeros(nbytes // 8)
+        return [
+            await client.call("adder.sizes", arrays(1 << 20, 200)),
+            await asyncio.to_thread(from_a_thread, client.name),
+            await client.call("asker.large", 1 << 20, 200),
+        ]
 
-        def arrays() -> Iterator[Any]:
-            for each in range(n):
-                array[0] = each
-                yield array
+    def from_a_thread(name: str) -> Any:
+        with slabwire.connect(name) as client:
+            return client.call("adder.sizes", arrays(1 << 20, 200))
 
-        return await client.call("adder.sizes", arrays(), timeout_s=None)
-
-    assert within(act) == n * nbytes + sum(range(n))
+    assert within(act) == [200 * (1 << 20) + sum(range(200))] * 3
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------
@@ -357,7 +376,7 @@ def test_the_thread_that_waits_for_the_answer_sends_the_stream(running: Any) -> 
             break
     assert wait_until(lambda: left.closed)
     with pytest.raises(KeyError):
-        client.call("adder.sum", (n if n < 100 else {}[n] for n in range(1000)))
+        client.call("adder.sum", ({k: k for k in range(100)}[n] for n in range(1000)))
 
     async def never() -> AsyncIterator[int]:
         yield 1
@@ -483,3 +502,180 @@ def test_the_handler_of_a_client_that_was_killed_is_cancelled(mortal: Any, tmp_p
 
 
 # -- clients that break the rules --------------------------------------------------------------------------------------
+
+
+class _Raw:
+    """A client of one call that sends a stream, which writes its records itself."""
+
+    def __init__(self, client: slabwire.Client, port: str) -> None:
+        self.caller = lanes_of(client).caller
+        self.pool = lanes_of(client).endpoint.pool
+        self.pending: Any = self.caller.begin(self.caller.checked(port, ([],), {}, stream=False))
+        self.items = self.caller.streams.lanes["adder"]
+
+    def write(self, kind: Kind, value: Any, *, request: int = 0, lane: Any = None) -> None:
+        head = list(self.caller._head(self.pending, 0))
+        head[5] = request or head[5]
+        lane = lane or self.items
+        wait_until(lambda: lane.free_records())
+        Payload(value, self.pool).publish(lane, kind, 0, tuple(head))
+
+    def error(self) -> Any:
+        wait_until(lambda: self.caller.pump() or self.pending.arrived)
+        return self.pending.arrived[0][1]
+
+
+@pytest.fixture
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The graph in processes of its own, which work whatever this one waits for."""
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path))
+    with graph_of_streams().run(drain_timeout_s=0.1) as running:
+        yield running
+
+
+@pytest.fixture
+def client(apart: Any) -> Iterator[slabwire.Client]:
+    with slabwire.connect(apart.name) as client:
+        yield client
+
+
+def test_items_of_unknown_requests_are_let_go(client: slabwire.Client) -> None:
+    raw = _Raw(client, "adder.never_reads")
+    for each in range(1000):
+        raw.write(Kind.ITEM, np.full(1000, each), request=12345 + each)
+        raw.items.reap()
+    raw.write(Kind.END, None, request=7)
+    raw.write(Kind.ERROR, ["x", "y"], request=8)
+    raw.caller.cancel(raw.pending)
+    wait_until(lambda: raw.items.reap() is not None and not raw.items.holders)
+    assert raw.items.waiting == 0
+    assert client.call("adder.sum", range(100)) == sum(range(100))
+
+
+def test_a_client_that_sends_too_far_ahead_ends_its_own_call_alone(apart: Any, client: slabwire.Client) -> None:
+    raw = _Raw(client, "adder.caught")
+    other = _Raw(client, "adder.never_reads")
+    for each in range(1000):
+        other.write(Kind.ITEM, each)
+    raw.write(Kind.ITEM, 1)
+    raw.write(Kind.ERROR, {"no": "error"})
+    assert raw.error() == "caught"
+    assert apart.client.call("adder.over")[0].startswith("MessageError: a stream ends with an error that has no code")
+    raw = _Raw(client, "adder.sum")
+    wait_until(lambda: raw.items.items_read(raw.pending.request))
+    other.caller.cancel(other.pending)
+    for each in range(1000):
+        raw.write(Kind.ITEM, "no number" if each == 10 else 1)
+    assert "expected int, got str" in str(raw.error())
+
+
+def test_a_request_that_comes_twice_has_one_stream(client: slabwire.Client) -> None:
+    raw = _Raw(client, "adder.sum")
+    raw.write(Kind.ITEM, 1)
+    raw.caller._write(raw.pending, Kind.DATA, Payload({}, raw.pool, is_fields=True), 0)
+    assert "sends a stream already" in str(raw.error())
+
+
+@pytest.mark.parametrize("where", ["items", "call"])
+def test_a_client_that_writes_other_kinds_of_records_is_turned_out(apart: Any, where: str) -> None:
+    client = slabwire.connect(apart.name)
+    raw = _Raw(client, "adder.sum")
+    raw.write(Kind.DATA if where == "items" else Kind.ITEM, 1, lane=None if where == "items" else raw.pending.entry)
+    assert apart.client.call("adder.sum", range(200)) == sum(range(200))
+    wait_until(lambda: raw.caller.pump() or not client._connection.is_there())
+    assert apart.client.call("adder.sum", range(200)) == sum(range(200))
+    client.close()
+
+
+# -- where no stream can be sent ---------------------------------------------------------------------------------------
+
+
+def test_remote_clients_send_none_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path))
+    expected = "adder.sum takes a stream in 'numbers', and a stream can be sent on the graph's own host only for now"
+    with graph_of_streams().run(listen="tcp://127.0.0.1:*") as served:
+        with Control(served.name) as control:
+            address = str(control.request(OpenGateway())["listen"][0])
+        with slabwire.connect(address) as client:
+            assert client.call("adder.twice", 2) == 4
+            with pytest.raises(slabwire.MessageError, match=expected):
+                client.call("adder.sum", [1, 2])
+            session: Any = client._connection
+            session._dealer.session.ports._intakes["adder.sum"].stream = None  # a client of another making
+            with pytest.raises(slabwire.MessageError, match=expected):
+                client.call("adder.sum", [1, 2])
+
+
+def test_what_cannot_be_meant_is_refused_where_it_is_written() -> None:
+    class Both(Actor):
+        async def handle(self, one: AsyncIterator[int], two: AsyncIterable[int]) -> int:
+            return 1
+
+    class Blocks(Actor):
+        def handle(self, items: AsyncIterator[int]) -> int:
+            return 1
+
+    class Yields(Actor):
+        def handle(self, items: AsyncIterator[int]) -> Iterator[int]:
+            yield 1
+
+    class Optional(Actor):
+        async def handle(self, items: AsyncIterator[int] | None = None) -> int:
+            return 1
+
+    class Default(Actor):
+        async def handle(self, items: AsyncIterator[int] = ...) -> int:  # type: ignore[assignment]
+            return 1
+
+    class Again(Actor):
+        @slabwire.resumable
+        async def handle(self, items: AsyncIterator[int], sent: int = 0) -> AsyncIterator[int]:
+            yield 1
+
+    for code, why in (
+        (Both, "handle: 'one' and 'two' are streams, and a caller sends one stream only"),
+        (Blocks, "handle: 'items' is a stream that the caller sends, and a plain handler would block its worker"),
+        (Yields, "handle: 'items' is a stream that the caller sends, and a generator handler would block its worker"),
+        (Optional, "'items' may be a stream or something else"),
+        (Default, "handle: 'items' is a stream that the caller sends, so it has no default"),
+        (Again, "handle: a @resumable handler is begun again behind what it had sent"),
+    ):
+        with pytest.raises(slabwire.GraphError, match=why):
+            Graph("refused").add(code)
+
+
+def test_nothing_leads_to_a_stream_but_a_call() -> None:
+    class Source(Actor):
+        def handle(self, n: int) -> int:
+            return n
+
+    graph = Graph("edges")
+    source, adder = graph.add(Source), graph.add(Adder)
+    graph.connect(source.handle, adder.sum)
+    with pytest.raises(slabwire.GraphError, match=r"adder.sum takes a stream in 'numbers', which only a call can send"):
+        graph.validate()
+    graph = Graph("hashed")
+    graph.add(Mortal, replicas=2, routing="hash:numbers", folder="")
+    with pytest.raises(slabwire.GraphError, match="sum takes numbers: a stream of int; a key is a str"):
+        graph.validate()
+    graph = Graph("told")
+    graph.expose(graph.add(Adder).sum)
+    spec = graph.validate()
+    assert graph_from_plain(msgpack.unpackb(msgpack.packb(spec.to_plain()))) == spec
+    assert spec.actor("adder").handler("sum").fields[0].stream
+
+
+class HandsOn(Actor):
+    async def hand_on(self, n: int) -> Any:
+        return self.delegate("adder.sum", numbers=[n])
+
+
+def test_no_request_is_handed_on_to_a_port_that_takes_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path))
+    graph = graph_of_streams()
+    graph.expose(graph.add(HandsOn).hand_on)
+    with (
+        graph.run(name="handing") as running,
+        pytest.raises(slabwire.MessageError, match=r"adder.sum takes a stream in 'numbers', which only"),
+    ):
+        running.client.call("handson.hand_on", 1)
