@@ -155,7 +155,7 @@ def test_500_streams_get_their_own_items_in_order(within: Within) -> None:
     for tag, items in within(act).items():
         assert items.pop() == "end"
         assert items == list(range(tag * 1000, tag * 1000 + len(items)))
-        assert len(items) > 64
+        assert len(items) >= 64
 
 
 def test_a_slow_one_among_500_holds_up_nobody_and_loses_nothing(within: Within) -> None:
@@ -262,7 +262,7 @@ def test_threads_of_a_blocking_client_read_streams_side_by_side(address: str) ->
             each.join()
     for first, items in got.items():
         assert items == list(range(first, first + len(items)))
-        assert len(items) > 64
+        assert len(items) >= 64
 
 
 CLIENT = """
@@ -405,7 +405,7 @@ def test_a_deadline_ends_what_waits_for_credit(address: str, teller: slabwire.Cl
         head, _ = client.receive()
         assert (head["kind"], head["id"], head["code"]) == ("error", 1, "deadline")
         client.stream(1, port="narrow.upto", fields={"n": 1})  # its id is free again
-        assert client.receive()[1] == [[[1, 1, True]], [0]]
+        assert client.items(1) == [0]
         assert teller.call("narrow.it", 1) == 1
 
 
@@ -446,3 +446,24 @@ def test_bulk_that_waits_for_credit_is_bounded(address: str, teller: slabwire.Cl
             elif head["kind"] == "items":
                 ends.update((number, "end") for number, _, is_over in value[0] if is_over)
         assert set(ends.values()) == {"end", "overloaded"}
+
+
+def test_more_streams_than_a_gateway_has_places_for_end_with_overloaded(within: Within, address: str) -> None:
+    async def act(client: slabwire.AsyncClient) -> list[str]:
+        refused: list[str] = []
+        others = [await slabwire.connect_async(address).open() for _ in range(5)]
+        for each in others:
+            group = each.streams(lambda stream, _: refused.append(str(stream.error)))
+            for _ in range(1000):
+                group.begin("source.numbers")
+        while len(refused) < 904:
+            await asyncio.sleep(0.01)
+        for each in others:
+            assert await each.call("narrow.it", 1) == 1  # calls have places of their own
+            assert len(refused) == 904
+        for each in others:
+            await each.close()
+        await opened(client, 0)
+        return refused[:904]
+
+    assert within(act) == ["4096 streams are open at this gateway; try again when some have ended"] * 904
