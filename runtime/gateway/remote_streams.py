@@ -252,7 +252,11 @@ class RemoteStreams:
     # -- how they end ------------------------------------------------------------------------------------------------
 
     def _finish(self, stream: RemoteStream) -> None:
-        """Its place and its id are free from now on."""
+        """Its place and its id are free from now on. Twice does nothing more: while something is sent, the client may
+        turn out to be gone, and with it all its streams.
+        """
+        if self._streams.get(stream.number) is not stream:
+            return
         del self._streams[stream.number]
         self._ready.pop(stream, None)
         if stream.timer is not None:
