@@ -19,6 +19,8 @@ from slabwire.actors.llm.engine.sampler import Sampler
 from slabwire.actors.llm.engine.sequence import Output, Sequence
 
 PROMPT = [7, 8, 9]
+# Of the loop. The driver steps in each turn: nothing here takes a thousand of them.
+MOST_TURNS = 10_000
 
 
 class Driven:
@@ -49,14 +51,21 @@ class Driven:
 
     async def idle(self) -> None:
         """Waits until the engine has nothing to do."""
-        while self.engine.has_work:
-            await asyncio.sleep(0)
+        await turn_until(lambda: not self.engine.has_work)
 
     async def steps_more(self, count: int) -> None:
         """Waits until so many more steps have given something."""
         wanted = len(self.steps) + count
-        while len(self.steps) < wanted:
-            await asyncio.sleep(0)
+        await turn_until(lambda: len(self.steps) >= wanted)
+
+
+async def turn_until(is_so: Callable[[], bool]) -> None:
+    """Lets the loop turn until something is so."""
+    for _ in range(MOST_TURNS):
+        if is_so():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the engine does not turn")
 
 
 def drive(slots: int, act: Callable[[Driven], Awaitable[None]]) -> None:
