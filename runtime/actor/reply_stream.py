@@ -51,4 +51,6 @@ class ReplyStream(ABC, Generic[T]):
 
     @abstractmethod
     def add_done_callback(self, callback: Callable[[ReplyStream[T]], object]) -> None:
-        """`callback(stream)` is called when the stream is over, for whatever reason; at once where it is already."""
+        """`callback(stream)` is called by the event loop, soon after the stream is over, for whatever reason; at once
+        where it is over already.
+        """

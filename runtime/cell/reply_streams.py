@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import Any, cast
 
@@ -98,12 +98,16 @@ class ReplyStreams(HandlerRunner):
             if not waiter.done():
                 waiter.set_result(None)
         for callback in stream.take_callbacks():
-            try:
-                callback(stream)
-            except ENDS_PROCESS:
-                raise
-            except BaseException as error:
-                self._answers.note(error, "a done callback of a reply stream raised")
+            # Not from here: this may be in the middle of a step, and a callback may publish.
+            self._runs.loop.call_soon(self._call, stream, callback)
+
+    def _call(self, stream: OpenStream, callback: Callable[[ReplyStream[Any]], object]) -> None:
+        try:
+            callback(stream)
+        except ENDS_PROCESS:
+            raise
+        except BaseException as error:
+            self._answers.note(error, "a done callback of a reply stream raised")
 
     def end(self, stream: OpenStream) -> None:
         """The stream has no more items."""
@@ -141,9 +145,19 @@ class ReplyStreams(HandlerRunner):
     def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]] = ()) -> None:
         """What one step has made. An item that cannot be sent fails its own stream alone."""
         gathered: _Gathered = {}
+        try:
+            self._gather(gathered, items)
+            for stream in ended:
+                if _opened(stream).work.state is RUNNING:
+                    self._gather_end(gathered, _opened(stream))
+        finally:  # also what came before `items` raised
+            for rows in gathered.values():
+                self._go(rows)
+
+    def _gather(self, gathered: _Gathered, items: Iterable[tuple[ReplyStream[Any], Any]]) -> None:
         for stream, value in items:
             if type(stream) is not OpenStream:
-                raise SlabwireError(f"publish takes pairs of a reply stream and an item, not of {stream!r}")
+                stream = _opened(stream)
             work, credit = stream.work, stream.credit
             if work.state is not RUNNING:
                 continue
@@ -156,14 +170,12 @@ class ReplyStreams(HandlerRunner):
                 continue
             cast(StreamCredit, stream.credit).sent += 1
             self._row(gathered, stream, value, packed)
-        for stream in ended:
-            if type(stream) is OpenStream and stream.work.state is RUNNING:
-                if stream.work.outbox or (stream.credit is None and not self._join(stream)):
-                    self._alone(gathered, stream, None, is_end=True)
-                else:
-                    self._row(gathered, stream, None, b"")
-        for rows in gathered.values():
-            self._go(rows)
+
+    def _gather_end(self, gathered: _Gathered, stream: OpenStream) -> None:
+        if stream.work.outbox or (stream.credit is None and not self._join(stream)):
+            self._alone(gathered, stream, None, is_end=True)
+        else:
+            self._row(gathered, stream, None, b"")
 
     @staticmethod
     def _row(gathered: _Gathered, stream: OpenStream, value: Any, packed: bytes) -> None:
@@ -299,6 +311,13 @@ class ReplyStreams(HandlerRunner):
     def next_due_ns(self) -> int:
         """When the first stream is over, on CLOCK_MONOTONIC; 0 for never."""
         return self._deadlines[0][0] if self._deadlines else 0
+
+
+def _opened(stream: ReplyStream[Any]) -> OpenStream:
+    """A stream as `reply_stream` has made it. Raises MessageError for anything else."""
+    if not isinstance(stream, OpenStream):
+        raise MessageError(f"publish takes pairs of a reply stream and an item, and ended streams, not {stream!r}")
+    return stream
 
 
 def _packed(value: Any) -> bytes | None:

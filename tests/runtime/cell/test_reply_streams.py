@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,15 @@ class Source(Actor):
     def unsendable(self) -> None:
         """The first stream gets what no message carries."""
         self.publish([(each, object() if each is self.open[0] else 7) for each in self.open])
+
+    def raises_amid(self) -> None:
+        """After an item of the first stream."""
+
+        def items() -> Iterator[tuple[ReplyStream[Any], Any]]:
+            yield self.open[0], "before"
+            raise ValueError("no more")
+
+        self.publish(items())
 
     def finish(self, one_by_one: bool = False) -> None:
         streams, self.open = self.open, []
@@ -121,7 +130,19 @@ def graph_of_streams() -> Graph:
     graph = Graph("steps", client_calls=400)
     source = graph.add(Source, concurrency=500)
     reader = graph.add(Reader, calls=300)
-    ports = ("numbers", "step", "mixed", "large", "unsendable", "finish", "break_off", "counts", "at_once", "forgets")
+    ports = (
+        "numbers",
+        "step",
+        "mixed",
+        "large",
+        "unsendable",
+        "raises_amid",
+        "finish",
+        "break_off",
+        "counts",
+        "at_once",
+        "forgets",
+    )
     graph.expose(*(getattr(source, each) for each in (*ports, "misplaced")), reader.begin, reader.read, reader.close)
     return graph
 
@@ -343,6 +364,21 @@ def test_cancelled_and_expired_streams_are_over_at_both_ends(within: Callable[[A
             await asyncio.sleep(0.01)
 
     within(act)
+
+
+def test_what_came_before_the_items_raised_is_sent(within: Callable[[Act], Any]) -> None:
+    async def act(client: slabwire.AsyncClient) -> Any:
+        group = begun(client, 3)
+        await all_open(client, 3)
+        with pytest.raises(slabwire.HandlerError, match="ValueError: no more"):
+            await client.call("source.raises_amid")
+        await client.call("source.step", 1)
+        await client.call("source.finish")
+        return await collected(group, lambda seen: len(group) == 0)
+
+    seen = within(act)
+    assert [items[0] for items in seen.values()].count("before") == 1
+    assert [items[-1] for items in seen.values()] == ["end"] * 3
 
 
 def test_single_streams_read_them_as_any_other(within: Callable[[Act], Any]) -> None:
