@@ -70,11 +70,18 @@ class Results:
             text = _streams_text(streams)
             rows[Cell(Case(f"{text}, a token", streams), way)] = Measurement([[1e6 / each] for each in rate.medians])
             rows[Cell(Case(f"{text}, engine's CPU a token", streams), way)] = self.cpu[way, streams]["engine"]
+            if way != "bare":
+                rows[Cell(Case(f"{text}, CPU beside the engine a token", streams), way)] = self.beside(way, streams)
         for way, gap in self.gap.items():
             rows[Cell(Case("from token to token", 1), way)] = gap
         for name, first in self.first.items():
             rows[Cell(_FIRST, name)] = Measurement([[each * 1e6] for each in first.medians])
         return rows
+
+    def beside(self, way: str, streams: int) -> Measurement:
+        """CPU time of all processes but the engine's and the client's, in µs a token."""
+        processes = [each.medians for process, each in self.cpu[way, streams].items() if process != "engine"]
+        return Measurement([[sum(each)] for each in zip(*processes, strict=True)])
 
     def floor(self, way: str, below: str) -> Measurement:
         """By how much a token of `way` takes longer than one of `below`, in µs, round by round."""

@@ -31,6 +31,7 @@ _RATE_HEADS = (
     ">× bare",
 )
 _TOKEN_HEADS = ("way", ">µs/token", ">MAD", ">more than the way before")
+_BESIDE_HEADS = ("streams", "way", ">together", ">MAD")
 _FIRST_HEADS = ("first token", ">prompt", ">cached", ">median ms", ">MAD", ">× cold")
 _FIRST_TITLES = {"bare": "bare engine, cold", "cold": "whole stack, cold", "cached": "whole stack, cached beginning"}
 
@@ -52,6 +53,7 @@ def document(
         "repeated": results.repeated,
         "tokens_per_s": [_rate(results, way.name, streams) for streams in STREAMS for way in ways],
         "token": [_token(results, way.name, below) for below, way in _floors(ways)],
+        "beside_engine": [_beside(results, way.name, streams) for streams in STREAMS for way in ways[1:]],
         "first_token": {name: _first(results, name) for name in results.first},
         "bars": bars(results, ways[-1].name),
         "against": None if comparison is None else comparison.plain(),
@@ -110,6 +112,10 @@ def show(found: dict[str, Any], ways: Sequence[Way], machine_lines: Sequence[str
     heads = (*_TOKEN_HEADS, *(f">CPU {each}" for each in processes))
     rows = [_token_row(each, titles, processes) for each in found["token"]]
     print_table(heads, rows, title="\nfrom token to token of one stream, and CPU time by token, in µs")
+    beside = [each for each in processes if each != "engine"]
+    heads = (*_BESIDE_HEADS, *(f">{each}" for each in beside))
+    rows = [_beside_row(each, titles, beside) for each in found["beside_engine"]]
+    print_table(heads, rows, title="\nCPU time beside the engine by token, in µs, prompts included")
     print_table(_FIRST_HEADS, map(_first_row, found["first_token"].items()), title="\ntime to the first token")
     click.echo()
     for bar in found["bars"]:
@@ -154,6 +160,11 @@ def _token(results: Results, way: str, below: str | None) -> dict[str, Any]:
     return {"way": way, "us": _figures(results.gap[way]), "added_us": added, "cpu_us": cpu}
 
 
+def _beside(results: Results, way: str, streams: int) -> dict[str, Any]:
+    cpu = {process: each.median for process, each in results.cpu[way, streams].items() if process != "engine"}
+    return {"way": way, "streams": streams, **_figures(results.beside(way, streams)), "cpu_us": cpu}
+
+
 def _first(results: Results, name: str) -> dict[str, Any]:
     prompt, cached = results.prompts[name]
     times = results.first[name].times(results.first["cold"])
@@ -177,6 +188,11 @@ def _token_row(each: dict[str, Any], titles: dict[str, str], processes: Sequence
     more = "" if added is None else f"{added['median']:+,.0f} ± {added['mad']:,.0f}"
     times = (f"{each['us']['median']:,.0f}", f"{each['us']['mad']:,.0f}", more)
     return (titles[each["way"]], *times, *(f"{each['cpu_us'][process]:,.0f}" for process in processes))
+
+
+def _beside_row(each: dict[str, Any], titles: dict[str, str], processes: Sequence[str]) -> tuple[str, ...]:
+    figures = (each["median"], each["mad"], *(each["cpu_us"][process] for process in processes))
+    return (str(each["streams"]), titles[each["way"]], *(f"{figure:,.0f}" for figure in figures))
 
 
 def _first_row(named: tuple[str, dict[str, Any]]) -> tuple[str, ...]:

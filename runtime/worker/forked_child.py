@@ -55,7 +55,8 @@ class Partition:
             for each in cell.behind_handlers():
                 _replace_all(each, beyond)
         _replace_all(worker, beyond)
-        vars(worker)["_selector"] = _BeyondTheLoop()
+        # What a round of the loop returns to.
+        vars(worker).update(dict.fromkeys(("_selector", "caller"), _BeyondTheLoop()))
 
 
 def _refuse(binding: CellBinding) -> None:
@@ -95,8 +96,8 @@ class _Beyond:
 
 
 class _BeyondTheLoop:
-    """In the place of the worker's selector, which the worker looks at after each run of its loop: a child that gets
-    there has left the loop while its coroutine awaits.
+    """In the place of the worker's selector and its caller, which the worker looks at after each run of its loop: a child
+    that gets there has left the loop while its coroutine awaits.
     """
 
     def __getattr__(self, _: str) -> NoReturn:
