@@ -153,7 +153,8 @@ class Actor:
 
     async def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Any:
         """The answer of another port of the graph, `"actor.port"`; without `timeout_s` the running request's deadline
-        holds. Raises what the other handler raised, DeadlineExceeded, MessageError or UnknownPort.
+        holds. A field that is a stream takes any iterable, asynchronous or not, which a task reads. Raises what the
+        other handler raised, DeadlineExceeded, MessageError or UnknownPort.
         """
         return await self._bound("call").call(target, args, fields, timeout_s)
 

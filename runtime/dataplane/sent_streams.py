@@ -144,7 +144,8 @@ class SentStream:
 
     def begin_task(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here on a task sends it."""
-        self._task = loop.create_task(self._send())
+        # Not by the loop, whose way in a worker is that of tasks which actors begin for themselves.
+        self._task = asyncio.Task(self._send(), loop=loop)
 
     async def _send(self) -> None:
         is_async = isinstance(self._source, AsyncIterable)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import slabwire
 from lanes import lanes_of
 from slabwire import Actor, Graph
 from slabwire.runtime.clients.control import Control
-from slabwire.runtime.control.verbs import OpenGateway
+from slabwire.runtime.control.verbs import OpenGateway, Restart
 from slabwire.runtime.message.header import Kind
 from slabwire.runtime.message.payload import Payload
 from slabwire.runtime.spec import graph_from_plain
@@ -96,6 +97,12 @@ class Adder(Actor):
             total += int(each[0]) + each.nbytes
         return total
 
+    async def probes(self, items: AsyncGenerator[int, None]) -> list[Any]:
+        first = await anext(items)
+        both = await asyncio.gather(anext(items), anext(items), return_exceptions=True)
+        await items.aclose()
+        return [first, *(str(each) for each in both), [each async for each in items]]
+
     def over(self) -> list[str]:
         return self.ended
 
@@ -130,7 +137,19 @@ class Asker(Actor):
 def graph_of_streams() -> Graph:
     graph = Graph("sent")
     adder, asker = graph.add(Adder), graph.add(Asker, memory_bytes=8 << 20)
-    ports = ("sum", "each", "first", "never_reads", "reads_for_ever", "points", "caught", "sizes", "over", "twice")
+    ports = (
+        "sum",
+        "each",
+        "first",
+        "never_reads",
+        "reads_for_ever",
+        "points",
+        "caught",
+        "sizes",
+        "over",
+        "twice",
+        "probes",
+    )
     graph.expose(*(getattr(adder, each) for each in ports), asker.ask, asker.passes_on, asker.large)
     return graph
 
@@ -210,6 +229,38 @@ class Numbers:
             await asyncio.sleep(3600)
         finally:
             self.closed = True
+
+
+def test_one_task_at_a_time_reads_a_stream_and_may_close_it(within: Callable[[Act], Any]) -> None:
+    async def act(client: slabwire.AsyncClient) -> Any:
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+            await asyncio.sleep(0.1)
+            for each in range(2, 100):
+                yield each
+
+        return await client.call("adder.probes", numbers())
+
+    assert within(act) == [1, "2", "another task reads this stream already", []]
+
+
+def test_streams_of_a_group_send_too(within: Callable[[Act], Any]) -> None:
+    async def act(client: slabwire.AsyncClient) -> Any:
+        group = client.streams()
+        for each in range(20):
+            group.begin("adder.each", range(each, each + 200)).tag = each
+        seen: dict[int, list[Any]] = {each: [] for each in range(20)}
+        while len(group):
+            stream, items = await anext(group)
+            seen[stream.tag] += items
+        left = Numbers()
+        group.begin("adder.each", left.plain())
+        await until(lambda: left.pulled)
+        group.close()
+        await until(lambda: left.closed)
+        return seen
+
+    assert within(act) == {each: list(range(each, each + 200)) for each in range(20)}
 
 
 @pytest.mark.parametrize("form", ["plain", "waiting"])
@@ -487,6 +538,30 @@ def test_a_handler_that_was_killed_behind_its_first_item_is_interrupted(mortal: 
             call.result()
     assert len(begun(tmp_path)) == 1
     assert mortal.client.call("mortal.sum", range(1000)) == [sum(range(1000)), 1]
+
+
+def test_a_worker_that_is_replaced_reads_to_the_end_what_it_has_begun(mortal: Any, tmp_path: Path) -> None:
+    may_go = threading.Event()
+
+    def numbers() -> Iterator[int]:
+        yield 1
+        may_go.wait()
+        yield from range(1000)
+
+    def restart() -> Any:
+        with Control(mortal.name) as control:
+            return control.request(Restart("mortal", 60.0, False))
+
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(mortal.client.call, "mortal.sum", numbers())
+        wait_until(lambda: (tmp_path / "read").exists())
+        before = worker_of(mortal, "mortal")["pid"]
+        restart()
+        time.sleep(0.2)  # the worker takes no more requests by then; nothing shows that from outside
+        may_go.set()
+        assert call.result() == [1 + sum(range(1000)), 1]
+        wait_until(lambda: worker_of(mortal, "mortal")["pid"] != before)
+        assert mortal.client.call("mortal.sum", range(1000)) == [sum(range(1000)), 1]
 
 
 def test_the_handler_of_a_client_that_was_killed_is_cancelled(mortal: Any, tmp_path: Path) -> None:
