@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 
 class IncomingStream(ABC):
@@ -49,6 +49,9 @@ class StreamGroup(ABC):
     `async for stream, items in group` gives the same. `items` is empty at most where the stream is over, which
     `stream.is_over` then says, and `stream.error` why. An exception that `on_items` raises is reported to the event
     loop, and the other streams go on. One thread, that of the loop.
+
+    A group lives until it is closed: one for a single request belongs in an `async with`. A stream that a handler
+    begins has the deadline and the trace of the handler's request.
     """
 
     @abstractmethod
@@ -71,3 +74,9 @@ class StreamGroup(ABC):
     @abstractmethod
     def close(self) -> None:
         """Cancels all streams."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()

@@ -128,7 +128,7 @@ class CellBinding:
 
     def streams(self, on_items: OnItems | None) -> StreamGroup:
         self._own.check_thread(self._instance, "streams")
-        return ReadGroup(self._calls, self._own.loop, on_items)
+        return ReadGroup(self._calls, self._own.loop, on_items, self._deadline, self._trace)
 
     def stream(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], timeout_s: float | None

@@ -158,7 +158,8 @@ class Cell:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
         blocked = self._intake.blocked[0].due_ns() if self._intake.blocked else 0
         alone = self._redelivery.quarantine.until_ns()
-        return min(filter(None, (blocked, alone, self._runs.next_due_ns())), default=0)
+        dues = blocked, alone, self._redelivery.next_due_ns(), self._runs.next_due_ns()
+        return min(filter(None, dues), default=0)
 
     def step(self, until_ns: int) -> bool:
         """Does work for about as long as `until_ns` says, on CLOCK_MONOTONIC; True if it did any."""
@@ -166,6 +167,8 @@ class Cell:
         progressed = self._flush()
         if self._has_items():
             progressed = self._take_items() or progressed
+        if intake.blocked is not None and works:
+            progressed = self.reply_streams.advance() or progressed  # they take nothing new
         while intake.blocked is None:
             advanced = bool(works) and self._runs.advance()
             is_behind = redelivery.waiting or redelivery.quarantine.work

@@ -23,7 +23,7 @@ from .intake import Intake
 from .outlets import Outlets
 from .runs import Runs
 from .ways_out import WaysOut
-from .work import DELEGATE_KEY, REPORT_KEY, Published, Work
+from .work import DELEGATE_KEY, REPLY_KEY, REPORT_KEY, Published, Work
 
 # When a process dies the attempts at all inputs in flight go up, though one alone may be to blame. From the third
 # attempt on each input is handled alone, so that only the guilty one goes on counting. An input that has run for this
@@ -76,10 +76,26 @@ class Redelivery:
         ways, adopted = self._outlets.lanes(), self._outlets.endpoint.adopted
         kept = self._outlets.endpoint.kept_block
         self.waiting += unfinished_works(self._outlets.table, intake.inlets, ways, intake.ports, adopted, kept)
+        self.waiting = deque(work for work in self.waiting if not self._is_told(work))
         intake.plain.recover(next((work for work in self.waiting if work.row == RUNNING_ROW), None))
         self._outlets.stats.reset_gauges()
         # Else a graph that drains would take an actor that is still starting for one with nothing to do.
         self._outlets.stats.show("in_flight", sum(work.row != RUNNING_ROW for work in self.waiting))
+
+    def _is_told(self, work: Work) -> bool:
+        """Notes in its row what an input has sent to its caller alone, before anything is published: the records and
+        blocks that tell of it will be used anew. True where the end was sent, too: then nothing is left to do.
+        """
+        handler, published = work.handler, work.published
+        if handler is None or published is None or work.row == RUNNING_ROW or published.delegated is not None:
+            return False
+        if not published.highest() or self._outlets.ways_out.ways(handler.spec.port, work.header) != [REPLY_KEY]:
+            return False
+        if published.last is not None and published.last[0] == Kind.END:
+            self._outlets.table.clear(work.row)
+            return True
+        self._outlets.table.sent(work.row, published.highest())
+        return False
 
     def is_to_begin(self, key: Key) -> bool:
         """Whether an input of this request waits here."""
@@ -88,7 +104,16 @@ class Redelivery:
     def can_begin(self) -> bool:
         """Whether the next input need not wait until it is alone."""
         is_shut = self._intake.inlets.is_shut  # then a successor begins what waits
-        return not is_shut and not (self.quarantine.is_for(self.waiting[0]) and self._runs.works)
+        return not is_shut and not (self.quarantine.is_for(self.waiting[0]) and self._proven_ns() > now_ns())
+
+    def _proven_ns(self) -> int:
+        """When the last of those that are in flight will have proven harmless, on CLOCK_MONOTONIC."""
+        youngest = max((work.started_ns for work in self._runs.works.values()), default=0)
+        return youngest + _PROVEN_AFTER_NS if youngest else 0
+
+    def next_due_ns(self) -> int:
+        """When an input that must be alone may begin beside those that go on for long; 0 if none waits for that."""
+        return self._proven_ns() if self.waiting and self.quarantine.is_for(self.waiting[0]) else 0
 
     def begin_next(self) -> bool:
         """Begins the next input, of the predecessor's first; False if there is none, or no place for it yet."""

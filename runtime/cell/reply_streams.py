@@ -25,6 +25,8 @@ from .reply_lanes import StreamCredit
 from .runs import HandlerRunner, Runs
 from .work import Work, current
 
+# So many entries of streams that are over may lie among the deadlines of the others.
+_LEAST_SWEPT = 64
 # What is gathered for one caller: of each item its stream, its ordinal, its value, and that packed (empty: an end).
 _Row = tuple[OpenStream, int, Any, bytes]
 _Gathered = dict[int, list[_Row]]
@@ -94,6 +96,9 @@ class ReplyStreams(HandlerRunner):
         stream = self._streams.pop(work, None)
         if stream is None:
             return
+        if len(self._deadlines) > 2 * len(self._streams) + _LEAST_SWEPT:
+            self._deadlines = [each for each in self._deadlines if each[2] in self._streams]
+            heapq.heapify(self._deadlines)
         for waiter in self._waiting.pop(stream, ()):
             if not waiter.done():
                 waiter.set_result(None)
@@ -218,6 +223,8 @@ class ReplyStreams(HandlerRunner):
         if producer is None or (work.published is not None and work.ordinal < work.published.highest()):
             return False
         stream.producer, stream.credit = producer, self._outlets.callers.credit(producer, work.header)
+        # What a predecessor has sent, and its reader not read, is on its way.
+        stream.credit.sent = max(stream.credit.sent, work.ordinal if work.attempt > 1 else 0)
         return True
 
     def _go(self, rows: list[_Row]) -> None:
@@ -277,11 +284,11 @@ class ReplyStreams(HandlerRunner):
             if work in self._streams:
                 self._expire(work)
                 advanced = True
-        for work in [work for work in self._held if self._outlets.flush(work)]:
+        for work in [work for work in list(self._held) if self._outlets.flush(work)]:
             self._held.pop(work, None)
             advanced = True
-        for stream in [each for each in self._waiting if self.room_of(each)]:
-            for waiter in self._waiting.pop(stream):
+        for stream in [each for each in list(self._waiting) if self.room_of(each)]:
+            for waiter in self._waiting.pop(stream, ()):
                 if not waiter.done():
                     waiter.set_result(None)
             advanced = True

@@ -13,7 +13,7 @@ from ..actor.stream_group import OnItems, StreamGroup
 from ..dataplane.async_calls import AsyncCalls
 from ..dataplane.pending import deadline_of
 from ..dataplane.stream_group import ReadGroup
-from ..errors import ClientClosed, SlabwireError
+from ..errors import ClientClosed, Disconnected, SlabwireError
 from ..host.forks import forked_error, part_in_children
 from .async_connection import AsyncLocalConnection
 from .client import CALL_TIMEOUT_S, withdrawn_error
@@ -160,9 +160,12 @@ class AsyncClient:
 
     def streams(self, on_items: OnItems | None = None) -> StreamGroup:
         """A group of streams that are read together: of this graph's ports, any number of them (`client_calls` of
-        `Graph`; 1,024 at an address). They end with the connection. Raises ClientClosed.
+        `Graph`; 1,024 at an address). They end with the connection. Raises ClientClosed, or Disconnected.
         """
-        return ReadGroup(self._open.calls, self._loop, on_items)
+        calls = self._ready()
+        if calls is None:
+            raise Disconnected(f"{self._whose} has ended, or has not answered yet; the next call connects anew")
+        return ReadGroup(calls, self._loop, on_items)
 
     async def withdraw(self) -> None:
         """Ends the streams that this task has begun, as `Client.withdraw` those of a thread."""

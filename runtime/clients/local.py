@@ -126,6 +126,7 @@ class LocalConnection:
         except Disconnected:
             self.caller.pump()  # what came before the end still counts
             gone = Disconnected(f"graph {self.routing.spec.name!r} has ended; calls that were in flight are lost")
+            self.caller.gone = gone
             self.caller.fail_all(gone)
             raise gone from None
         return self.caller.pump()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 from ...shm.bell import BLOCKS, ROOM, now_ns
@@ -73,6 +74,8 @@ class Caller:
         self.checked = self.ports.checked
         self.replies: list[Consumer] = []
         self._pending: dict[int, _Sent] = {}
+        self._rest: tuple[Consumer, Iterator[tuple[int, int, Any]]] | None = None  # of a batch that is being handed out
+        self.gone: SlabwireError | None = None  # why no call begins any more
         self._aside: set[int] = set()  # of these, the calls beside the others
         self._by_entry: dict[Producer, int] = {}  # how many went by each lane
         # Higher for every later process: in steps of 17 ms, which is less than a process takes to start.
@@ -106,6 +109,8 @@ class Caller:
         """
         target, route, fields = request
         source = None
+        if self.gone is not None:
+            raise mark_not_begun(copy(self.gone))
         if (stream := self.ports.sent_stream(target)) is not None:
             fields = dict(fields)
             source = fields.pop(stream)
@@ -187,6 +192,7 @@ class Caller:
         if sent is None:
             return
         self._by_entry[sent.entry] -= 1
+        sent.answerer = None  # its slot is the next one's, which must not be told what was read of this one
         if sent.stream is not None:
             sent.stream.end()
         if self._moved.places:
@@ -220,6 +226,7 @@ class Caller:
     def pump(self) -> bool:
         """Takes in all answers that have come; True if there were any."""
         came = False
+        self._hand_out()
         if self._moved.unsent:
             self._moved.flush()
         if self.streams.waiting:
@@ -269,8 +276,15 @@ class Caller:
             raise CorruptLane(f"lane {lane.lane}: {error}") from None
         del lease
         lane.commit()
-        known = self._pending
-        for request, kind, value in zip(*items, strict=True):
+        self._rest = lane, zip(*items, strict=True)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Brings each item of a batch to its stream. After an exception the next call goes on with the rest."""
+        if self._rest is None:
+            return
+        known, (lane, items) = self._pending, self._rest
+        for request, kind, value in items:
             pending = known.get(request)
             if pending is None:
                 continue
@@ -281,6 +295,7 @@ class Caller:
             pending.arrived.append((_ITEM, value))  # `_arrive`, without the price of a call
             if pending.notify is not None:
                 pending.notify()
+        self._rest = None
 
     def _error(self, pending: Pending, value: Any) -> SlabwireError:
         error = error_from_wire(*value)

@@ -18,9 +18,9 @@ class Wait:
 
     __slots__ = ("deadline_ns", "future", "is_late", "is_over", "loop")
 
-    def __init__(self, deadline_ns: int) -> None:
+    def __init__(self, deadline_ns: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.deadline_ns = deadline_ns
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop or asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
         self.is_late = self.is_over = False
 
@@ -45,9 +45,9 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = 0
 
-    def begin(self, deadline_ns: int) -> Wait:
-        """A wait that is told when it is late. To be ended in any case."""
-        wait = Wait(deadline_ns)
+    def begin(self, deadline_ns: int, loop: asyncio.AbstractEventLoop | None = None) -> Wait:
+        """A wait that is told when it is late, on the running loop if none is given. To be ended in any case."""
+        wait = Wait(deadline_ns, loop)
         if deadline_ns:
             self._open += 1
             self._number += 1

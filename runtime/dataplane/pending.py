@@ -62,6 +62,10 @@ class Pending:
             arrived.append(last)
         return items
 
+    def has_ended(self) -> bool:
+        """Whether what has arrived last is the end, an error, or the one answer."""
+        return self.arrived[-1][0] is not _ITEM
+
     def tell_read(self) -> None:
         """Tells the sender how many items have been read, where that is worth telling."""
         if self._items - self.told >= TELL_EVERY and self.answerer is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, cast
 
 from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
@@ -82,8 +82,17 @@ class GroupedStream(IncomingStream):
 class ReadGroup(StreamGroup):
     """Its streams take places among the calls of one connection, and share its timer."""
 
-    def __init__(self, calls: AsyncCalls, loop: asyncio.AbstractEventLoop, on_items: OnItems | None = None) -> None:
+    def __init__(
+        self,
+        calls: AsyncCalls,
+        loop: asyncio.AbstractEventLoop,
+        on_items: OnItems | None = None,
+        deadline_of: Callable[[float | None], int] = deadline_of,
+        trace: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
         self._calls = calls
+        self._deadline_of = deadline_of
+        self._trace = trace
         self._loop = loop
         self._on_items = on_items
         self._context = copy_context()
@@ -95,11 +104,12 @@ class ReadGroup(StreamGroup):
     def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> GroupedStream:
         if self._is_closed:
             raise SlabwireError(f"{target} cannot be begun: this group of streams is closed")
-        deadline_ns = deadline_of(timeout_s)
+        deadline_ns = self._deadline_of(timeout_s)
         request = self._calls.begins.checked(target, args, fields, stream=True)
-        stream = self.join(target, request, deadline_ns=deadline_ns)
+        trace = {} if (found := self._trace()) == (0, 0) else {"trace": found}
+        stream = self.join(target, request, deadline_ns=deadline_ns, **trace)
         if deadline_ns:
-            wait = self._streams[stream] = self._calls.deadlines.begin(deadline_ns)
+            wait = self._streams[stream] = self._calls.deadlines.begin(deadline_ns, self._loop)
             wait.future.add_done_callback(lambda _: self._expire(stream))
         return stream
 
@@ -129,16 +139,24 @@ class ReadGroup(StreamGroup):
 
     def _deliver(self) -> None:
         news, self._news = self._news, deque()
-        on_items = self._on_items
-        for stream in news:
-            if stream in self._streams and on_items is not None:
-                items = stream.take()
-                try:
-                    on_items(stream, items)
-                except Exception as error:
-                    about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
-                    self._loop.call_exception_handler(about)
-                stream.tell_read()
+        on_items = cast(OnItems, self._on_items)
+        try:
+            while news:
+                stream = news.popleft()
+                if stream in self._streams:
+                    items = stream.take()
+                    try:
+                        on_items(stream, items)
+                    except (KeyboardInterrupt, SystemExit):
+                        raise
+                    except BaseException as error:  # of a future that was cancelled, for example
+                        about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
+                        self._loop.call_exception_handler(about)
+                    stream.tell_read()
+        finally:
+            if news:  # what ends the process may be caught somewhere
+                self._news = news + self._news
+                self._loop.call_soon(self._deliver, context=self._context)
 
     def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]:
         return self
@@ -155,8 +173,13 @@ class ReadGroup(StreamGroup):
                     return stream, items
             if self._is_closed:
                 raise StopAsyncIteration
+            if self._waiter is not None:
+                raise SlabwireError("another task iterates this group of streams; one at a time may")
             self._waiter = self._loop.create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
     # -- how they end ------------------------------------------------------------------------------------------------
 
@@ -182,7 +205,8 @@ class ReadGroup(StreamGroup):
 
     def _expire(self, stream: GroupedStream) -> None:
         """Its time is over."""
-        if stream in self._streams:
+        arrived = stream.pending.arrived
+        if stream in self._streams and not (arrived and stream.pending.has_ended()):
             self._calls.begins.cancel(stream.pending)
             stream.pending.arrived.append((_ERROR, timed_out(stream.target)))
             stream.note()

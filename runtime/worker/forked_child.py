@@ -96,8 +96,8 @@ class _Beyond:
 
 
 class _BeyondTheLoop:
-    """In the place of the worker's selector and caller, which the worker looks at after each run of its loop: a child that
-    gets there has left the loop while its coroutine awaits.
+    """In the place of the worker's selector and caller, which it looks at after each run of its loop: a child that gets
+    there has left the loop while its coroutine awaits.
     """
 
     def __getattr__(self, _: str) -> NoReturn:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import slabwire
@@ -36,6 +37,8 @@ POINTS: dict[str, tuple[type, str, int, str]] = {
 
 class Source(Actor):
     """Sends each of its streams the numbers from 0 on, a step for all of them, and is killed once."""
+
+    least = STREAMS
 
     def __init__(self, folder: str, point: str) -> None:
         self.folder = Path(folder)
@@ -66,7 +69,7 @@ class Source(Actor):
         while True:
             await asyncio.sleep(0.01)
             self.open = [each for each in self.open if each.is_open]
-            if self.attempt == 0 and len(self.open) < STREAMS:
+            if self.attempt == 0 and len(self.open) < self.least:
                 continue  # all of them begin together
             going = [each for each in self.open if each.tag < ITEMS]
             self.publish([(each, each.tag) for each in going], ended=[each for each in self.open if each.tag >= ITEMS])
@@ -114,10 +117,25 @@ def graph_of(folder: Path, point: str) -> Graph:
     return graph
 
 
-async def read_all(client: slabwire.AsyncClient, port: str) -> dict[IncomingStream, list[Any]]:
+class DiesTwice(Source):
+    """Its second process makes records and blocks that overwrite those of the first, and dies."""
+
+    least = 3
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        if self.attempt == 1:
+            loans = [self.loan((1 << 14,), np.uint8) for _ in range(200)]
+            for each in loans:
+                each[:] = 255
+            self.kill = asyncio.get_running_loop().call_later(0.5, os.kill, os.getpid(), signal.SIGKILL)
+            self.task.cancel()
+
+
+async def read_all(client: slabwire.AsyncClient, port: str, n: int = STREAMS) -> dict[IncomingStream, list[Any]]:
     """Of each stream its items and, at the end, its error or None."""
     group = client.streams()
-    seen: dict[IncomingStream, list[Any]] = {group.begin(port): [] for _ in range(STREAMS)}
+    seen: dict[IncomingStream, list[Any]] = {group.begin(port): [] for _ in range(n)}
     while len(group):
         stream, items = await anext(group)
         seen[stream] += items
@@ -141,6 +159,26 @@ def test_resumable_streams_go_on_without_a_gap_and_without_a_double(
     assert len(list((tmp_path / "marks").glob("begun-*"))) == 2, "the source was not killed"
     assert len(seen) == STREAMS
     assert all(items == [*range(ITEMS), None] for items in seen.values())
+
+
+def test_a_second_death_forgets_nothing_of_what_the_first_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process is killed after it has used memory anew, and before it has sent an item."""
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    (tmp_path / "marks").mkdir()
+
+    async def main() -> dict[IncomingStream, list[Any]]:
+        graph = Graph("twice", client_calls=STREAMS)
+        source = graph.add(
+            DiesTwice, name="source", concurrency=STREAMS, max_attempts=9, folder=str(tmp_path / "marks"),
+            point="when no row is noted",
+        )  # fmt: skip
+        graph.expose(source.numbers)
+        async with graph.run() as running, slabwire.connect_async(running.name) as client:
+            return await read_all(client, "source.numbers", 3)
+
+    for items in asyncio.run(main()).values():
+        assert items == [*range(ITEMS), None]
+    assert len(list((tmp_path / "marks").glob("begun-*"))) == 3
 
 
 def test_streams_that_cannot_go_on_are_interrupted_behind_what_was_sent(

@@ -111,6 +111,19 @@ class Reader(Actor):
             self.group.begin("source.numbers", each * 1000).tag = each
         return len(self.group)
 
+    async def wait_for(self, n: int) -> int:
+        """Longer than its caller waits."""
+        async with self.streams() as group:
+            for _ in range(n):
+                group.begin("source.numbers")
+            await anext(group)
+        return n
+
+    def begin_plainly(self) -> int:
+        group = self.streams()
+        group.begin("source.numbers", timeout_s=5.0)
+        return len(group)
+
     async def read(self) -> dict[str, Any]:
         return {"seen": {str(k): v for k, v in self.seen.items()}, "ends": self.ends, "open": len(self.group)}
 
@@ -144,6 +157,7 @@ def graph_of_streams() -> Graph:
         "forgets",
     )
     graph.expose(*(getattr(source, each) for each in (*ports, "misplaced")), reader.begin, reader.read, reader.close)
+    graph.expose(reader.wait_for, reader.begin_plainly)
     return graph
 
 
@@ -379,6 +393,87 @@ def test_what_came_before_the_items_raised_is_sent(within: Callable[[Act], Any])
     seen = within(act)
     assert [items[0] for items in seen.values()].count("before") == 1
     assert [items[-1] for items in seen.values()] == ["end"] * 3
+
+
+def test_a_late_reader_of_an_ended_stream_does_not_stop_the_next_one(within: Callable[[Act], Any]) -> None:
+    """The second stream has the slot of the first, whose items are read one by one when it has ended."""
+
+    async def act(client: slabwire.AsyncClient) -> None:
+        ended = client.stream("source.at_once", 40)
+        assert await anext(ended) == 0
+        for _ in range(150):  # all of it has come, and of 500 slots the next streams take that of the first, too
+            await client.call("source.counts")
+        group = client.streams()
+        streams = [group.begin("source.numbers", 0) for _ in range(398)]
+        await all_open(client, 398)
+        assert [item async for item in ended] == list(range(1, 40))
+        reading = asyncio.create_task(collected(group, lambda seen: len(group) == 0))
+        for _ in range(12):
+            await client.call("source.step", 10)
+            await asyncio.sleep(0.02)
+        await client.call("source.finish")
+        seen = await reading
+        assert len(streams) == 398
+        assert len(seen[None]) == 398 * (120 + 1 + 1)
+
+    within(act)
+
+
+def test_a_callback_that_raises_what_ends_tasks_stops_no_other_stream(within: Callable[[Act], Any]) -> None:
+    async def act(client: slabwire.AsyncClient) -> None:
+        seen: dict[Any, int] = {}
+
+        def on_items(stream: IncomingStream, items: list[Any]) -> None:
+            seen[stream.tag] = seen.get(stream.tag, 0) + len(items)
+            if stream.tag == 1:
+                raise asyncio.CancelledError
+
+        raised: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+        async with client.streams(on_items) as group:
+            for each in range(5):
+                group.begin("source.numbers", 0).tag = each
+            await all_open(client, 5)
+            for _ in range(3):
+                await client.call("source.step", 1)
+            while seen != dict.fromkeys(range(5), 3):
+                await asyncio.sleep(0.01)
+        assert len(group) == 0
+        assert raised
+        assert {type(each) for each in raised} == {asyncio.CancelledError}
+
+    within(act)
+
+
+def test_a_group_has_one_reader_and_the_deadline_of_the_request_that_it_serves(within: Callable[[Act], Any]) -> None:
+    async def act(client: slabwire.AsyncClient) -> None:
+        async with client.streams() as group:
+            first = asyncio.ensure_future(anext(group))
+            await asyncio.sleep(0)
+            with pytest.raises(SlabwireError, match="another task iterates this group"):
+                await anext(group)
+            group.begin("source.at_once", 3)
+            _, items = await first
+            assert items == [0, 1, 2]
+        with pytest.raises(slabwire.DeadlineExceeded):
+            await client.call("reader.wait_for", 3, timeout_s=0.3)
+        while (await client.call("source.counts"))[0]:
+            await asyncio.sleep(0.01)
+        assert await client.call("reader.begin_plainly") == 1  # outside of the loop
+
+    within(act)
+
+
+def test_an_end_that_has_come_is_not_late(within: Callable[[Act], Any]) -> None:
+    async def act(client: slabwire.AsyncClient) -> None:
+        async with client.streams() as group:
+            stream = group.begin("source.at_once", 3, timeout_s=0.3)
+            await asyncio.sleep(0.5)
+            assert await anext(group) == (stream, [0, 1, 2])
+            assert stream.is_over
+            assert stream.error is None
+
+    within(act)
 
 
 def test_single_streams_read_them_as_any_other(within: Callable[[Act], Any]) -> None:
