@@ -409,7 +409,9 @@ class Few(Actor):
 
 
 def test_what_finds_no_room_waits_until_its_deadline(tmp_path: Path) -> None:
-    with chain(tmp_path).run() as running, slabwire.connect(running.name) as client:
+    # Else the supervisor takes the stopped one for hung, and restarts it, where filling its lane takes long.
+    graph = chain(tmp_path, back={"hang_after_s": 600.0})
+    with graph.run() as running, slabwire.connect(running.name) as client:
         assert client.call("front.straight", 0)["n"] == 0
         sign(running, "back", signal.SIGSTOP)
         caller = lanes_of(client).caller
