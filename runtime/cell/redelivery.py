@@ -93,6 +93,7 @@ class Redelivery:
             return False
         if published.last is not None and published.last[0] == Kind.END:
             self._outlets.table.clear(work.row)
+            self._outlets.stats.count("redelivered")
             return True
         self._outlets.table.sent(work.row, published.highest())
         return False

@@ -156,8 +156,10 @@ class SharedConnection(Connection):
         with_lock(self._lock, self._tell_given_up)
 
     def _tell_given_up(self) -> None:
-        while self._given_up and not self._closed:
-            self.local.caller.cancel(self._given_up.popleft())
+        while self._given_up:
+            pending = self._given_up.popleft()  # also where all has ended: it holds the memory of its lane
+            if not self._closed:
+                self.local.caller.cancel(pending)
 
     def _refuse_late(self, pending: Pending, target: str) -> None:
         """The time is over. A handler of a graph that this thread drives runs while the thread waits, so what has
@@ -253,6 +255,7 @@ class SharedConnection(Connection):
         with self._lock:
             if self._closed:
                 return
+            self._tell_given_up()
             self.local.caller.pump()  # an answer that has come is no call in flight
             self._closed = True
             self.local.caller.fail_all(ClientClosed("the client was closed"))
@@ -260,6 +263,7 @@ class SharedConnection(Connection):
         self.local.endpoint.ringers[self.local.endpoint.identifier].ring_always()
         with self._receiving:
             self.local.close()
+        self._given_up.clear()  # by threads that found the lock taken
 
 
 def awaited(name: str, until_ns: int) -> SharedConnection:

@@ -182,6 +182,8 @@ class SentStream:
         """It goes on when there is room."""
         if not (self.has_ended or self.is_over):
             self._streams.wait(self)
+            if self.is_over:  # another thread has received the answer meanwhile
+                self._streams.waiting.pop(self, None)
 
     def go_on(self) -> None:
         """There is room."""

@@ -13,6 +13,7 @@ import pytest
 
 import slabwire
 from sent_stage import Point, arrays, graph_of_streams
+from slabwire.runtime.clients.shared_connection import SharedConnection
 from waiting import wait_until
 
 Act = Callable[[slabwire.AsyncClient], Any]
@@ -313,3 +314,16 @@ def test_threads_that_share_a_client_send_side_by_side(running: Any) -> None:
     with ThreadPoolExecutor(12) as pool:
         got = list(pool.map(send, range(48)))
     assert got == [2 * k if k % 3 == 0 else sum(range((1000 if k % 3 == 1 else 700) + k)) for k in range(48)]
+
+
+def test_what_was_given_up_beside_another_thread_goes_with_the_client(running: Any) -> None:
+    client = slabwire.connect(running.name)
+    stream = client.stream("adder.each", iter(range(100)))
+    assert next(stream) == 0
+    connection = client._connection
+    assert isinstance(connection, SharedConnection)
+    with connection._lock:
+        stream.close()  # the lock is taken: whoever takes it next cancels
+    client.close()
+    assert not connection._given_up
+    assert not client._connection.local.caller.streams.waiting
