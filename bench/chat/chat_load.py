@@ -34,6 +34,11 @@ _GREEDY_TOKENS = 48
 _MOST_ATTEMPTS = 4
 
 
+def is_beside(process: str) -> bool:
+    """Whether a process is neither the engine nor the client, but what stands between them."""
+    return process not in ("engine", "client")
+
+
 class Way(Protocol):
     """One way to ask a chat model; `title` is for people."""
 
@@ -80,7 +85,7 @@ class Results:
 
     def beside(self, way: str, streams: int) -> Measurement:
         """CPU time of all processes but the engine's and the client's, in µs a token."""
-        processes = [each.medians for process, each in self.cpu[way, streams].items() if process != "engine"]
+        processes = [each.medians for process, each in self.cpu[way, streams].items() if is_beside(process)]
         return Measurement([[sum(each)] for each in zip(*processes, strict=True)])
 
     def floor(self, way: str, below: str) -> Measurement:

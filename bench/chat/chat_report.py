@@ -11,7 +11,7 @@ import click
 from ...cli.rendering.presentation import print_table
 from ..harness.comparison import Comparison
 from ..harness.measure import NOISY_FROM, Measurement
-from .chat_load import STREAMS, Results, Way
+from .chat_load import STREAMS, Results, Way, is_beside
 
 LEAST_RATIO = 0.9  # of the bare engine's tokens a second, through the whole stack
 MOST_FIRST = 0.1  # of the time to a cold prompt's first token, where its beginning is known
@@ -112,7 +112,7 @@ def show(found: dict[str, Any], ways: Sequence[Way], machine_lines: Sequence[str
     heads = (*_TOKEN_HEADS, *(f">CPU {each}" for each in processes))
     rows = [_token_row(each, titles, processes) for each in found["token"]]
     print_table(heads, rows, title="\nfrom token to token of one stream, and CPU time by token, in µs")
-    beside = [each for each in processes if each != "engine"]
+    beside = list(filter(is_beside, processes))
     heads = (*_BESIDE_HEADS, *(f">{each}" for each in beside))
     rows = [_beside_row(each, titles, beside) for each in found["beside_engine"]]
     print_table(heads, rows, title="\nCPU time beside the engine by token, in µs, prompts included")
@@ -161,7 +161,7 @@ def _token(results: Results, way: str, below: str | None) -> dict[str, Any]:
 
 
 def _beside(results: Results, way: str, streams: int) -> dict[str, Any]:
-    cpu = {process: each.median for process, each in results.cpu[way, streams].items() if process != "engine"}
+    cpu = {process: each.median for process, each in results.cpu[way, streams].items() if is_beside(process)}
     return {"way": way, "streams": streams, **_figures(results.beside(way, streams)), "cpu_us": cpu}
 
 
