@@ -167,7 +167,7 @@ class _Asks:
     """The actor's verbs for the application: its calls, which are those of probes, have places of their own."""
 
     def __init__(self, actor: Ingress, binding: CellBinding) -> None:
-        self.stream = actor.stream
+        self.streams = actor.streams
         self._binding = binding
 
     async def call(self, target: str, /, *_: Any, timeout_s: float | None = None, **__: Any) -> Any:

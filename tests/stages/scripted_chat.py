@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import openai
@@ -18,6 +18,7 @@ from slabwire.actors.ingress.requests.limits import Limits
 from slabwire.actors.ingress.requests.metrics import Metrics
 from slabwire.actors.ingress.requests.origin_check import Hosts
 from slabwire.actors.ingress.requests.serving import ServingState
+from slabwire.runtime.actor.stream_group import IncomingStream, OnItems, StreamGroup
 
 MODELS = {"smol": "cache"}
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -37,9 +38,11 @@ class ScriptedChat:
         self.calls: list[str] = []
         self.open = 0
 
-    def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
-    ) -> AsyncGenerator[Any, None]:
+    def streams(self, on_items: OnItems | None = None) -> StreamGroup:
+        assert on_items is not None
+        return ScriptedStreams(self, on_items)
+
+    def begin(self, target: str, fields: dict[str, Any]) -> AsyncGenerator[Any, None]:
         self.asked.append({"target": target, **fields})
         script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
         return self._play(script)
@@ -64,6 +67,70 @@ class ScriptedChat:
                     yield step
         finally:
             self.open -= 1
+
+
+class ScriptedStreams(StreamGroup):
+    """Streams that follow scripts, each played by a task."""
+
+    def __init__(self, chat: ScriptedChat, on_items: OnItems) -> None:
+        self._chat = chat
+        self._on_items = on_items
+
+    def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> IncomingStream:
+        stream = ScriptedStream()
+        stream.task = asyncio.ensure_future(self._play(stream, self._chat.begin(target, fields)))
+        return stream
+
+    async def _play(self, stream: ScriptedStream, items: AsyncGenerator[Any, None]) -> None:
+        async with aclosing(items):
+            try:
+                async for item in items:
+                    await stream.goes_on.wait()
+                    self._on_items(stream, [item])
+            except Exception as error:
+                stream.failed = error
+            stream.ended = True
+            self._on_items(stream, [])
+
+    def __len__(self) -> int:
+        return self._chat.open
+
+    def __aiter__(self) -> Any:
+        raise NotImplementedError
+
+    async def __anext__(self) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class ScriptedStream(IncomingStream):
+    def __init__(self) -> None:
+        self.tag = None
+        self.failed: Exception | None = None
+        self.ended = False
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.task: asyncio.Task[None]
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended
+
+    @property
+    def error(self) -> BaseException | None:
+        return self.failed
+
+    def cancel(self) -> None:
+        self.ended = True
+        self.task.cancel()
+
+    def pause(self) -> None:
+        self.goes_on.clear()
+
+    def resume(self) -> None:
+        self.goes_on.set()
 
 
 class Ingress:

@@ -90,6 +90,7 @@ class Connection(HttpToolsProtocol):
         self._body_nbytes = 0  # of its body
         self._chunks: list[bytes] = []  # of it, from the bytes that are being parsed
         self._running: RequestResponseCycle | None = None
+        self._answer: Answer | None = None  # to that
         self._rejection = NO_HTTP
         self._last_words = b""
         self._quiet_since = self._begun_at = self.loop.time()
@@ -244,7 +245,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, Answer(app, cycle, self._leave_after_this))
+        self._answer = Answer(app, cycle, self._leave_after_this)
+        super()._start_asgi_task(cycle, self._answer)
 
     def _leave_after_this(self) -> None:
         self._leaving = True
@@ -334,6 +336,9 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_waiting_for_reader()
+        body = self._answer.body if self._answer is not None else None
+        if body is not None and body.on_room is not None:
+            body.on_room()
 
     def _stop_waiting_for_reader(self) -> None:
         if self._write_timer is not None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from ..requests.streamed_body import EXTENSION
+from .direct_body import DirectBody
+
 
 class Answer:
     """Runs an application for one request.
@@ -14,18 +17,26 @@ class Answer:
     An answer that begins before the request's body is whole says that the connection ends with it: what else may come
     of the body is nothing that anybody wants. `on_early` is called then; it is for the connection to close itself.
     To HTTP/1.0 nothing is sent in chunks: there an answer of no known length ends with the connection.
+    An application may have the body to write it itself, as `requests/streamed_body.py` says; `body` is that then.
     """
 
     def __init__(self, application: Any, cycle: RequestResponseCycle, on_early: Callable[[], None]) -> None:
+        self.body: DirectBody | None = None
         self._application = application
         self._cycle = cycle
         self._on_early = on_early
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         endless = False
+        if scope["method"] != "HEAD":
+            scope = {**scope, "extensions": {**scope.get("extensions", {}), EXTENSION: {}}}
 
         async def send_held(message: Any) -> None:
             nonlocal endless
+            if message["type"] == EXTENSION:
+                self.body = DirectBody(self._cycle)
+                message["use"](self.body)
+                return
             if message["type"] == "http.response.start":
                 endless = scope["http_version"] == "1.0" and not _has_length(message)
                 await self._begin(message, send, endless)

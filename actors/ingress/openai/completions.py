@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.datastructures import Headers
@@ -22,7 +22,7 @@ from ..requests.request_id import request_id
 from ..requests.serving import Ask, ServingState
 from ..requests.together import beside
 from .chat_request import ChatRequest, chat_request
-from .choices import Choices, open_choices
+from .choices import Choices, came, open_choices
 from .chunks import DONE, Chunks, Whole, event, usage_of
 from .event_stream import EventStream
 from .models import actor_of
@@ -49,7 +49,7 @@ class ChatCompletions:
         metrics: Metrics,
         seats: Seats,
     ) -> None:
-        self._ask = ask
+        self._streams = ask.streams(came)
         self._models = models
         self._limits = limits
         self._state = state
@@ -106,9 +106,10 @@ class ChatCompletions:
     async def _whole(self, asked: ChatRequest, actor: str, tally: Tally, receive: Receive) -> Response:
         whole = Whole(asked.model, int(time.time()), asked.n)
 
-        async def take(choice: int, item: Item) -> None:
-            tally.note(item)
-            whole.add(choice, item)
+        def take(choice: int, items: Sequence[Item]) -> None:
+            tally.note(items)
+            for each in items:
+                whole.add(choice, each)
 
         async with beside(_leaving(receive), self._state.until_over()), self._choices(actor, asked) as choices:
             await choices.accepted()
@@ -119,9 +120,10 @@ class ChatCompletions:
     async def _stream(
         self, asked: ChatRequest, actor: str, tally: Tally, scope: Scope, receive: Receive, send: Send
     ) -> int:
-        events = EventStream(send, self._limits.ping_every_s)
+        events = EventStream(scope, send, self._limits.ping_every_s)
+        self._metrics.streamed(direct=events.is_direct)
         try:
-            around = beside(_leaving(receive), self._state.until_over(), events.keep_awake())
+            around = beside(_leaving(receive), self._state.until_over(), events.keep_up())
             async with around, self._choices(actor, asked) as choices:
                 last = await _relay(asked, choices, events, tally)
         except ClientLeft:
@@ -145,7 +147,7 @@ class ChatCompletions:
                 async with (
                     asyncio.timeout(timeout_s),
                     self._seats.take(actor, asked.n),
-                    open_choices(self._ask, actor, asked, timeout_s) as choices,
+                    open_choices(self._streams, actor, asked, timeout_s) as choices,
                 ):
                     yield choices
         except TimeoutError:
@@ -164,15 +166,17 @@ async def _relay(asked: ChatRequest, choices: Choices, events: EventStream, tall
     """Sends all of an answer but its end, which it returns."""
     chunks = Chunks(asked.model, int(time.time()), usage=asked.include_usage)
 
-    async def take(choice: int, item: Item) -> None:
-        tally.note(item)
-        chunk = chunks.item(choice, item)
-        if chunk:
-            await events.send(chunk)
+    def take(choice: int, items: Sequence[Item]) -> None:
+        tally.note(items)
+        events.write(b"".join([chunks.item(choice, each) for each in items]))
+        if events.is_full:
+            choices.pause()
 
     await choices.accepted()
-    await events.send(b"".join(chunks.role(choice) for choice in range(asked.n)))
+    await events.open(b"".join(chunks.role(choice) for choice in range(asked.n)))
+    events.on_room(choices.resume)
     endings = await choices.follow(take)
+    await events.send_waiting()
     tally.usage = usage_of(endings)
     return (chunks.usage(tally.usage) if asked.include_usage else b"") + DONE
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from starlette.types import Send
+from starlette.types import Message, Scope, Send
 
 from ..requests.refusals import ClientLeft
+from ..requests.streamed_body import EXTENSION, StreamedBody
 
 PING = b": ping\n\n"
 _HEADERS = [
@@ -14,52 +16,129 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+# More than this waits for no slow client here: some hundred tokens.
+_FULL_NBYTES = 64 * 1024
 
 
 class EventStream:
     """One response. Several tasks may send; each event goes out whole.
 
-    Opens with the first thing sent. Where nothing was sent for `ping_every_s`, `keep_awake` sends a comment: so the
-    headers go out no later than that, and what fails afterwards can only be told as an event.
-    Raises ClientLeft from any of its methods, where the server says so by an OSError.
+    Opens with the first thing sent, as the type of its `body` says: "direct", where the server hands over the body, or
+    "asgi". Where nothing was sent for `ping_every_s`, `keep_up` sends a comment: so the headers go out no later than
+    that, and what fails afterwards can only be told as an event.
+    Methods that are awaited raise ClientLeft, where the server says so by an OSError.
     """
 
-    def __init__(self, send: Send, ping_every_s: float) -> None:
+    def __init__(self, scope: Scope, send: Send, ping_every_s: float) -> None:
         self.opened = False
-        self._send = send
+        self.is_direct = EXTENSION in scope.get("extensions", {})
+        self._send_message = send
         self._ping_every_s = ping_every_s
         self._closed = False
         self._clock = asyncio.get_running_loop().time
         self._spoke_at = self._clock()
         self._turn = asyncio.Lock()
+        self._waiting = _WaitingBody()
+        self._body: StreamedBody = self._waiting
 
-    async def send(self, events: bytes) -> None:
-        """Sends whole events, or a comment, after the headers if they are not out; nothing once it is closed."""
+    def on_room(self, call: Callable[[], None]) -> None:
+        """`call` is called whenever it is full no longer. The stream is open."""
+        self._body.on_room = call
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client reads more slowly than is written."""
+        return self._body.is_full
+
+    async def open(self, events: bytes) -> None:
+        """Sends the headers, if they are not out, then events or a comment; nothing once it is closed."""
         async with self._turn:
-            if not self._closed:
-                await self._write(events, more=True)
+            if not (self._closed or self.opened):
+                await self._head()
+        self.write(events)
+
+    def write(self, events: bytes) -> None:
+        """Sends whole events, as soon as the client takes them; nothing once it is closed. The stream is open."""
+        if not self._closed:
+            self._body.write(events)
+            self._spoke_at = self._clock()
 
     async def close(self, events: bytes = b"") -> None:
         """Sends the last of it."""
         async with self._turn:
             self._closed = True
-            await self._write(events, more=False)
+            if not self.opened:
+                await self._head()
+            await self._send({"type": "http.response.body", "body": self._waiting.data() + events, "more_body": False})
 
-    async def keep_awake(self) -> None:
-        """Runs beside the senders, until it is cancelled."""
+    async def keep_up(self) -> None:
+        """Runs beside the writers, until it is cancelled."""
         while True:
             silent_s = self._clock() - self._spoke_at
-            if silent_s >= self._ping_every_s:
-                await self.send(PING)
+            try:
+                async with asyncio.timeout(max(0.0, self._ping_every_s - silent_s)):
+                    await self._waiting.came.wait()
+            except TimeoutError:
+                if self._clock() - self._spoke_at >= self._ping_every_s:
+                    await self.open(PING)
             else:
-                await asyncio.sleep(self._ping_every_s - silent_s)
+                await self.send_waiting()
 
-    async def _write(self, body: bytes, *, more: bool) -> None:
+    async def send_waiting(self) -> None:
+        """Sends what was written and is to go by ASGI."""
+        async with self._turn:
+            data = self._waiting.data()
+            if data and not self._closed:
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+                self._waiting.sent()
+
+    async def _head(self) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        self.opened = True
+        if self.is_direct:
+            await self._send({"type": EXTENSION, "use": self._use})
+
+    def _use(self, body: StreamedBody) -> None:
+        self._body = body
+
+    async def _send(self, message: Message) -> None:
         try:
-            if not self.opened:
-                await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                self.opened = True
-            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            await self._send_message(message)
         except OSError as error:
             raise ClientLeft("the client left before the end of its stream") from error
         self._spoke_at = self._clock()
+
+
+class _WaitingBody:
+    """What waits to be sent by ASGI. `came` is set while there is any that nobody sends."""
+
+    def __init__(self) -> None:
+        self.on_room: Callable[[], None] | None = None
+        self.came = asyncio.Event()
+        self._waiting: list[bytes] = []
+        self._sending = 0  # so many of them
+        self._nbytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._nbytes > _FULL_NBYTES
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self._waiting.append(data)
+            self._nbytes += len(data)
+            self.came.set()
+
+    def data(self) -> bytes:
+        """All of it. What is sent must be confirmed by `sent`: a sender may be cancelled, and another one goes on."""
+        self._sending = len(self._waiting)
+        self.came.clear()
+        return b"".join(self._waiting)
+
+    def sent(self) -> None:
+        """What `data` has given is on its way."""
+        was_full = self.is_full
+        self._nbytes -= sum(map(len, self._waiting[: self._sending]))
+        del self._waiting[: self._sending]
+        if was_full and not self.is_full and self.on_room is not None:
+            self.on_room()

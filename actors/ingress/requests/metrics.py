@@ -19,7 +19,7 @@ slabwire_model_slots                       vllm's max_num_seqs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -51,6 +51,12 @@ class Metrics:
         self.disconnected = Counter(
             "slabwire_requests_disconnected", "Clients that left before the end.", ["model"], registry=registry
         )
+        self._streamed = Counter(
+            "slabwire_responses_streamed",
+            "Streamed answers by the way of their body: written to the connection, or through all of ASGI.",
+            ["way"],
+            registry=registry,
+        )
         self._prompt = self._tokens("prompt", "Tokens of prompts answered.")
         self._completion = self._tokens("completion", "Tokens of whole answers.")
         self._cached = self._tokens("cached", "Tokens of prompts that a cache knew.")
@@ -74,6 +80,10 @@ class Metrics:
             gauge.clear()
             for model, described in descriptions.items():
                 gauge.labels(model).set(described[name])
+
+    def streamed(self, *, direct: bool) -> None:
+        """Counts an answer that is streamed."""
+        self._streamed.labels("direct" if direct else "asgi").inc()
 
     def begin(self) -> Tally:
         return Tally(self)
@@ -123,9 +133,9 @@ class Tally:
         self.usage: Mapping[str, Any] | None = None
         self._metrics = metrics
 
-    def note(self, item: Item) -> None:
-        """An item of the answer has come; only the first token is timed."""
-        if self.first is None and "text" in item:
+    def note(self, items: Sequence[Item]) -> None:
+        """Items of the answer have come; only the first token is timed."""
+        if self.first is None and any("text" in each for each in items):
             self.first = self._metrics.clock()
 
     def end(self, status: int) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ....runtime.actor.stream_group import OnItems, StreamGroup
 from ....runtime.errors import Interrupted
 
 
 class Ask(Protocol):
     """An actor's verbs for asking other actors: `slabwire.Actor` itself has them."""
 
-    def stream(
-        self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any
-    ) -> AsyncGenerator[Any, None]: ...
+    def streams(self, on_items: OnItems | None = None) -> StreamGroup: ...
 
     async def call(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> Any: ...
 

@@ -72,9 +72,9 @@ def test_no_ping_after_the_end() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        events = EventStream(send, TINY_S)
+        events = EventStream({}, send, TINY_S)
         await events.close(event(b"1"))
-        await events.send(PING)
+        await events.open(PING)
         assert [each["type"] for each in sent] == ["http.response.start", "http.response.body"]
         assert sent[1] == {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": False}
 
@@ -89,8 +89,9 @@ def test_events_of_several_tasks_go_out_whole_and_the_headers_once() -> None:
             await asyncio.sleep(0)
             sent.append(message)
 
-        events = EventStream(slowly, 60.0)
-        await all_of(events.send(event(b"%d" % number)) for number in range(20))
+        events = EventStream({}, slowly, 60.0)
+        await all_of(events.open(event(b"%d" % number)) for number in range(20))
+        await events.close()
         assert [each["type"] for each in sent].count("http.response.start") == 1
         assert b"".join(each.get("body", b"") for each in sent) == b"".join(event(b"%d" % each) for each in range(20))
 
@@ -103,7 +104,7 @@ def test_a_server_that_says_by_an_oserror_that_the_client_left() -> None:
             raise BrokenPipeError
 
         with pytest.raises(ClientLeft):
-            await EventStream(broken, 60.0).send(PING)
+            await EventStream({}, broken, 60.0).open(PING)
 
     asyncio.run(scenario())
 

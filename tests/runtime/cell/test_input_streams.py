@@ -326,4 +326,4 @@ def test_what_was_given_up_beside_another_thread_goes_with_the_client(running: A
         stream.close()  # the lock is taken: whoever takes it next cancels
     client.close()
     assert not connection._given_up
-    assert not client._connection.local.caller.streams.waiting
+    assert not connection.local.caller.streams.waiting
