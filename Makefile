@@ -19,8 +19,8 @@ demo: setup ## a chat model over TLS, its words streaming (PORT=8443)
 demo-page: setup ## read a page of text with a graph of actors, step by step
 	@$(BIN)/python examples/demo_page.py
 
-test: setup-dev ## the test suite (a few minutes)
-	@$(BIN)/python -m pytest -m "not long"
+test: setup-dev ## the test suite, files side by side (some ten minutes)
+	@$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile
 
 test-long: setup-dev ## the tests that take longer: kills at random moments, long runs
 	@$(BIN)/python -m pytest -m long

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -35,7 +37,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else no status of a process would be known
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Of this process alone: tests that run side by side start graphs of the same names.
+    os.environ["SLABWIRE_RUN_DIR"] = tempfile.mkdtemp(prefix="slabwire-test-")
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["SLABWIRE_RUN_DIR"], ignore_errors=True)
 
 
 @dataclass(frozen=True)

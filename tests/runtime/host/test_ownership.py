@@ -143,12 +143,13 @@ def test_a_lock_that_is_not_given_up(base: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def beside(tmp_path: Path) -> Iterator[Path]:
     """A directory that all users may enter."""
-    for each in (tmp_path.parent.parent, tmp_path.parent, tmp_path):
+    closed = [each for each in (tmp_path, *tmp_path.parents) if not each.stat().st_mode & 1]
+    for each in closed:
         each.chmod(0o711)
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     yield tmp_path / "open"
-    for each in (tmp_path.parent, tmp_path.parent.parent):
+    for each in closed:
         each.chmod(0o700)
 
 
@@ -174,13 +175,16 @@ def test_a_stranger_who_listens_is_not_believed(beside: Path) -> None:
     path, (near, far) = beside / "local", os.pipe()
     pid = os.fork()
     if not pid:
-        signal.alarm(60)
-        os.setuid(STRANGER)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
-            door.bind(str(path))
-            door.listen()
-            os.write(far, b"1")
-            signal.pause()
+        try:
+            signal.alarm(60)
+            os.setuid(STRANGER)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+                door.bind(str(path))
+                door.listen()
+                os.write(far, b"1")
+                signal.pause()
+        finally:
+            os._exit(2)
     try:
         os.read(near, 1)
         with pytest.raises(slabwire.Disconnected, match=f"socket of user {STRANGER}, who is not trusted"):
