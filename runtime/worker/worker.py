@@ -249,7 +249,8 @@ class Worker:
         if asleep:
             self._show(0)
             return
-        now = now_ns()
+        # The selector has looked at all descriptors just now: who was called by none of them has nobody to hear.
+        self._last_tick_ns = now = now_ns()
         if self._garbage is not None:
             self._garbage.woke(now)
         if self.wiring.stats is not None:
