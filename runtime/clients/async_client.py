@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
@@ -54,7 +55,7 @@ class AsyncClient:
 
     async def open(self) -> Self:
         """Connects. Raises what `Client` does."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         connection: AsyncLocalConnection | AsyncRemoteConnection = AsyncLocalConnection(self._where)
         if self._is_address:
             from .async_remote_connection import AsyncRemoteConnection
@@ -83,7 +84,8 @@ class AsyncClient:
     def _ready(self) -> AsyncCalls | None:
         """Where calls begin; None where the connection must be made anew first. Raises ClientClosed."""
         connection = self._connection or self._open
-        if asyncio.get_running_loop() is not self._loop:
+        # Before Python 3.12 to ask for the running loop takes a system call.
+        if get_ident() != self._thread or not self._loop.is_running():
             raise ClientClosed(
                 f"this client of {self._whose} was opened in another event loop, and works there alone; open one in "
                 "each loop (each asyncio.run makes a loop)"

@@ -55,12 +55,11 @@ class AsyncLocalConnection:
 
     def _enter(self, local: LocalConnection) -> None:
         self.local = local
-        local.caller.streams.loop = asyncio.get_running_loop()
+        self._loop = local.caller.streams.loop = asyncio.get_running_loop()
         self.is_gone = False
-        self.calls = AsyncCalls(local.caller, local.caller.calls)
+        self.calls = AsyncCalls(local.caller, local.caller.calls, self._loop)
         self._end = select.poll()
         self._end.register(local.link.channel.fileno(), select.POLLIN)
-        self._loop = asyncio.get_running_loop()
         self._next_look: asyncio.Handle | None = None
         self._parking = LoopParking(local, self._take_in)
         self._park()

@@ -30,7 +30,7 @@ class AsyncRemoteConnection:
         self.whose = address
         self._keys = Path(keys) if keys is not None else None
         self._news = asyncio.Event()  # the hello was answered
-        self.calls = AsyncCalls(self, places=sys.maxsize)  # the gateway counts them, and says so
+        self.calls = AsyncCalls(self, sys.maxsize, asyncio.get_running_loop())  # the gateway counts them, and says so
         self._closed = False
         part_in_children(self)
 

@@ -31,13 +31,13 @@ class Begins(Protocol):
 
 
 class AsyncCalls:
-    """Begins calls and waits for them on the running loop: `places` at once, others wait. One loop, one thread."""
+    """Begins calls and waits for them on `loop`: `places` at once, others wait. One thread."""
 
-    def __init__(self, begins: Begins, places: int) -> None:
+    def __init__(self, begins: Begins, places: int, loop: asyncio.AbstractEventLoop) -> None:
         self.begins = begins
         self._most = places
         self._places, self._places_aside = Places(places), Places(MOST_ASIDE)
-        self.deadlines = Deadlines()
+        self.deadlines = Deadlines(loop)
 
     def begin_stream(self, request: Any, **how: Any) -> Pending:
         """A stream of a request that was checked, begun at once with what `begin` takes; `end_stream` must end it.

@@ -18,10 +18,10 @@ class Wait:
 
     __slots__ = ("deadline_ns", "future", "is_late", "is_over", "loop")
 
-    def __init__(self, deadline_ns: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, deadline_ns: int, loop: asyncio.AbstractEventLoop) -> None:
         self.deadline_ns = deadline_ns
-        self.loop = loop or asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
         self.is_late = self.is_over = False
 
     def wake(self) -> None:
@@ -39,21 +39,22 @@ class Wait:
 class Deadlines:
     """Of the waits of one loop. One thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._waits: list[tuple[int, int, Wait]] = []  # a heap: by deadline, then in order
         self._open = self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = 0
 
-    def begin(self, deadline_ns: int, loop: asyncio.AbstractEventLoop | None = None) -> Wait:
-        """A wait that is told when it is late, on the running loop if none is given. To be ended in any case."""
-        wait = Wait(deadline_ns, loop)
+    def begin(self, deadline_ns: int) -> Wait:
+        """A wait that is told when it is late. To be ended in any case."""
+        wait = Wait(deadline_ns, self._loop)
         if deadline_ns:
             self._open += 1
             self._number += 1
             heappush(self._waits, (deadline_ns, self._number, wait))
             if self._timer is None or deadline_ns < self._due_ns:
-                self._set_timer(wait.loop)
+                self._set_timer()
         return wait
 
     def end(self, wait: Wait) -> None:
@@ -65,11 +66,11 @@ class Deadlines:
             self._waits = [each for each in self._waits if not each[2].is_over]
             heapify(self._waits)
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._due_ns = self._waits[0][0]
-        self._timer = loop.call_later(max(0.0, (self._due_ns - now_ns()) / 1e9), self._look)
+        self._timer = self._loop.call_later(max(0.0, (self._due_ns - now_ns()) / 1e9), self._look)
 
     def _look(self) -> None:
         now = now_ns()
@@ -80,4 +81,4 @@ class Deadlines:
                 wait.is_late = True
                 wait.wake()
         if waits:
-            self._set_timer(waits[0][2].loop)
+            self._set_timer()

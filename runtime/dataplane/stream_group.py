@@ -109,7 +109,7 @@ class ReadGroup(StreamGroup):
         trace = {} if (found := self._trace()) == (0, 0) else {"trace": found}
         stream = self.join(target, request, deadline_ns=deadline_ns, **trace)
         if deadline_ns:
-            wait = self._streams[stream] = self._calls.deadlines.begin(deadline_ns, self._loop)
+            wait = self._streams[stream] = self._calls.deadlines.begin(deadline_ns)
             wait.future.add_done_callback(lambda _: self._expire(stream))
         return stream
 

@@ -68,7 +68,7 @@ class Worker:
         self.wiring = Wiring(link, assignment, self.routing, self.cells, self.report)
         self.endpoint, self.caller = self.wiring.endpoint, self.wiring.caller
         self.caller.streams.loop = self.loop
-        self._calls = AsyncCalls(self.caller, self.caller.calls)
+        self._calls = AsyncCalls(self.caller, self.caller.calls, self.loop)
         self._bindings: list[CellBinding] = []
         self._stopping = False
         self._last_tick_ns = 0

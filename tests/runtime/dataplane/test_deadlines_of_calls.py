@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ class Port:
 def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
     async def scene() -> None:
         port: Any = Port()
-        calls = AsyncCalls(port, USUAL_CALLS)
+        calls = AsyncCalls(port, USUAL_CALLS, asyncio.get_running_loop())
         others = [asyncio.create_task(calls.call("a.b", (), {}, 0)) for _ in range(USUAL_CALLS)]
         await asyncio.sleep(0)
         for ask in (calls.call, calls.started):
@@ -55,7 +56,7 @@ def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
 
 def test_waits_are_late_in_the_order_of_their_deadlines_and_others_never() -> None:
     async def scene() -> None:
-        deadlines, late = Deadlines(), list[float]()
+        deadlines, late = Deadlines(asyncio.get_running_loop()), list[float]()
 
         async def wait(timeout_s: float | None) -> None:
             wait = deadlines.begin(deadline_of(timeout_s))
@@ -77,7 +78,7 @@ def test_waits_are_late_in_the_order_of_their_deadlines_and_others_never() -> No
 
 def test_waits_that_are_over_are_neither_late_nor_kept() -> None:
     async def scene() -> None:
-        deadlines = Deadlines()
+        deadlines = Deadlines(asyncio.get_running_loop())
         first = deadlines.begin(deadline_of(60.0))
         over = [deadlines.begin(deadline_of(0.0)) for _ in range(3)]
         for each in over:
@@ -156,7 +157,8 @@ def test_a_task_does_not_wait_for_another_that_connects_beyond_its_deadline() ->
         shared, connection = async_client.AsyncClient("g"), AsyncLocalConnection("g")
         local: Any = object()
         connection.local, connection.is_gone = local, True
-        shared._connection, shared._loop = connection, asyncio.get_running_loop()
+        shared._connection = connection
+        shared._loop, shared._thread = asyncio.get_running_loop(), get_ident()
         async with connection._renewing:
             with pytest.raises(slabwire.Disconnected, match="in time"):
                 await shared.call("a.b", timeout_s=0.01)
