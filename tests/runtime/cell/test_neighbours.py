@@ -143,6 +143,8 @@ def test_messages_are_handled_once_when_a_client_comes_during_a_restart(tmp_path
     graph.expose(graph.add(SlowToStart, folder=str(tmp_path)).note)
     with graph.run() as running, ThreadPoolExecutor(1) as pool:
         assert running.client.call("slowtostart.note", 0) == 0
+        # The answer comes before the input is given back: what dies in between handles it again.
+        wait_until(lambda: worker_of(running, "slowtostart")["actors"][0]["waiting"] == 0)
         os.kill(worker_of(running, "slowtostart")["pid"], signal.SIGKILL)
         wait_until(lambda: (tmp_path / "start-1").exists())
         with slabwire.connect("comes") as client:

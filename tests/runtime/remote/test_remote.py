@@ -229,7 +229,7 @@ def test_too_many_calls_of_one_client_are_turned_away(served: Served) -> None:
             for each in waiting:
                 each.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-            assert await client.call("echo.it", 1) == 1
+            assert await client.call("echo.it", 1, retries=20) == 1  # their cancels may still lie in the lane
 
     asyncio.run(main())
 
