@@ -154,7 +154,7 @@ class Gateway:
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
         welcome = {"graph": self.name, "ports": described_ports(self._graph.local.routing), "limits": limits}
         self._remote_peers[peer] = RemotePeer(peer, self._shared, who, takes_items=hello.items)
-        peer.send([pack_head(Head(FrameKind.WELCOME, items=hello.items)), *pack_value(welcome)])
+        peer.send([pack_head(Head(FrameKind.WELCOME, items=hello.items, sends=True)), *pack_value(welcome)])
 
     def forget(self, peer: InboundConnection, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
