@@ -23,7 +23,7 @@ _NO_CAUSE = (0, 0, 0)
 class LaneStream(SentStream):
     """The stream of one call, by a lane. `head` has the numbers of its records from `source` to the trace."""
 
-    __slots__ = ("_head", "_lacks_nbytes", "_lane", "_limit", "_sent", "_streams", "lacks_blocks")
+    __slots__ = ("_head", "_lacks_nbytes", "_lane", "_limit", "_paced", "_sent", "_streams", "lacks_blocks")
 
     def __init__(self, streams: SentStreams, lane: Producer, head: tuple[int, ...], source: Any) -> None:
         super().__init__(source)
@@ -32,34 +32,31 @@ class LaneStream(SentStream):
         self._lane = lane
         self._head = head
         self._sent = self._limit = self._lacks_nbytes = 0
+        self._paced = source if isinstance(source, PacedSource) else None
+        if self._paced is not None:
+            self._paced.begin(self._read)
+
+    def _read(self) -> int:
+        return self._lane.items_read(self._head[5])
 
     def can_go(self) -> bool:
         if self.is_over or self.has_ended or self.lacks_blocks:
             return False
         if self._sent >= self._limit and (self._held is None or self._held[0] is Kind.ITEM):
-            self._find_limit()
+            # The beginning of the handler counts as the first that is read: before it nothing is pulled.
+            read = self._read()
+            self._limit = read - 1 + STREAM_WINDOW if read else 0
             if self._sent >= self._limit:
                 return False
+        if self._paced is not None and self._held is None and not self._paced.can_give():
+            return False
         return self._lane.waiting < self._lane.capacity
-
-    def _find_limit(self) -> None:
-        """How many may be sent in all. The beginning of the handler counts as the first that is read: before it nothing
-        is pulled.
-        """
-        read = self._lane.items_read(self._head[5])
-        self._limit = read - 1 + STREAM_WINDOW if read else 0
-
-    async def _pull_async(self) -> None:
-        if isinstance(self._source, PacedSource):
-            self._find_limit()
-            self._source.allow(self._limit)
-        await super()._pull_async()
 
     def _publish(self, kind: Kind, value: Any) -> bool:
         try:
             went = self._write(kind, value)
         except OutOfMemory:
-            if self._sent + 1 <= self._lane.items_read(self._head[5]):  # nothing of ours will come back
+            if self._sent + 1 <= self._read():  # nothing of ours will come back
                 raise
             self._lacks_nbytes, self.lacks_blocks = self._streams.pool.used_nbytes, True
             return False

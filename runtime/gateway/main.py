@@ -173,6 +173,8 @@ class Gateway:
             if self._graph.is_gone or self._streams.is_gone:
                 raise Disconnected(f"{self._graph.whose} serves this client no more")
             strangers.look({each.inode for each in self._remote_peers})
+            for peer in self._remote_peers.values():
+                peer.settle()
             for door in self._doors.values():  # what is whole by now is not unfinished
                 door.take_in()
             for _ in range(unfinished.look(self._peers.messages())):

@@ -99,6 +99,8 @@ class RemotePeer:
                 )
             if sent is not None and sent.name in fields:
                 raise MessageError(f"{head.port}: '{sent.name}' is a stream, which comes behind the call, not in it")
+            if not self._budget.has_room(nbytes):
+                self.settle()
             self._budget.take(nbytes)
         except SlabwireError as error:
             self._fail(head.id, error)
@@ -134,22 +136,29 @@ class RemotePeer:
     def _ended(self, number: int, task: asyncio.Task[None], nbytes: int) -> None:
         self._tasks.discard(task)
         self._budget.give_back(nbytes)
+        self._free(number, task)
+
+    def _free(self, number: int, task: asyncio.Task[None] | None) -> None:
+        """The id of a call is free from now on, unless it has been, and is another call's."""
         if self._calls.get(number) is task:
             del self._calls[number]
             self._sources.close(number)
 
     async def _run(self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]) -> None:
+        frames: list[Frame]
         try:
             if head.key and not head.stream:
-                frames: list[Frame] = [*await self._answer_once(head, fields, deadline_ns, payload)]
+                frames = [*await self._answer_once(head, fields, deadline_ns, payload)]
             else:
                 frames = pack_value(await _answer_of(self._graph, head, fields, deadline_ns))
-            self._peer.send([pack_head(Head(FrameKind.REPLY, head.id)), *frames])
+            frames = [pack_head(Head(FrameKind.REPLY, head.id)), *frames]
         except SlabwireError as error:
-            self._fail(head.id, error)
+            frames = error_frames(error, head.id)
         except Exception as error:  # a fault of ours; the client must not wait for ever
             logger.exception("a call of a remote client failed")
-            self._fail(head.id, SlabwireError(f"the gateway failed: {type(error).__name__}"))
+            frames = error_frames(SlabwireError(f"the gateway failed: {type(error).__name__}"), head.id)
+        self._free(head.id, asyncio.current_task())  # before the client hears of it
+        self._peer.send(frames)
 
     async def _answer_once(
         self, head: Head, fields: dict[str, Any], deadline_ns: int, payload: Sequence[Frame]
@@ -163,6 +172,10 @@ class RemotePeer:
 
     def _fail(self, number: int, error: SlabwireError) -> None:
         self._peer.send(error_frames(error, number))
+
+    def settle(self) -> None:
+        """From time to time: gives back what items took that this client has sent, and that were read."""
+        self._sources.settle()
 
     def leave(self, error: SlabwireError | None = None) -> asyncio.Future[list[Any]]:
         """All its calls are cancelled: the client is gone, or is told this error of each. Done when they have ended."""

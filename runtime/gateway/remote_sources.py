@@ -1,14 +1,15 @@
-"""Streams that one remote client's calls send: items wait here, a few and so many bytes, until the graph takes them."""
+"""Streams that one remote client's calls send: how far ahead of their readers, in items and in bytes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..error_text import sendable
 from ..errors import Overloaded, ProtocolError, SlabwireError, error_from_wire
+from ..message.capacities import STREAM_WINDOW
 from ..message.sent_stream import PacedSource
 from ..remote.frame_codec import pack_value, unpack_value
 from ..remote.protocol import SENT_WINDOW_NBYTES, Frame, FrameKind, Head, pack_head
@@ -23,17 +24,23 @@ _COPY_UP_TO_NBYTES = 8192
 
 
 class RemoteSource(PacedSource):
-    """The stream of one call. What waits, and what was taken last and may wait for memory, counts in the `budget`."""
+    """The stream of one call. What has come counts in the `budget` until it was read: it waits here, and then in shared
+    memory. `settle_all()` looks what was read of all streams of this client.
+    """
 
-    def __init__(self, number: int, peer: InboundConnection, budget: Budget) -> None:
+    def __init__(self, number: int, peer: InboundConnection, budget: Budget, settle_all: Callable[[], object]) -> None:
         self._number = number
         self._peer = peer
         self._budget = budget
+        self._settle_all = settle_all
+        self._read: Callable[[], int] = int  # zero: nothing was begun
+        self._unread: deque[int] = deque()  # what each takes that was pulled, and not read
+        self._settled = 0  # that were read
         self._arrived: deque[tuple[Head, list[Frame]]] = deque()
         self._broken: SlabwireError | None = None  # ends it, without what waits
         self._granted = self._came = 0
-        self._held_nbytes = self._taken_nbytes = 0  # in the budget; of these, of what was taken last
-        self._returned_nbytes = 0  # and not told
+        self._held_nbytes = self._unread_nbytes = 0  # in the budget; of these, of what was pulled
+        self._returned_nbytes = 0  # was pulled, which the client has not been told
         self._has_ended = self._is_closed = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -52,13 +59,15 @@ class RemoteSource(PacedSource):
         self._wake()
 
     def _hold(self, head: Head, frames: Sequence[Frame]) -> None:
-        nbytes = _ITEM_NBYTES + sum(map(len, frames))
+        nbytes = _nbytes_of(frames)
+        if not self._budget.has_room(nbytes):
+            self._settle_all()
         if not self._budget.has_room(nbytes):
             self._broken = Overloaded(
                 f"requests of {self._budget.used_nbytes} bytes of this client, with the items of its streams, wait at "
                 "this gateway, or those of all clients are too many; send fewer streams of such items at a time"
             )
-            self._let_go()
+            self._drop_arrived()
             return
         self._budget.take(nbytes)
         self._held_nbytes += nbytes
@@ -70,19 +79,36 @@ class RemoteSource(PacedSource):
 
     # -- what goes ---------------------------------------------------------------------------------------------------
 
-    def allow(self, items: int) -> None:
-        """So many may be pulled in all. What was taken last has gone by now. Tells the client."""
-        self._give_back(self._taken_nbytes)
-        self._taken_nbytes = 0
-        more = items - self._granted
-        if self._has_ended or self._is_closed or not (more > 0 or self._returned_nbytes >= SENT_WINDOW_NBYTES // 2):
+    def begin(self, read: Callable[[], int]) -> None:
+        self._read = read
+
+    def can_give(self) -> bool:
+        self.settle()
+        return self._unread_nbytes < SENT_WINDOW_NBYTES
+
+    def settle(self) -> int:
+        """What was read takes nothing any more. Returns how many items may be pulled in all."""
+        read = self._read()
+        while self._unread and self._settled < read - 1:
+            self._settled += 1
+            nbytes = self._unread.popleft()
+            self._unread_nbytes -= nbytes
+            self._give_back(nbytes)
+        return read - 1 + STREAM_WINDOW if read else 0
+
+    def _grant(self) -> None:
+        """Tells the client for what there is room."""
+        most = self.settle()
+        more = max(0, most - self._granted)
+        if self._has_ended or self._is_closed or not (more or self._returned_nbytes >= SENT_WINDOW_NBYTES // 2):
             return
-        head = Head(FrameKind.CREDIT, self._number, credit=max(0, more), nbytes=self._returned_nbytes)
-        self._granted = max(items, self._granted)
+        head = Head(FrameKind.CREDIT, self._number, credit=more, nbytes=self._returned_nbytes)
+        self._granted += more
         self._returned_nbytes = 0
         self._peer.send([pack_head(head), *pack_value(None)])
 
     async def __anext__(self) -> Any:
+        self._grant()
         while not (self._arrived or self._broken):
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -92,14 +118,14 @@ class RemoteSource(PacedSource):
         if self._broken is not None:
             raise self._broken
         head, frames = self._arrived.popleft()
-        nbytes = sum(map(len, frames))
-        self._taken_nbytes = _ITEM_NBYTES + nbytes
+        self._unread.append(nbytes := _nbytes_of(frames))
+        self._unread_nbytes += nbytes
         if head.kind == FrameKind.END:
             raise StopAsyncIteration
         value = unpack_value(frames)
         if head.kind == FrameKind.ERROR:
             raise error_from_wire(head.code, sendable(value) if isinstance(value, str) else "")
-        self._returned_nbytes += nbytes
+        self._returned_nbytes += nbytes - _ITEM_NBYTES
         return value
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -107,16 +133,22 @@ class RemoteSource(PacedSource):
     def close(self) -> None:
         """The call has ended: nobody takes what is left. Who waits for more is ended with the call."""
         self._is_closed = True
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._arrived.clear()
+        self._drop_arrived()
         self._give_back(self._held_nbytes)
-        self._taken_nbytes = 0
+        self._unread.clear()
+        self._unread_nbytes = 0
+
+    def _drop_arrived(self) -> None:
+        self._arrived.clear()
+        self._give_back(self._held_nbytes - self._unread_nbytes)
 
     def _give_back(self, nbytes: int) -> None:
         self._held_nbytes -= nbytes
         self._budget.give_back(nbytes)
+
+
+def _nbytes_of(frames: Sequence[Frame]) -> int:
+    return _ITEM_NBYTES + sum(map(len, frames))
 
 
 class RemoteSources:
@@ -128,8 +160,13 @@ class RemoteSources:
         self._open: dict[int, RemoteSource] = {}
 
     def open(self, number: int) -> RemoteSource:
-        source = self._open[number] = RemoteSource(number, self._peer, self._budget)
+        source = self._open[number] = RemoteSource(number, self._peer, self._budget, self.settle)
         return source
+
+    def settle(self) -> None:
+        """Gives back what items took that were read since: a stream on whose client it waits looks not by itself."""
+        for each in self._open.values():
+            each.settle()
 
     def put(self, head: Head, frames: Sequence[Frame]) -> bool:
         """Whether a call that is in flight sends a stream, which then has got what came. Raises ProtocolError."""

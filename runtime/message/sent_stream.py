@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from typing import Any
 
 from ...shm.bell import now_ns
@@ -17,11 +17,17 @@ _YIELD_AFTER_NS = 500_000
 
 
 class PacedSource(AsyncIterator[Any]):
-    """A source whose items are far away: they set out before they are asked for."""
+    """A source whose items are far away, so that they set out before they are asked for."""
 
     @abstractmethod
-    def allow(self, items: int) -> None:
-        """So many may be pulled in all. Said before an item is pulled."""
+    def begin(self, read: Callable[[], int]) -> None:
+        """It is being sent. `read()` says how many items were read, and counts the beginning of the handler as the
+        first; 0 before that.
+        """
+
+    @abstractmethod
+    def can_give(self) -> bool:
+        """Whether one more may be pulled: not while what was pulled and not read takes too much memory."""
 
 
 class SentStream(ABC):

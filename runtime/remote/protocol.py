@@ -58,8 +58,8 @@ class FrameKind(StrEnum):
 class Head(NamedTuple):
     """The first frame. `id` is chosen by the client, unique among its calls in flight; 0 for what concerns no call.
     `items`: in a hello and in its welcome, whether streams come by messages of many items. `sends`: in a welcome,
-    whether calls may send streams; in a call, whether it does. `nbytes`: in a gateway's credit, how much it has let go
-    of what came.
+    whether calls may send streams; in a call, whether it does. `nbytes`: in a gateway's credit, how much it has passed
+    on of what came.
     """
 
     kind: str

@@ -32,9 +32,26 @@ class Wire:
         self.told.append(frames)
 
 
-def source(budget: Budget) -> tuple[RemoteSource, Wire]:
-    wire = Wire()
-    return RemoteSource(1, wire, budget), wire  # type: ignore[arg-type]
+class Reader:
+    """The handler at the end of a stream: `read` is what it has told of, its beginning counted."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+
+def source(budget: Budget) -> tuple[RemoteSource, Wire, Reader]:
+    wire, reader = Wire(), Reader()
+    stream = RemoteSource(1, wire, budget, lambda: None)  # type: ignore[arg-type]
+    stream.begin(lambda: reader.read)
+    return stream, wire, reader
+
+
+def begun(budget: Budget) -> tuple[RemoteSource, Wire]:
+    """One whose handler has begun, and which has granted 64 items."""
+    stream, wire, reader = source(budget)
+    reader.read = 1
+    assert taken(stream) is None
+    return stream, wire
 
 
 def taken(stream: RemoteSource) -> Any:
@@ -49,7 +66,7 @@ def taken(stream: RemoteSource) -> Any:
     raise AssertionError("it waits without a loop")
 
 
-@given(st.lists(st.integers(0, 9000), max_size=150), st.lists(st.sampled_from("spgr"), max_size=400), st.booleans())
+@given(st.lists(st.integers(0, 9000), max_size=150), st.lists(st.sampled_from("spgrt"), max_size=400), st.booleans())
 def test_an_honest_client_is_never_refused_and_costs_little(sizes: list[int], turns: list[str], fails: bool) -> None:
     """In any order of sending, hearing, taking and reading everything comes, and in order."""
 
@@ -64,10 +81,10 @@ def test_an_honest_client_is_never_refused_and_costs_little(sizes: list[int], tu
         for module in (remote_sources, sent_stream):
             patch.setattr(module, "SENT_WINDOW_NBYTES", WINDOW_NBYTES)
         near = RemoteSentStream(outbox, 1, items())
-        far, wire = source(budget)
+        far, wire, reader = source(budget)
         got: list[int] = []
-        read, ending = 0, ""
-        for turn in [*turns, *"spgr" * (len(sizes) + 40)]:
+        ending = ""
+        for turn in [*turns, *"spgrt" * (len(sizes) + 40)]:
             if turn == "s" and near.can_go():
                 near.pull()
                 near.push()
@@ -77,18 +94,17 @@ def test_an_honest_client_is_never_refused_and_costs_little(sizes: list[int], tu
             elif turn == "g" and wire.told:
                 head = unpack_head(wire.told.popleft())
                 near.grant(head.credit, head.nbytes)
-            elif turn == "r" and not ending:
-                read = len(got) // 32 * 32
-                if len(got) < read + 64:
-                    far.allow(read + 64)
-                    try:
-                        item = taken(far)
-                    except (StopAsyncIteration, SlabwireError) as end:
-                        ending = str(end) or "end"
-                    else:
-                        got += [] if item is None else [len(item)]
-            assert len(got) <= read + 64
-            assert budget.used_nbytes < WINDOW_NBYTES + max(sizes, default=0) + 66 * 300
+            elif turn == "t":
+                reader.read = 1 + len(got)
+            elif turn == "r" and reader.read and not ending and len(got) < reader.read + 63 and far.can_give():
+                try:
+                    item = taken(far)
+                except (StopAsyncIteration, SlabwireError) as end:
+                    ending = str(end) or "end"
+                else:
+                    got += [] if item is None else [len(item)]
+            assert len(got) <= max(0, reader.read - 1) + 64
+            assert budget.used_nbytes < 2 * (WINDOW_NBYTES + max(sizes, default=0)) + 130 * 300
     assert got == sizes
     assert ending == ("the caller's stream: ValueError: broke off" if fails else "end")
     far.close()
@@ -100,10 +116,10 @@ def put(stream: RemoteSource, kind: FrameKind, *frames: Frame) -> None:
 
 
 def test_what_no_correct_client_sends_is_refused() -> None:
-    stream, _ = source(Budget(1 << 20))
+    stream, _, _ = source(Budget(1 << 20))
     with pytest.raises(ProtocolError, match="call 1 sends more than the 0 items that it may"):
         put(stream, FrameKind.ITEM)
-    stream.allow(64)
+    stream, _ = begun(Budget(1 << 20))
     for _ in range(64):
         put(stream, FrameKind.ITEM)
     with pytest.raises(ProtocolError, match="sends more than the 64 items"):
@@ -116,8 +132,7 @@ def test_what_no_correct_client_sends_is_refused() -> None:
 
 def test_what_takes_too_much_room_ends_the_stream_without_what_waits() -> None:
     budget = Budget(10_000)
-    stream, _ = source(budget)
-    stream.allow(64)
+    stream, _ = begun(budget)
     put(stream, FrameKind.ITEM, *pack_value(bytes(4000)))
     assert budget.used_nbytes > 4000
     put(stream, FrameKind.ITEM, *pack_value(bytes(8000)))
@@ -132,13 +147,12 @@ def test_what_takes_too_much_room_ends_the_stream_without_what_waits() -> None:
 
 
 def test_what_is_no_value_is_an_error_of_the_stream() -> None:
-    stream, wire = source(Budget(1 << 20))
-    stream.allow(64)
+    stream, wire = begun(Budget(1 << 20))
     assert unpack_head(wire.told.popleft()) == Head(FrameKind.CREDIT, 1, credit=64)
     put(stream, FrameKind.ITEM, b"\xc1")
     with pytest.raises(MessageError):
         taken(stream)
-    stream, _ = source(Budget(1 << 20))
+    stream, _ = begun(Budget(1 << 20))
     stream.put(Head(FrameKind.ERROR, 1, code="no such code"), pack_value({"no": "text"}))
     with pytest.raises(SlabwireError, match="no such code"):
         taken(stream)
@@ -148,29 +162,52 @@ def test_a_call_that_has_ended_keeps_nothing_and_is_told_nothing() -> None:
     budget, wire = Budget(1 << 20), Wire()
     sources = RemoteSources(wire, budget)  # type: ignore[arg-type]
     stream = sources.open(1)
-    stream.allow(64)
+    stream.begin(lambda: 1)
+    assert taken(stream) is None
     assert sources.put(Head(FrameKind.ITEM, 1), [bytes(100)])
     sources.close(1)
     assert budget.used_nbytes == 0
     assert not sources.put(Head(FrameKind.ITEM, 1), [bytes(100)])
     wire.told.clear()
-    stream.allow(128)
+    stream.begin(lambda: 65)
+    assert taken(stream) is None
     assert (budget.used_nbytes, len(wire.told)) == (0, 0)
     sources.close(1)
 
 
-@given(
-    st.lists(st.sampled_from(["item", "end", "error", "allow", "take", "close"]), max_size=40), st.binary(max_size=20)
-)
+def test_what_was_pulled_counts_until_it_was_read() -> None:
+    budget, wire, reader = Budget(1 << 30), Wire(), Reader()
+    sources = RemoteSources(wire, budget)  # type: ignore[arg-type]
+    stream = sources.open(1)
+    stream.begin(lambda: reader.read)
+    reader.read = 1
+    assert taken(stream) is None
+    put(stream, FrameKind.ITEM, *pack_value(bytes(5 << 20)))
+    put(stream, FrameKind.ITEM, NIL)
+    assert stream.can_give()
+    assert len(taken(stream)) == 5 << 20
+    assert not stream.can_give()
+    assert budget.used_nbytes > 5 << 20
+    reader.read = 2
+    sources.settle()
+    assert budget.used_nbytes < 1000
+    assert stream.can_give()
+    sources.close(1)
+    assert budget.used_nbytes == 0
+
+
+STEPS = ["item", "end", "error", "read", "take", "close"]
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=40), st.binary(max_size=20))
 def test_whatever_a_client_sends_is_an_error_or_bounded(steps: list[str], payload: bytes) -> None:
     budget = Budget(1000)
-    stream, _ = source(budget)
-    allowed = 0
+    stream, _, reader = source(budget)
     for each in steps:
         try:
-            if each == "allow":
-                allowed += 2
-                stream.allow(allowed)
+            if each == "read":
+                reader.read += 1
+                stream.settle()
             elif each == "take":
                 taken(stream)
             elif each == "close":
