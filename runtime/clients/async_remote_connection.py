@@ -12,8 +12,8 @@ from ...shm.bell import now_ns
 from ..dataplane.async_calls import AsyncCalls, until
 from ..dataplane.pending import Pending
 from ..host.forks import part_in_children
+from ..remote.client_protocol import Packed
 from ..remote.dealer import Dealer
-from ..remote.protocol import Frame
 from . import remote_connection
 from .connection import closed_error
 from .remote_connection import nothing_answers
@@ -32,6 +32,7 @@ class AsyncRemoteConnection:
         self._news = asyncio.Event()  # the hello was answered
         self.calls = AsyncCalls(self, sys.maxsize, asyncio.get_running_loop())  # the gateway counts them, and says so
         self._closed = False
+        self._pumping: asyncio.Handle | None = None
         part_in_children(self)
 
     def part(self) -> None:
@@ -44,6 +45,7 @@ class AsyncRemoteConnection:
         self._dealer = Dealer(self.whose, self._keys)
         self._session = self._dealer.session
         self._session.verdict.notify = self._news.set
+        self._session.said = self._pump_soon
         for each in self._dealer.descriptors:
             self._loop.add_reader(each, self._dealer.pump)
         self._dealer.pump()
@@ -64,9 +66,8 @@ class AsyncRemoteConnection:
         return self._session.ports.names
 
     def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
-        """Says at once what is wrong with a call that is begun later; whether it sends a stream: none does."""
-        self._session.pack(target, args, fields, stream=True)
-        return False
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream."""
+        return self._session.pack(target, args, fields, stream=True).source is not None
 
     def ready(self) -> AsyncCalls | None:
         """Where calls begin; None where the gateway has not welcomed this client."""
@@ -78,14 +79,14 @@ class AsyncRemoteConnection:
             await self._await_welcome(deadline_ns, remote_connection.HELLO_WITHIN_S)
         return self.calls
 
-    def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Any:
+    def checked(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], *, stream: bool) -> Packed:
         """A call, packed. It is copied: the loop goes on before it is sent, and somebody may change the arrays."""
-        payload: list[Frame] = [bytes(each) for each in self._session.pack(target, args, fields, stream=stream)]
-        return target, payload, stream
+        call = self._session.pack(target, args, fields, stream=stream)
+        return call._replace(payload=[bytes(each) for each in call.payload])
 
     def begin(
         self,
-        request: Any,
+        request: Packed,
         *,
         deadline_ns: int,
         notify: Callable[[], object],
@@ -93,10 +94,11 @@ class AsyncRemoteConnection:
         trace: tuple[int, int] = (0, 0),  # noqa: ARG002 - the gateway begins a trace
     ) -> Pending:
         """Sends a call. Raises Disconnected."""
-        target, payload, stream = request
         timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
-        pending = self._session.begin(target, payload, timeout_s, notify, stream=stream, key=key)
+        pending = self._session.begin(request, timeout_s, notify, key=key)
         pending.answerer = self
+        if pending.stream is not None:
+            pending.stream.begin_task(self._loop)
         self._dealer.pump()
         return pending
 
@@ -126,7 +128,13 @@ class AsyncRemoteConnection:
             except TimeoutError:
                 raise nothing_answers(self.whose, within_s) from None
 
+    def _pump_soon(self) -> None:
+        """A task has something to send. It is not pumped for in the task, which what comes may end."""
+        if self._pumping is None:
+            self._pumping = self._loop.call_soon(self._pump)
+
     def _pump(self) -> None:
+        self._pumping = None
         if not self._closed:
             self._dealer.pump()
 

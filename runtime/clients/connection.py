@@ -9,9 +9,9 @@ from typing import Any
 
 from ...shm.bell import now_ns
 from ..dataplane.pending import Pending, timed_out
-from ..dataplane.sent_streams import SentStream
 from ..errors import ClientClosed, Disconnected, SlabwireError, StartError, mark_not_begun
 from ..host.attempt import attempts_at_once
+from ..message.sent_stream import SentStream
 from .control import ANSWER_WITHIN_S
 
 # A thread that waits while another one receives looks up this often, should the other have died.

@@ -14,6 +14,7 @@ from ..dataplane.pending import Pending
 from ..errors import DeadlineExceeded, Disconnected, SlabwireError, mark_not_begun
 from ..host.attempt import attempt
 from ..host.forks import forked_error, part_in_children
+from ..message.sent_stream import SentStream
 from ..remote.dealer import Dealer
 from .connection import Connection, closed_error
 
@@ -81,19 +82,18 @@ class RemoteConnection(Connection):
         return self
 
     def check(self, target: str, args: tuple[Any, ...], fields: dict[str, Any]) -> bool:
-        """Says at once what is wrong with a call that is begun later; whether it sends a stream: none does."""
+        """Says at once what is wrong with a call that is begun later; whether it sends a stream."""
         self._check_open()
-        self._session.pack(target, args, fields, stream=True)
-        return False
+        return self._session.pack(target, args, fields, stream=True).source is not None
 
     def begin(
         self, target: str, args: tuple[Any, ...], fields: dict[str, Any], deadline_ns: int, key: str, *, stream: bool
     ) -> Pending:
         """Sends a call. Raises UnknownPort, MessageError, or Disconnected."""
-        payload = self._session.pack(target, args, fields, stream=stream)
+        call = self._session.pack(target, args, fields, stream=stream)
         with self._lock:
             timeout_s = max(0.0, (deadline_ns - now_ns()) / 1e9) if deadline_ns else None
-            pending = self._session.begin(target, payload, timeout_s, None, stream=stream, key=key)
+            pending = self._session.begin(call, timeout_s, None, key=key)
         self._pump()
         return pending
 
@@ -126,9 +126,18 @@ class RemoteConnection(Connection):
             self._pump()
         super().wait(pending, deadline_ns, target)
 
+    def _send_next(self, stream: SentStream) -> None:
+        if stream.can_go():
+            stream.pull()
+            stream.push()
+            self._pump()
+
     def _receive(self, pending: Pending, deadline_ns: int) -> None:
+        stream = pending.stream
         while not (pending.arrived or self._closed or (deadline_ns and now_ns() > deadline_ns)):
             if not self._pump() and not pending.arrived:
+                if stream is not None and stream.can_go():
+                    return
                 self._poll.poll(max(0.0, (deadline_ns - now_ns()) / 1e6) if deadline_ns else None)
                 with contextlib.suppress(OSError):
                     os.eventfd_read(self._wake)

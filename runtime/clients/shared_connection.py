@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 from ...shm.bell import now_ns
 from ..dataplane.pending import Pending, timed_out
-from ..dataplane.sent_streams import SentStream
 from ..errors import ClientClosed, Disconnected, HandlerError, Overloaded, mark_not_begun
 from ..host.attempt import with_lock
 from ..host.forks import forked_error, part_in_children
 from ..message.header import Kind
+from ..message.sent_stream import SentStream
 from .connection import LOOK_AGAIN_S, Connection, closed_error, late_answer, seconds_for_an_answer
 from .local import LocalConnection
 

@@ -12,10 +12,13 @@ from ...shm.inflight import Inflight
 from ..actor.handler import Handler
 from ..errors import MessageError, SlabwireError, error_from_wire
 from ..message.capacities import STREAM_WINDOW, Key
+from ..message.encoding import decode
 from ..message.header import Header, Kind
 from .endpoint import Endpoint
 from .pending import TELL_EVERY
 
+# Of arrays that were read it tells the sooner: the gateway keeps a client from sending more than a few MiB ahead.
+_TELL_FROM_NBYTES = 1 << 20
 _ITEM, _END, _ERROR = int(Kind.ITEM), int(Kind.END), int(Kind.ERROR)
 
 
@@ -25,7 +28,10 @@ class InputStream(AsyncGenerator[Any, None]):
     `lane` is that by which the items come; None where their caller is gone. One loop, one thread.
     """
 
-    __slots__ = ("_arrived", "_handler", "_is_over", "_lane", "_read", "_told", "_waiter", "has_ended", "key", "row")
+    __slots__ = (
+        "_arrived", "_handler", "_is_over", "_lane", "_read", "_told", "_untold_nbytes", "_waiter", "has_ended", "key",
+        "row",
+    )  # fmt: skip
 
     def __init__(self, key: Key, row: int, handler: Handler, lane: Consumer | None) -> None:
         self.key = key
@@ -33,23 +39,23 @@ class InputStream(AsyncGenerator[Any, None]):
         self.has_ended = False  # its caller sends no more
         self._handler = handler
         self._lane = lane
-        self._arrived: deque[tuple[int, Any]] = deque()
+        self._arrived: deque[tuple[int, Any, int]] = deque()
         self._is_over = False
-        self._read = self._told = 0
+        self._read = self._told = self._untold_nbytes = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
         """The handler begins: its caller may send. The first that the caller is told of as read is the beginning."""
         self._tell()
 
-    def put(self, kind: int, value: Any) -> None:
-        """Something has come."""
+    def put(self, kind: int, value: Any, nbytes: int = 0) -> None:
+        """Something has come, in a block of so many bytes."""
         if self._is_over or self.has_ended:
             return
         if kind == _ITEM and len(self._arrived) >= STREAM_WINDOW:
             kind, value = _ERROR, MessageError(f"more than {STREAM_WINDOW} items were sent ahead of their reader")
         self.has_ended = kind != _ITEM
-        self._arrived.append((kind, value))
+        self._arrived.append((kind, value, nbytes))
         self._wake()
 
     def close(self) -> None:
@@ -63,7 +69,7 @@ class InputStream(AsyncGenerator[Any, None]):
             self._waiter.set_result(None)
 
     def _tell(self) -> None:
-        self._told = self._read
+        self._told, self._untold_nbytes = self._read, 0
         if self._lane is not None:
             self._lane.note_read(self.key[1], 1 + self._read)
 
@@ -80,9 +86,10 @@ class InputStream(AsyncGenerator[Any, None]):
                 self._waiter = None
         if self._arrived[0][0] != _ITEM:
             self._end()
-        value = self._arrived.popleft()[1]
+        _, value, nbytes = self._arrived.popleft()
         self._read += 1
-        if self._read - self._told >= TELL_EVERY:
+        self._untold_nbytes += nbytes
+        if self._read - self._told >= TELL_EVERY or self._untold_nbytes >= _TELL_FROM_NBYTES:
             self._tell()
         try:
             return self._handler.item(value)
@@ -91,7 +98,7 @@ class InputStream(AsyncGenerator[Any, None]):
             raise
 
     def _end(self) -> NoReturn:
-        kind, value = self._arrived.popleft()
+        kind, value, _ = self._arrived.popleft()
         self.close()
         try:
             raise value if kind == _ERROR else StopAsyncIteration
@@ -172,14 +179,17 @@ class InputStreams:
         self._table.take(stream.row)
         kind: int = header.kind
         value: Any = None
+        nbytes = 0
         try:
-            value = self._endpoint.open(lane, header, lane.cursor)
+            lease = self._endpoint.lease(lane, header, lane.cursor)
+            value = decode(header, lease)
+            nbytes = lease.slab.block_nbytes if lease is not None else 0
             if kind == _ERROR:
                 value = _error_of(value)
         except SlabwireError as error:
             lane.refuse()
             kind, value = _ERROR, error
-        stream.put(kind, value)
+        stream.put(kind, value, nbytes)
         lane.commit()
         return True
 

@@ -12,7 +12,7 @@ from ..errors import DeadlineExceeded, MessageError, SlabwireError
 from ..message.header import Kind
 
 if TYPE_CHECKING:
-    from .sent_streams import SentStream
+    from ..message.sent_stream import SentStream
 
 # A reader tells of so many items at once: half of those that a stream may run ahead.
 TELL_EVERY = 32

@@ -154,7 +154,7 @@ class Gateway:
         limits = {"calls": MOST_CALLS, "message_nbytes": LARGEST_MESSAGE_NBYTES, "credit": MOST_CREDIT}
         welcome = {"graph": self.name, "ports": described_ports(self._graph.local.routing), "limits": limits}
         self._remote_peers[peer] = RemotePeer(peer, self._shared, who, takes_items=hello.items)
-        peer.send([pack_head(Head(FrameKind.WELCOME, items=hello.items)), *pack_value(welcome)])
+        peer.send([pack_head(Head(FrameKind.WELCOME, items=hello.items, sends=True)), *pack_value(welcome)])
 
     def forget(self, peer: InboundConnection, error: SlabwireError | None = None) -> None:
         """The client is gone, or may not stay: its calls are cancelled, with this error if it is to hear of it."""
@@ -173,6 +173,8 @@ class Gateway:
             if self._graph.is_gone or self._streams.is_gone:
                 raise Disconnected(f"{self._graph.whose} serves this client no more")
             strangers.look({each.inode for each in self._remote_peers})
+            for peer in self._remote_peers.values():
+                peer.settle()
             for door in self._doors.values():  # what is whole by now is not unfinished
                 door.take_in()
             for _ in range(unfinished.look(self._peers.messages())):

@@ -66,8 +66,8 @@ class RemoteStream:
 
 
 class RemoteStreams:
-    """Over the gateway's connection for streams. `takes_items`: the client said so. `ended(nbytes)` is called at each
-    end with what the request took. One loop.
+    """Over the gateway's connection for streams. `takes_items`: the client said so. `ended(number, nbytes)` is
+    called at each end with the id of the call and what the request took. One loop.
 
     A stream whose client grants no credit, or does not read, is paused. At most 64 items of it wait here.
     """
@@ -77,7 +77,7 @@ class RemoteStreams:
         peer: InboundConnection,
         connection: AsyncLocalConnection,
         held: Budget,
-        ended: Callable[[int], object],
+        ended: Callable[[int, int], object],
         *,
         takes_items: bool,
     ) -> None:
@@ -263,7 +263,7 @@ class RemoteStreams:
             stream.timer.cancel()
         self._held.give_back(stream.held_nbytes)
         stream.waiting.clear()
-        self._ended(stream.nbytes)
+        self._ended(stream.number, stream.nbytes)
 
     def cancel(self, number: int) -> None:
         """The client has lost interest."""

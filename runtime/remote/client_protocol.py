@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dataplane.pending import Pending
-from ..errors import ClientClosed, Disconnected, ProtocolError, SlabwireError, error_from_wire, mark_not_begun
+from ..errors import (
+    ClientClosed,
+    Disconnected,
+    MessageError,
+    ProtocolError,
+    SlabwireError,
+    error_from_wire,
+    mark_not_begun,
+)
 from ..message.header import Kind as Arrival
+from ..message.sent_stream import check_plain
 from .exposed_ports import ExposedPorts
 from .frame_codec import pack_value, unpack_value
 from .items_message import Delivery, unpack_items
 from .protocol import Frame, FrameKind, Head, pack_head, unpack_head
+from .sent_stream import RemoteSentStream
 from .session_states import SESSION, Event, State
 
 # Items of one stream that may be on their way: enough to keep a network busy, few enough to wait in a client's memory.
@@ -24,6 +34,15 @@ _ANSWERS: dict[str, Arrival] = {
     FrameKind.END: Arrival.END,
     FrameKind.ERROR: Arrival.ERROR,
 }
+
+
+class Packed(NamedTuple):
+    """A call that was checked. `source` is what it sends as a stream; None for nothing."""
+
+    target: str
+    payload: list[Frame]
+    is_stream: bool  # its answer
+    source: Any
 
 
 class Session:
@@ -39,6 +58,8 @@ class Session:
         self.verdict = Pending(0, None)  # something has arrived for it where the hello was answered
         self.refusal: SlabwireError | None = None  # of a session that is REFUSED
         self.outbox: deque[list[Frame]] = deque()
+        # Where tasks send streams: called when something of one lies in the outbox.
+        self.said: Callable[[], object] | None = None
         self._pending: dict[int, Pending] = {}
         self._last_id = 0
 
@@ -116,21 +137,29 @@ class Session:
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
-    def pack(self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool) -> list[Frame]:
-        """The payload of a call, checked. Raises UnknownPort or MessageError."""
+    def pack(self, target: str, args: tuple[Any, ...], named: dict[str, Any], *, stream: bool) -> Packed:
+        """A call, checked. Raises UnknownPort or MessageError."""
         if not self.ports.graph:
             raise Disconnected(f"nothing has answered at {self.address} yet")
-        return pack_value(self.ports.fields(target, args, named, stream=stream), is_fields=True)
+        fields = self.ports.fields(target, args, named, stream=stream)
+        source = None
+        if (sent := self.ports.sent_stream(target)) is not None:
+            fields = dict(fields)
+            source = self._checked_source(target, sent, fields.pop(sent))
+        return Packed(target, pack_value(fields, is_fields=True), stream, source)
+
+    def _checked_source(self, target: str, field: str, source: Any) -> Any:
+        if not self.ports.takes_streams:
+            raise MessageError(
+                f"{target} takes a stream in '{field}', and the gateway of {self._where()} takes none from remote "
+                "clients; update slabwire there, or call it from that host"
+            )
+        if self.said is None:
+            check_plain(target, field, source)
+        return source
 
     def begin(
-        self,
-        target: str,
-        payload: list[Frame],
-        timeout_s: float | None,
-        notify: Callable[[], object] | None,
-        *,
-        stream: bool,
-        key: str = "",
+        self, call: Packed, timeout_s: float | None, notify: Callable[[], object] | None, *, key: str = ""
     ) -> Pending:
         """Sends a call. Raises Disconnected if the connection was lost since it was ready: who says hello anew drops
         what was to be sent.
@@ -139,16 +168,26 @@ class Session:
             raise self._never_left()
         self._last_id += 1
         pending = self._pending[self._last_id] = Pending(self._last_id, notify, self)
-        credit = WINDOW if stream else 0
-        head = Head(FrameKind.CALL, pending.request, target, stream=stream, timeout_s=timeout_s, credit=credit, key=key)
-        self.outbox.append([pack_head(head), *payload])
+        sends = call.source is not None
+        if sends:
+            pending.stream = RemoteSentStream(self.outbox, pending.request, call.source, self.said)
+        credit = WINDOW if call.is_stream else 0
+        about = pending.request, call.target, call.is_stream, timeout_s, credit
+        head = Head(FrameKind.CALL, *about, key=key, sends=sends)
+        self.outbox.append([pack_head(head), *call.payload])
         return pending
 
     def cancel(self, pending: Pending) -> None:
         """The caller has lost interest: tells the graph, if the call has not ended. Any thread, at any time."""
         if self._pending.get(pending.request) is pending:  # not a call of that number of another connection
-            del self._pending[pending.request]
+            self._finish(pending)
             self._say(Head(FrameKind.CANCEL, pending.request))
+
+    def _finish(self, pending: Pending) -> None:
+        """The call has ended: from now on nobody answers it, and nothing more of its stream is sent."""
+        self._pending.pop(pending.request, None)
+        if pending.stream is not None:
+            pending.stream.end()
 
     def note_read(self, request: int, items: int) -> None:
         """So many items of a stream have been read in all: grants the graph more. Any thread."""
@@ -163,22 +202,24 @@ class Session:
         try:
             head = unpack_head(frames)
             if head.kind == FrameKind.WELCOME:
-                self._welcome(unpack_value(frames[1:]))
+                self._welcome(head, unpack_value(frames[1:]))
             elif head.kind == FrameKind.ERROR and not head.id:
                 self._hear_refusal(error_from_wire(head.code, str(unpack_value(frames[1:]))))
             elif head.kind == FrameKind.ITEMS:
                 for each in unpack_items(frames[1:]):
                     self._deliver(each)
+            elif head.kind == FrameKind.CREDIT:
+                self._hear_credit(head)
             elif head.id in self._pending and head.kind in _ANSWERS:
                 self._answer(self._pending[head.id], head, frames[1:])
         except SlabwireError as error:
             text = f"what answers at {self.address} is no graph that can be understood: {error}"
             self.turned_away(ProtocolError(text))
 
-    def _welcome(self, welcome: Any) -> None:
+    def _welcome(self, head: Head, welcome: Any) -> None:
         if not isinstance(welcome, dict) or not isinstance(welcome.get("graph"), str):
             raise ProtocolError("the welcome names no graph")
-        self.ports = ExposedPorts(welcome["graph"], welcome.get("ports"))
+        self.ports = ExposedPorts(welcome["graph"], welcome.get("ports"), takes_streams=head.sends)
         self._pass(Event.WELCOMED)
 
     def _hear_refusal(self, error: SlabwireError) -> None:
@@ -187,6 +228,11 @@ class Session:
             return
         self._fall(Event.FORGOTTEN, error)
         self._greet()
+
+    def _hear_credit(self, head: Head) -> None:
+        pending = self._pending.get(head.id)
+        if pending is not None and isinstance(pending.stream, RemoteSentStream):
+            pending.stream.grant(head.credit, head.nbytes)
 
     def _answer(self, pending: Pending, head: Head, frames: Sequence[Frame]) -> None:
         try:
@@ -213,8 +259,10 @@ class Session:
             pending.notify()
 
     def _arrive(self, pending: Pending, kind: Arrival, value: Any) -> None:
+        if pending.stream is not None and kind is not Arrival.ITEM and pending.stream.error is not None:
+            kind, value = Arrival.ERROR, pending.stream.error  # the caller's own
         pending.arrived.append((kind, value))
         if kind is not Arrival.ITEM:
-            self._pending.pop(pending.request, None)
+            self._finish(pending)
         if pending.notify is not None:
             pending.notify()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..actor.fields import CallFields
 from ..dataplane.callable_ports import answered_by_a_stream
-from ..errors import MessageError, ProtocolError, UnknownPort
+from ..errors import ProtocolError, UnknownPort
 from ..graph.compiled import Routing
 from ..spec import FieldSpec, HandlerSpec, TypeSpec
 from ..spelling import did_you_mean
@@ -47,11 +47,12 @@ class ExposedPorts:
     """The ports of a remote graph: what a call is checked against before anything is sent.
 
     Built from what the gateway says, which may be anything: raises ProtocolError. `graph` is its name, "" before it has
-    said anything.
+    said anything. `takes_streams`: the gateway takes streams that calls send.
     """
 
-    def __init__(self, graph: str, described: Any) -> None:
+    def __init__(self, graph: str, described: Any, *, takes_streams: bool = False) -> None:
         self.graph = graph
+        self.takes_streams = takes_streams
         self._intakes: dict[str, CallFields] = {}
         self._streams: set[str] = set()
         try:
@@ -84,17 +85,12 @@ class ExposedPorts:
             )
         if target in self._streams and not stream:
             raise answered_by_a_stream(target)
-        if intake.stream is not None:
-            raise sent_on_the_host(target, intake.stream)
         return intake.fields(args, named)
 
-
-def sent_on_the_host(target: str, field: str) -> MessageError:
-    """The error of a remote call of a port that takes a stream."""
-    return MessageError(
-        f"{target} takes a stream in '{field}', and a stream can be sent on the graph's own host only for now; call it "
-        "from there, or let an actor of the graph send the stream"
-    )
+    def sent_stream(self, target: str) -> str | None:
+        """The field of a port that is a stream, which the caller sends."""
+        intake = self._intakes.get(target)
+        return intake.stream if intake is not None else None
 
 
 def _field(plain: dict[str, Any]) -> FieldSpec:

@@ -27,6 +27,9 @@ LARGEST_MESSAGE_NBYTES = 256 << 20
 MOST_TENSORS = 256
 # A client that is granted more than this would make the gateway keep it all.
 MOST_CREDIT = 1024
+# Of the items of a stream that a client sends: while so much of them is on its way, or in the gateway, none follows. As
+# much as a network of 1 Gbit/s and 30 ms holds; 64 such streams fit a client's share of the gateway.
+SENT_WINDOW_NBYTES = 4 << 20
 LARGEST_ID = (1 << 63) - 1
 LONGEST_TIMEOUT_S = 1e9
 _LONGEST_TEXT = 1024
@@ -41,20 +44,22 @@ class FrameKind(StrEnum):
     WELCOME = "welcome"  # gateway, in answer: the graph's name, its ports, the limits
     CALL = "call"  # client: fields by name
     CANCEL = "cancel"  # client: it has lost interest in a call; nil
-    CREDIT = "credit"  # client: it has room for more items of a stream; nil
+    CREDIT = "credit"  # client: it has room for more items of a stream; gateway: of one that the client sends; nil
     BYE = "bye"  # client: it goes, its calls are cancelled; nil
     REPLY = "reply"  # gateway: the one answer, ends the call
-    ITEM = "item"  # gateway: one item of a stream
+    ITEM = "item"  # gateway: one item of a stream; client: of the one that its call sends
     ITEMS = "items"  # gateway, to a client that takes it: items and ends of many streams; see `items_message`
-    END = "end"  # gateway: the stream is over; nil
-    ERROR = "error"  # gateway: the call failed (id 0: the whole conversation); text
+    END = "end"  # gateway: the stream is over; client: the one that its call sends is; nil
+    ERROR = "error"  # gateway: the call failed (id 0: the whole conversation); client: its call's stream did; text
     PING = "ping"  # client, also before its hello: are you there; nil
     PONG = "pong"  # gateway, in answer; nil
 
 
 class Head(NamedTuple):
     """The first frame. `id` is chosen by the client, unique among its calls in flight; 0 for what concerns no call.
-    `items`: in a hello and in its welcome, whether streams come by messages of many items.
+    `items`: in a hello and in its welcome, whether streams come by messages of many items. `sends`: in a welcome,
+    whether calls may send streams; in a call, whether it does. `nbytes`: in a gateway's credit, how much it has passed
+    on of what came.
     """
 
     kind: str
@@ -68,6 +73,8 @@ class Head(NamedTuple):
     key: str = ""
     not_begun: bool = False
     items: bool = False
+    sends: bool = False
+    nbytes: int = 0
 
 
 _DEFAULTS = Head("")._asdict()
@@ -83,6 +90,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "key": (str,),
     "not_begun": (bool,),
     "items": (bool,),
+    "sends": (bool,),
+    "nbytes": (int,),
 }
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{16})([0-9a-f]{16})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -146,6 +155,8 @@ def _check_numbers(head: Head) -> None:
         raise ProtocolError(f"the id {head.id} is not from 0 to {LARGEST_ID}")
     if not 0 <= head.credit <= MOST_CREDIT:
         raise ProtocolError(f"a credit of {head.credit} items is not from 0 to {MOST_CREDIT}")
+    if not 0 <= head.nbytes <= LARGEST_ID:
+        raise ProtocolError(f"{head.nbytes} bytes are not from 0 to {LARGEST_ID}")
     seconds = head.timeout_s
     if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= LONGEST_TIMEOUT_S):
         raise ProtocolError(f"a timeout of {seconds} s is not from 0 to {LONGEST_TIMEOUT_S:g}")

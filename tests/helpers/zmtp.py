@@ -39,6 +39,13 @@ class Bare:
             assert came, "the other side has hung up"
             nbytes -= len(came)
 
+    def wait_for(self, text: bytes) -> None:
+        """Reads until that has come."""
+        came = b""
+        while text not in came:
+            came += (more := self.socket.recv(1 << 16))
+            assert more, "the other side has hung up"
+
     def break_off(self) -> None:
         """Ends it as a crash of the host does: with a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -89,6 +89,9 @@ class Adder(Actor):
     def over(self) -> list[str]:
         return self.ended
 
+    def forget(self) -> None:
+        self.ended.clear()
+
     def twice(self, n: int) -> int:
         return 2 * n
 
@@ -130,6 +133,7 @@ def graph_of_streams() -> Graph:
         "caught",
         "sizes",
         "over",
+        "forget",
         "twice",
         "probes",
     )

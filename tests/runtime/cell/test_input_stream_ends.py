@@ -23,7 +23,7 @@ from lanes import lanes_of
 from sent_stage import Adder, graph_of_streams
 from slabwire import Actor, Graph
 from slabwire.runtime.clients.control import Control
-from slabwire.runtime.control.verbs import OpenGateway, Restart
+from slabwire.runtime.control.verbs import Restart
 from slabwire.runtime.message.header import Kind
 from slabwire.runtime.message.payload import Payload
 from slabwire.runtime.spec import graph_from_plain
@@ -237,22 +237,6 @@ def test_a_client_that_writes_other_kinds_of_records_is_turned_out(apart: Any, w
 
 
 # -- where no stream can be sent ---------------------------------------------------------------------------------------
-
-
-def test_remote_clients_send_none_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path))
-    expected = "adder.sum takes a stream in 'numbers', and a stream can be sent on the graph's own host only for now"
-    with graph_of_streams().run(listen="tcp://127.0.0.1:*") as served:
-        with Control(served.name) as control:
-            address = str(control.request(OpenGateway())["listen"][0])
-        with slabwire.connect(address) as client:
-            assert client.call("adder.twice", 2) == 4
-            with pytest.raises(slabwire.MessageError, match=expected):
-                client.call("adder.sum", [1, 2])
-            session: Any = client._connection
-            session._dealer.session.ports._intakes["adder.sum"].stream = None  # a client of another making
-            with pytest.raises(slabwire.MessageError, match=expected):
-                client.call("adder.sum", [1, 2])
 
 
 def test_what_cannot_be_meant_is_refused_where_it_is_written() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from slabwire.runtime.errors import MessageError, ProtocolError, SlabwireError
 from slabwire.runtime.message.header import Kind
-from slabwire.runtime.remote.client_protocol import Session
+from slabwire.runtime.remote.client_protocol import Packed, Session
 from slabwire.runtime.remote.frame_codec import pack_value
 from slabwire.runtime.remote.items_message import MOST_STREAMS, Delivery, ItemsMessage, unpack_items
 from slabwire.runtime.remote.protocol import LARGEST_ID, FrameKind, Head, pack_head, unpack_head
@@ -117,7 +117,7 @@ def items(payload: bytes) -> list[Any]:
 def test_each_call_gets_its_own_and_is_told_once() -> None:
     session, told = welcomed(), []
     calls = [
-        session.begin("a.b", pack_value({}), None, lambda n=n: told.append(n), stream=True)  # type: ignore[misc]
+        session.begin(Packed("a.b", pack_value({}), True, None), None, lambda n=n: told.append(n))  # type: ignore[misc]
         for n in (1, 2, 3)
     ]
     session.cancel(calls[2])
@@ -139,6 +139,6 @@ def test_each_call_gets_its_own_and_is_told_once() -> None:
 @given(st.binary(max_size=60) | plain.map(msgpack.packb) | deliveries.map(lambda each: packed(*each)))
 def test_whatever_comes_the_session_survives(payload: bytes) -> None:
     session = welcomed()
-    pending = session.begin("a.b", pack_value({}), None, None, stream=True)
+    pending = session.begin(Packed("a.b", pack_value({}), True, None), None, None)
     session.receive(items(payload))
     assert session.is_ready or isinstance(pending.arrived[-1][1], SlabwireError)

@@ -303,7 +303,7 @@ class Stranger:
         self.socket.connect(address)
         self.send(None, kind="hello", **({"items": True} if takes_items else {}))
         head, _ = self.receive()
-        assert head == {"version": 1, "kind": "welcome", **({"items": True} if takes_items else {})}
+        assert head == {"version": 1, "kind": "welcome", "sends": True, **({"items": True} if takes_items else {})}
 
     def send(self, payload: Any, **head: Any) -> None:
         self.socket.send_multipart([msgpack.packb({"version": 1, **head}), msgpack.packb(payload)])

@@ -6,7 +6,7 @@ import pytest
 
 import slabwire
 from slabwire.runtime.errors import ClientClosed
-from slabwire.runtime.remote.client_protocol import Session
+from slabwire.runtime.remote.client_protocol import Packed, Session
 from slabwire.runtime.remote.frame_codec import pack_value
 from slabwire.runtime.remote.protocol import Frame, FrameKind, Head, pack_head, unpack_head
 from slabwire.runtime.remote.session_states import SESSION, Event, State
@@ -22,7 +22,7 @@ def test_a_call_on_a_connection_that_was_just_lost_is_refused_and_not_forgotten(
     assert session.is_ready
     session.lost()  # heard by one thread, while another is about to call
     with pytest.raises(slabwire.Disconnected, match="before the call left") as caught:
-        session.begin("a.b", pack_value({}), None, lambda: None, stream=False)
+        session.begin(Packed("a.b", pack_value({}), False, None), None, lambda: None)
     assert caught.value.not_begun
     session.connected()
     assert len(session.outbox) == 1  # the hello
@@ -86,7 +86,7 @@ def test_what_a_session_does_at_each_event(state: State, event: Event) -> None:
     session = Session("tcp://127.0.0.1:1")
     for each in WAYS[state]:
         happen(session, each)
-    pending = session.begin("a.b", pack_value({}), None, None, stream=False) if session.is_ready else None
+    pending = session.begin(Packed("a.b", pack_value({}), False, None), None, None) if session.is_ready else None
     session.outbox.clear()
     happen(session, event)
     after = SESSION.after(state, event)
@@ -104,7 +104,7 @@ def test_a_refusal_is_heard_by_one_who_waits_and_asked_for_anew() -> None:
     session = Session("tcp://127.0.0.1:1")
     for each in WAYS[State.READY]:
         happen(session, each)
-    pending = session.begin("a.b", pack_value({}), None, None, stream=False)
+    pending = session.begin(Packed("a.b", pack_value({}), False, None), None, None)
     happen(session, Event.TURNED_AWAY)
     refusal = session.take_refusal()
     assert isinstance(refusal, slabwire.Overloaded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import tracemalloc
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from slabwire.runtime.errors import Disconnected, MessageError, Overloaded, ProtocolError, SlabwireError, UnknownPort
 from slabwire.runtime.message.header import Kind as RecordKind
 from slabwire.runtime.remote import protocol as wire
-from slabwire.runtime.remote.client_protocol import WINDOW, Session
+from slabwire.runtime.remote.client_protocol import WINDOW, Packed, Session
 from slabwire.runtime.remote.frame_codec import OWN_FRAME_ABOVE_NBYTES, pack_value, unpack_value
 from slabwire.runtime.remote.protocol import Frame, FrameKind, Head, pack_head, trace_of, unpack_head
 
@@ -59,6 +60,11 @@ heads = st.builds(
     credit=st.integers(0, wire.MOST_CREDIT),
     traceparent=st.text(max_size=60),
     code=st.text(max_size=40),
+    key=st.text(max_size=40),
+    not_begun=st.booleans(),
+    items=st.booleans(),
+    sends=st.booleans(),
+    nbytes=st.integers(0, wire.LARGEST_ID),
 )
 
 
@@ -82,6 +88,8 @@ def test_a_head_comes_back(head: Head) -> None:
         ({"version": 1, "kind": "call", "timeout_s": float("nan")}, "a timeout of nan s"),
         ({"version": 1, "kind": "call", "timeout_s": -1.0}, "a timeout of -1.0 s"),
         ({"version": 1, "kind": "credit", "credit": 5000}, "a credit of 5000 items"),
+        ({"version": 1, "kind": "credit", "nbytes": -1}, "-1 bytes are not from 0"),
+        ({"version": 1, "kind": "call", "sends": 1}, "'sends' in the head of a message is a int"),
     ],
 )
 def test_a_wrong_head_is_refused_in_words(document: Any, complaint: str) -> None:
@@ -321,20 +329,22 @@ def test_a_damaged_message_is_a_value_or_an_error(data: st.DataObject, value: An
 
 # -- the client's half -----------------------------------------------------------------------------------------------
 
+INT: dict[str, Any] = {"kind": "int", "text": "int", "dtypes": [], "dims": None, "optional": False}
 PORTS = [
     {
         "port": "count.upto",
         "summary": "",
         "stream": True,
-        "fields": [
-            {
-                "name": "n",
-                "required": True,
-                "type": {"kind": "int", "text": "int", "dtypes": [], "dims": None, "optional": False},
-            }
-        ],
-        "answer": {"kind": "int", "text": "int", "dtypes": [], "dims": None, "optional": False},
-    }
+        "fields": [{"name": "n", "required": True, "type": INT}],
+        "answer": INT,
+    },
+    {
+        "port": "count.sum",
+        "summary": "",
+        "stream": False,
+        "fields": [{"name": "numbers", "required": True, "type": INT, "stream": True}],
+        "answer": INT,
+    },
 ]
 
 
@@ -342,11 +352,11 @@ def message(kind: str, number: int = 0, value: Any = None, code: str = "") -> li
     return [pack_head(Head(kind, number, code=code)), *pack_value(value)]
 
 
-def welcomed() -> Session:
+def welcomed(**about: Any) -> Session:
     session = Session("tcp://127.0.0.1:1")
     session.connected()
     assert unpack_head(session.outbox.popleft()).kind == FrameKind.HELLO
-    session.receive(message(FrameKind.WELCOME, value={"graph": "g", "ports": PORTS}))
+    session.receive([pack_head(Head(FrameKind.WELCOME, **about)), *pack_value({"graph": "g", "ports": PORTS})])
     assert session.is_ready
     return session
 
@@ -374,7 +384,7 @@ def test_a_session_checks_calls_before_it_sends() -> None:
 
 def test_credit_is_renewed_as_items_are_taken() -> None:
     session = welcomed()
-    pending = session.begin("count.upto", pack_value({"n": 5}), 1.0, nothing, stream=True)
+    pending = session.begin(Packed("count.upto", pack_value({"n": 5}), True, None), 1.0, nothing)
     (call,) = sent(session)
     assert (call.kind, call.credit, call.timeout_s, call.stream) == (FrameKind.CALL, WINDOW, 1.0, True)
     for each in range(WINDOW):
@@ -384,9 +394,50 @@ def test_credit_is_renewed_as_items_are_taken() -> None:
     assert sum(head.credit for head in sent(session)) == WINDOW
 
 
+def test_a_gateway_that_takes_no_streams_is_sent_none() -> None:
+    with pytest.raises(MessageError, match="takes none from remote clients; update slabwire there"):
+        welcomed().pack("count.sum", ([1],), {}, stream=False)
+
+
+def test_a_stream_is_sent_against_credit_and_ends_with_its_call() -> None:
+    session = welcomed(sends=True)
+    closed = []
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from range(1 << 62)
+        finally:
+            closed.append(True)
+
+    pending = session.begin(session.pack("count.sum", (numbers(),), {}, stream=False), None, nothing)
+    stream = pending.stream
+    assert stream is not None
+    (call,) = sent(session)
+    assert call.sends
+    assert not stream.can_go()
+    session.receive([pack_head(Head(FrameKind.CREDIT, pending.request, credit=3)), NIL])
+    while stream.can_go():
+        stream.pull()
+        stream.push()
+    assert [(head.kind, head.id) for head in sent(session)] == [(FrameKind.ITEM, pending.request)] * 3
+    session.receive([pack_head(Head(FrameKind.CREDIT, pending.request, credit=3)), NIL])
+    session.receive([pack_head(Head(FrameKind.CREDIT, pending.request + 1, credit=3)), NIL])
+    session.receive(message(FrameKind.REPLY, pending.request, 7))
+    assert not stream.can_go()
+    stream.close()
+    stream.push()
+    assert (sent(session), closed, pending.result()) == ([], [True], 7)
+    with pytest.raises(MessageError, match="a blocking client cannot wait for an asynchronous iterable"):
+        session.pack("count.sum", (aiter(_no_items()),), {}, stream=False)
+
+
+async def _no_items() -> AsyncIterator[int]:
+    yield 1
+
+
 def test_a_lost_connection_ends_calls_and_a_new_one_greets() -> None:
     session = welcomed()
-    pending = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
+    pending = session.begin(Packed("count.upto", pack_value({"n": 5}), True, None), None, nothing)
     session.lost()
     with pytest.raises(Disconnected, match=r"graph 'g' at tcp://127\.0\.0\.1:1 went away"):
         pending.result()
@@ -396,7 +447,7 @@ def test_a_lost_connection_ends_calls_and_a_new_one_greets() -> None:
 
 def test_a_gateway_that_does_not_know_the_client_is_greeted_again() -> None:
     session = welcomed()
-    pending = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
+    pending = session.begin(Packed("count.upto", pack_value({"n": 5}), True, None), None, nothing)
     session.outbox.clear()
     session.receive(message(FrameKind.ERROR, value="who are you", code="disconnected"))
     with pytest.raises(Disconnected, match="who are you"):
@@ -422,8 +473,8 @@ def test_a_welcome_that_cannot_be_read_is_refused() -> None:
 
 def test_a_damaged_answer_ends_its_call_alone() -> None:
     session = welcomed()
-    one = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
-    other = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
+    one = session.begin(Packed("count.upto", pack_value({"n": 5}), True, None), None, nothing)
+    other = session.begin(Packed("count.upto", pack_value({"n": 5}), True, None), None, nothing)
     session.outbox.clear()
     session.receive([pack_head(Head(FrameKind.ITEM, one.request)), b"\xc1"])
     session.receive(message(FrameKind.ITEM, other.request, 3))
@@ -439,7 +490,7 @@ def test_a_damaged_answer_ends_its_call_alone() -> None:
 )
 def test_whatever_answers_the_session_survives(frames: list[Any]) -> None:
     session = welcomed()
-    pending = session.begin("count.upto", pack_value({"n": 5}), None, nothing, stream=True)
+    pending = session.begin(Packed("count.upto", pack_value({"n": 5}), True, None), None, nothing)
     session.receive(frames)
     assert session.is_ready or isinstance(pending.arrived[0][1], SlabwireError)
 

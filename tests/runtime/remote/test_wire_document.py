@@ -84,7 +84,7 @@ class Stranger:
     def hello(self) -> Any:
         self.send(None, kind="hello")
         head, welcome, _ = self.receive()
-        assert head == {"version": 1, "kind": "welcome"}
+        assert head == {"version": 1, "kind": "welcome", "sends": True}
         return welcome
 
     def close(self) -> None:
