@@ -249,8 +249,7 @@ class Worker:
         if asleep:
             self._show(0)
             return
-        # The selector has looked at all descriptors just now: who was called by none of them has nobody to hear.
-        self._last_tick_ns = now = now_ns()
+        self._last_tick_ns = now = now_ns()  # the selector has just looked at the descriptors of whoever may call
         if self._garbage is not None:
             self._garbage.woke(now)
         if self.wiring.stats is not None:
