@@ -76,6 +76,9 @@ class InputStream(AsyncGenerator[Any, None]):
     async def __anext__(self) -> Any:
         if self._waiter is not None:
             raise RuntimeError("another task reads this stream already")
+        # Not sooner: of a caller whose items have all been read, all blocks but that of the last should be back.
+        if self._read - self._told >= TELL_EVERY or self._untold_nbytes >= _TELL_FROM_NBYTES:
+            self._tell()
         while not self._arrived:
             if self._is_over:
                 raise StopAsyncIteration
@@ -89,8 +92,6 @@ class InputStream(AsyncGenerator[Any, None]):
         _, value, nbytes = self._arrived.popleft()
         self._read += 1
         self._untold_nbytes += nbytes
-        if self._read - self._told >= TELL_EVERY or self._untold_nbytes >= _TELL_FROM_NBYTES:
-            self._tell()
         try:
             return self._handler.item(value)
         except MessageError:

@@ -56,10 +56,11 @@ class LaneStream(SentStream):
         try:
             went = self._write(kind, value)
         except OutOfMemory:
-            if self._sent + 1 <= self._read():  # nothing of ours will come back
-                raise
-            self._lacks_nbytes, self.lacks_blocks = self._streams.pool.used_nbytes, True
-            return False
+            if self._sent + 1 > self._read():
+                self._lacks_nbytes, self.lacks_blocks = self._streams.pool.used_nbytes, True
+                return False
+            self._streams.pool.take_back()  # all was read, perhaps after the try: what is back now is all that will be
+            went = self._write(kind, value)
         self._sent += went
         return went
 
