@@ -20,7 +20,7 @@ from http_stage import (
 )
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import connection_limit as room_module
-from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_an_accept_that_fails_is_tried_again(
         return await accept(self, listener)
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", flaky)
-    monkeypatch.setattr("slabwire.actors.ingress.http.tls.ACCEPT_AGAIN_S", 0.01)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.ACCEPT_AGAIN_S", 0.01)
 
     async def scene() -> None:
         async with serving(echo, certificate) as served:

@@ -16,9 +16,9 @@ import pytest
 
 from http_stage import listen
 from slabwire.actors.ingress.http import listening, tls
-from slabwire.actors.ingress.http.certificate import Certificate, CertificateError, development_certificate
 from slabwire.actors.ingress.http.listening import open_listeners
 from slabwire.actors.ingress.http.tls import StdlibTerminator, authority
+from slabwire.actors.ingress.tls.certificate import Certificate, CertificateError, development_certificate
 from slabwire.runtime.errors import StartError
 
 
