@@ -37,9 +37,11 @@ class Deadlines:
             self._timer = None
 
     def _run_out(self) -> None:
-        self._timer, now = None, self._loop.time()
+        now = self._loop.time()
         for each in [each for each, due in self._due.items() if due <= now]:
             if self._due.pop(each, None) is not None:  # else one that was called before has taken it out
                 each.overdue()
-        if self._due and self._timer is None:
-            self._timer = self._loop.call_at(next(iter(self._due.values())), self._run_out)
+        if self._timer is not None:
+            self._timer.cancel()
+        first = next(iter(self._due.values()), None)
+        self._timer = None if first is None else self._loop.call_at(first, self._run_out)

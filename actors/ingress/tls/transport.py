@@ -124,7 +124,8 @@ class TLSTransport(asyncio.Transport):
                 if secured.state is State.CLOSED or not (self._reading or self.is_closing()):
                     return
         except OSError as error:
-            self._lose(error)
+            # Many clients do not answer a good-bye: that is an end like any other.
+            self._lose(None if secured.state is State.CLOSING else error)
             return
         if secured.wants_write:
             self._watch_for_room()
