@@ -340,7 +340,8 @@ def test_a_close_that_the_peer_does_not_heed_has_its_time(
     async def scene() -> None:
         for waiting in (b"", bytes(10_000_000)):
             async with met(terminator_of("libssl", certificate), certificate, limit=10) as (protocol, _, writer):
-                writer.transport._ssl_protocol._transport.pause_reading()  # of the socket, below TLS
+                transport: Any = writer.transport
+                transport._ssl_protocol._transport.pause_reading()  # of the socket, below TLS
                 protocol.transport.write(waiting)
                 protocol.transport.close()
                 await protocol.lost.wait()
