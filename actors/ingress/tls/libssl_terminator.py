@@ -77,7 +77,17 @@ class Pace:
 class LibsslHandshake:
     """From an accepted connection to a transport, by callbacks alone. Until the first byte comes libssl has no part."""
 
-    __slots__ = ("_connection", "_context", "_ended", "_library", "_pace", "_protocol_factory", "_secured")
+    __slots__ = (
+        "_connection",
+        "_context",
+        "_descriptor",
+        "_ended",
+        "_library",
+        "_pace",
+        "_protocol_factory",
+        "_secured",
+        "_writing",
+    )
 
     def __init__(
         self,
@@ -90,9 +100,11 @@ class LibsslHandshake:
     ) -> None:
         self._library, self._context, self._pace = library, context, pace
         self._connection, self._protocol_factory, self._ended = connection, protocol_factory, ended
+        self._descriptor = connection.fileno()  # what asyncio is given: it looks up a socket by its long description
         self._secured = Secured(library)
+        self._writing = False  # whether the loop watches for room
         pace.handshakes.add(self)
-        pace.loop.add_reader(connection, self._step)
+        pace.loop.add_reader(self._descriptor, self._step)
 
     def cancel(self) -> None:
         """As Handshake says."""
@@ -118,17 +130,20 @@ class LibsslHandshake:
         except OSError as error:
             self._fail(error)
             return
+        self._watch_for_room(not done and secured.wants_write)
         if done:
             self._open()
-        elif secured.wants_write:
-            self._pace.loop.add_writer(self._connection, self._step)
-        else:
-            self._pace.loop.remove_writer(self._connection)
+
+    def _watch_for_room(self, wanted: bool) -> None:
+        if wanted and not self._writing:
+            self._pace.loop.add_writer(self._descriptor, self._step)
+        elif self._writing and not wanted:
+            self._pace.loop.remove_writer(self._descriptor)
+        self._writing = wanted
 
     def _open(self) -> None:
         pace = self._pace
         pace.handshakes.discard(self)
-        pace.loop.remove_writer(self._connection)
         try:
             protocol = self._protocol_factory()
         except Exception as error:
@@ -153,7 +168,7 @@ class LibsslHandshake:
 
     def _close(self) -> None:
         self._pace.handshakes.discard(self)
-        self._pace.loop.remove_reader(self._connection)
-        self._pace.loop.remove_writer(self._connection)
+        self._pace.loop.remove_reader(self._descriptor)
+        self._watch_for_room(False)
         self._secured.free()
         self._connection.close()

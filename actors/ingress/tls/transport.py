@@ -31,6 +31,7 @@ class TLSTransport(asyncio.Transport):
     __slots__ = (
         "_closings",
         "_connection",
+        "_descriptor",
         "_high",
         "_loop",
         "_low",
@@ -52,6 +53,7 @@ class TLSTransport(asyncio.Transport):
     ) -> None:
         # Nothing of asyncio's own is kept: it would be a dict per connection.
         self._loop, self._secured, self._connection = loop, secured, connection
+        self._descriptor = connection.fileno()
         self._protocol = protocol
         self._closings = closings
         self._queue = bytearray()
@@ -64,7 +66,7 @@ class TLSTransport(asyncio.Transport):
         """Connects the protocol, and begins to read unless it says otherwise."""
         self._call(self._protocol.connection_made, self)
         if self._secured.state is not State.CLOSED and (self._reading or self.is_closing()):
-            self._loop.add_reader(self._connection, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
 
     # -- what asyncio asks for ---------------------------------------------------------------------------------------
 
@@ -101,12 +103,12 @@ class TLSTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         if self.is_reading():
             self._reading = False
-            self._loop.remove_reader(self._connection)
+            self._loop.remove_reader(self._descriptor)
 
     def resume_reading(self) -> None:
         if not self._reading and not self.is_closing():
             self._reading = True
-            self._loop.add_reader(self._connection, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def _readable(self) -> None:
         """Hands over some records. What is left makes the loop call again: it is in the kernel, and nowhere else."""
@@ -131,7 +133,7 @@ class TLSTransport(asyncio.Transport):
             self._watch_for_room()
 
     def _peer_has_left(self) -> None:
-        self._loop.remove_reader(self._connection)  # an end is there to be read for ever
+        self._loop.remove_reader(self._descriptor)  # an end is there to be read for ever
         was_open = self._secured.state is State.OPEN
         if self._secured.meet(Event.CLOSED_THERE) is State.CLOSED:
             self._end(None)
@@ -179,12 +181,12 @@ class TLSTransport(asyncio.Transport):
     def _watch_for_room(self) -> None:
         if not self._writing:
             self._writing = True
-            self._loop.add_writer(self._connection, self._writable)
+            self._loop.add_writer(self._descriptor, self._writable)
 
     def _stop_watching_for_room(self) -> None:
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._connection)
+            self._loop.remove_writer(self._descriptor)
 
     def _writable(self) -> None:
         try:
@@ -231,7 +233,7 @@ class TLSTransport(asyncio.Transport):
         self._secured.meet(Event.CLOSED_HERE)
         self._closings.add(self)
         if not self._reading:
-            self._loop.add_reader(self._connection, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
         self._go_on()
 
     def abort(self) -> None:
@@ -267,7 +269,7 @@ class TLSTransport(asyncio.Transport):
 
     def _end(self, error: Exception | None) -> None:
         self._closings.discard(self)
-        self._loop.remove_reader(self._connection)
+        self._loop.remove_reader(self._descriptor)
         self._stop_watching_for_room()
         self._queue.clear()
         self._loop.call_soon(self._let_go, error)
