@@ -57,7 +57,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_do_handshake": (c_int, c_void_p),
     "SSL_read": (c_int, c_void_p, c_void_p, c_int),
     "SSL_write": (c_int, c_void_p, c_char_p, c_int),
-    "SSL_pending": (c_int, c_void_p),
     "SSL_shutdown": (c_int, c_void_p),
     "SSL_get_error": (c_int, c_void_p, c_int),
     "SSL_get_version": (c_char_p, c_void_p),

@@ -2,6 +2,7 @@
 
 Nothing waits here: the descriptor is non-blocking. libssl reads one record at a time, and no further (it does not
 read ahead), and a record is taken out whole; so what is still to come is in the kernel, where a selector sees it.
+SIGPIPE must be ignored, as Python does: libssl writes by write(2).
 """
 
 from __future__ import annotations
