@@ -76,15 +76,11 @@ _NEWER_FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class Libssl:
-    """The functions, by their names in C. Pointers are whole numbers, 0 (or None) is NULL.
-
-    One per process, as its `buffer`: what `SSL_read` fills for one connection is taken out before another is read.
-    """
+    """The functions, by their names in C. Pointers are whole numbers, 0 (or None) is NULL. Any thread."""
 
     def __init__(self, library: ctypes.PyDLL) -> None:
         self._library = library
         self.version = version_of(library)
-        self.buffer = ctypes.create_string_buffer(RECORD_NBYTES)
         for name, (result, *arguments) in (_FUNCTIONS | _NEWER_FUNCTIONS).items():
             try:
                 function = library[name]

@@ -31,15 +31,16 @@ class TLSError(ConnectionError):
 class Secured:
     """TLS of one accepted connection, and where it stands. After an OSError only `free` may follow.
 
+    `buffer` has room for a record; all connections of one thread may share it, for what is read is taken out at once.
     `wants_write`: what could not be done waits until the descriptor can be written, and not until it can be read.
     """
 
-    __slots__ = ("_library", "_ssl", "state", "wants_write")
+    __slots__ = ("_buffer", "_library", "_ssl", "state", "wants_write")
 
-    def __init__(self, library: Libssl) -> None:
+    def __init__(self, library: Libssl, buffer: ctypes.Array[ctypes.c_char]) -> None:
         self.state = State.ACCEPTED
         self.wants_write = False
-        self._library = library
+        self._library, self._buffer = library, buffer
         self._ssl = 0
 
     def __del__(self) -> None:
@@ -84,9 +85,9 @@ class Secured:
         """What one record held; b"" is the peer's good-bye. None: nothing more has come. Raises OSError."""
         library = self._library
         library.ERR_clear_error()
-        nbytes = library.SSL_read(self._ssl, library.buffer, RECORD_NBYTES)
+        nbytes = library.SSL_read(self._ssl, self._buffer, RECORD_NBYTES)
         if nbytes > 0:
-            return ctypes.string_at(library.buffer, nbytes)
+            return ctypes.string_at(self._buffer, nbytes)
         return b"" if self._judge(nbytes) == ERROR_ZERO_RETURN else None
 
     def write(self, data: bytes) -> int:

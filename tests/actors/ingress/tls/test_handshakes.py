@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress.tls import libssl_terminator, terminator
+from slabwire.actors.ingress.tls import shared, terminator
 from slabwire.actors.ingress.tls.certificate import Certificate, CertificateError, development_certificate
 from slabwire.actors.ingress.tls.context import choose_protocol
 from slabwire.actors.ingress.tls.engine import terminator_for
@@ -408,7 +408,7 @@ def test_a_factory_that_raises_closes_the_connection(certificate: Certificate) -
 
 
 def test_only_some_handshakes_go_on_in_one_turn(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libssl_terminator, "HANDSHAKE_STEPS_A_TURN", 2)
+    monkeypatch.setattr(shared, "HANDSHAKE_STEPS_A_TURN", 2)
 
     async def scene() -> None:
         async with opened(terminator_of("libssl", certificate), Notes) as door:

@@ -7,7 +7,8 @@ import contextlib
 import random
 import socket
 import ssl
-from concurrent.futures import Future
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -335,7 +336,7 @@ def test_small_writes_that_wait_leave_in_one_record(certificate: Certificate) ->
 def test_a_close_that_the_peer_does_not_heed_has_its_time(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("slabwire.actors.ingress.tls.libssl_terminator.CLOSE_WITHIN_S", 0.05)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.shared.CLOSE_WITHIN_S", 0.05)
 
     async def scene() -> None:
         for waiting in (b"", bytes(10_000_000)):
@@ -368,3 +369,20 @@ def test_one_connection_does_not_keep_the_loop_to_itself(certificate: Certificat
                 writer.transport.abort()
 
     run(scene)
+
+
+def test_loops_in_several_threads_do_not_mix_what_they_read(certificate: Certificate) -> None:
+    async def scene(seed: int) -> None:
+        data = random.Random(seed).randbytes(3_000_000)
+        async with met(terminator_of("libssl", certificate), certificate) as (protocol, _, writer):
+            writer.write(data)
+            await until(lambda: len(protocol.data) == len(data))
+            assert protocol.data == data
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(lambda seed: run(lambda: scene(seed)), range(3)))
+    finally:
+        sys.setswitchinterval(usual)
