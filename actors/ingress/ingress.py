@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...runtime.actor.actor import Actor
 from ...runtime.cell.binding import CellBinding, binding_of
@@ -29,7 +29,7 @@ class Ingress(Actor):
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
     `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
     and kept. `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections`
-    those that are open at most.
+    those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
 
     Replicas share the port. Its supervisor holds the sockets, so connections that wait for one that has died are
     answered by its successor.
@@ -51,14 +51,22 @@ class Ingress(Actor):
         requests: int = 48,
         body_bytes: int = 4 << 20,
         connections: int = 256,
+        minimum_tls: Literal["1.3", "1.2"] = "1.3",
     ) -> None:
         self.__check__(
-            models, certificate=certificate, key=key, requests=requests, body_bytes=body_bytes, connections=connections
+            models,
+            certificate=certificate,
+            key=key,
+            requests=requests,
+            body_bytes=body_bytes,
+            connections=connections,
+            minimum_tls=minimum_tls,
         )
         self.models = models
         self.host, self.port = host, port
         self.certificate, self.key = certificate, key
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
+        self.minimum_tls = minimum_tls
         self.server: HttpServer | None = None
         self.state = ServingState()
 
@@ -72,6 +80,7 @@ class Ingress(Actor):
         requests: int = 1,
         body_bytes: int = 1,
         connections: int = 1,
+        minimum_tls: str = "1.3",
         settings: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
@@ -88,21 +97,23 @@ class Ingress(Actor):
                     f"an Ingress was given requests={value}, and has {settings['calls']} answers in flight at most; "
                     f"give it calls={value} as well, or fewer requests"
                 )
+        if minimum_tls not in ("1.3", "1.2"):
+            problems.append(f'an Ingress was given minimum_tls={minimum_tls!r}; it must be "1.3" or "1.2"')
         if problems:
             raise GraphError(*problems)
 
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
-        from .http.certificate import development_certificate, given_certificate
         from .http.listening import open_listeners
         from .http.server import HttpServer
-        from .http.tls import StdlibTerminator
         from .openai.seats import Seats
         from .probes.supervisor import GraphMetrics, Supervisor, ask_supervisor
         from .requests.limits import Limits
         from .requests.metrics import Metrics
         from .requests.origin_check import Hosts
+        from .tls.certificate import development_certificate, given_certificate
+        from .tls.engine import terminator_for
 
         if self.certificate is None:
             certificate = development_certificate(self.host)
@@ -125,7 +136,8 @@ class Ingress(Actor):
             seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
             supervisor=Supervisor(name) if name else None,
         )
-        self.server = HttpServer(application, StdlibTerminator(certificate), connections=self.connections)
+        terminator = terminator_for(certificate, self.minimum_tls)
+        self.server = HttpServer(application, terminator, connections=self.connections)
         self.server.start(open_listeners(self.host, self.port, self.listen))
         url = self._url(self.server)
         logger.info("page: %s/", url)
@@ -157,7 +169,7 @@ class Ingress(Actor):
         }
 
     def _url(self, server: HttpServer) -> str:
-        from .http.tls import authority
+        from .http.listening import authority
 
         host = "localhost" if self.host in ("0.0.0.0", "::") else self.host
         return f"https://{authority(host, server.port)}"

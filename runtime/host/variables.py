@@ -15,6 +15,7 @@ VARIABLES: Mapping[str, str] = {
     "SLABWIRE_DEBUG_BLOCKS": "1: debug mode for memory",
     "SLABWIRE_FORMAT": "json: what all commands print is for programs",
     "SLABWIRE_KEYS": "the gateway's folder of keys",
+    "SLABWIRE_LIBSSL": "the libssl that an ingress terminates TLS with",
     "SLABWIRE_RUN_DIR": "where graphs that run have their directories",
     "SLABWIRE_STATE_DIR": "where the development certificate is kept",
 }

@@ -23,6 +23,7 @@ from slabwire.cli.doctor.examination import (
 )
 from slabwire.cli.doctor.surroundings import (
     cgroup_version,
+    find_libssl,
     judge_cgroup,
     judge_disk,
     judge_governors,
@@ -147,17 +148,24 @@ def test_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "tls13", "state"),
+    ("version", "missing", "tls13", "state"),
     [
-        ("OpenSSL 3.0.15 3 Sep 2024", True, "ok"),
-        ("OpenSSL 1.1.1w  11 Sep 2023", True, "note"),
-        ("LibreSSL 3.3.6", True, "note"),
-        ("OpenSSL 1.1.0l  10 Sep 2019", False, "note"),
+        ("OpenSSL 3.0.15 3 Sep 2024", "", True, "ok"),
+        ("OpenSSL 3.0.15 3 Sep 2024", "", False, "ok"),
+        ("", "libssl.so.3: cannot open", True, "note"),
+        ("", "libssl.so.3: cannot open", False, "note"),
     ],
 )
-def test_libssl(version: str, tls13: bool, state: str) -> None:
-    finding = judge_libssl(version, tls13)
+def test_libssl(version: str, missing: str, tls13: bool, state: str) -> None:
+    finding = judge_libssl(version, missing, "OpenSSL 1.1.1w  11 Sep 2023", tls13)
     assert (finding.state, bool(finding.fix)) == (state, state != "ok")
+    assert missing in finding.found
+
+
+def test_libssl_is_looked_for_where_the_ingress_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "OpenSSL" in find_libssl()[0]
+    monkeypatch.setenv("SLABWIRE_LIBSSL", "stdlib")
+    assert find_libssl() == ("", "SLABWIRE_LIBSSL=stdlib asks for none")
 
 
 def test_ports() -> None:

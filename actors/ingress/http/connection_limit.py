@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 
+from ..tls.entrance import Entrance
 from .connection import Connection, State
-from .tls import Entrance
 
 # What a handshake or a request gets to come in whole, however many others want its place.
 PATIENCE_S = 1.0

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 
 from ....runtime.errors import StartError
-from .tls import authority
 
 # A name may stand for addresses that this machine does not have: "localhost" is ::1, too, where IPv6 is switched off.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -50,3 +49,8 @@ def _is_here(family: socket.AddressFamily, address: str) -> bool:
     except OSError as error:
         return error.errno not in _NOT_HERE
     return True
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as they stand in a URL: IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

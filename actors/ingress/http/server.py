@@ -15,9 +15,10 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ..tls.entrance import Entrance
+from ..tls.terminator import Terminator
 from .connection import Connection, State
 from .connection_limit import ConnectionLimit
-from .tls import Entrance, Terminator
 
 logger = logging.getLogger("slabwire")
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from scripted_chat import ACCEPTED, END, GREETING, Ingress, ScriptedChat, chat_body
-from slabwire.actors.ingress.http.certificate import development_certificate
 from slabwire.actors.ingress.probes import readiness as readiness_module
 from slabwire.actors.ingress.probes.readiness import Readiness
 from slabwire.actors.ingress.requests.limits import Limits, Places
 from slabwire.actors.ingress.requests.origin_check import Hosts
 from slabwire.actors.ingress.requests.serving import ServingState
+from slabwire.actors.ingress.tls.certificate import development_certificate
 from slabwire.runtime.errors import DeadlineExceeded, GraphError, HandlerError, Overloaded, SlabwireError, UnknownPort
 
 

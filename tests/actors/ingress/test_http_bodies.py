@@ -9,7 +9,7 @@ import pytest
 
 from http_stage import echo, run, serving
 from slabwire.actors.ingress.http import connection as http
-from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

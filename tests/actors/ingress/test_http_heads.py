@@ -16,7 +16,7 @@ from http_stage import (
     serving,
     until,
 )
-from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from http_stage import (
 )
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import connection_limit as room_module
-from slabwire.actors.ingress.http.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +185,7 @@ def test_an_accept_that_fails_is_tried_again(
         return await accept(self, listener)
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", flaky)
-    monkeypatch.setattr("slabwire.actors.ingress.http.tls.ACCEPT_AGAIN_S", 0.01)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.ACCEPT_AGAIN_S", 0.01)
 
     async def scene() -> None:
         async with serving(echo, certificate) as served:
@@ -191,5 +193,36 @@ def test_an_accept_that_fails_is_tried_again(
             client.say(GET % b"")
             assert await client.answer() == b"/ 0"
             assert caplog.messages == ["no connection can be accepted: Too many open files"]
+
+    run(scene)
+
+
+def test_a_flood_of_handshakes_does_not_hold_up_an_open_connection(certificate: Certificate) -> None:
+    async def scene() -> None:
+        async with serving(echo, certificate, connections=300) as served:
+            client = await served.connect()
+            turns = 0
+
+            def count() -> None:
+                nonlocal turns
+                turns += 1
+                counting[0] = loop.call_soon(count)
+
+            loop = asyncio.get_running_loop()
+            hello, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                served.context.wrap_bio(hello, outgoing, server_hostname="localhost").do_handshake()
+            said = outgoing.read()
+            plains = [socket.create_connection(("127.0.0.1", served.server.port)) for _ in range(200)]
+            await until(lambda: served.server.stats()["handshakes"] == 200)
+            for plain in plains:
+                plain.sendall(said)
+            counting = [loop.call_soon(count)]
+            client.say(GET % b"")
+            assert await client.answer() == b"/ 0"
+            assert turns < 50  # as many turns as 200 handshakes take, at four in each
+            counting[0].cancel()
+            for plain in plains:
+                plain.close()
 
     run(scene)

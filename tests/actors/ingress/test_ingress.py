@@ -46,6 +46,8 @@ def test_models_and_a_key_without_its_certificate_are_checked() -> None:
         Ingress(models={})
     with pytest.raises(GraphError, match="without the certificate="):
         Ingress(models={"a": "b"}, key="key.pem")
+    with pytest.raises(GraphError, match=r'minimum_tls=\'1\.1\'; it must be "1\.3" or "1\.2"'):
+        Ingress(models={"a": "b"}, minimum_tls="1.1")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_it_tells_where_it_listens_and_by_what_certificate(tmp_path: Path, runni
     for line in (f"page: {told['url']}/", f"API: {told['url']}/v1", f"certificate: {told['certificate']}"):
         assert f"INFO {line}\n" in log.read_text()
     assert told["certificate"] == str(tmp_path / "state" / "tls" / "localhost.pem")
-    assert told["tls"]["minimum"] == "TLSv1.3"
+    assert (told["tls"]["engine"], told["tls"]["minimum"]) == ("libssl", "TLSv1.3")
     assert told["models"] == {"counter": "counts"}
     assert "PRIVATE" not in log.read_text()
 
@@ -204,7 +206,7 @@ def test_an_address_in_use_ends_the_start_with_its_name(tmp_path: Path) -> None:
 
 
 def test_a_given_certificate_is_used_or_named(tmp_path: Path) -> None:
-    from slabwire.actors.ingress.http.certificate import development_certificate
+    from slabwire.actors.ingress.tls.certificate import development_certificate
 
     given = development_certificate("localhost", tmp_path / "given")
     with counting(tmp_path, certificate=str(given.public), key=str(given.key)).run() as running:

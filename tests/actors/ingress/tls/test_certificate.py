@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from slabwire.actors.ingress.http import certificate as module
-from slabwire.actors.ingress.http.certificate import (
+from slabwire.actors.ingress.tls import certificate as module
+from slabwire.actors.ingress.tls.certificate import (
     Certificate,
     CertificateError,
     development_certificate,

@@ -1,0 +1,24 @@
+"""Which engine terminates TLS: the system's libssl where there is one, else Python's `ssl`."""
+
+from __future__ import annotations
+
+import logging
+
+from ....runtime.host.libssl import LibsslMissing
+from .certificate import Certificate
+from .libssl import libssl
+from .libssl_terminator import LibsslTerminator
+from .stdlib_terminator import LOST, StdlibTerminator
+from .terminator import Minimum, Terminator
+
+logger = logging.getLogger("slabwire")
+
+
+def terminator_for(certificate: Certificate, minimum: Minimum = "1.3") -> Terminator:
+    """Raises CertificateError if the engine does not take the certificate. What is lost without libssl is logged."""
+    try:
+        library = libssl()
+    except LibsslMissing as error:
+        logger.warning("TLS by Python's ssl, for no libssl can be used (%s): %s", error, LOST)
+        return StdlibTerminator(certificate, minimum)
+    return LibsslTerminator(library, certificate, minimum)
