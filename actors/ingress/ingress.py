@@ -125,18 +125,20 @@ class Ingress(Actor):
         if binding is None:
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
+        terminator = terminator_for(certificate, self.minimum_tls)
+        metrics = Metrics()
+        metrics.show_tls(terminator.describe())
         application = build_application(
             _Asks(self, binding),
             self.models,
             hosts=hosts,
             limits=limits,
             state=self.state,
-            metrics=Metrics(),
+            metrics=metrics,
             graph=GraphMetrics(lambda: ask_supervisor(name)) if name else None,
             seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
             supervisor=Supervisor(name) if name else None,
         )
-        terminator = terminator_for(certificate, self.minimum_tls)
         self.server = HttpServer(application, terminator, connections=self.connections)
         self.server.start(open_listeners(self.host, self.port, self.listen))
         url = self._url(self.server)

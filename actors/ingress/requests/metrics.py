@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -84,6 +85,16 @@ class Metrics:
     def streamed(self, *, direct: bool) -> None:
         """Counts an answer that is streamed."""
         self._streamed.labels("direct" if direct else "asgi").inc()
+
+    def show_tls(self, described: Mapping[str, Any]) -> None:
+        """Shows what secures the connections, as `Terminator.describe` says."""
+        labels = {name: described[name] for name in ("engine", "library", "minimum")}
+        about = Gauge("slabwire_tls", "What secures the connections; always 1.", list(labels), registry=self.registry)
+        about.labels(**labels).set(1)
+        expires = Gauge(
+            "slabwire_tls_certificate_not_after_seconds", "When the certificate expires.", registry=self.registry
+        )
+        expires.set(datetime.fromisoformat(described["not_after"]).timestamp())
 
     def begin(self) -> Tally:
         return Tally(self)

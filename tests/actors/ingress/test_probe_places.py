@@ -56,7 +56,10 @@ def test_probes_are_answered_while_slow_streams_have_all_places(tmp_path: Path, 
         door = Door(running)
         take_places(door, USUAL_CALLS, open_)
         # Asked anew for each look at /metrics, which shows models that have answered to it and no others.
-        assert 'slabwire_model_slots{model="counter"} 1.0' in text(door, "/metrics")
+        seen = text(door, "/metrics")
+        assert 'slabwire_model_slots{model="counter"} 1.0' in seen
+        assert 'slabwire_tls{engine="' in seen
+        assert "slabwire_tls_certificate_not_after_seconds 1." in seen
         assert door.get("/readyz") == (200, {"status": "ready"})
         assert door.get("/livez")[0] == 200
         connection = open_.enter_context(closing(door.connect()))
