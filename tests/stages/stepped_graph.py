@@ -6,10 +6,10 @@ The parts are real: a switchboard, workers, connections, lanes. Missing are proc
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, cast
 
 from points import POINTS
@@ -19,7 +19,6 @@ from slabwire.runtime.clients import in_process_graphs
 from slabwire.runtime.clients.local import LocalConnection
 from slabwire.runtime.control.channel import Assignment
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
-from slabwire.runtime.dataplane.caller import Caller
 from slabwire.runtime.dataplane.descriptor_channel import Channel, Link, Listener, Unheard
 from slabwire.runtime.dataplane.requests import Requests
 from slabwire.runtime.dataplane.stream_group import ReadGroup
@@ -42,7 +41,7 @@ MOST_TURNS = 1000
 _DEEDS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (Pool, ("take",)),
     (Producer, ("publish", "lend", "lend_again", "take_back")),
-    (Consumer, ("commit", "note_read")),
+    (Consumer, ("commit", "note_read", "release")),
     (Inflight, ("begin_running", "keep", "restart", "sent", "sent_all", "take", "clear")),
     (OpenCalls, ("begin", "end")),
 )
@@ -70,21 +69,22 @@ class SteppedGraph:
         self._dead: list[Worker] = []
         in_process_graphs.enter(self)
         for each in plans:
-            self._start(each.name)
+            self.start(each.name)
 
     def actor(self, name: str) -> Any:
         """The instance that lives now."""
         return self.workers[name].cells[name].actor
 
-    def _start(self, name: str) -> None:
+    def start(self, name: str) -> None:
+        """Starts a worker: the first of its name, or the successor of one that has died."""
         peer = self.board.home_of(name)
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         peer.channel = Channel(far)
         link = _OwnLink(Channel(near), Unheard(), self.serve)
         assignment = Assignment(peer.number, [name], [0], 1, spin=False)
-        worker = self.workers[name] = Worker(
-            name, link, self._lines[name], self.routing.spec, assignment, self._made
-        )
+        worker = self.workers[name] = Worker(name, link, self._lines[name], self.routing.spec, assignment, self._made)
+        # The numbers of its requests grow with the time that a process takes to start, which this does not take.
+        worker.caller._last_request += len(self._dead) << 32
         worker.build()
         worker.start_actors()
 
@@ -103,8 +103,8 @@ class SteppedGraph:
                 return
         raise AssertionError(f"{name} finds no rest")
 
-    def die(self, name: str) -> None:
-        """Ends a worker and starts its successor, as a supervisor does."""
+    def end(self, name: str) -> None:
+        """A worker has died: all hear of it."""
         dead = self.workers.pop(name)
         for cell in dead.cells.values():
             for work in cell._runs.works.values():
@@ -115,7 +115,6 @@ class SteppedGraph:
         peer = self.board.home_of(name)
         peer.hang_up()
         self.board.departures.caller_died(peer)
-        self._start(name)
 
     def serve(self) -> None:
         """Answers what was asked of the switchboard, and notices who has gone."""
@@ -165,86 +164,102 @@ def _give_up_descriptors(worker: Worker) -> None:
 @contextmanager
 def dying(point: str, passes: int) -> Iterator[None]:
     """Whoever acts within it dies at the n-th pass of a point: of `POINTS`, or amid `Inflight.sent_all`."""
-    left, is_dead = passes, False
+    mortal = _Mortal(point, passes)
+    methods = [(owner, name, getattr(owner, name)) for owner, names in _DEEDS for name in names]
+    for owner, name, method in methods:
+        setattr(owner, name, mortal.deed(owner, name, method) if name != "release" else mortal.release(method))
+    try:
+        yield
+    except Death as death:
+        traceback.clear_frames(death.__traceback__)  # what they hold goes now, and says nothing
+    finally:
+        for owner, name, method in methods:
+            setattr(owner, name, method)
 
-    def passing() -> None:
-        nonlocal left, is_dead
-        left -= 1
-        if left == 0:
-            is_dead = True
+
+class _Mortal:
+    """A process until its death, and after it."""
+
+    def __init__(self, point: str, passes: int) -> None:
+        self.marks, self.when = POINTS.get(point, (((Inflight, "sent_all"),), "amid"))
+        self.left = passes
+        self.is_dead = False
+
+    def passes(self) -> None:
+        self.left -= 1
+        self.is_dead |= self.left == 0
+        self.go_on()
+
+    def go_on(self) -> None:
+        if self.is_dead:
             raise Death
 
-    def deed(owner: type, name: str) -> Callable[..., Any]:
-        whole: Callable[..., Any] = getattr(owner, name)
-        marks, when = POINTS.get(point, (((Inflight, "sent_all"),), "amid"))
-        is_marked = (owner, name) in marks
+    def deed(self, owner: type, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The method as the dead do not call it."""
+        when = self.when if (owner, name) in self.marks else ""
 
         def done(it: Any, *arguments: Any, **named: Any) -> Any:
-            if is_dead:
-                raise Death
-            if is_marked and when == "before":
-                passing()
-            if is_marked and when == "amid":
+            self.go_on()
+            if when == "before":
+                self.passes()
+            if when == "amid":
                 for each in arguments[0]:
-                    whole(it, [each])
-                    passing()
+                    method(it, [each])
+                    self.passes()
                 return None
-            result = whole(it, *arguments, **named)
-            if is_marked and when == "after":
-                passing()
+            result = method(it, *arguments, **named)
+            if when == "after":
+                self.passes()
             return result
 
         return done
 
-    def release(it: Consumer, row: int, generation: int) -> None:
-        if not is_dead:  # it may be called by a `__del__`, which raises nothing
-            released(it, row, generation)
+    def release(self, method: Callable[[Consumer, int, int], None]) -> Callable[[Consumer, int, int], None]:
+        """It may be called by a `__del__`, which raises nothing: who dies there does so at the next deed."""
+        is_marked = (Consumer, "release") in self.marks
 
-    released = Consumer.release
-    deeds = [(owner, name) for owner, names in _DEEDS for name in names]
-    whole = [(owner, name, getattr(owner, name)) for owner, name in [*deeds, (Consumer, "release")]]
-    for owner, name in deeds:
-        setattr(owner, name, deed(owner, name))
-    setattr(Consumer, "release", release)
-    try:
-        with suppress(Death):
-            yield
-    finally:
-        for owner, name, method in whole:
-            setattr(owner, name, method)
+        def released(it: Consumer, row: int, generation: int) -> None:
+            if not self.is_dead:
+                method(it, row, generation)
+                self.left -= is_marked
+                self.is_dead |= is_marked and self.left == 0
+
+        return released
 
 
 class ReadingWorker:
-    """The calls of a worker, which reads streams as a group. When it dies it has a successor, with the same lanes."""
+    """The calls of a worker, which reads streams as a group. Its successor has the same lanes."""
 
     def __init__(self, graph: SteppedGraph, name: str) -> None:
         self._graph, self._name = graph, name
-        self.group = self._new_group()
+        self._begin()
 
-    def _new_group(self) -> ReadGroup:
+    def _begin(self) -> None:
         worker = self._graph.workers[self._name]
         self.caller = worker.caller
-        return ReadGroup(worker._calls, worker.loop)
+        self.group = ReadGroup(worker._calls, worker.loop)
 
     def look(self) -> None:
         self._graph.work(self._name)
 
-    def die(self) -> None:
-        self._graph.die(self._name)
-        self.group = self._new_group()
+    def end(self) -> None:
+        self._graph.end(self._name)
+
+    def start(self) -> None:
+        self._graph.start(self._name)
+        self._begin()
 
     def close(self) -> None: ...
 
 
 class ReadingClient:
-    """A client, which reads streams as a group. When it dies its lanes go, and another client comes."""
+    """A client, which reads streams as a group. Its lanes go with it, and the next one has others."""
 
     def __init__(self, graph: SteppedGraph, calls: int) -> None:
         self._graph, self._calls = graph, calls
-        self.caller: Caller
-        self._begin()
+        self.start()
 
-    def _begin(self) -> None:
+    def start(self) -> None:
         self._connection = LocalConnection(self._graph.name, may_spin=False, drives=True, calls=self._calls)
         self.caller = self._connection.caller
         # Its streams have neither deadlines nor a callback: nothing is asked of a loop.
@@ -254,12 +269,12 @@ class ReadingClient:
     def look(self) -> None:
         self._connection.take_in()
 
-    def die(self) -> None:
+    def end(self) -> None:
         self.close()
         self._graph.serve()
-        self._begin()
 
     def close(self) -> None:
         """Without a word to anybody."""
         self.caller._pending.clear()
+        self._connection.link.channel.close()
         self._connection.close()
