@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,17 +125,27 @@ class StreamMachine(RuleBasedStateMachine):
         for read, stream in going:
             assert not counts[read.number] or is_full[read.number] or not stream.work.outbox, "it was held up"
 
-    @rule(data=st.data(), most=st.integers(1, STREAM_WINDOW), is_large=st.booleans(), ends=st.integers(0, 3))
-    def publish_without_asking(self, data: st.DataObject, most: int, is_large: bool, ends: int) -> None:
-        """More than there is room for: the rest waits with the source, as long as that is not too much."""
+    @rule(
+        data=st.data(),
+        most=st.integers(1, STREAM_WINDOW),
+        is_large=st.booleans(),
+        ends=st.integers(0, 3),
+        looks=st.booleans(),
+    )
+    def publish_without_asking(self, data: st.DataObject, most: int, is_large: bool, ends: int, looks: bool) -> None:
+        """More than there is room for: the rest waits with the source, as long as that is not too much. Its readers may
+        have made room that the source has not seen.
+        """
         going = self._some(data)
+        for read, _ in going if looks else []:
+            self.readers[read.reader].look()
         waits = {read.number: STREAM_WINDOW - len(stream.work.outbox) for read, stream in going}
         pairs = self._made(going, {number: min(most, left) for number, left in waits.items()}, is_large=is_large)
         self._publish(pairs, going[:ends])
 
     def _some(self, data: st.DataObject) -> list[tuple[Read, OpenStream]]:
         going = self._open()
-        which = data.draw(st.sets(st.integers(0, max(0, len(going) - 1)), max_size=4)) if going else set()
+        which = data.draw(st.sets(st.integers(0, len(going) - 1), min_size=1, max_size=4)) if going else set()
         return [going[each] for each in sorted(which)]
 
     @staticmethod
@@ -173,7 +184,7 @@ class StreamMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         point=st.sampled_from([*POINTS_OF_SENDERS, AMID]),
-        passes=st.integers(1, 8),
+        passes=st.sampled_from([1, 1, 2, 3, 6]),
         amid=st.sampled_from(["work", "publish", "publish_without_asking"]),
         is_large=st.booleans(),
         ends=st.integers(0, 3),
@@ -213,32 +224,43 @@ class StreamMachine(RuleBasedStateMachine):
 
     # -- the readers -------------------------------------------------------------------------------------------------
 
-    @rule(reader=st.sampled_from(["worker", "client"]), port=st.sampled_from(["again", "again", "once"]))
-    def begin(self, reader: str, port: str) -> None:
+    @rule(
+        reader=st.sampled_from(["worker", "client"]),
+        port=st.sampled_from(["again", "again", "once"]),
+        many=st.integers(1, 3),
+        works=st.booleans(),
+    )
+    def begin(self, reader: str, port: str, many: int, works: bool) -> None:
+        for _ in range(many):
+            self._begin(reader, port)
+        if works:
+            self.graph.work("source")
+
+    def _begin(self, reader: str, port: str) -> None:
         group = self.readers[reader].group
         if len(group) == CALLS:
             return
         self.begun += 1
-        try:
+        with suppress(slabwire.Overloaded):  # the source has not read what was cancelled
             stream = group.begin(f"source.{port}", self.begun)
-        except slabwire.Overloaded:
-            return  # the source has not read what was cancelled
-        self.reads[self.begun] = Read(self.begun, port, reader, stream, set())
+            self.reads[self.begun] = Read(self.begun, port, reader, stream, set())
 
     @rule(reader=st.sampled_from(["worker", "client"]))
     def look(self, reader: str) -> None:
         self.readers[reader].look()
 
-    def _listed(self, data: st.DataObject) -> list[Read]:
-        return [data.draw(st.sampled_from(list(self.reads.values())))] if self.reads else []
-
     @precondition(lambda self: self.reads)
-    @rule(data=st.data(), tells=st.booleans())
-    def take(self, data: st.DataObject, tells: bool) -> None:
-        for read in self._listed(data):
-            self._take(read)
-            if tells:
-                read.stream.tell_read()
+    @rule(data=st.data(), looks=st.booleans(), tells=st.booleans())
+    def take(self, data: st.DataObject, looks: bool, tells: bool) -> None:
+        read = self._any(data)
+        if looks:
+            self.readers[read.reader].look()
+        self._take(read)
+        if tells:
+            read.stream.tell_read()
+
+    def _any(self, data: st.DataObject) -> Read:
+        return self.reads[data.draw(st.sampled_from(list(self.reads)))]
 
     def _take(self, read: Read) -> None:
         items = [unpacked(each) for each in read.stream.take()]
@@ -253,22 +275,11 @@ class StreamMachine(RuleBasedStateMachine):
             del self.reads[read.number]
 
     @precondition(lambda self: self.reads)
-    @rule(data=st.data())
-    def tell(self, data: st.DataObject) -> None:
-        for read in self._listed(data):
-            read.stream.tell_read()
-
-    @precondition(lambda self: self.reads)
-    @rule(data=st.data(), pauses=st.booleans())
-    def pause(self, data: st.DataObject, pauses: bool) -> None:
-        for read in self._listed(data):
-            read.stream.pause() if pauses else read.stream.resume()
-
-    @precondition(lambda self: self.reads)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        for read in self._listed(data):
-            read.stream.cancel()
+    @rule(data=st.data(), how=st.sampled_from(["tell_read", "pause", "resume", "cancel"]))
+    def treat(self, data: st.DataObject, how: str) -> None:
+        read = self._any(data)
+        getattr(read.stream, how)()
+        if how == "cancel":
             del self.reads[read.number]
 
     @rule(
@@ -282,7 +293,7 @@ class StreamMachine(RuleBasedStateMachine):
         """
         with dying(point, passes):
             self.readers[reader].look()
-            self.begin(reader, "again")
+            self._begin(reader, "again")
         self.readers[reader].end()
         going = self._open()
         self._publish(self._made(going, {read.number: min(2, stream.room) for read, stream in going}), [])
