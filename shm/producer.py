@@ -75,6 +75,7 @@ class Producer:
         self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
         self.holders: dict[int, tuple[int, Holder]] = {}
         self._newest = -1  # the row of the last loan
+        self._is_over = False  # the consumer is gone for good
         self.unfinished = self._find_unfinished()
         taken = {each.row for each in self.unfinished}
         self._free_rows = [row for row in reversed(range(self.leases)) if row not in taken]
@@ -156,6 +157,8 @@ class Producer:
         waiting = self.consumer.words[WAITING_FOR]
         if waiting & RECORDS:
             self.wake(waiting)
+        if self._is_over:
+            self.end_all()
 
     def reap(self) -> int:
         """Gives back to their holders all loans that have ended; returns how many."""
@@ -174,7 +177,10 @@ class Producer:
         return len(ended)
 
     def end_all(self) -> None:
-        """Ends every loan: the consumer is gone for good."""
+        """Ends every loan: the consumer is gone for good. That may be heard in the middle of a message, when memory is
+        asked for: its loan ends as soon as it is published.
+        """
+        self._is_over = True
         for _, holder in self.holders.values():
             holder.on_loan_ended()
         self.holders.clear()

@@ -274,8 +274,8 @@ class Caller:
             items = read_items(lease.bytes(), header.at, header.nbytes)
         except MessageError as error:
             raise CorruptLane(f"lane {lane.lane}: {error}") from None
-        del lease
         lane.commit()
+        del lease  # after the commit: a successor that found the record would find its block written over
         self._rest = lane, zip(*items, strict=True)
         self._hand_out()
 

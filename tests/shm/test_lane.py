@@ -235,6 +235,18 @@ def test_end_all_gives_every_block_back_once(edge: Edge) -> None:
     assert len({pool.take(100).index for _ in range(pool.slabs[1].blocks)}) == pool.slabs[1].blocks
 
 
+def test_a_loan_for_a_consumer_that_is_gone_ends_when_it_is_published(edge: Edge) -> None:
+    """The sender heard of it in the middle of a message, while it asked for memory."""
+    producer = edge.producer()
+    pool = edge.pool(producer)
+    block = pool.take(100)
+    producer.end_all()
+    lend(producer, block, 1)
+    assert pool.blocks_out == 1, "it is being written"
+    producer.publish()
+    assert (pool.blocks_out, block.lends) == (0, 0)
+
+
 def test_bells_are_rung_for_records_and_room(edge: Edge) -> None:
     bells = [edge.bell(0), edge.bell(1)]
     producer, consumer = edge.producer(), edge.consumer()
