@@ -264,7 +264,7 @@ class ReadingClient:
         self.caller = self._connection.caller
         # Its streams have neither deadlines nor a callback: nothing is asked of a loop.
         loop = cast(asyncio.AbstractEventLoop, None)
-        self.group = ReadGroup(AsyncCalls(self.caller, self._calls), loop)
+        self.group = ReadGroup(AsyncCalls(self.caller, self._calls, loop), loop)
 
     def look(self) -> None:
         self._connection.take_in()

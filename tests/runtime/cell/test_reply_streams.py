@@ -116,7 +116,9 @@ class Reader(Actor):
         async with self.streams() as group:
             for _ in range(n):
                 group.begin("source.numbers")
-            await anext(group)
+            stream, _ = await anext(group)
+            if stream.error is not None:  # its time is over a moment before that of the caller may be
+                raise stream.error
         return n
 
     def begin_plainly(self) -> int:
