@@ -46,6 +46,11 @@ _BENCHES = {
         "command",
         "Thousands of slow streams from actor to actor, beside queues, ZeroMQ and gRPC.",
     ),
+    "ingress": (
+        "topologies.ingress",
+        "command",
+        "Tokens of thousands of chat answers over TLS, beside uvicorn and granian.",
+    ),
     "chat": (
         "chat.chat",
         "command",

@@ -18,7 +18,7 @@ from typing import Protocol
 from .contestant import BenchError
 
 # A visit takes seconds at most; whoever has not answered by then never will.
-_VISIT_WITHIN_S = 120
+VISIT_WITHIN_S = 120.0
 # Of the rounds' medians: above this, figures of two runs are not comparable. A quiet machine stays below a tenth.
 NOISY_FROM = 0.15
 
@@ -114,10 +114,17 @@ class Other(Protocol):
     def visit(self, cell: Cell) -> None: ...
 
 
-def measure(cells: Sequence[Cell], rounds: int, seed: int, visit: Visit, other: Other | None = None) -> Results:
+def measure(
+    cells: Sequence[Cell],
+    rounds: int,
+    seed: int,
+    visit: Visit,
+    other: Other | None = None,
+    within_s: float = VISIT_WITHIN_S,
+) -> Results:
     """Visits every cell once a round, and the `other` one of the same name right before or after, as chance has it.
 
-    Raises BenchError for whoever does not answer.
+    Raises BenchError for whoever does not answer within `within_s`.
     """
     results = {cell: Measurement() for cell in cells}
 
@@ -130,7 +137,7 @@ def measure(cells: Sequence[Cell], rounds: int, seed: int, visit: Visit, other: 
         for cell in order:
             sides = [visit_ours] if other is None or not other.can_visit(cell) else [visit_ours, other.visit]
             for side in dice.sample(sides, len(sides)):
-                with _limited(cell.contestant):
+                with _limited(cell.contestant, within_s):
                     side(cell)
     return results
 
@@ -143,14 +150,14 @@ def say_progress(number: int, rounds: int) -> None:
 
 
 @contextmanager
-def _limited(contestant: str) -> Iterator[None]:
+def _limited(contestant: str, within_s: float) -> Iterator[None]:
     """Some ways wait without a timeout, which would cost them time: a signal ends a wait that is in vain."""
 
     def give_up(_number: int, _frame: FrameType | None) -> None:
-        raise BenchError(f"{contestant} has not answered for {_VISIT_WITHIN_S} s")
+        raise BenchError(f"{contestant} has not answered for {within_s:g} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, _VISIT_WITHIN_S)
+    signal.setitimer(signal.ITIMER_REAL, within_s)
     try:
         yield
     finally:

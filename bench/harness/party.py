@@ -29,6 +29,29 @@ from .line import Line
 _END_WITHIN_S = 5.0
 
 
+def order(line: Line, who: str, what: str, *arguments: Any) -> None:
+    """Asks `answer` at the other end, called `who`, for that method. Raises BenchError where it has ended."""
+    try:
+        line.say({"do": what, "with": arguments})
+    except OSError:
+        raise _ended(who, what) from None
+
+
+def answered(line: Line, who: str, what: str) -> Any:
+    """What the method gives that was asked for. Raises BenchError for what it raises, and where it has ended."""
+    try:
+        heard = line.hear()
+    except (EOFError, OSError):
+        raise _ended(who, what) from None
+    if "failed" in heard:
+        raise BenchError(f"{who} failed to do {what!r}: {heard['failed']}")
+    return heard["done"]
+
+
+def _ended(who: str, what: str) -> BenchError:
+    return BenchError(f"{who} has ended before it could do {what!r}")
+
+
 class Party:
     """The parent's side of it. `work` is "module:class"; without a `cpu` the kernel chooses."""
 
@@ -51,14 +74,8 @@ class Party:
 
     def ask(self, what: str, *arguments: Any) -> Any:
         """What that method gives. Raises BenchError for what it raises, and where the process has ended."""
-        try:
-            self._line.say({"do": what, "with": arguments})
-            heard = self._line.hear()
-        except (EOFError, OSError):
-            raise BenchError(f"{self._work} has ended before it could do {what!r}") from None
-        if "failed" in heard:
-            raise BenchError(f"{self._work} failed to do {what!r}: {heard['failed']}")
-        return heard["done"]
+        order(self._line, self._work, what, *arguments)
+        return answered(self._line, self._work, what)
 
     def close(self, *, now: bool) -> None:
         """Waits for its end; `now` also in the middle of an order."""
@@ -76,7 +93,7 @@ async def _obey(work: str, details: dict[str, Any], orders: socket.socket) -> No
     module, _, name = work.partition(":")
     worker = getattr(import_module(f"..{module}", __package__), name)(**details)
     try:
-        await _answer(worker, *await asyncio.open_unix_connection(sock=orders))
+        await answer(worker, *await asyncio.open_unix_connection(sock=orders))
     except ConnectionError:
         return  # an answer found nobody: the bench was interrupted
     finally:
@@ -84,15 +101,16 @@ async def _obey(work: str, details: dict[str, Any], orders: socket.socket) -> No
             await worker.close()
 
 
-async def _answer(worker: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answer(worker: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Does what is asked for, until nobody asks any more."""
     while line := await reader.readline():
         order = json.loads(line)
         try:
             done = getattr(worker, order["do"])(*order["with"])
-            answer = {"done": await done if isawaitable(done) else done}
+            said = {"done": await done if isawaitable(done) else done}
         except Exception as error:
-            answer = {"failed": f"{type(error).__name__}: {error}"}
-        writer.write(json.dumps(answer).encode() + b"\n")
+            said = {"failed": f"{type(error).__name__}: {error}"}
+        writer.write(json.dumps(said).encode() + b"\n")
         await writer.drain()
 
 

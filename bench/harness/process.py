@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.host.cpu_load import cpu_times
+from ...runtime.launch.running import Running
 from .contestant import BenchError
 
 
@@ -106,6 +107,13 @@ def mapped_inodes(pid: int) -> Iterator[tuple[int, Mapped]]:
             sizes[words[0]] = int(words[1]) * 1024
             if len(sizes) == 2:
                 yield inode, Mapped(rss=sizes["Rss:"], pss=sizes["Pss:"])
+
+
+def processes_of(running: Running) -> dict[str, int]:
+    """All processes of a running graph: workers by name, the supervisor, and what else these have started."""
+    named = {each["name"]: each["pid"] for each in running.status()["workers"]}
+    rest = {f"process {each}": each for each in descendants(running.pid) if each not in named.values()}
+    return {**named, "supervisor": running.pid, **rest}
 
 
 def descendants(pid: int) -> list[int]:

@@ -17,7 +17,7 @@ import click
 from ...cli.rendering.presentation import format_option, print_json
 from .contestant import Seats
 from .machine import describe, lines
-from .measure import Cell, Results, Visit, measure
+from .measure import VISIT_WITHIN_S, Cell, Results, Visit, measure
 from .report import Report
 from .rival import Rival, Visited
 from .rival_options import BenchCommand, rival_of, rival_options
@@ -43,14 +43,16 @@ class Settings:
     rival: Rival | None = None
     visited: Visited | None = None
 
-    def measure(self, cells: Sequence[Cell], visit: Visit) -> Results:
-        """Visits every cell once a round, also another checkout's; in that one's process, as it is ordered."""
+    def measure(self, cells: Sequence[Cell], visit: Visit, within_s: float = VISIT_WITHIN_S) -> Results:
+        """Visits every cell once a round, also another checkout's; in that one's process, as it is ordered. A visit may
+        take so many seconds.
+        """
         if self.visited is not None:
             return self.visited.serve(cells, visit)
         if self.rival is None:
-            return measure(cells, self.rounds, self.seed, visit)
+            return measure(cells, self.rounds, self.seed, visit, within_s=within_s)
         self.rival.begin()
-        results = measure(cells, self.rounds, self.seed, visit, self.rival)
+        results = measure(cells, self.rounds, self.seed, visit, self.rival, within_s)
         self.rival.end()
         return results
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import click
-
+from ..harness.load import Load, load_options, loads_of
 from ..harness.measure import Case, Cell, cells_of
+from ..harness.medians import Medians
 from ..harness.peers import Entry, importable
 from ..harness.report import Report
 from ..harness.settings import Settings, command_of
-from ..ways.many_streams.figures import Shown, table_of
-from ..ways.many_streams.item import MOST_STREAMS
-from ..ways.many_streams.visit import visit_cancel, visit_steps
-from ..ways.many_streams.way import Load, Way
+from ..ways.many_streams.figures import COLUMNS, TITLE
+from ..ways.many_streams.visit import Figures, visit_cancel, visit_steps
+from ..ways.many_streams.way import Way
 
 _LOADS_TEXT, _SECONDS = "100x5,1000x5,10000x4", 5.0
 _QUICK_LOAD, _QUICK_SECONDS = Load(20, 10.0), 0.5
@@ -41,18 +39,6 @@ class _Row:
     visit: _Visit
 
 
-def loads_of(text: str) -> tuple[Load, ...]:
-    """100x5,1000x5 as so many streams with so many items a second each. Raises BadParameter."""
-    return tuple(dict.fromkeys(_load(each) for each in text.split(",")))
-
-
-def _load(text: str) -> Load:
-    found = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)", text.strip().lower())
-    if found is None or not 0 < int(found[1]) < MOST_STREAMS or not 0 < float(found[2]) <= 1000:
-        raise click.BadParameter(f"{text!r} is not so many streams with 1000 items a second at most, such as 1000x5")
-    return Load(int(found[1]), float(found[2]))
-
-
 def measure_streams(
     settings: Settings, *, streams: tuple[Load, ...] | None = None, seconds: float = _SECONDS
 ) -> Report:
@@ -65,7 +51,7 @@ def measure_streams(
     loads = streams or ((_QUICK_LOAD,) if settings.quick else loads_of(_LOADS_TEXT))
     seconds = min(seconds, _QUICK_SECONDS) if settings.quick else seconds
     ways, left_out = importable(_WAYS)
-    shown = Shown([(load, way) for load in loads for way in ways])
+    shown = Medians(COLUMNS, [(load, way.name) for load in loads for way in ways])
     event = _QUICK_LOAD if settings.quick else _EVENT_LOAD
     rows = [
         *(_items_row(load, ways, seconds, shown) for load in loads),
@@ -84,14 +70,14 @@ def measure_streams(
     report.baselines = [ways[0].name]
     report.left_out = left_out
     report.figures = {"seconds": seconds, "items": shown.plain()}
-    report.tables = [table_of(shown)]
+    report.tables = [shown.table(TITLE)]
     return report
 
 
-def _items_row(load: Load, ways: Sequence[type[Way]], seconds: float, shown: Shown) -> _Row:
+def _items_row(load: Load, ways: Sequence[type[Way]], seconds: float, shown: Medians[Figures]) -> _Row:
     def visit(way: type[Way]) -> tuple[list[float], int]:
         figures = visit_steps(way, load, seconds)
-        shown.add(load, way, figures)
+        shown.add(load, way.name, figures)
         return [figures.cpu_us()], figures.items
 
     return _Row(Case(f"{load.text}: CPU for an item", load.streams), ways, visit)
@@ -120,19 +106,5 @@ def _cancel_row(load: Load, ways: Sequence[type[Way]], *, anew: bool) -> _Row:
 command = command_of(
     measure_streams,
     rounds=5,
-    extra=[
-        click.Option(
-            ["--streams"],
-            metavar="NxR,...",
-            callback=lambda _ctx, _option, text: None if text is None else loads_of(text),
-            help=f"How many, and items a second of each.  [default: {_LOADS_TEXT}]",
-        ),
-        click.Option(
-            ["--seconds"],
-            type=click.FloatRange(min=0.1, max=60),
-            default=_SECONDS,
-            show_default=True,
-            help="How long each visit measures, after a second that warms up.",
-        ),
-    ],
+    extra=load_options(_LOADS_TEXT, _SECONDS),
 )

@@ -12,14 +12,15 @@ import pytest
 from click import BadParameter
 
 from slabwire.bench.harness.contestant import BenchError
+from slabwire.bench.harness.load import Load, loads_of
 from slabwire.bench.harness.party import Party
 from slabwire.bench.harness.peers import importable
 from slabwire.bench.harness.process import descendants
-from slabwire.bench.topologies.streams import _WAYS, loads_of
+from slabwire.bench.topologies.streams import _WAYS
 from slabwire.bench.ways.many_streams.item import ITEM_NBYTES, made_ns, mark_of, stamp_of
 from slabwire.bench.ways.many_streams.sink import SinkProcess, connected
 from slabwire.bench.ways.many_streams.visit import visit_cancel, visit_steps
-from slabwire.bench.ways.many_streams.way import Load, Way
+from slabwire.bench.ways.many_streams.way import Way
 
 WAYS, LEFT_OUT = importable(_WAYS)
 LOAD = Load(6, 20.0)

@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from ....runtime.actor.actor import Actor
 from ....runtime.launch.graph import Graph
+from ...harness.load import Load
 from .item import mark_of
 from .pacing import Queued, QueuedPacing
 from .tasks import TaskReading
-from .way import OTHER_CALLS, GraphWay, Load
+from .way import OTHER_CALLS, GraphWay
 
 
 class Source(QueuedPacing, Actor):

@@ -13,10 +13,11 @@ from ....runtime.actor.reply_stream import ReplyStream
 from ....runtime.actor.stream_group import IncomingStream, StreamGroup
 from ....runtime.errors import Overloaded
 from ....runtime.launch.graph import Graph
+from ...harness.load import Load
 from .item import mark_of
 from .pacing import Pacing
 from .reading import Outlet, Reading
-from .way import OTHER_CALLS, GraphWay, Load
+from .way import OTHER_CALLS, GraphWay
 
 _AGAIN_AFTER_S = 0.001
 

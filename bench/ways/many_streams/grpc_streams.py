@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 
-from .item import MOST_STREAMS, mark_of
+from ...harness.load import MOST_STREAMS
+from .item import mark_of
 from .pacing import Queued, QueuedPacing
 from .tasks import TaskReading
 from .way import PartyWay

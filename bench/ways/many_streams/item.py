@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-_STAMP_DIGITS, _NUMBER_DIGITS = 20, 6
+from ...harness.load import MOST_STREAMS
+
+_STAMP_DIGITS, _NUMBER_DIGITS = 20, len(str(MOST_STREAMS - 1))
 ITEM_NBYTES = _STAMP_DIGITS + _NUMBER_DIGITS + 2
-# What the number has room for.
-MOST_STREAMS = 10**_NUMBER_DIGITS
 
 
 def stamp_of(now_ns: int) -> str:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...harness.contestant import BenchError
+from ...harness.load import Load
 from ...harness.process import Clock, Memory
 from .sink import SinkProcess
-from .way import Load, Way
+from .way import Way
 
 _WARM_UP_S = 1.0
 _LEAST_STEPS = 2

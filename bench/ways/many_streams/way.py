@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
@@ -12,23 +11,12 @@ from ....runtime.graph.node import Node
 from ....runtime.launch.graph import Graph
 from ....runtime.launch.running import start
 from ...harness.contestant import Seats
+from ...harness.load import Load
 from ...harness.party import Party
-from ...harness.process import descendants
+from ...harness.process import processes_of
 
 # What the bench asks a source for needs places beside those of the streams.
 OTHER_CALLS = 8
-
-
-@dataclass(frozen=True)
-class Load:
-    """So many streams, each with `pace` items a second."""
-
-    streams: int
-    pace: float
-
-    @property
-    def text(self) -> str:
-        return f"{self.streams:,} streams x {self.pace:g}/s"
 
 
 class Way(Protocol):
@@ -124,10 +112,7 @@ class GraphWay:
         return self._client.call(f"reader.{what}", *arguments, timeout_s=None)
 
     def pids(self) -> dict[str, int]:
-        supervisor = self._running.pid
-        named = {each["name"]: each["pid"] for each in self._running.status()["workers"]}
-        rest = {f"process {each}": each for each in descendants(supervisor) if each not in named.values()}
-        return {**named, "supervisor": supervisor, **rest}
+        return processes_of(self._running)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,137 @@
+"""A server of other people with the application of `application.py`, run by its own main process as its users do."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, sleep
+from types import TracebackType
+from typing import ClassVar, Self
+
+from ....actors.ingress.tls.certificate import Certificate
+from ...harness.contestant import BenchError
+from ...harness.line import Line
+from ...harness.load import Load
+from ...harness.party import answered, order
+from ...harness.process import descendants
+from .application import ORDERS, PACE
+from .server import SPARE, Pids, Steps
+
+TARGET = f"{__package__}.application:application"
+_HOST = "127.0.0.1"
+_STARTS_WITHIN_S, _ENDS_WITHIN_S = 30.0, 5.0
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server is told. `backlog` is also how many requests it is to have in flight in each process."""
+
+    port: int
+    chain: str
+    key: str
+    processes: int
+    backlog: int
+    host: str = _HOST
+
+
+class AsgiServer:
+    """The parent's side. `module` has the function `serve`, which is given a `Served` and does not come back."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    module: ClassVar[str]
+
+    def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
+        self._folder = TemporaryDirectory(prefix="slabwire-bench-")
+        self._lines: list[Line] = []
+        self.port = _free_port()
+        orders = Path(self._folder.name) / "orders"
+        chain, key = str(certificate.public), str(certificate.key)
+        served = Served(self.port, chain, key, processes, load.streams + SPARE)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(orders))
+            listener.listen(processes)
+            command = [sys.executable, "-m", f"{__package__}.serving", self.module]
+            self._process = subprocess.Popen(
+                [*command, json.dumps(asdict(served)), str(os.getpid())],
+                cwd=self._folder.name,  # granian takes a folder with an __init__.py for a part of the target's name
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the parent alone, which decides what it means
+                env={**os.environ, ORDERS: str(orders), PACE: str(load.pace)},
+            )
+            try:
+                self._await_processes(listener, processes)
+            except BaseException:
+                self._close()
+                raise
+
+    def _await_processes(self, listener: socket.socket, processes: int) -> None:
+        until = monotonic() + _STARTS_WITHIN_S
+        listener.settimeout(_LOOK_EVERY_S)
+        while len(self._lines) < processes:
+            with suppress(TimeoutError):
+                connection, _ = listener.accept()
+                connection.setblocking(True)
+                self._lines.append(Line(connection))
+            self._check(until)
+        while not self._listens():
+            self._check(until)
+            sleep(_LOOK_EVERY_S)
+
+    def _check(self, until: float) -> None:
+        if self._process.poll() is not None:
+            raise BenchError(f"{self.title} has ended, with {self._process.returncode}; why stands above")
+        if monotonic() > until:
+            raise BenchError(f"{self.title} has not started in {_STARTS_WITHIN_S:g} s")
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((_HOST, self.port)) == 0
+
+    def pids(self) -> Pids:
+        return {"serving": [self._process.pid, *descendants(self._process.pid)]}
+
+    def steps(self, count: int) -> Steps:
+        """Each process has a ticker; they begin at the same time."""
+        for each in self._lines:
+            order(each, self.title, "steps", count)
+        made = [answered(each, self.title, "steps") for each in self._lines]
+        missed = sum(missed for each in made for _, missed in each["missed"])
+        return Steps(min(each["began_ns"] for each in made), max(each["ended_ns"] for each in made), missed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Processes whose orders have ended end at once, and the main one has nothing left to do."""
+        for each in self._lines:
+            each.close()
+        self._process.terminate()
+        try:
+            self._process.wait(_ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+
+def _free_port() -> int:
+    """Whoever takes it before the server does makes that fail, with the reason."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,33 @@
+"""granian: HTTP and TLS in Rust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+
+from .asgi_server import TARGET, AsgiServer, Served
+
+
+class GranianServer(AsgiServer):
+    name = "granian"
+    title = "granian"
+    module = "granian_server"
+
+
+def serve(served: Served) -> None:
+    Granian(
+        TARGET,
+        address=served.host,
+        port=served.port,
+        interface=Interfaces.ASGI,
+        workers=served.processes,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=served.backlog,
+        backpressure=served.backlog,
+        log_enabled=False,
+        ssl_cert=Path(served.chain),
+        ssl_key=Path(served.key),
+    ).serve()

@@ -1,0 +1,118 @@
+"""Ours: an actor that publishes a token of each of its reply streams a step, and the ingress."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from ....actors.ingress import Ingress
+from ....actors.ingress.tls.certificate import Certificate
+from ....runtime.actor.actor import Actor
+from ....runtime.actor.reply_stream import ReplyStream
+from ....runtime.launch.graph import Graph
+from ....runtime.launch.running import start
+from ...harness.load import Load
+from ...harness.process import processes_of
+from ..many_streams.item import mark_of
+from ..many_streams.pacing import Pacing
+from .server import MODEL, SPARE, Pids, Steps
+
+
+class Source(Pacing, Actor):
+    """A chat model that answers everybody at once, a token each a step."""
+
+    def __init__(self, pace: float) -> None:
+        super().__init__()
+        self.pace = pace
+        self._open: dict[ReplyStream[dict[str, Any]], None] = {}
+
+    def chat(
+        self,
+        messages: list[dict[str, Any]],
+        max_tokens: int | None = None,  # noqa: ARG002  the port of every chat model
+        temperature: float = 1.0,  # noqa: ARG002
+        top_p: float = 1.0,  # noqa: ARG002
+        seed: int | None = None,  # noqa: ARG002
+        stop: list[str] | None = None,  # noqa: ARG002
+        logprobs: int | None = None,  # noqa: ARG002
+    ) -> ReplyStream[dict[str, Any]]:
+        stream = self.reply_stream()
+        stream.tag = mark_of(int(messages[0]["content"]))
+        stream.add_done_callback(self._forget)
+        self._open[stream] = None
+        stream.send({"prompt_tokens": 1})
+        return stream
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": MODEL, "created": 1, "running": len(self._open), "waiting": 0, "slots": len(self._open) + 1}
+
+    def _forget(self, stream: ReplyStream[dict[str, Any]]) -> None:
+        del self._open[stream]
+
+    def _step(self, stamp: str) -> None:
+        self.publish(
+            [
+                (each, {"text": stamp + each.tag, "tokens": 1})
+                for each in self._open
+                if each.room or self._misses(each.tag)
+            ]
+        )
+
+    def _misses(self, mark: str) -> bool:
+        """A stream without room does without a token of this step."""
+        self.missed[int(mark)] += 1
+        return False
+
+
+class SlabwireIngress:
+    name = "slabwire"
+    title = "Slabwire's ingress"
+
+    def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
+        graph, places = Graph(f"bench-ingress-{os.getpid()}"), load.streams + SPARE
+        source = graph.add(Source, name="source", pace=load.pace, concurrency=places)
+        # New connections are not shared out evenly: each process has room for all of them.
+        ingress = graph.add(
+            Ingress,
+            name="ingress",
+            models={MODEL: "source"},
+            port=0,
+            certificate=str(certificate.public),
+            key=str(certificate.key),
+            requests=places,
+            connections=places,
+            calls=places,
+            replicas=processes,
+        )
+        graph.expose(source.steps, ingress.describe)
+        self._running = start(graph.validate())
+        try:
+            self._client = self._running.client
+            self.port = urlsplit(self._client.call("ingress.describe")["url"]).port or 0
+        except BaseException:
+            self._running.kill()
+            raise
+
+    def pids(self) -> Pids:
+        found: Pids = {"serving": [], "source": [], "rest": []}
+        for name, pid in processes_of(self._running).items():
+            kind = "source" if name == "source" else "serving" if name.startswith("ingress") else "rest"
+            found[kind].append(pid)
+        return found
+
+    def steps(self, count: int) -> Steps:
+        made = self._client.call("source.steps", count, timeout_s=None)
+        return Steps(made["began_ns"], made["ended_ns"], sum(missed for _, missed in made["missed"]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._running.stop()
+        else:
+            self._running.kill()

@@ -1,0 +1,29 @@
+"""uvicorn on asyncio, with httptools."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from .asgi_server import TARGET, AsgiServer, Served
+
+
+class Uvicorn(AsgiServer):
+    name = "uvicorn"
+    title = "uvicorn, asyncio"
+    module = "uvicorn_server"
+
+
+def serve(served: Served, loop: str = "asyncio") -> None:
+    uvicorn.run(
+        TARGET,
+        host=served.host,
+        port=served.port,
+        ssl_certfile=served.chain,
+        ssl_keyfile=served.key,
+        workers=served.processes,
+        backlog=served.backlog,
+        loop=loop,
+        http="httptools",
+        access_log=False,
+        log_level="error",
+    )
