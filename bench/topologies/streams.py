@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..harness.load import Load, load_options, loads_of
 from ..harness.measure import Case, Cell, cells_of
-from ..harness.medians import Medians
+from ..harness.medians import Medians, percentile
 from ..harness.peers import Entry, importable
 from ..harness.report import Report
 from ..harness.settings import Settings, command_of
@@ -84,13 +84,14 @@ def _items_row(load: Load, ways: Sequence[type[Way]], seconds: float, shown: Med
 
 
 def _latency_row(load: Load, ways: Sequence[type[Way]], seconds: float, *, paused: bool) -> _Row:
-    """With one stream that nobody reads, and without."""
+    """With one stream that nobody reads, which is as far behind as it can be, and without: p99 of each visit."""
 
     def visit(way: type[Way]) -> tuple[list[float], int]:
-        figures = visit_steps(way, load, seconds, paused=paused)
-        return figures.latencies_us, figures.items
+        figures = visit_steps(way, load, seconds, paused=paused, fills=True)
+        p99_us = percentile(figures.latencies_us, 0.99)
+        return [] if p99_us is None else [p99_us], figures.items
 
-    what = "one never read: latency of the others" if paused else "all read: latency"
+    what = "one never read: p99 latency of the others" if paused else "all read: p99 latency"
     return _Row(Case(f"{load.text}, {what}", paused), [each for each in ways if each.pauses], visit)
 
 

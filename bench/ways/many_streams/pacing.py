@@ -29,17 +29,18 @@ class Pacing:
         super().__init__()
         self.missed = Counter[int]()  # of streams that had no room, by number
 
-    async def steps(self, count: int) -> dict[str, Any]:
+    async def steps(self, count: int, pace: float | None = None) -> dict[str, Any]:
         """Makes so many steps, `pace` a second: when the first began, when the next one would, and how many items which
         streams have missed. One that is late follows at once.
         """
+        pace = pace or self.pace
         self.missed.clear()
         loop = asyncio.get_running_loop()
         began, began_ns = loop.time(), monotonic_ns()
         for number in range(count):
-            await asyncio.sleep(began + number / self.pace - loop.time())
+            await asyncio.sleep(began + number / pace - loop.time())
             self._step(stamp_of(monotonic_ns()))
-        ended_ns = began_ns + int(count / self.pace * 1e9)
+        ended_ns = began_ns + int(count / pace * 1e9)
         return {"began_ns": began_ns, "ended_ns": ended_ns, "missed": list(self.missed.items())}
 
     async def wait_open(self, count: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ....runtime.message.capacities import STREAM_WINDOW
 from ...harness.contestant import BenchError
 from ...harness.load import Load
 from ...harness.process import Clock, Memory
@@ -17,6 +18,8 @@ _WARM_UP_S = 1.0
 _LEAST_STEPS = 2
 # Of the one stream that is not read: not among those whose items are timed.
 _PAUSED = 1
+# Steps a second, of those that fill what a stream that is not read may be ahead.
+_FILLS_AT = 20.0
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,15 @@ def opened(way: type[Way], load: Load) -> Iterator[tuple[Way, int]]:
             raise BenchError(f"{way.title}: {items} of {written} items came, and {wrong_nbytes} bytes by wrong sockets")
 
 
-def visit_steps(way: type[Way], load: Load, seconds: float, *, paused: bool = False) -> Figures:
-    """Measures as many steps as make so many seconds. `paused`: one stream is not read, and its items do not count."""
+def visit_steps(way: type[Way], load: Load, seconds: float, *, paused: bool = False, fills: bool = False) -> Figures:
+    """Measures as many steps as make so many seconds. `paused`: one stream is not read, and its items do not count.
+    `fills`: so many were made before, fast, that no more of them would be under way.
+    """
     with opened(way, load) as (running, memory_before):
         if paused:
             running.reader("pause", _PAUSED)
+        if fills:
+            _made(running, load, STREAM_WINDOW + _LEAST_STEPS, paused=paused, pace=_FILLS_AT)
         _made(running, load, _steps_in(min(_WARM_UP_S, seconds), load), paused=paused)
         memory = _memory(running) - memory_before
         running.reader("latencies_us")
@@ -97,12 +104,12 @@ def _cancel(running: Way) -> tuple[int, int]:
     return running.reader("cancelled"), quiet_ns
 
 
-def _made(running: Way, load: Load, steps: int, *, paused: bool = False) -> tuple[int, int]:
+def _made(running: Way, load: Load, steps: int, *, paused: bool = False, pace: float | None = None) -> tuple[int, int]:
     """Makes steps, and waits until their items are written: how many, and in how many nanoseconds: at least as many as
     those steps shall take.
     """
     before = running.reader("wrote")[0]
-    made = running.source("steps", steps)
+    made = running.source("steps", steps, pace)
     missed = sum(count for number, count in made["missed"] if not (paused and number == _PAUSED))
     items = (load.streams - paused) * steps - missed
     came_ns = running.reader("until", before + items)
