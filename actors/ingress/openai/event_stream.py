@@ -23,9 +23,9 @@ _FULL_NBYTES = 64 * 1024
 class EventStream:
     """One response. Several tasks may send; each event goes out whole.
 
-    Opens with the first thing sent, as the type of its `body` says: "direct", where the server hands over the body, or
-    "asgi". Where nothing was sent for `ping_every_s`, `keep_up` sends a comment: so the headers go out no later than
-    that, and what fails afterwards can only be told as an event.
+    Opens with the first thing sent. `is_direct`: the server hands over the body, and only its end goes by ASGI.
+    Where nothing was sent for `ping_every_s`, `keep_up` sends a comment: so the headers go out no later than that, and
+    what fails afterwards can only be told as an event.
     Methods that are awaited raise ClientLeft, where the server says so by an OSError.
     """
 
