@@ -12,21 +12,21 @@ class Line:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._stream = connection.makefile("rw")
+        # Nothing is buffered on its way out: what could not be said would have to be said again by `close`.
+        self._answers = connection.makefile("r")
 
     def say(self, what: dict[str, Any]) -> None:
         """Raises OSError where the other end is gone."""
-        self._stream.write(json.dumps(what) + "\n")
-        self._stream.flush()
+        self._connection.sendall(json.dumps(what).encode() + b"\n")
 
     def hear(self) -> dict[str, Any]:
         """Raises EOFError, or ConnectionError, where the other end is gone."""
-        line = self._stream.readline()
+        line = self._answers.readline()
         if not line:
             raise EOFError
         heard: dict[str, Any] = json.loads(line)
         return heard
 
     def close(self) -> None:
-        self._stream.close()
+        self._answers.close()
         self._connection.close()
