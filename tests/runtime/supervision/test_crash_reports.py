@@ -191,14 +191,18 @@ class Machine:
 def test_kills_for_memory_are_told_apart(tmp_path: Path, version: int) -> None:
     machine = Machine(tmp_path, version)
     assert memory_group(tmp_path, 7) == machine.group
-    kills = KillCounts(tmp_path)
+    now_s = 0.0
+    kills = KillCounts(tmp_path, lambda: now_s)
     kills.look(7, kills_in_machine(tmp_path))
     assert kills.rose() is None
     machine.counts(0, 1)
     assert str(kills.rose()).startswith(f"by another limit than that of {machine.group}")
-    kills.look(7, kills_in_machine(tmp_path))  # somebody else's, some time ago
+    kills.look(7, kills_in_machine(tmp_path))
+    now_s = 60.0  # it was somebody else's, or the process would be dead by now
     assert kills.rose() is None
     machine.counts(1, 2)
+    assert kills.rose() == f"the memory limit of {machine.group} was reached"
+    kills.look(7, kills_in_machine(tmp_path))  # while the process is on its way out
     assert kills.rose() == f"the memory limit of {machine.group} was reached"
 
 
