@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http.listening import open_listeners
 from slabwire.actors.ingress.http.server import HttpServer
-from slabwire.actors.ingress.tls.certificate import development_certificate
 from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.libssl_terminator import LibsslTerminator
 from slabwire.actors.ingress.tls.stdlib_terminator import StdlibTerminator
@@ -52,7 +52,7 @@ def resident_nbytes() -> int:
 async def serve(engine: str, folder: str) -> None:
     """Answers lines on stdin: "cost" (CPU seconds, bytes resident), "write" (CPU seconds of WRITES small writes)."""
     certificate = development_certificate("localhost", Path(folder))
-    terminator = StdlibTerminator(certificate) if engine == "stdlib" else LibsslTerminator(libssl(), certificate)
+    terminator = StdlibTerminator([certificate]) if engine == "stdlib" else LibsslTerminator(libssl(), [certificate])
     server = HttpServer(answer, terminator, connections=2 * IDLE)
     server.start(open_listeners("127.0.0.1", 0, listen))
     print(server.port, flush=True)

@@ -86,15 +86,16 @@ class Metrics:
         """Counts an answer that is streamed."""
         self._streamed.labels("direct" if direct else "asgi").inc()
 
-    def show_tls(self, described: Mapping[str, Any]) -> None:
-        """Shows what secures the connections, as `Terminator.describe` says."""
+    def show_tls(self, describe: Callable[[], Mapping[str, Any]]) -> None:
+        """Shows what secures the connections, as `Terminator.describe` says, which is asked whenever somebody looks."""
+        described = describe()
         labels = {name: described[name] for name in ("engine", "library", "minimum")}
         about = Gauge("slabwire_tls", "What secures the connections; always 1.", list(labels), registry=self.registry)
         about.labels(**labels).set(1)
         expires = Gauge(
             "slabwire_tls_certificate_not_after_seconds", "When the certificate expires.", registry=self.registry
         )
-        expires.set(datetime.fromisoformat(described["not_after"]).timestamp())
+        expires.set_function(lambda: datetime.fromisoformat(describe()["not_after"]).timestamp())
 
     def begin(self) -> Tally:
         return Tally(self)

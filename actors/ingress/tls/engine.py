@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from ....runtime.host.libssl import LibsslMissing
-from .certificate import Certificate
+from ..certificates.certificate import Certificate
 from .libssl import libssl
 from .libssl_terminator import LibsslTerminator
 from .stdlib_terminator import LOST, StdlibTerminator
@@ -14,11 +15,13 @@ from .terminator import Minimum, Terminator
 logger = logging.getLogger("slabwire")
 
 
-def terminator_for(certificate: Certificate, minimum: Minimum = "1.3") -> Terminator:
-    """Raises CertificateError if the engine does not take the certificate. What is lost without libssl is logged."""
+def terminator_for(certificates: Sequence[Certificate], minimum: Minimum = "1.3") -> Terminator:
+    """For certificates of different kinds of keys. Raises CertificateError if the engine does not take them. What is
+    lost without libssl is logged.
+    """
     try:
         library = libssl()
     except LibsslMissing as error:
         logger.warning("TLS by Python's ssl, for no libssl can be used (%s): %s", error, LOST)
-        return StdlibTerminator(certificate, minimum)
-    return LibsslTerminator(library, certificate, minimum)
+        return StdlibTerminator(certificates, minimum)
+    return LibsslTerminator(library, certificates, minimum)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .certificate import Certificate
+from ..certificates.certificate import Certificate, describe_certificates
 from .context import ServerContext
 from .libssl import Libssl
 from .libssl_handshake import LibsslHandshake
@@ -18,15 +18,15 @@ from .terminator import ALPN, Minimum, ProtocolFactory
 class LibsslTerminator:
     """TLS 1.3, and 1.2 where `minimum` says so. Session tickets are good for this process alone.
 
-    An idle connection holds no buffer. Raises CertificateError if libssl does not take the certificate. All
+    An idle connection holds no buffer. Raises CertificateError if libssl does not take the certificates. All
     connections of one terminator are on one loop.
     """
 
-    def __init__(self, library: Libssl, certificate: Certificate, minimum: Minimum = "1.3") -> None:
-        self.certificate = certificate
+    def __init__(self, library: Libssl, certificates: Sequence[Certificate], minimum: Minimum = "1.3") -> None:
+        self._certificates = certificates
         self._minimum = minimum
         self._library = library
-        self._context = ServerContext(library, certificate, minimum)
+        self._context = ServerContext(library, certificates, minimum)
         self._shared: Shared | None = None
 
     def secure(
@@ -40,6 +40,14 @@ class LibsslTerminator:
             self._shared = Shared(asyncio.get_running_loop(), self._library, self._context)
         return LibsslHandshake(self._shared, connection, protocol_factory, ended)
 
+    def swap(self, certificates: Sequence[Certificate]) -> None:
+        """As Terminator says. The old SSL_CTX lives for as long as its connections do: each holds a reference."""
+        fresh = ServerContext(self._library, certificates, self._minimum)
+        fresh.take_ticket_keys_of(self._context)
+        self._context, self._certificates = fresh, certificates
+        if self._shared is not None:
+            self._shared.context = fresh
+
     def describe(self) -> dict[str, Any]:
         """As Terminator says; also the key exchange's groups and how the certificate is compressed, the best first."""
         return {
@@ -49,6 +57,5 @@ class LibsslTerminator:
             "alpn": list(ALPN),
             "groups": self._context.groups,
             "certificate_compression": self._context.compressions,
-            "certificate": str(self.certificate.public),
-            "not_after": self.certificate.not_after.isoformat(),
+            **describe_certificates(self._certificates),
         }
