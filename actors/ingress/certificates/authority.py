@@ -14,6 +14,7 @@ from cryptography import x509
 from .certificate import CertificateError, certificates_in, check_dates, private_key_in, read_file, read_pair
 from .issuing import KEYS, authority_for, issued, names_for, pem_of
 from .private_files import appearing, make_private, write_new
+from .source import CertificateFiles
 
 _LIFETIME = timedelta(days=3650)
 _CERTIFICATE, _KEY = "authority.pem", "authority.key"
@@ -45,6 +46,8 @@ class Made:
     trusted: Path  # what clients trust
     server: Path  # the directory for `Ingress(certificate=)`
     new_authority: bool
+    names: tuple[str, ...]
+    not_after: datetime
 
 
 def make_certificates(folder: Path, hosts: Sequence[str], kinds: Sequence[str], *, now: datetime | None = None) -> Made:
@@ -56,8 +59,13 @@ def make_certificates(folder: Path, hosts: Sequence[str], kinds: Sequence[str], 
     now = now or datetime.now(UTC)
     home, server = folder / "authority", folder / "server"
     names = tuple(dict.fromkeys(name for host in hosts for name in names_for(host)))
+    if server.exists():
+        raise CertificateError(
+            f"{server} is there already, and nothing is overwritten: move it elsewhere for new certificates of the "
+            "same authority, or name another folder"
+        )
     try:
-        make_private(folder, "name another")
+        make_private(folder, "name another folder")
         new = not home.exists()
         authority = _new_authority(home, now) if new else _read_authority(home, now)
         with appearing(server) as fresh:
@@ -66,11 +74,9 @@ def make_certificates(folder: Path, hosts: Sequence[str], kinds: Sequence[str], 
                 write_new(fresh / f"{kind}.crt", certificate, 0o644)
                 write_new(fresh / f"{kind}.key", key, 0o600)
     except OSError as error:
-        raise CertificateError(
-            f"cannot make certificates in {folder}: {error.strerror}; nothing is overwritten: move {server} elsewhere "
-            "for new ones of the same authority, or name another folder"
-        ) from None
-    return Made(home / _CERTIFICATE, server, new)
+        raise CertificateError(f"cannot make certificates in {folder}: {error.strerror}; name another folder") from None
+    not_after = min(each.not_after for each in CertificateFiles([(server, None)]).read(now))
+    return Made(home / _CERTIFICATE, server, new, names, not_after)
 
 
 def _new_authority(home: Path, now: datetime) -> Authority:
