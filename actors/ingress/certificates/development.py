@@ -31,7 +31,7 @@ class DevelopmentFiles:
 
     def look(self) -> tuple[Look, ...]:
         """As CertificateSource says."""
-        return look_at(self._pair), ("today", date.today().toordinal(), 0, 0, 0, 0)
+        return look_at(self._pair), ("the date", date.today().toordinal(), 0, 0, 0, 0)
 
     def read(self) -> tuple[Certificate, ...]:
         """As CertificateSource says."""
