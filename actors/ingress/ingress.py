@@ -117,6 +117,8 @@ class Ingress(Actor):
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
+        from .certificates.certificate import CertificateError
+        from .certificates.kept_certificates import CERTIFICATES, KeptCertificates
         from .certificates.watch import CertificateWatch
         from .http.listening import open_listeners
         from .http.server import HttpServer
@@ -127,14 +129,19 @@ class Ingress(Actor):
         from .requests.origin_check import Hosts
         from .tls.engine import terminator_for
 
-        watch = CertificateWatch(self._certificate_source())
+        kept = KeptCertificates(self.keep("certificates", CERTIFICATES))
+        watch = CertificateWatch(self._certificate_source(), kept)
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
-        hosts = Hosts(self._names(watch.certificates))
         binding = binding_of(self)
         if binding is None:
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
-        terminator = terminator_for(watch.certificates, self.minimum_tls)
+        try:
+            terminator = terminator_for(watch.certificates, self.minimum_tls)
+        except CertificateError as error:
+            watch.fall_back(error)
+            terminator = terminator_for(watch.certificates, self.minimum_tls)
+        hosts = Hosts(self._names(watch.certificates))
         metrics = Metrics()
         metrics.show_tls(terminator.describe)
         application = build_application(

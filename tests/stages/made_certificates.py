@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from slabwire.actors.ingress.certificates.authority import Authority
 from slabwire.actors.ingress.certificates.issuing import issued, pem_of
@@ -19,6 +20,13 @@ def reissued(authority: Authority, key: bytes, names: Sequence[str], now: dateti
     """Another certificate for a key in PEM."""
     private = serialization.load_pem_private_key(key, None)
     return pem_of(issued(names, private.public_key(), authority.certificate, authority.key, now))
+
+
+def weak(authority: Authority, names: Sequence[str]) -> Pair:
+    """What only libssl refuses."""
+    key = rsa.generate_private_key(65537, 1024)
+    made = issued(names, key.public_key(), authority.certificate, authority.key, datetime.now(UTC))
+    return pem_of(made), pem_of(key)
 
 
 def trusted(authority: Authority, folder: Path) -> Path:
@@ -50,7 +58,8 @@ def swap_as_kubernetes(volume: Path, pair: Pair, version: str) -> None:
     (volume / "..data_tmp").replace(volume / "..data")
     if before is None:
         for name in ("tls.crt", "tls.key"):
-            (volume / name).symlink_to(f"..data/{name}")
+            if not (volume / name).is_symlink():
+                (volume / name).symlink_to(f"..data/{name}")
         return
     for each in (volume / before).iterdir():
         each.unlink()

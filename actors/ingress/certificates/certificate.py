@@ -149,6 +149,16 @@ def private_key_in(path: Path, content: bytes) -> Any:
         raise CertificateError(f"{path} holds no private key in PEM") from None
 
 
+def certificates_in_der(ders: Sequence[bytes]) -> list[x509.Certificate]:
+    """As `Certificate.chain_der` has them."""
+    return [x509.load_der_x509_certificate(each) for each in ders]
+
+
+def private_key_in_der(der: bytes) -> Any:
+    """As `Certificate.key_der` has it."""
+    return serialization.load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=True)
+
+
 def public_key_of(certificate: x509.Certificate) -> Any:
     """None for a kind of key that is not known."""
     try:

@@ -26,6 +26,8 @@ from .certificate import (
 # Of one path: which file it leads to, and when that was changed; or why that cannot be told.
 Look = tuple[str, int, int, int, int, int]
 _KEY_MARK = b"PRIVATE KEY-----"
+# What is called so must be a key, or else one that is just being written would not count.
+_KEY_NAMES = (".key", "key.pem")
 # Some of ten pairs are too many already.
 _MOST_FILES = 100
 
@@ -114,7 +116,7 @@ def _read_place(chain: Path, key: Path | None) -> list[Certificate]:
 def _read_directory(directory: Path) -> list[Certificate]:
     contents = {each: read_file(each, "file") for each in _listed(directory) if not os.path.isdir(each)}
     chains = {path: found for path, content in contents.items() if (found := certificates_in(content))}
-    keys = {path: private_key_in(path, content) for path, content in contents.items() if _KEY_MARK in content}
+    keys = {path: private_key_in(path, content) for path, content in contents.items() if _is_key(path, content)}
     if not keys:
         raise CertificateError(f"the directory {directory} holds no private key in PEM")
     made: dict[str, Certificate] = {}  # by fingerprint: a key may lie in two files
@@ -129,6 +131,10 @@ def _read_directory(directory: Path) -> list[Certificate]:
         certificate = fit(best, chains[best], path, private)
         made.setdefault(certificate.fingerprint, certificate)
     return list(made.values())
+
+
+def _is_key(path: Path, content: bytes) -> bool:
+    return _KEY_MARK in content or path.name.endswith(_KEY_NAMES)
 
 
 def _rank(chain: Sequence[x509.Certificate]) -> tuple[datetime, int]:

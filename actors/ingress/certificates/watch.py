@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .certificate import Certificate, CertificateError, generation_of
+from .kept_certificates import KeptCertificates
 from .source import CertificateSource, Look
 
 logger = logging.getLogger("slabwire")
 
-# How long a new certificate may wait to be seen: a look costs 0.1 ms.
+# How long a new certificate may wait to be seen. A look takes the processor for less than a millisecond.
 LOOK_EVERY_S = 1.0
 # Files that have looked the same for so long are not being written any more.
 SETTLED_AFTER_S = 0.2
@@ -30,27 +31,51 @@ class CertificateWatch:
     also sees what comes over NFS, through a chain of links, or with a mount in the directory's place. Files that look
     new are read once they have settled, and used if all of them are in order; until then, and where they are not, the
     ones in use go on. Each process of an ingress does this by itself: they read the same files, and call what they
-    have read by the same name.
+    have read by the same name. What is used is also kept, for a process that starts anew where the files will not do.
 
-    Raises CertificateError if the source has none that can be used. `started` and `stop` are of one running loop.
+    Raises CertificateError if the source has none that can be used, and none are kept. `start` and `stop` are called on
+    one running loop.
     """
 
-    def __init__(self, source: CertificateSource, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        source: CertificateSource,
+        kept: KeptCertificates | None = None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._source = source
+        self._kept = kept
         self._clock = clock
+        self.refusal = ""  # why what lies there now is not taken
         self._taken = self._last = source.look()
-        self.certificates = source.read()
-        self.generation = generation_of(self.certificates)
+        self.certificates: tuple[Certificate, ...] = ()
+        self.generation = ""
         self.loaded = clock()
         self.swaps = 0
-        self.refusal = ""  # why what lies there now is not taken
         self._days_warned: int | None = None
         self._task: asyncio.Task[None] | None = None
-        logger.info("certificates, generation %s: %s", self.generation, _listed(self.certificates))
-        self._warn()
+        try:
+            self._use(source.read())
+        except CertificateError as error:
+            self.fall_back(error)
+
+    def fall_back(self, error: CertificateError) -> None:
+        """Takes those that are kept, since the ones that were read cannot be used. Raises the error where none are."""
+        kept = self._kept.read() if self._kept is not None else ()
+        if not kept:
+            raise error
+        logger.error("the certificates of the process before this one go on: %s", error)
+        self.refusal = str(error)
+        self._use(kept)
 
     def start(self, take: Take) -> None:
-        """Begins to watch. `take` is called with new certificates: if it raises CertificateError, they are not used."""
+        """Begins to watch, once the certificates are in use. `take` is called with new ones: if it raises
+        CertificateError, they are not used.
+        """
+        logger.info("certificates, generation %s: %s", self.generation, _listed(self.certificates))
+        self._warn()
+        self._keep()
         self._task = asyncio.create_task(self._watch(take))
 
     async def stop(self) -> None:
@@ -106,9 +131,18 @@ class CertificateWatch:
             _listed(fresh),
             _listed(self.certificates),
         )
-        self.certificates, self.generation = tuple(fresh), generation
-        self.loaded = self._clock()
+        self._use(fresh)
+        self._keep()
         self.swaps += 1
+
+    def _use(self, certificates: Sequence[Certificate]) -> None:
+        self.certificates, self.generation = tuple(certificates), generation_of(certificates)
+        self.loaded = self._clock()
+
+    def _keep(self) -> None:
+        """What the engine has taken, and nothing before."""
+        if self._kept is not None:
+            self._kept.save(self.certificates)
 
     def _refuse(self, why: str) -> None:
         """Told once, however often it is tried again."""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from front_door import Door, counting
-from made_certificates import put_pair, swap_as_kubernetes, trusted
+from made_certificates import put_pair, swap_as_kubernetes, trusted, weak
 from slabwire.actors.ingress import Ingress
 from slabwire.actors.ingress.certificates.authority import Authority
 from slabwire.runtime.errors import GraphError, StartError
@@ -76,6 +76,13 @@ def swap_lines(folder: Path) -> list[str]:
     return [line for log in logs for line in log.read_text().splitlines() if "certificates swapped" in line]
 
 
+def kill(running: Any, worker: str) -> None:
+    """Until it has a successor."""
+    old = worker_of(running, worker)["pid"]
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: worker_of(running, worker)["pid"] not in (None, old))
+
+
 def test_all_processes_take_a_swap_call_it_the_same_and_no_stream_is_cut(tmp_path: Path, authority: Authority) -> None:
     volume = tmp_path / "volume"
     swap_as_kubernetes(volume, authority.issue(NAMES, "ecdsa", NOW - timedelta(days=10)), "1")
@@ -110,10 +117,41 @@ def test_a_process_that_is_killed_comes_back_with_what_lies_there(tmp_path: Path
     with counting(tmp_path, certificate=str(folder / "tls.crt"), key=str(folder / "tls.key")).run() as running:
         visitor = Visitor(running, tmp_path)
         put_pair(folder, authority.issue(NAMES, "ecdsa", NOW))
-        old = worker_of(running, "ingress")["pid"]
-        os.kill(old, signal.SIGKILL)  # whether it has seen them or not
-        wait_until(lambda: worker_of(running, "ingress")["pid"] not in (None, old))
+        kill(running, "ingress")  # whether it has seen them or not
         wait_until(lambda: visitor.meet() == generation_in(folder))
+
+
+def test_processes_that_are_killed_while_the_files_are_broken_go_on_with_what_they_had(
+    tmp_path: Path, authority: Authority
+) -> None:
+    volume = tmp_path / "volume"
+    swap_as_kubernetes(volume, authority.issue(NAMES, "ecdsa", NOW), "1")
+    with counting(tmp_path, certificate=str(volume), replicas=REPLICAS).run() as running:
+        visitor = Visitor(running, tmp_path)
+        swap_as_kubernetes(volume, authority.issue(NAMES, "ecdsa", NOW), "2")
+        before = generation_in(volume)
+        wait_until(lambda: visitor.meets_only(before))
+        (volume / "..data").rename(volume / "..away")
+        for number in range(REPLICAS):
+            kill(running, f"ingress[{number}]")
+        wait_until(lambda: visitor.meets_only(before))
+        assert "cannot be read" in running.client.call("ingress.describe")["tls"]["refusal"]
+        swap_as_kubernetes(volume, authority.issue(NAMES, "ecdsa", NOW), "3")
+        wait_until(lambda: visitor.meets_only(generation_in(volume)))
+        assert running.client.call("ingress.describe")["tls"]["refusal"] is None
+
+
+def test_a_successor_falls_back_also_from_what_only_openssl_refuses(tmp_path: Path, authority: Authority) -> None:
+    folder = tmp_path / "tls"
+    put_pair(folder, authority.issue(NAMES, "ecdsa", NOW))
+    before = generation_in(folder)
+    with counting(tmp_path, certificate=str(folder)).run() as running:
+        visitor = Visitor(running, tmp_path)
+        put_pair(folder, weak(authority, NAMES))
+        for _ in range(2):
+            kill(running, "ingress")
+            wait_until(lambda: visitor.meet() == before)
+        assert "key too small" in running.client.call("ingress.describe")["tls"]["refusal"]
 
 
 def test_a_list_is_a_certificate_of_each_kind(tmp_path: Path, authority: Authority) -> None:

@@ -179,6 +179,14 @@ def test_a_key_without_its_certificate_is_named(authority: Authority, three: Pat
         kinds_in(three)
 
 
+@pytest.mark.parametrize("name", ["rsa.key", "rsa-key.pem"])
+def test_a_key_that_is_just_being_written_is_missed(three: Path, name: str) -> None:
+    (three / "rsa.key").unlink()
+    put(three / name, b"")
+    with pytest.raises(CertificateError, match=rf"{name} holds no private key in PEM"):
+        kinds_in(three)
+
+
 def test_two_of_one_kind_are_named(authority: Authority, three: Path) -> None:
     given(authority, three, "other")
     with pytest.raises(CertificateError, match=r"ecdsa\.crt and .*other\.crt are both for ECDSA keys"):

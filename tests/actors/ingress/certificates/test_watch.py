@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from http_stage import until
-from made_certificates import Pair, key_lines, put, put_pair, swap_as_kubernetes
+from made_certificates import Pair, key_lines, put, put_pair, swap_as_kubernetes, weak
 from slabwire.actors.ingress.certificates import issuing
 from slabwire.actors.ingress.certificates import watch as module
 from slabwire.actors.ingress.certificates.authority import Authority
@@ -247,10 +246,7 @@ def _removed(folder: Path, authority: Authority) -> None:
 
 
 def _weak(folder: Path, authority: Authority) -> None:
-    """What only libssl refuses."""
-    key = rsa.generate_private_key(65537, 1024)
-    made = issuing.issued(["localhost"], key.public_key(), authority.certificate, authority.key, NOW)
-    put_pair(folder, (issuing.pem_of(made), issuing.pem_of(key)))
+    put_pair(folder, weak(authority, ["localhost"]))
 
 
 @pytest.mark.parametrize(
