@@ -167,7 +167,8 @@ async def _relay(asked: ChatRequest, choices: Choices, events: EventStream, tall
     chunks = Chunks(asked.model, int(time.time()), usage=asked.include_usage)
 
     def take(choice: int, items: Sequence[Item]) -> None:
-        tally.note(items)
+        if tally.first is None:
+            tally.note(items)
         events.write(b"".join([chunks.item(choice, each) for each in items]))
         if events.is_full:
             choices.pause()
