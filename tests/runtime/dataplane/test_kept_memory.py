@@ -78,9 +78,9 @@ def test_another_actor_reads_it_whoever_came_first_and_cannot_write(in_process: 
         assert [call("tally.add", 1) for _ in range(3)][-1] == call("looks.counts", "tally") == [2, 1]
         with pytest.raises(SlabwireError, match="cannot modify read-only memory"):
             call("looks.write")
-        with pytest.raises(SlabwireError, match="looks reads what 'taly' keeps as 'tally', .*did you mean 'tally'"):
+        with pytest.raises(SlabwireError, match=r"looks reads what 'taly' keeps as 'tally', .*did you mean 'tally'"):
             call("looks.counts", "taly")
-        with pytest.raises(SlabwireError, match="keeps memory under the name 'a b.tally'"):
+        with pytest.raises(SlabwireError, match=r"keeps memory under the name 'a b\.tally'"):
             call("looks.counts", "a b")
 
 
