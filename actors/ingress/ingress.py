@@ -138,6 +138,7 @@ class Ingress(Actor):
         terminator = terminator_for(certificate, self.minimum_tls, keys)
         metrics = Metrics()
         metrics.show_tls(terminator.describe())
+        metrics.watch_tickets(terminator.refused_tickets)
         application = build_application(
             _Asks(self, binding),
             self.models,

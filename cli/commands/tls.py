@@ -63,7 +63,7 @@ def rotate(name: str | None, revoke: str | None, reason: str, keeper: str | None
     _print(graph, told, form)
 
 
-def _asked(name: str | None, keeper: str | None, port: str, **fields: str) -> tuple[str, dict[str, Any]]:
+def _asked(name: str | None, keeper: str | None, port: str, **fields: Any) -> tuple[str, dict[str, Any]]:
     """The graph that is meant, and what the keeper of its keys answers."""
     from ...runtime.clients.client import Client
 
@@ -87,9 +87,7 @@ def _keeper_of(graph: str, named: str | None, port: str) -> str:
         )
     exposed = [each["entry"] for each in spec["routes"][: spec["exposed"]]]
     if {"actor": keepers[0], "port": port} not in exposed:
-        raise NoTicketKeys(
-            f"graph {graph!r} does not expose {keepers[0]}.{port}: graph.expose(keys.{port}) lets us ask"
-        )
+        raise NoTicketKeys(f"graph {graph!r} does not expose {keepers[0]}.{port}; graph.expose(keys.{port}) does")
     return str(keepers[0])
 
 

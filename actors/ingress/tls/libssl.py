@@ -106,6 +106,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_write": (c_int, c_void_p, c_char_p, c_int),
     "SSL_shutdown": (c_int, c_void_p),
     "SSL_get_error": (c_int, c_void_p, c_int),
+    "SSL_version": (c_int, c_void_p),
     "SSL_get_version": (c_char_p, c_void_p),
     "SSL_get_current_cipher": (c_void_p, c_void_p),
     "SSL_CIPHER_get_name": (c_char_p, c_void_p),

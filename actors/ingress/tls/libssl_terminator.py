@@ -62,3 +62,7 @@ class LibsslTerminator:
             "certificate": str(self.certificate.public),
             "not_after": self.certificate.not_after.isoformat(),
         }
+
+    def refused_tickets(self) -> dict[str, int]:
+        """As Terminator says, with every reason that there is."""
+        return self._tickets.refusals()

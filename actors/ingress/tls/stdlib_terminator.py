@@ -60,6 +60,10 @@ class StdlibTerminator:
             "not_after": self.certificate.not_after.isoformat(),
         }
 
+    def refused_tickets(self) -> dict[str, int]:
+        """As Terminator says: `ssl` does not tell."""
+        return {}
+
 
 def _error_of(task: asyncio.Task[None]) -> OSError | None:
     if task.cancelled():

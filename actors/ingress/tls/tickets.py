@@ -30,6 +30,7 @@ from .libssl import (
     TICKET_EMPTY,
     TICKET_OPENED,
     TICKET_OPENED_TO_RENEW,
+    TLS_1_3,
     USE_AND_RENEW,
     USE_TICKET,
     GiveTicketCallback,
@@ -66,11 +67,11 @@ class _Sealer:
 class Tickets:
     """What a terminator's contexts give and take as tickets; `policy` is what its clients have to fulfil.
 
-    `refused` counts why sessions were not resumed. One thread. It must outlive the handshakes of its contexts.
+    One thread. It must outlive the handshakes of its contexts.
     """
 
     def __init__(self, library: Libssl, keys: Keys, policy: bytes) -> None:
-        self.refused: Counter[Refusal] = Counter()
+        self._refused: Counter[Refusal] = Counter()
         self._library, self._keys, self._policy = library, keys, policy
         self._cipher = library.EVP_CIPHER_fetch(None, _CIPHER, None)
         self._ring: Ring | None = None
@@ -104,8 +105,12 @@ class Tickets:
             "key": key.name.hex()[:_NAME_SHOWN] if key else None,
             "key_age_s": max(0, time.time_ns() - key.activate_at) / S if key else None,
             "lifetime_s": ring.rules.lifetime / S if ring else None,
-            "refused": {str(each): self.refused[each] for each in Refusal},
+            "refused": self.refusals(),
         }
+
+    def refusals(self) -> dict[str, int]:
+        """How often each reason was met."""
+        return {str(each): self._refused[each] for each in Refusal}
 
     def _refresh(self) -> Ring | None:
         """The ring as it is now; its keys are at hand then."""
@@ -187,10 +192,12 @@ class Tickets:
         """Whether a ticket is taken that was opened, or was not."""
         try:
             refusal = self._refusal_of(ssl, session, ctypes.string_at(name, nbytes) if nbytes else b"", status)
-            if refusal is None and status in (TICKET_OPENED, TICKET_OPENED_TO_RENEW):
-                return USE_TICKET if status == TICKET_OPENED else USE_AND_RENEW
             if refusal is not None:
-                self.refused[refusal] += 1
+                self._refused[refusal] += 1
+            elif status in (TICKET_OPENED, TICKET_OPENED_TO_RENEW):
+                # In TLS 1.3 a client is to use each ticket once (RFC 8446, appendix C.4), so it gets another.
+                renews = status == TICKET_OPENED_TO_RENEW or self._library.SSL_version(ssl) == TLS_1_3
+                return USE_AND_RENEW if renews else USE_TICKET
         except BaseException:
             return IGNORE_AND_RENEW
         return IGNORE_AND_RENEW
