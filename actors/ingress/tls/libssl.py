@@ -92,6 +92,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_SESSION_get_time": (c_long, c_void_p),
     "SSL_SESSION_get_timeout": (c_long, c_void_p),
     "SSL_SESSION_set_timeout": (c_long, c_void_p, c_long),
+    "RAND_bytes": (c_int, c_void_p, c_int),
     "EVP_CIPHER_fetch": (c_void_p, c_void_p, c_char_p, c_char_p),
     "EVP_CIPHER_free": (None, c_void_p),
     "EVP_EncryptInit_ex": (c_int, c_void_p, c_void_p, c_void_p, c_char_p, c_void_p),

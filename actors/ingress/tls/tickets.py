@@ -6,7 +6,6 @@ What libssl calls here may raise nothing: it would be printed, and 0 returned. A
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections import Counter
 from typing import Any
@@ -77,7 +76,10 @@ class Tickets:
         self._ring: Ring | None = None
         self._sealer: _Sealer | None = None
         self._openers: dict[bytes, _Sealer] = {}
+        # Where libssl writes what it is asked for: made once, for making them costs more than the asking.
         self._pointer, self._size, self._length = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_uint()
+        self._to_pointer, self._to_size = ctypes.byref(self._pointer), ctypes.byref(self._size)
+        self._to_length = ctypes.byref(self._length)
         self._callbacks = (
             HelloCallback(self._bind),
             TicketKeyCallback(self._use_key),
@@ -130,13 +132,12 @@ class Tickets:
         """
         try:
             library, name = self._library, b""
-            if library.SSL_client_hello_get0_ext(ssl, EXTENSION_SERVER_NAME, self._pointer, self._size) == 1:
+            if library.SSL_client_hello_get0_ext(ssl, EXTENSION_SERVER_NAME, self._to_pointer, self._to_size) == 1:
                 name = ctypes.string_at(self._pointer.value or 0, self._size.value)
-            binding = Binding.of(name, self._policy)
-            context = b"".join(binding)
+            context = b"".join(Binding.of(name, self._policy))
             if library.SSL_set_session_id_context(ssl, context, len(context)) != 1:
                 return HELLO_REFUSED
-            library.SSL_set_ex_data(ssl, _APPLICATION, int.from_bytes(binding.name[:8], "little"))
+            library.SSL_set_ex_data(ssl, _APPLICATION, int.from_bytes(context[:8], "little"))
             self._refresh()
             if self._sealer is None:
                 library.SSL_set_num_tickets(ssl, 0)  # an empty ticket is none in TLS 1.3
@@ -157,9 +158,12 @@ class Tickets:
         if sealer is None:
             return KEY_UNKNOWN
         ctypes.memmove(name, sealer.key.name, NAME_NBYTES)
-        ctypes.memmove(iv, os.urandom(_IV_NBYTES), _IV_NBYTES)
-        begun = library.EVP_EncryptInit_ex(cipher, self._cipher, None, sealer.key.aes, iv)
-        return KEY_TAKEN if begun == 1 and library.EVP_MAC_CTX_set_params(mac, sealer.mac) == 1 else KEY_UNKNOWN
+        is_ready = (
+            library.RAND_bytes(iv, _IV_NBYTES) == 1
+            and library.EVP_EncryptInit_ex(cipher, self._cipher, None, sealer.key.aes, iv) == 1
+            and library.EVP_MAC_CTX_set_params(mac, sealer.mac) == 1
+        )
+        return KEY_TAKEN if is_ready else KEY_UNKNOWN
 
     def _open(self, name: int, iv: int, cipher: int, mac: int) -> int:
         library, opener = self._library, self._openers.get(ctypes.string_at(name, NAME_NBYTES))
@@ -176,7 +180,7 @@ class Tickets:
         refused when it comes back.
         """
         try:
-            library, ring = self._library, self._refresh()
+            library, ring = self._library, self._ring  # of this handshake's hello
             session, now = library.SSL_get_session(ssl), int(time.time())
             if ring is not None and session:
                 before = self._terms_of(session) if library.SSL_session_reused(ssl) else None
@@ -209,7 +213,7 @@ class Tickets:
         if status not in (TICKET_OPENED, TICKET_OPENED_TO_RENEW) or ring is None:
             key = next((each for each in ring.keys if each.name == name), None) if ring else None
             return why_not_opened(key, time.time_ns())
-        context = library.SSL_SESSION_get0_id_context(session, self._length)
+        context = library.SSL_SESSION_get0_id_context(session, self._to_length)
         then, now = Binding.read(ctypes.string_at(context or 0, self._length.value)), int(time.time())
         # Of the name here 8 bytes are known: enough to tell why. What keeps the others out is libssl's own comparison.
         known = (library.SSL_get_ex_data(ssl, _APPLICATION) or 0).to_bytes(8, "little")
@@ -219,6 +223,6 @@ class Tickets:
         return Refusal.EXPIRED if refusal is None and over else refusal
 
     def _terms_of(self, session: int) -> Terms | None:
-        if self._library.SSL_SESSION_get0_ticket_appdata(session, self._pointer, self._size) != 1:
+        if self._library.SSL_SESSION_get0_ticket_appdata(session, self._to_pointer, self._to_size) != 1:
             return None
         return Terms.read(ctypes.string_at(self._pointer.value or 0, self._size.value))

@@ -26,6 +26,7 @@ from slabwire.actors.ingress.tickets.terms import (
 from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.libssl_terminator import LibsslTerminator
+from slabwire.actors.ingress.tls.terminator import Minimum
 from slabwire.actors.ingress.tls.tickets import Tickets
 from tls_stage import client_context, opened, run
 
@@ -114,6 +115,7 @@ class Visitor:
             return bool(connection.session_reused)
 
 
+MINIMA: tuple[Minimum, ...] = ("1.3", "1.2")
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
@@ -183,6 +185,26 @@ def test_a_ticket_of_one_name_is_refused_at_another(certificate: Certificate, ve
         assert visitor.visit("a.test", session)
 
     assert scene(certificate, version, play) == {"other name": 1}
+
+
+def test_a_ticket_given_under_other_rules_for_clients_is_refused(certificate: Certificate) -> None:
+    """Two ingresses may share a ring: what one lets in is not let in by the other."""
+    source = Source()
+    strict, lax = (LibsslTerminator(libssl(), certificate, minimum, source) for minimum in MINIMA)
+
+    async def act() -> None:
+        visitor = Visitor(certificate, ssl.TLSVersion.TLSv1_3)
+        async with opened(lax) as one, opened(strict) as other:
+            accepting = [asyncio.create_task(each.secure_all()) for each in (one, other)]
+            for door, resumes in ((one, False), (one, True), (other, False), (other, True), (one, False)):
+                visitor.address = door.address
+                assert await asyncio.to_thread(visitor.visit) == resumes
+            for each in accepting:
+                each.cancel()
+            await asyncio.gather(*accepting, return_exceptions=True)
+
+    run(act)
+    assert strict.refused_tickets()["policy changed"] == lax.refused_tickets()["policy changed"] == 1
 
 
 def test_a_chain_of_resumptions_ends(certificate: Certificate, version: ssl.TLSVersion) -> None:
