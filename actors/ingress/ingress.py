@@ -29,7 +29,9 @@ class Ingress(Actor):
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
     `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
     and kept. `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections`
-    those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
+    those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3. `tickets` names an
+    actor `TicketKeys`, so that a session that began at one process is resumed at each; without it each has keys of its
+    own.
 
     Replicas share the port. Its supervisor holds the sockets, so connections that wait for one that has died are
     answered by its successor.
@@ -52,6 +54,7 @@ class Ingress(Actor):
         body_bytes: int = 4 << 20,
         connections: int = 256,
         minimum_tls: Literal["1.3", "1.2"] = "1.3",
+        tickets: str | None = None,
     ) -> None:
         self.__check__(
             models,
@@ -61,12 +64,14 @@ class Ingress(Actor):
             body_bytes=body_bytes,
             connections=connections,
             minimum_tls=minimum_tls,
+            tickets=tickets,
         )
         self.models = models
         self.host, self.port = host, port
         self.certificate, self.key = certificate, key
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
         self.minimum_tls = minimum_tls
+        self.tickets = tickets
         self.server: HttpServer | None = None
         self.state = ServingState()
 
@@ -81,6 +86,7 @@ class Ingress(Actor):
         body_bytes: int = 1,
         connections: int = 1,
         minimum_tls: str = "1.3",
+        tickets: str | None = None,
         settings: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
@@ -99,6 +105,8 @@ class Ingress(Actor):
                 )
         if minimum_tls not in ("1.3", "1.2"):
             problems.append(f'an Ingress was given minimum_tls={minimum_tls!r}; it must be "1.3" or "1.2"')
+        if tickets is not None and not isinstance(tickets, str):
+            problems.append(f"an Ingress was given tickets={tickets!r}; it must be the name of an actor TicketKeys")
         if problems:
             raise GraphError(*problems)
 
@@ -112,6 +120,7 @@ class Ingress(Actor):
         from .requests.limits import Limits
         from .requests.metrics import Metrics
         from .requests.origin_check import Hosts
+        from .tickets.memory import RING, RING_NAME, RingReader
         from .tls.certificate import development_certificate, given_certificate
         from .tls.engine import terminator_for
 
@@ -125,9 +134,11 @@ class Ingress(Actor):
         if binding is None:
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
-        terminator = terminator_for(certificate, self.minimum_tls)
+        keys = None if self.tickets is None else RingReader(self.keep(f"{self.tickets}.{RING_NAME}", RING))
+        terminator = terminator_for(certificate, self.minimum_tls, keys)
         metrics = Metrics()
         metrics.show_tls(terminator.describe())
+        metrics.watch_tickets(terminator.refused_tickets)
         application = build_application(
             _Asks(self, binding),
             self.models,

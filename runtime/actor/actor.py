@@ -204,8 +204,9 @@ class Actor:
         written. It goes with the graph. The first who asks makes it; fresh memory is zero.
 
         `parameters` are those of the layout. Who writes which line is the actor's affair: one process a line, and what
-        is to be seen whole is published by an 8-byte store that comes last. Raises LayoutError where it exists with
-        another layout, OutOfMemory where `memory_bytes` of `Graph.add`, or the machine, has no room for it.
+        is to be seen whole is published by an 8-byte store that comes last. As "actor.name" it is what another actor
+        of the graph keeps, and can only be read. Raises LayoutError where it exists with another layout, OutOfMemory
+        where `memory_bytes` of `Graph.add`, or the machine, has no room for it, GraphError for the name.
         """
         return self._bound("keep").keep(name, layout, parameters)
 

@@ -62,7 +62,8 @@ class OpenRouteFor(NamedTuple):
 class Keep(NamedTuple):
     """An actor instance wants memory that all instances of its actor share, and that outlives their processes.
 
-    `magic` and `parameters` are those of its layout, which the actor alone knows, and `nbytes` is its size.
+    `name` is "actor.name" where another actor keeps it. `magic` and `parameters` are those of its layout, which the
+    actor alone knows, and `nbytes` is its size.
     """
 
     instance: str

@@ -152,13 +152,18 @@ class Requests:
             self._listen(peer, ask.instance, ask.address)
 
     def _keep(self, peer: Peer, ask: Keep) -> None:
+        """Its own, or by "actor.name" that of another actor, for which room is taken then."""
         routing = self._board.routing
-        actor = routing.actor_of[ask.instance]
+        owner, _, name = ask.name.rpartition(".")
+        actor = owner or routing.actor_of[ask.instance]
+        if actor not in routing.instances:
+            raise ProtocolError(f"{ask.instance} asked for memory of {actor!r}, which is no actor")
+        offer, ask = KeptOffer(ask.instance, ask.name), ask._replace(name=name)
         found = self._board.kept.find(actor, ask)
         if found is None:
             first = self._board.home_of(routing.instances[actor][0])
             found = self._board.kept.make(actor, ask, self._board.room_nbytes(first))
-        hand_over(peer, [(KeptOffer(ask.instance, ask.name), [found.segment.fd])])
+        hand_over(peer, [(offer, [found.segment.fd])])
 
     def _listen(self, peer: Peer, instance: str, address: str) -> None:
         routing = self._board.routing

@@ -60,6 +60,17 @@ class Tally(Actor):
         self.keep("nothing", Layout("nothing"))
 
 
+class Looks(Actor):
+    """Reads what a Tally keeps."""
+
+    def counts(self, owner: str) -> list[int]:
+        kept = self.keep(f"{owner}.tally", TALLY, replicas=2)
+        return [kept.words[kept.placed.word("count", row)] for row in range(2)]
+
+    def write(self) -> None:
+        self.keep("tally.tally", TALLY, replicas=2).words[16] = 1
+
+
 class Door(Actor):
     """Answers each connection with its name and its process, if it accepts any."""
 

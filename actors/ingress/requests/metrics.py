@@ -19,12 +19,14 @@ slabwire_model_slots                       vllm's max_num_seqs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from ...completion import Item
 from .limits import Places
@@ -96,6 +98,10 @@ class Metrics:
         )
         expires.set(datetime.fromisoformat(described["not_after"]).timestamp())
 
+    def watch_tickets(self, refused: Callable[[], Mapping[str, int]]) -> None:
+        """Shows why sessions were not resumed, by reason, whenever somebody looks."""
+        self.registry.register(_TicketsRefused(refused))
+
     def begin(self) -> Tally:
         return Tally(self)
 
@@ -131,6 +137,18 @@ class Metrics:
 
     def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"slabwire_{name}_seconds", text, ["model"], buckets=buckets, registry=self.registry)
+
+
+class _TicketsRefused(Collector):
+    def __init__(self, refused: Callable[[], Mapping[str, int]]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterable[Metric]:
+        text = "Sessions that clients wanted to resume, and why they were not."
+        family = CounterMetricFamily("slabwire_tls_tickets_refused", text, labels=["reason"])
+        for reason, count in self._refused().items():
+            family.add_metric([reason], count)
+        yield family
 
 
 class Tally:

@@ -7,26 +7,33 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from ..tickets.memory import Keys, OwnKeys
+from ..tickets.terms import policy_of
 from .certificate import Certificate
 from .context import ServerContext
-from .libssl import Libssl
+from .libssl import VERIFY_NONE, Libssl
 from .libssl_handshake import LibsslHandshake
 from .shared import Shared
 from .terminator import ALPN, Minimum, ProtocolFactory
+from .tickets import Tickets
 
 
 class LibsslTerminator:
-    """TLS 1.3, and 1.2 where `minimum` says so. Session tickets are good for this process alone.
+    """TLS 1.3, and 1.2 where `minimum` says so. Session tickets are good wherever their `keys` are known, else for this
+    terminator alone.
 
     An idle connection holds no buffer. Raises CertificateError if libssl does not take the certificate. All
     connections of one terminator are on one loop.
     """
 
-    def __init__(self, library: Libssl, certificate: Certificate, minimum: Minimum = "1.3") -> None:
+    def __init__(
+        self, library: Libssl, certificate: Certificate, minimum: Minimum = "1.3", keys: Keys | None = None
+    ) -> None:
         self.certificate = certificate
         self._minimum = minimum
         self._library = library
-        self._context = ServerContext(library, certificate, minimum)
+        self._tickets = Tickets(library, keys or OwnKeys(), policy_of(minimum, VERIFY_NONE, b""))
+        self._context = ServerContext(library, certificate, minimum, self._tickets)
         self._shared: Shared | None = None
 
     def secure(
@@ -41,7 +48,9 @@ class LibsslTerminator:
         return LibsslHandshake(self._shared, connection, protocol_factory, ended)
 
     def describe(self) -> dict[str, Any]:
-        """As Terminator says; also the key exchange's groups and how the certificate is compressed, the best first."""
+        """As Terminator says; also the key exchange's groups and how the certificate is compressed, the best first, and
+        `tickets`, as `Tickets.describe` says.
+        """
         return {
             "engine": "libssl",
             "library": self._library.version,
@@ -49,6 +58,11 @@ class LibsslTerminator:
             "alpn": list(ALPN),
             "groups": self._context.groups,
             "certificate_compression": self._context.compressions,
+            "tickets": self._tickets.describe(),
             "certificate": str(self.certificate.public),
             "not_after": self.certificate.not_after.isoformat(),
         }
+
+    def refused_tickets(self) -> dict[str, int]:
+        """As Terminator says, with every reason that there is."""
+        return self._tickets.refusals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 ALPN = ("http/1.1",)
@@ -47,3 +47,6 @@ class Terminator(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """For people: {"engine", "library", "minimum", "alpn", "certificate", "not_after"}, and what else there is."""
+
+    def refused_tickets(self) -> Mapping[str, int]:
+        """How many sessions were not resumed, by reason; empty where the engine does not tell."""

@@ -54,6 +54,15 @@ def test_requests_tokens_and_times_of_answers() -> None:
     assert ("slabwire_time_per_output_token_seconds_bucket", "0.025", "smol") in seen
 
 
+def test_why_sessions_were_not_resumed() -> None:
+    metrics, refused = Metrics(), {"expired": 2, "unknown key": 0}
+    metrics.watch_tickets(lambda: refused)
+    refused["expired"] += 1
+    seen = samples(metrics.text("")[0])
+    assert seen["slabwire_tls_tickets_refused_total", "expired"] == 3
+    assert seen["slabwire_tls_tickets_refused_total", "unknown key"] == 0
+
+
 def test_errors_by_status_without_names_that_clients_invent() -> None:
     seen = metrics_after(requests=[{"model": "unknown"}, {"body": b"{"}, {"n": 99}])
     assert seen["slabwire_requests_total", "", "404"] == 1
