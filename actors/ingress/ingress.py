@@ -14,12 +14,16 @@ from .requests.serving import ServingState
 
 if TYPE_CHECKING:
     from .http.server import HttpServer
+    from .requests.metrics import Metrics
 
 logger = logging.getLogger("slabwire")
 
 # Of the 5 s that a worker gets to leave: requests in flight have had the graph's draining before, and what is cut off
 # takes two seconds more at most.
 STOP_WITHIN_S = 2.0
+# Thousands of streams, each on a connection of its own: 84 MiB, if all of them are idle (21 KiB each). Fewer are kept
+# where the limit of open files is lower (`ulimit -Hn`, mostly 4096 to 1048576).
+CONNECTIONS = 4096
 
 
 class Ingress(Actor):
@@ -28,11 +32,13 @@ class Ingress(Actor):
     `models`: the names that clients use, and the actors that answer for them, which have the ports `chat` and
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
     `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
-    and kept. `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections`
-    those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
+    and kept. `requests` are the answers in flight at most, no more than its `calls` (128), `body_bytes` the largest
+    body, `connections` those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
 
-    Replicas share the port. Its supervisor holds the sockets, so connections that wait for one that has died are
-    answered by its successor.
+    Replicas share the port, and each takes `requests` and `connections` of its own, as it has `calls` of its own: two
+    take twice as many. Whichever is asked answers for all: `/readyz` says that requests are served as long as one of
+    them serves, `/metrics` has the sums. The supervisor holds the sockets, so connections that wait for one that has
+    died are answered by its successor; counters go on where it had come to.
 
     It answers to the names on its certificate, to `host`, to localhost and to any address, and to no other name, so
     that no web page can reach it by one of its own; the Host that a proxy sends must be one of these. A certificate
@@ -50,7 +56,7 @@ class Ingress(Actor):
         key: str | None = None,
         requests: int = 48,
         body_bytes: int = 4 << 20,
-        connections: int = 256,
+        connections: int = CONNECTIONS,
         minimum_tls: Literal["1.3", "1.2"] = "1.3",
     ) -> None:
         self.__check__(
@@ -68,6 +74,7 @@ class Ingress(Actor):
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
         self.minimum_tls = minimum_tls
         self.server: HttpServer | None = None
+        self.metrics: Metrics | None = None
         self.state = ServingState()
 
     @classmethod
@@ -105,6 +112,8 @@ class Ingress(Actor):
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
+        from .counts.roster import Stage
+        from .http.connection_limit import affordable
         from .http.listening import open_listeners
         from .http.server import HttpServer
         from .openai.seats import Seats
@@ -126,8 +135,10 @@ class Ingress(Actor):
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
         terminator = terminator_for(certificate, self.minimum_tls)
-        metrics = Metrics()
+        self.metrics = metrics = Metrics(self.models, keep=self.keep, replicas=binding.replicas)
         metrics.show_tls(terminator.describe())
+        connections = affordable(self.connections)
+        metrics.allow(requests=self.requests, connections=connections)
         application = build_application(
             _Asks(self, binding),
             self.models,
@@ -139,27 +150,44 @@ class Ingress(Actor):
             seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
             supervisor=Supervisor(name) if name else None,
         )
-        self.server = HttpServer(application, terminator, connections=self.connections)
+        self.server = HttpServer(application, terminator, connections=connections, counts=metrics.connections)
         self.server.start(open_listeners(self.host, self.port, self.listen))
+        metrics.roster.enter(Stage.SERVING)
         url = self._url(self.server)
         logger.info("page: %s/", url)
         logger.info("API: %s/v1", url)
         logger.info("certificate: %s", certificate.public)
 
     def on_drain(self) -> None:
-        self.state.draining = True
+        from .counts.roster import Stage
+
+        binding = binding_of(self)
+        if self.server is None or self.metrics is None or binding is None:
+            self.state.draining = True
+        elif binding.retires and self.metrics.roster.others_serve():
+            self.metrics.roster.enter(Stage.LEAVING)
+            self.server.leave()
+        else:
+            self.metrics.roster.enter(Stage.DRAINING)
+            self.state.draining = True
 
     async def on_stop(self) -> None:
+        from .counts.roster import Stage
+
         if self.server is not None:
             await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set)
+        if self.metrics is not None:
+            self.metrics.roster.enter(Stage.AWAY)
 
     def describe(self) -> dict[str, Any]:
         """Where it listens, and how it fares.
 
         {"url", "certificate", "models", "tls", "connections", "handshakes", "running", "requests", "refused",
-        "failed_handshakes"}; the last three count since the start of this process.
+        "failed_handshakes", "replica", "replicas", "ways"}. "requests", "refused" and "failed_handshakes" count since
+        the start of this process, "ways" the streamed answers of all by the way of their body. "replicas" has of each
+        {"replica", "stage", "pid", "connections", "accepted", "share"}; "share" is that of all connections accepted.
         """
-        if self.server is None:
+        if self.server is None or self.metrics is None:
             raise RuntimeError("the ingress does not listen: a worker calls on_start() before any handler")
         tls = self.server.terminator.describe()
         return {
@@ -168,6 +196,8 @@ class Ingress(Actor):
             "models": dict(self.models),
             "tls": tls,
             **self.server.stats(),
+            "replica": self.metrics.roster.replica,
+            **self.metrics.describe_replicas(),
         }
 
     def _url(self, server: HttpServer) -> str:

@@ -34,7 +34,8 @@ class CellBinding:
     """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs. `reply_streams`
     is the cell's, which comes after its binding.
 
-    `graph` is the name that the graph runs under; "" where no supervisor could be asked by it.
+    `graph` is the name that the graph runs under; "" where no supervisor could be asked by it. `retires`: this worker
+    is being replaced, and the graph goes on.
     """
 
     reply_streams: ReplyStreams
@@ -54,6 +55,7 @@ class CellBinding:
     ) -> None:
         self.outputs = frozenset(outputs)
         self.graph = graph
+        self.retires = False
         self._instance = instance
         self.cores = cores  # changes when the worker is moved
         self._threads = threads
@@ -110,6 +112,12 @@ class CellBinding:
     async def ask_aside(self, target: str, timeout_s: float | None) -> Any:
         """The answer of a port that needs no fields, whatever all places for calls and streams are taken by."""
         return await self._calls.aside(target, self._deadline(timeout_s))
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas the actor has, this one among them."""
+        routing = self._outlets.routing
+        return len(routing.instances[routing.actor_of[self._instance]])
 
     def places_at(self, actor: str) -> int:
         """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
@@ -32,6 +33,8 @@ MOST_PIPELINED = 32
 WRITE_BUFFER_NBYTES = 64 * 1024
 # How long a client may take to answer our good-bye when we need its place.
 GOODBYE_WITHIN_S = 1.0
+# At our end: what has only just connected, or begun a request, is still heard.
+FRESH_WITHIN_S = 1.0
 # After an answer that came before the body was whole: for the rest of the body to come in, and for the answer to be
 # read. A connection that is closed while more comes in is reset, and with it goes what the client has not read.
 LINGER_S = 2.0
@@ -66,6 +69,7 @@ class State(ServerState):
         self.connections: set[Any] = set()
         self.changed = asyncio.Event()
         self.refused = 0
+        self.shown: Callable[[int], object] = lambda _: None  # told how many connections there are
         self._date_s = 0
 
     def touch_date(self) -> None:
@@ -93,7 +97,7 @@ class Connection(HttpToolsProtocol):
         self._answer: Answer | None = None  # to that
         self._rejection = NO_HTTP
         self._last_words = b""
-        self._quiet_since = self._begun_at = self.loop.time()
+        self.quiet_since = self._begun_at = self.loop.time()
         self._deaf = False  # to all that still comes in
         self._leaving = False  # after the answers that are due
         self._request_timer: asyncio.TimerHandle | None = None
@@ -104,6 +108,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_NBYTES)
+        self.state.shown(len(self.state.connections))
         self._watch_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -112,6 +117,7 @@ class Connection(HttpToolsProtocol):
         self._stop_watching()
         self._stop_waiting_for_reader()
         self._disconnect_requests()
+        self.state.shown(len(self.state.connections))
         self.state.changed.set()
 
     def _disconnect_requests(self) -> None:
@@ -127,9 +133,16 @@ class Connection(HttpToolsProtocol):
         return self._is_answered() and (self._part is Part.WHOLE or self._leaving)
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether its first request, or the rest of one that has just begun, is about to come."""
+        has_begun = self._running is None or self._part is Part.HEAD
+        hears = not self.transport.is_closing() and self._is_answered()
+        return hears and has_begun and self.loop.time() - self._begun_at < FRESH_WITHIN_S
+
+    @property
     def quiet_s(self) -> float:
         """Seconds since the last answer was complete, or since the connection was made."""
-        return self.loop.time() - self._quiet_since
+        return self.loop.time() - self.quiet_since
 
     @property
     def overdue_s(self) -> float | None:
@@ -253,7 +266,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._quiet_since = self.loop.time()
+        self.quiet_since = self.loop.time()
         self.state.changed.set()
         if self._leaving and self._is_answered():
             self._take_leave()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from .certificate import Certificate
@@ -12,7 +11,7 @@ from .context import ServerContext
 from .libssl import Libssl
 from .libssl_handshake import LibsslHandshake
 from .shared import Shared
-from .terminator import ALPN, Minimum, ProtocolFactory
+from .terminator import ALPN, Ended, Minimum, ProtocolFactory
 
 
 class LibsslTerminator:
@@ -33,7 +32,7 @@ class LibsslTerminator:
         self,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
+        ended: Ended,
     ) -> LibsslHandshake:
         """As Terminator says."""
         if self._shared is None:

@@ -23,6 +23,7 @@ from http_stage import (
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import connection_limit as room_module
 from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.tls.entrance import accepted_by
 
 
 @pytest.fixture(scope="module")
@@ -176,15 +177,14 @@ def test_handshakes_that_fail_are_counted_and_give_their_place_back(certificate:
 def test_an_accept_that_fails_is_tried_again(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    accept = asyncio.SelectorEventLoop.sock_accept
     failures: list[OSError] = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()]
 
-    async def flaky(self: asyncio.SelectorEventLoop, listener: socket.socket) -> tuple[socket.socket, Any]:
+    def flaky(listener: socket.socket) -> socket.socket:
         if failures:
             raise failures.pop()
-        return await accept(self, listener)
+        return accepted_by(listener)
 
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", flaky)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.accepted_by", flaky)
     monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.ACCEPT_AGAIN_S", 0.01)
 
     async def scene() -> None:
