@@ -294,8 +294,6 @@ class Worker:
                     cell.cut_off()
             case worker_line.Retire(within_s):
                 self._note(Happening.DRAINING)
-                for binding in self._bindings:
-                    binding.retires = True
                 cells = list(self.cells.values())
                 retiring = retire(cells, self.caller, self.own, self.report, within_s, self._heed_cancels)
                 self._retiring = self.loop.create_task(retiring)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
-from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
@@ -13,10 +10,10 @@ from typing import Any
 from httptools import HttpParserError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from .request_head import MAKES_ROOM, NO_HTTP, OVERDUE, Rejection, fault_of, with_its_authority
 from .response_rules import Answer
+from .state import State
 
 # A request's head fits into few packets: whoever needs longer holds a place and gives nothing for it.
 HEAD_WITHIN_S = 10.0
@@ -59,25 +56,6 @@ class Part(Enum):
     HEAD = auto()
     BODY = auto()
     WHOLE = auto()
-
-
-class State(ServerState):
-    """What all connections share. `changed` is set whenever a connection or an answer has ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connections: set[Any] = set()
-        self.changed = asyncio.Event()
-        self.refused = 0
-        self.shown: Callable[[int], object] = lambda _: None  # told how many connections there are
-        self._date_s = 0
-
-    def touch_date(self) -> None:
-        """Brings the Date header up to this second; it is made when a request needs it."""
-        now = int(time.time())
-        if now != self._date_s:
-            self._date_s = now
-            self.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
 
 
 class Connection(HttpToolsProtocol):

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from ....runtime.host.descriptors import REMEDY, free_descriptors
 from ..tls.entrance import Entrance
-from .connection import Connection, State
+from .connection import Connection
+from .state import State
 
 logger = logging.getLogger("slabwire")
 

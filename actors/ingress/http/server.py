@@ -20,8 +20,9 @@ from ..counts.sheet import Sheet
 from ..tls.entrance import Entrance
 from ..tls.outcome import Outcome
 from ..tls.terminator import Terminator
-from .connection import FRESH_WITHIN_S, Connection, State
+from .connection import FRESH_WITHIN_S, Connection
 from .connection_limit import ConnectionLimit
+from .state import State
 
 logger = logging.getLogger("slabwire")
 
