@@ -173,9 +173,14 @@ class Ingress(Actor):
 
     async def on_stop(self) -> None:
         from .counts.roster import Stage
+        from .http.connection import FRESH_WITHIN_S
 
         if self.server is not None:
-            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set)
+            # A graph that ends has told its clients; they do not know that this process does.
+            binding = binding_of(self)
+            goes_on = not self.state.draining or (binding is not None and binding.retires)
+            hear_s = FRESH_WITHIN_S if goes_on else 0.0
+            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set, hear_s=hear_s)
         if self.metrics is not None:
             self.metrics.roster.enter(Stage.AWAY)
 

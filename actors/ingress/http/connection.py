@@ -30,7 +30,7 @@ MOST_PIPELINED = 32
 WRITE_BUFFER_NBYTES = 64 * 1024
 # How long a client may take to answer our good-bye when we need its place.
 GOODBYE_WITHIN_S = 1.0
-# At our end: what has only just connected, or begun a request, is still heard.
+# At our end: whoever has only just connected, begun a request or had an answer is still heard.
 FRESH_WITHIN_S = 1.0
 # After an answer that came before the body was whole: for the rest of the body to come in, and for the answer to be
 # read. A connection that is closed while more comes in is reset, and with it goes what the client has not read.
@@ -112,10 +112,9 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its first request, or the rest of one that has just begun, is about to come."""
-        has_begun = self._running is None or self._part is Part.HEAD
-        hears = not self.transport.is_closing() and self._is_answered()
-        return hears and has_begun and self.loop.time() - self._begun_at < FRESH_WITHIN_S
+        """Whether a request is about to come, or its rest: closed now, its client could not know what became of it."""
+        is_waiting = self._is_answered() and self._part is not Part.BODY and not self.transport.is_closing()
+        return is_waiting and self.loop.time() - max(self._begun_at, self.quiet_since) < FRESH_WITHIN_S
 
     @property
     def quiet_s(self) -> float:
@@ -199,6 +198,7 @@ class Connection(HttpToolsProtocol):
         self._part = Part.BODY
         if self.parser.should_upgrade():
             self._deaf = True
+        if self._deaf or self.state.is_leaving:
             self.cycle.keep_alive = False
 
     def _fault(self) -> Rejection | None:

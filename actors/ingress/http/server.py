@@ -92,8 +92,9 @@ class HttpServer:
 
     def leave(self) -> None:
         """Takes no more connections: what comes from now on waits in the kernel for whoever else listens there. Those
-        that are idle are closed, all others after the answers that are due; those that have just come in get theirs.
+        that have been idle for a while are closed, all others behind their next answer.
         """
+        self.state.is_leaving = True
         self._entrance.shut()
         if self._seeing_off is None:
             self._seeing_off = asyncio.create_task(self._see_off())
@@ -108,13 +109,16 @@ class HttpServer:
             told &= self.state.connections
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def stop(self, grace_s: float, tell: Callable[[], None] | None = None) -> None:
-        """Takes no more connections, lets requests in flight end within `grace_s`, those of clients that have just come
-        in among them, then cuts what is left: first those end that `tell` reaches, then their connections.
+    async def stop(
+        self, grace_s: float, tell: Callable[[], None] | None = None, hear_s: float = FRESH_WITHIN_S
+    ) -> None:
+        """Takes no more connections, lets requests in flight end within `grace_s`, then cuts what is left: first those
+        end that `tell` reaches, then their connections. For up to `hear_s` of this time requests still come in of those
+        who have just connected, or had an answer.
         """
         until_s = asyncio.get_running_loop().time() + grace_s
         self.leave()
-        await self._hear_the_last(min(grace_s, FRESH_WITHIN_S))
+        await self._hear_the_last(min(grace_s, hear_s))
         await self._entrance.close()
         for connection in list(self.state.connections):
             connection.shutdown()

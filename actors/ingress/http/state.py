@@ -19,6 +19,7 @@ class State(ServerState):
         self.connections: set[Any] = set()
         self.changed = asyncio.Event()
         self.refused = 0
+        self.is_leaving = False  # whether each connection closes behind its next answer
         self.shown: Callable[[int], object] = lambda _: None  # told how many connections there are
         self._date_s = 0
 
