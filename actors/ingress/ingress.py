@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,8 +152,12 @@ class Ingress(Actor):
             supervisor=Supervisor(name) if name else None,
         )
         self.server = HttpServer(application, terminator, connections=connections, counts=metrics.connections)
-        self.server.start(open_listeners(self.host, self.port, self.listen))
-        metrics.roster.enter(Stage.SERVING)
+        roster = metrics.roster
+        own, *others = [
+            open_listeners(self.host, self.port, partial(self.listen, replica=each)) for each in roster.own_first()
+        ]
+        self.server.start(own, dict(zip(roster.own_first()[1:], others, strict=True)), roster.absent)
+        roster.enter(Stage.SERVING)
         url = self._url(self.server)
         logger.info("page: %s/", url)
         logger.info("API: %s/v1", url)

@@ -161,9 +161,9 @@ class CellBinding:
         self._own.check_thread(self._instance, "keep")
         return self._custody.keep(self._instance, name, layout, parameters)
 
-    def listen(self, address: str) -> socket.socket:
+    def listen(self, address: str, replica: int | None) -> socket.socket:
         self._own.check_thread(self._instance, "listen")
-        return self._custody.listen(self._instance, address)
+        return self._custody.listen(self._instance, address, replica)
 
     @property
     def context(self) -> Context:

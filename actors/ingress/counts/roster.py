@@ -86,6 +86,10 @@ class Roster:
     def _first(self, replica: int) -> int:
         return self._placed.offset("line", replica * self._lines) // WORD_NBYTES
 
+    def own_first(self) -> list[int]:
+        """The numbers of all replicas."""
+        return [self.replica, *(each for each in range(self.replicas) if each != self.replica)]
+
     @property
     def stage(self) -> Stage:
         """What this replica does."""
@@ -103,6 +107,14 @@ class Roster:
     def others_serve(self) -> bool:
         """Whether another replica serves."""
         return any(each.stage is Stage.SERVING for each in self.see() if each.replica != self.replica)
+
+    def absent(self) -> set[int]:
+        """The other replicas at whose sockets nobody accepts now."""
+        return {
+            each.replica
+            for each in self.see()
+            if each.stage in (Stage.AWAY, Stage.LEAVING) and each.replica != self.replica
+        }
 
     def rows(self) -> list[Row]:
         """What each has counted so far."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from uvicorn.config import Config
@@ -68,9 +68,16 @@ class HttpServer:
         self._counts.shook_hands(outcome)
         self.state.changed.set()
 
-    def start(self, listeners: Sequence[socket.socket]) -> None:
-        """Serves what comes to these listening sockets, non-blocking and all on one port, and takes them over."""
-        self._entrance.open(listeners)
+    def start(
+        self,
+        listeners: Sequence[socket.socket],
+        others: Mapping[int, Sequence[socket.socket]] | None = None,
+        absent: Callable[[], Collection[int]] = tuple,
+    ) -> None:
+        """Serves what comes to these listening sockets, non-blocking and all on one port, and takes them over; also
+        what comes to those of other replicas, while these are `absent`.
+        """
+        self._entrance.open(listeners, others, absent)
 
     @property
     def port(self) -> int:

@@ -22,8 +22,8 @@ from http_stage import (
 )
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import connection_limit as room_module
+from slabwire.actors.ingress.tls.acceptor import accepted_by
 from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
-from slabwire.actors.ingress.tls.entrance import accepted_by
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +184,8 @@ def test_an_accept_that_fails_is_tried_again(
             raise failures.pop()
         return accepted_by(listener)
 
-    monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.accepted_by", flaky)
-    monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.ACCEPT_AGAIN_S", 0.01)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.acceptor.accepted_by", flaky)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.acceptor.ACCEPT_AGAIN_S", 0.01)
 
     async def scene() -> None:
         async with serving(echo, certificate) as served:

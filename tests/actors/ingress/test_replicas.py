@@ -59,6 +59,10 @@ class Pair:
     def pid(self, replica: int) -> int:
         return int(worker_of(self.running, f"ingress[{replica}]")["pid"])
 
+    def await_successor(self, replica: int, killed: int) -> None:
+        name = f"ingress[{replica}]"
+        wait_until(lambda: self.pid(replica) != killed and worker_of(self.running, name)["state"] == "ready")
+
     def restart(self, replica: int, drain_timeout_s: float = 60.0) -> None:
         with Control("counting") as control:
             control.request(Restart(f"ingress[{replica}]", drain_timeout_s, True), within_s=120)
@@ -152,6 +156,25 @@ def test_one_that_is_killed_keeps_what_it_has_counted_and_the_other_says_that_it
             assert metrics(second)[ANSWERED] == 4
 
 
+def test_one_serves_what_waits_for_another_that_hangs(pair: Pair) -> None:
+    pair.go()
+    hung, open_ = pair.pid(1), pair.connect_to(0)
+    os.kill(hung, signal.SIGSTOP)
+    with closing(open_):
+        wait_until(lambda: ready(open_) == (200, {"serving": 1, "away": 1}))
+        before = metrics(open_)
+        for _ in range(20):  # about half of which come to the socket of the one that hangs
+            with closing(pair.door.connect()) as connection:
+                assert chat(connection).read()
+        seen = metrics(open_)
+        assert seen[ANSWERED] == 20
+        accepted = "slabwire_connections_accepted_total"
+        assert seen[accepted, "0"] == before[accepted, "0"] + 20
+        assert pair.pid(1) == hung
+        os.kill(hung, signal.SIGCONT)
+        wait_until(lambda: ready(open_) == (200, {"serving": 2}))
+
+
 class Clients:
     """Clients that connect anew for each request, until they are told to stop."""
 
@@ -172,6 +195,10 @@ class Clients:
         self._over.set()
         for each in self._threads:
             each.join()
+
+    def await_more(self, so_far: int) -> None:
+        """Waits until ten more have been answered."""
+        wait_until(lambda: self.answered > so_far + 10)
 
     def _ask(self) -> None:
         counted = 0.0
@@ -199,14 +226,9 @@ def test_kills_under_load_refuse_no_connection_and_no_counter_falls(pair: Pair) 
     with Clients(pair) as clients:
         for replica in (0, 1, 0):
             so_far, killed = clients.answered, pair.pid(replica)
-            wait_until(lambda so_far=so_far: clients.answered > so_far + 10)
+            clients.await_more(so_far)
             os.kill(killed, signal.SIGKILL)
-            name = f"ingress[{replica}]"
-            wait_until(
-                lambda name=name, killed=killed: (
-                    (now := worker_of(pair.running, name))["state"] == "ready" and now["pid"] != killed
-                )
-            )
+            pair.await_successor(replica, killed)
     assert clients.failed == []
 
 
@@ -215,7 +237,7 @@ def test_restarts_under_load_lose_nothing(pair: Pair) -> None:
     with Clients(pair) as clients:
         for replica in (0, 1, 0, 1):
             so_far, before = clients.answered, pair.pid(replica)
-            wait_until(lambda so_far=so_far: clients.answered > so_far + 10)
+            clients.await_more(so_far)
             pair.restart(replica)
             assert pair.pid(replica) != before
     assert (clients.failed, clients.cut) == ([], [])
@@ -232,6 +254,9 @@ def test_a_restart_lets_a_stream_end_and_the_other_serves_meanwhile(pair: Pair) 
         restarting.start()
         wait_until(lambda: ready(second) == (200, {"serving": 1, "leaving": 1}))
         assert idle.sock.recv(1) == b""  # an idle connection is closed in order
+        for _ in range(20):  # also those whom the kernel sends to the one that leaves
+            with closing(pair.door.connect()) as connection:
+                assert ask(connection, "/livez")[0] == 200
         pair.go()
         assert answer.read().endswith(b"[DONE]\n\n")
         restarting.join()
@@ -249,8 +274,8 @@ def test_a_graph_that_drains_is_not_ready_at_any_replica(tmp_path: Path) -> None
                 continue
             stopping = threading.Thread(target=running.stop)
             stopping.start()
-            for each in (second, third):
-                wait_until(lambda each=each: ready(each) == (503, {"draining": 2}))
+            wait_until(lambda: ready(second) == (503, {"draining": 2}))
+            assert ready(third) == (503, {"draining": 2})
             assert chat(second).status == 503
             pair.go()
             assert answer.read().endswith(b"[DONE]\n\n")
