@@ -193,8 +193,9 @@ class Ingress(Actor):
         """Where it listens, and how it fares.
 
         {"url", "certificate", "models", "tls", "connections", "handshakes", "running", "requests", "refused",
-        "failed_handshakes", "replica", "replicas", "ways"}. "requests", "refused" and "failed_handshakes" count since
-        the start of this process, "ways" the streamed answers of all by the way of their body. "replicas" has of each
+        "failed_handshakes", "replica", "replicas", "ways", "handshaken"}. "requests", "refused" and "failed_handshakes"
+        count since the start of this process; of all replicas "ways" counts the streamed answers by the way of their
+        body, and "handshaken" the handshakes by kind. "replicas" has of each
         {"replica", "stage", "pid", "connections", "accepted", "share"}; "share" is that of all connections accepted.
         """
         if self.server is None or self.metrics is None:

@@ -16,6 +16,10 @@ logger = logging.getLogger("slabwire")
 _HANDSHAKE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
+# No trouble: load balancers look so whether somebody listens, and we break off what we have no room for.
+_UNSAID = ("left", "cut")
+
+
 class Connections:
     """Declares on a sheet what it counts. `clock` gives seconds, for how often a line is logged."""
 
@@ -66,7 +70,7 @@ class Connections:
             return
         reason = failure_of(outcome)
         self._failed.inc(reason)
-        if outcome is not None and (left_out := self._lines.troubled()) is not None:
+        if reason not in _UNSAID and (left_out := self._lines.troubled()) is not None:
             logger.info("handshake failed reason=%s error=%r%s", reason, str(outcome), left_out)
 
     def _agreed(self, agreed: Agreed) -> None:

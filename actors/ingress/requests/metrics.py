@@ -14,6 +14,10 @@ slabwire_requests_running                  vllm:num_requests_running, as the mod
 slabwire_requests_waiting                  vllm:num_requests_waiting, as the model's actor says
 slabwire_model_slots                       vllm's max_num_seqs
 =========================================  ===============================================================
+
+All replicas of an ingress have one set of metrics, whichever of them is asked: counters and histograms are added up,
+gauges as well where a sum says something, and the others are labelled by replica. See `counts/sheet.py` for where they
+lie.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from ...completion import Item
 from ..counts.connections import Connections
 from ..counts.roster import Keep, Roster, Stage, keep_here
 from ..counts.sheet import OTHER, Counter, Histogram, Sheet
+from ..tls.outcome import KINDS
 from .request_id import Names
 from .request_lines import RequestLines
 
@@ -158,14 +163,10 @@ class Metrics(Collector):
             yield family
 
     def describe_replicas(self) -> dict[str, Any]:
-        """For people: {"replicas", "ways", ...}: of each what it does and its share; of all what they have counted."""
+        """For people: {"replicas", "ways", "handshaken"}: what each does, and its share; what all have counted."""
         rows = self.roster.rows()
-        found = {
-            (each.name, *labels.values()): value
-            for each in self._sheet.families(rows)
-            for suffix, labels, value in each.samples
-            if not suffix
-        }
+        families = self._sheet.families(rows)
+        found = {(each.name + end, *labels.values()): value for each in families for end, labels, value in each.samples}
         accepted = [int(found["slabwire_connections_accepted_total", str(row.replica)]) for row in rows]
         of_all = max(1, sum(accepted))
         return {
@@ -181,6 +182,7 @@ class Metrics(Collector):
                 for each, count in zip(self.roster.see(), accepted, strict=True)
             ],
             "ways": {way: int(found["slabwire_responses_streamed_total", way]) for way in _WAYS},
+            "handshaken": {kind: int(found["slabwire_tls_handshake_seconds_count", kind]) for kind in KINDS},
         }
 
     # -- what becomes of requests ------------------------------------------------------------------------------------

@@ -119,6 +119,7 @@ def test_whichever_is_asked_tells_what_both_have_counted(pair: Pair) -> None:
             assert full + resumed == seen["slabwire_tls_versions_total", "TLSv1.3"] <= sum(shares)
             assert ready(connection) == (200, {"serving": 2})
     told = pair.running.client.call("ingress.describe")
+    assert min(told["handshaken"]["full"], full) >= 2
     assert sum(each["share"] for each in told["replicas"]) == pytest.approx(1, abs=0.01)
 
 
