@@ -148,7 +148,7 @@ class Ingress(Actor):
             state=self.state,
             metrics=metrics,
             graph=GraphMetrics(lambda: ask_supervisor(name)) if name else None,
-            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
+            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}, binding.replicas),
             supervisor=Supervisor(name) if name else None,
         )
         self.server = HttpServer(application, terminator, connections=connections, counts=metrics.connections)

@@ -9,14 +9,16 @@ import signal
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from front_door import HELLO, Door, counting
+from front_door import HELLO, Counts, Door, counting
+from slabwire import Graph
+from slabwire.actors.ingress import Ingress
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import Restart
 from waiting import wait_until, worker_of
@@ -263,6 +265,22 @@ def test_a_restart_lets_a_stream_end_and_the_other_serves_meanwhile(pair: Pair) 
         restarting.join()
         assert ready(second) == (200, {"serving": 2})
         assert metrics(second)[ANSWERED] == 1
+
+
+def test_streams_that_have_all_places_of_the_model_leave_some_for_probes(tmp_path: Path) -> None:
+    graph = Graph("counting")
+    graph.add(Counts, name="counts", folder=str(tmp_path), concurrency=16)
+    ingress = graph.add(Ingress, name="ingress", models={"counter": "counts"}, port=0, replicas=2)
+    graph.expose(ingress.describe)
+    with graph.run(drain_timeout_s=0.1) as running, ExitStack() as open_:
+        pair = Pair(running, tmp_path)
+        asking = [open_.enter_context(closing(pair.connect_to(each))) for each in (0, 1) * 4]
+        for each in asking:
+            body = json.dumps({"model": "counter", "messages": HELLO, "stream": True, "n": 3})
+            each.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        looking = open_.enter_context(closing(pair.connect_to(0)))
+        wait_until(lambda: metrics(looking)["slabwire_requests_in_flight",] == 24)
+        assert ("slabwire_model_slots", "counter") in metrics(looking)  # for the model has answered
 
 
 def test_a_graph_that_drains_is_not_ready_at_any_replica(tmp_path: Path) -> None:
