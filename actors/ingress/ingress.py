@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,12 +15,16 @@ from .requests.serving import ServingState
 
 if TYPE_CHECKING:
     from .http.server import HttpServer
+    from .requests.metrics import Metrics
 
 logger = logging.getLogger("slabwire")
 
 # Of the 5 s that a worker gets to leave: requests in flight have had the graph's draining before, and what is cut off
 # takes two seconds more at most.
 STOP_WITHIN_S = 2.0
+# Thousands of streams, each on a connection of its own: 84 MiB, if all of them are idle (21 KiB each). Fewer are kept
+# where the limit of open files is lower (`ulimit -Hn`, mostly 4096 to 1048576).
+CONNECTIONS = 4096
 
 
 class Ingress(Actor):
@@ -28,13 +33,15 @@ class Ingress(Actor):
     `models`: the names that clients use, and the actors that answer for them, which have the ports `chat` and
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
     `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
-    and kept. `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections`
-    those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3. `tickets` names an
-    actor `TicketKeys`, so that a session that began at one process is resumed at each; without it each has keys of its
-    own.
+    and kept. `requests` are the answers in flight at most, no more than its `calls` (128), `body_bytes` the largest
+    body, `connections` those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
+    `tickets` names an actor `TicketKeys`, so that a session that began at one process is resumed at each; without it
+    each has keys of its own.
 
-    Replicas share the port. Its supervisor holds the sockets, so connections that wait for one that has died are
-    answered by its successor.
+    Replicas share the port, and each takes `requests` and `connections` of its own, as it has `calls` of its own: two
+    take twice as many. Whichever is asked answers for all: `/readyz` says that requests are served as long as one of
+    them serves, `/metrics` has the sums. The supervisor holds the sockets, so connections that wait for one that has
+    died are answered by its successor; counters go on where it had come to.
 
     It answers to the names on its certificate, to `host`, to localhost and to any address, and to no other name, so
     that no web page can reach it by one of its own; the Host that a proxy sends must be one of these. A certificate
@@ -52,7 +59,7 @@ class Ingress(Actor):
         key: str | None = None,
         requests: int = 48,
         body_bytes: int = 4 << 20,
-        connections: int = 256,
+        connections: int = CONNECTIONS,
         minimum_tls: Literal["1.3", "1.2"] = "1.3",
         tickets: str | None = None,
     ) -> None:
@@ -73,6 +80,7 @@ class Ingress(Actor):
         self.minimum_tls = minimum_tls
         self.tickets = tickets
         self.server: HttpServer | None = None
+        self.metrics: Metrics | None = None
         self.state = ServingState()
 
     @classmethod
@@ -113,6 +121,8 @@ class Ingress(Actor):
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
+        from .counts.roster import Stage
+        from .http.connection_limit import affordable
         from .http.listening import open_listeners
         from .http.server import HttpServer
         from .openai.seats import Seats
@@ -134,11 +144,12 @@ class Ingress(Actor):
         if binding is None:
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
+        self.metrics = metrics = Metrics(self.models, keep=self.keep, replicas=binding.replicas)
         keys = None if self.tickets is None else RingReader(self.keep(f"{self.tickets}.{RING_NAME}", RING))
-        terminator = terminator_for(certificate, self.minimum_tls, keys)
-        metrics = Metrics()
+        terminator = terminator_for(certificate, self.minimum_tls, keys, metrics.connections.resumption_refused)
         metrics.show_tls(terminator.describe())
-        metrics.watch_tickets(terminator.refused_tickets)
+        connections = affordable(self.connections)
+        metrics.allow(requests=self.requests, connections=connections)
         application = build_application(
             _Asks(self, binding),
             self.models,
@@ -147,30 +158,57 @@ class Ingress(Actor):
             state=self.state,
             metrics=metrics,
             graph=GraphMetrics(lambda: ask_supervisor(name)) if name else None,
-            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
+            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}, binding.replicas),
             supervisor=Supervisor(name) if name else None,
         )
-        self.server = HttpServer(application, terminator, connections=self.connections)
-        self.server.start(open_listeners(self.host, self.port, self.listen))
+        self.server = HttpServer(application, terminator, connections=connections, counts=metrics.connections)
+        roster = metrics.roster
+        own, *others = [
+            open_listeners(self.host, self.port, partial(self.listen, replica=each)) for each in roster.own_first()
+        ]
+        self.server.start(own, dict(zip(roster.own_first()[1:], others, strict=True)), roster.absent)
+        roster.enter(Stage.SERVING)
         url = self._url(self.server)
         logger.info("page: %s/", url)
         logger.info("API: %s/v1", url)
         logger.info("certificate: %s", certificate.public)
 
     def on_drain(self) -> None:
-        self.state.draining = True
+        from .counts.roster import Stage
+
+        binding = binding_of(self)
+        if self.server is None or self.metrics is None or binding is None:
+            self.state.draining = True
+        elif binding.retires and self.metrics.roster.others_serve():
+            self.metrics.roster.enter(Stage.LEAVING)
+            self.server.leave()
+        else:
+            self.metrics.roster.enter(Stage.DRAINING)
+            self.state.draining = True
 
     async def on_stop(self) -> None:
+        from .counts.roster import Stage
+        from .http.connection import FRESH_WITHIN_S
+
         if self.server is not None:
-            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set)
+            # A graph that ends has told its clients; they do not know that this process does.
+            binding = binding_of(self)
+            goes_on = not self.state.draining or (binding is not None and binding.retires)
+            hear_s = FRESH_WITHIN_S if goes_on else 0.0
+            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set, hear_s=hear_s)
+        if self.metrics is not None:
+            self.metrics.roster.enter(Stage.AWAY)
 
     def describe(self) -> dict[str, Any]:
         """Where it listens, and how it fares.
 
         {"url", "certificate", "models", "tls", "connections", "handshakes", "running", "requests", "refused",
-        "failed_handshakes"}; the last three count since the start of this process.
+        "failed_handshakes", "replica", "replicas", "ways", "handshaken"}. "requests", "refused" and "failed_handshakes"
+        count since the start of this process; of all replicas "ways" counts the streamed answers by the way of their
+        body, and "handshaken" the handshakes by kind. "replicas" has of each
+        {"replica", "stage", "pid", "connections", "accepted", "share"}; "share" is that of all connections accepted.
         """
-        if self.server is None:
+        if self.server is None or self.metrics is None:
             raise RuntimeError("the ingress does not listen: a worker calls on_start() before any handler")
         tls = self.server.terminator.describe()
         return {
@@ -179,6 +217,8 @@ class Ingress(Actor):
             "models": dict(self.models),
             "tls": tls,
             **self.server.stats(),
+            "replica": self.metrics.roster.replica,
+            **self.metrics.describe_replicas(),
         }
 
     def _url(self, server: HttpServer) -> str:

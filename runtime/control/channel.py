@@ -74,7 +74,9 @@ class Keep(NamedTuple):
 
 
 class Listen(NamedTuple):
-    """An actor instance wants a socket that listens at this address, whatever becomes of its process."""
+    """A worker wants the socket at this address, which outlives it, of an actor instance: one of its own, or another
+    replica of such a one.
+    """
 
     instance: str
     address: str

@@ -66,8 +66,12 @@ class Custody:
         self._kept[offer] = stamp, made
         return made
 
-    def listen(self, instance: str, address: str) -> socket.socket:
-        """The instance's socket at this address. Raises StartError."""
+    def listen(self, instance: str, address: str, replica: int | None = None) -> socket.socket:
+        """The instance's socket at this address, or that of another replica. Raises StartError, and GraphError where
+        there is no such replica.
+        """
+        if replica is not None:
+            instance = self._replica(instance, replica)
         asked = read_address(address)
         if isinstance(asked, TcpAddress):
             asked = numeric(asked)
@@ -75,6 +79,14 @@ class Custody:
         listener = socket.socket(fileno=self._fetch(Listen(instance, text), SocketOffer(instance, text)))
         listener.setblocking(False)
         return keep_from_children(listener)
+
+    def _replica(self, instance: str, number: int) -> str:
+        instances = self._routing.instances[self._routing.actor_of[instance]]
+        if not 0 <= number < len(instances):
+            raise GraphError(
+                f"{instance} asked for the socket of replica {number!r}; there are {len(instances)}, from 0"
+            )
+        return instances[number]
 
     def _fetch(self, ask: Ask, offer: KeptOffer | SocketOffer) -> int:
         try:

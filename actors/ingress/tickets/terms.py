@@ -18,12 +18,12 @@ _VERSION = 1
 class Refusal(StrEnum):
     """All reasons why a session is not resumed. A full handshake follows."""
 
-    UNKNOWN_KEY = "unknown key"  # another graph's, or one that is long gone
+    UNKNOWN_KEY = "unknown_key"  # another graph's, or one that is long gone
     EXPIRED = "expired"
     REVOKED = "revoked"
-    OTHER_NAME = "other name"  # given for another server name
-    CHAIN_ENDED = "chain ended"  # the last full handshake is too long ago
-    POLICY_CHANGED = "policy changed"  # given under other rules for clients, or in another epoch
+    OTHER_NAME = "other_name"  # given for another server name
+    CHAIN_ENDED = "chain_ended"  # the last full handshake is too long ago
+    POLICY_CHANGED = "policy_changed"  # given under other rules for clients, or in another epoch
     MALFORMED = "malformed"
 
 

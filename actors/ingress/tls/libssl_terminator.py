@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from ..tickets.memory import Keys, OwnKeys
@@ -14,7 +13,7 @@ from .context import ServerContext
 from .libssl import VERIFY_NONE, Libssl
 from .libssl_handshake import LibsslHandshake
 from .shared import Shared
-from .terminator import ALPN, Minimum, ProtocolFactory
+from .terminator import ALPN, Ended, Minimum, ProtocolFactory, Refused
 from .tickets import Tickets
 
 
@@ -27,12 +26,17 @@ class LibsslTerminator:
     """
 
     def __init__(
-        self, library: Libssl, certificate: Certificate, minimum: Minimum = "1.3", keys: Keys | None = None
+        self,
+        library: Libssl,
+        certificate: Certificate,
+        minimum: Minimum = "1.3",
+        keys: Keys | None = None,
+        refused: Refused | None = None,
     ) -> None:
         self.certificate = certificate
         self._minimum = minimum
         self._library = library
-        self._tickets = Tickets(library, keys or OwnKeys(), policy_of(minimum, VERIFY_NONE, b""))
+        self._tickets = Tickets(library, keys or OwnKeys(), policy_of(minimum, VERIFY_NONE, b""), refused)
         self._context = ServerContext(library, certificate, minimum, self._tickets)
         self._shared: Shared | None = None
 
@@ -40,7 +44,7 @@ class LibsslTerminator:
         self,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
+        ended: Ended,
     ) -> LibsslHandshake:
         """As Terminator says."""
         if self._shared is None:
@@ -62,7 +66,3 @@ class LibsslTerminator:
             "certificate": str(self.certificate.public),
             "not_after": self.certificate.not_after.isoformat(),
         }
-
-    def refused_tickets(self) -> dict[str, int]:
-        """As Terminator says, with every reason that there is."""
-        return self._tickets.refusals()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 from . import terminator
 from .certificate import Certificate, CertificateError
 from .hello import check_hello
-from .terminator import ALPN, SUITES_OF_1_2, Minimum, ProtocolFactory
+from .outcome import Agreed, Outcome, agreed_by
+from .terminator import ALPN, SUITES_OF_1_2, Ended, Minimum, ProtocolFactory
 
 # What is lost with this engine: said at start.
 LOST = (
@@ -36,18 +36,21 @@ class StdlibTerminator:
         self,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
-    ) -> asyncio.Task[None]:
+        ended: Ended,
+    ) -> asyncio.Task[Agreed]:
         """As Terminator says."""
         task = asyncio.create_task(self._shake_hands(connection, protocol_factory))
-        task.add_done_callback(lambda task: ended(_error_of(task)))
+        task.add_done_callback(lambda task: ended(_outcome_of(task)))
         return task
 
-    async def _shake_hands(self, connection: socket.socket, protocol_factory: ProtocolFactory) -> None:
+    async def _shake_hands(self, connection: socket.socket, protocol_factory: ProtocolFactory) -> Agreed:
         await _await_hello(connection)
-        await asyncio.get_running_loop().connect_accepted_socket(
+        began = asyncio.get_running_loop().time()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
             protocol_factory, connection, ssl=self._context, ssl_handshake_timeout=terminator.HANDSHAKE_TIMEOUT_S
         )
+        took_s = asyncio.get_running_loop().time() - began
+        return agreed_by(transport.get_extra_info("ssl_object"), took_s)
 
     def describe(self) -> dict[str, Any]:
         """As Terminator says."""
@@ -60,16 +63,14 @@ class StdlibTerminator:
             "not_after": self.certificate.not_after.isoformat(),
         }
 
-    def refused_tickets(self) -> dict[str, int]:
-        """As Terminator says: `ssl` does not tell."""
-        return {}
 
-
-def _error_of(task: asyncio.Task[None]) -> OSError | None:
+def _outcome_of(task: asyncio.Task[Agreed]) -> Outcome:
     if task.cancelled():
         return None
     error = task.exception()
-    if error is None or isinstance(error, OSError):
+    if error is None:
+        return task.result()
+    if isinstance(error, OSError):
         return error
     task.get_loop().call_exception_handler({"message": "a handshake failed", "exception": error})
     return None

@@ -39,6 +39,7 @@ from .libssl import (
     TakeTicketCallback,
     TicketKeyCallback,
 )
+from .terminator import Refused
 
 _CIPHER, _MAC_DIGEST = b"AES-256-CBC", b"SHA256"
 _IV_NBYTES = 16
@@ -65,11 +66,13 @@ class _Sealer:
 
 class Tickets:
     """What a terminator's contexts give and take as tickets; `policy` is what its clients have to fulfil.
+    `refused` is told why a ticket is not taken.
 
     One thread. It must outlive the handshakes of its contexts.
     """
 
-    def __init__(self, library: Libssl, keys: Keys, policy: bytes) -> None:
+    def __init__(self, library: Libssl, keys: Keys, policy: bytes, refused: Refused | None = None) -> None:
+        self._tell_refused = refused
         self._refused: Counter[Refusal] = Counter()
         self._library, self._keys, self._policy = library, keys, policy
         self._cipher = library.EVP_CIPHER_fetch(None, _CIPHER, None)
@@ -107,12 +110,8 @@ class Tickets:
             "key": key.name.hex()[:_NAME_SHOWN] if key else None,
             "key_age_s": max(0, time.time_ns() - key.activate_at) / S if key else None,
             "lifetime_s": ring.rules.lifetime / S if ring else None,
-            "refused": self.refusals(),
+            "refused": {str(each): self._refused[each] for each in Refusal},
         }
-
-    def refusals(self) -> dict[str, int]:
-        """How often each reason was met."""
-        return {str(each): self._refused[each] for each in Refusal}
 
     def _refresh(self) -> Ring | None:
         """The ring as it is now; its keys are at hand then."""
@@ -198,6 +197,8 @@ class Tickets:
             refusal = self._refusal_of(ssl, session, ctypes.string_at(name, nbytes) if nbytes else b"", status)
             if refusal is not None:
                 self._refused[refusal] += 1
+                if self._tell_refused is not None:
+                    self._tell_refused(refusal)
             elif status in (TICKET_OPENED, TICKET_OPENED_TO_RENEW):
                 # In TLS 1.3 a client is to use each ticket once (RFC 8446, appendix C.4), so it gets another.
                 renews = status == TICKET_OPENED_TO_RENEW or self._library.SSL_version(ssl) == TLS_1_3

@@ -54,15 +54,6 @@ def test_requests_tokens_and_times_of_answers() -> None:
     assert ("slabwire_time_per_output_token_seconds_bucket", "0.025", "smol") in seen
 
 
-def test_why_sessions_were_not_resumed() -> None:
-    metrics, refused = Metrics(), {"expired": 2, "unknown key": 0}
-    metrics.watch_tickets(lambda: refused)
-    refused["expired"] += 1
-    seen = samples(metrics.text("")[0])
-    assert seen["slabwire_tls_tickets_refused_total", "expired"] == 3
-    assert seen["slabwire_tls_tickets_refused_total", "unknown key"] == 0
-
-
 def test_errors_by_status_without_names_that_clients_invent() -> None:
     seen = metrics_after(requests=[{"model": "unknown"}, {"body": b"{"}, {"n": 99}])
     assert seen["slabwire_requests_total", "", "404"] == 1
@@ -77,7 +68,7 @@ def test_an_answer_that_fails_half_way_counts_by_the_status_that_it_would_have_h
 
 def test_the_time_per_token_leaves_the_first_one_out() -> None:
     now = [0.0]
-    metrics = Metrics(clock=lambda: now[0])
+    metrics = Metrics(["smol"], clock=lambda: now[0])
     tally = metrics.begin()
     tally.model = "smol"
     for seconds, item in ((2.0, GREETING[1]), (2.1, GREETING[2])):

@@ -42,7 +42,7 @@ def test_without_a_keeper_each_process_has_keys_of_its_own(tmp_path: Path) -> No
         client = Client(running)
         seen = {client.visit() for _ in range(40)}
         assert seen == {False, True}
-        assert set(refused(running, 2)) == {"unknown key"}
+        assert set(refused(running, 2)) == {"unknown_key"}
 
 
 def test_keys_turn_every_second_and_no_session_is_missed(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def scene(
                 await asyncio.gather(accepting, return_exceptions=True)
 
     run(act)
-    return {reason: count for reason, count in terminator.refused_tickets().items() if count}
+    return {reason: count for reason, count in terminator.describe()["tickets"]["refused"].items() if count}
 
 
 def test_a_ticket_lives_through_rotations_and_is_renewed(certificate: Certificate, version: ssl.TLSVersion) -> None:
@@ -184,7 +184,7 @@ def test_a_ticket_of_one_name_is_refused_at_another(certificate: Certificate, ve
         assert not visitor.visit("b.test", session)
         assert visitor.visit("a.test", session)
 
-    assert scene(certificate, version, play) == {"other name": 1}
+    assert scene(certificate, version, play) == {"other_name": 1}
 
 
 def test_a_ticket_given_under_other_rules_for_clients_is_refused(certificate: Certificate) -> None:
@@ -204,7 +204,7 @@ def test_a_ticket_given_under_other_rules_for_clients_is_refused(certificate: Ce
             await asyncio.gather(*accepting, return_exceptions=True)
 
     run(act)
-    assert strict.refused_tickets()["policy changed"] == lax.refused_tickets()["policy changed"] == 1
+    assert strict.describe()["tickets"]["refused"]["policy_changed"] == lax.refused_tickets()["policy_changed"] == 1
 
 
 def test_a_chain_of_resumptions_ends(certificate: Certificate, version: ssl.TLSVersion) -> None:
@@ -219,7 +219,7 @@ def test_a_chain_of_resumptions_ends(certificate: Certificate, version: ssl.TLSV
         source.ring = replace(source.ring, rules=Rules(chain=0))
         assert not visitor.visit(session=before)
 
-    assert scene(certificate, version, play, Rules(chain=600 * S)) == {"chain ended": 1}
+    assert scene(certificate, version, play, Rules(chain=600 * S)) == {"chain_ended": 1}
 
 
 def test_a_full_handshake_is_remembered_over_resumptions(
@@ -256,7 +256,7 @@ def test_another_epoch_and_other_keys(certificate: Certificate, version: ssl.TLS
         source.set(lambda ring, now: revoked(ring, ring.keys[0], now))
         assert [visitor.visit(), visitor.visit()] == [False, True]
 
-    assert scene(certificate, version, play) == {"policy changed": 1, "unknown key": 1, "revoked": 1}
+    assert scene(certificate, version, play) == {"policy_changed": 1, "unknown_key": 1, "revoked": 1}
 
 
 def test_an_expired_key_opens_nothing_though_nobody_took_it_away(
