@@ -137,9 +137,6 @@ class Bell:
         except BlockingIOError:
             pass
 
-    def stats(self) -> dict[str, int]:
-        return {"parks": self.parks, "wakes": self.wakes}
-
     def close(self) -> None:
         """Gives the descriptors back; peers that still ring wake nobody."""
         if self.fd >= 0:

@@ -39,7 +39,7 @@ class Lease:
     ) -> NDArray[Any]:
         """A read-only array, `at` bytes into the block."""
         base = _new_array(LeasedArray, shape, dtype, self.slab.readable, self.offset + at, strides)
-        base.lease = self
+        base.lease, base.at = self, at
         return base.view(np.ndarray)
 
     def bytes(self) -> memoryview:
@@ -73,5 +73,6 @@ class LeasedArray(np.ndarray):
     `__array_interface__` would cost more, since numpy parses it.
     """
 
-    __slots__ = ("lease",)
+    __slots__ = ("at", "lease")
     lease: Lease
+    at: int  # where in its block it begins, in bytes

@@ -13,6 +13,7 @@ from .lane import (
     LENT_NBYTES,
     LOW_HALF,
     OUTCOMES,
+    OWN,
     RECORD_NBYTES,
     Source,
     parameters_of,
@@ -49,8 +50,9 @@ class Holder(Protocol):
 class Producer:
     """The writing end of a lane: `segment` is its own, `returns` the consumer's. One thread.
 
-    `unfinished` are the loans of a predecessor that have not ended; its successor must `adopt` each of them. Raises
-    LayoutError where the two segments are not of one lane, CorruptLane for a tail that cannot be right.
+    `holders` has what is lent, by row, and `forwards` the rows of it that are blocks of others. `unfinished` are the
+    loans of a predecessor that have not ended; its successor must `adopt` each of them. Raises LayoutError where the
+    two segments are not of one lane, CorruptLane for a tail that cannot be right.
     """
 
     def __init__(self, segment: Segment, returns: Segment, consumer: Ringer) -> None:
@@ -74,6 +76,7 @@ class Producer:
         self.head = self._words[self._head_word]
         self._tail = _checked_tail(self._theirs[self._tail_word], self.head, self.capacity)
         self.holders: dict[int, tuple[int, Holder]] = {}
+        self.forwards: set[int] = set()  # the rows of blocks that are somebody else's
         self._newest = -1  # the row of the last loan
         self._is_over = False  # the consumer is gone for good
         self.unfinished = self._find_unfinished()
@@ -112,6 +115,7 @@ class Producer:
             _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, 0, 0, 0)
         else:
             _LENT_REST.pack_into(self._bytes, start + WORD_NBYTES, slab, block, *source)
+            self.forwards.add(row)
         # One store, after the rest of the row, so that a successor never sees half a row (struct writes byte by byte).
         # pairs with: Producer._find_unfinished
         self._words[start // WORD_NBYTES] = generation
@@ -139,12 +143,15 @@ class Producer:
         if generation > self.head:
             self._words[(self._lent + row * LENT_NBYTES) // WORD_NBYTES] = 0
             del self.holders[row]
+            self.forwards.discard(row)
             self._free_rows.append(row)
             holder.on_loan_ended()
 
     def adopt(self, lent: Lent, holder: Holder) -> None:
         """Takes over a predecessor's loan."""
         self.holders[lent.row] = (lent.generation, holder)
+        if lent.source != OWN:
+            self.forwards.add(lent.row)
 
     def publish(self, records: int = 1) -> None:
         """Makes the record that was written at `slot()` visible, or several records from there on."""
@@ -174,6 +181,7 @@ class Producer:
             _, holder = self.holders.pop(row)
             self._free_rows.append(row)
             holder.on_loan_ended()
+        self.forwards.difference_update(ended)
         return len(ended)
 
     def end_all(self) -> None:
@@ -184,6 +192,7 @@ class Producer:
         for _, holder in self.holders.values():
             holder.on_loan_ended()
         self.holders.clear()
+        self.forwards.clear()
 
     def count(self, outcome: str, by: int = 1) -> None:
         """Counts what became of a message that found the lane full; `outcome` is one of OUTCOMES."""

@@ -114,6 +114,7 @@ class AdaptiveWait:
         self.bell.unpark()
         self.slept(now_ns() - self._parked_ns)
 
-    def stats(self) -> dict[str, int]:
-        """Counters since it was made."""
-        return {"spins": self.spins, **self.bell.stats(), "contended": self._contention.found}
+    @property
+    def contended(self) -> int:
+        """How often somebody else needed the core."""
+        return self._contention.found

@@ -4,5 +4,6 @@ Needs `pip install slabwire[ingress]` where it runs; a graph can be defined and 
 """
 
 from .ingress import Ingress
+from .tickets.keeper import TicketKeys
 
-__all__ = ["Ingress"]
+__all__ = ["Ingress", "TicketKeys"]

@@ -46,7 +46,7 @@ def build_application(
 
     `graph`: what /metrics has beside `metrics`. `supervisor`: whom readiness asks beside the models.
     """
-    readiness = Readiness(ask, models, state, supervisor=supervisor)
+    readiness = Readiness(ask, models, state, metrics.roster, supervisor=supervisor)
     completions = ChatCompletions(ask, models, limits, state, metrics, seats or Seats({}))
     routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics, graph))
     handlers: dict[Any, ExceptionHandler] = {

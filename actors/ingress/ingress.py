@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...runtime.actor.actor import Actor
 from ...runtime.cell.binding import CellBinding, binding_of
 from ...runtime.errors import GraphError
+from .certificates.paths import problems_of
 from .requests.serving import ServingState
 
 if TYPE_CHECKING:
     from .certificates.certificate import Certificate
-    from .certificates.source import CertificateSource
     from .certificates.watch import CertificateWatch
     from .http.server import HttpServer
+    from .requests.metrics import Metrics
+    from .tls.terminator import Terminator
 
 logger = logging.getLogger("slabwire")
 
 # Of the 5 s that a worker gets to leave: requests in flight have had the graph's draining before, and what is cut off
 # takes two seconds more at most.
 STOP_WITHIN_S = 2.0
+# Thousands of streams, each on a connection of its own: 84 MiB, if all of them are idle (21 KiB each). Fewer are kept
+# where the limit of open files is lower (`ulimit -Hn`, mostly 4096 to 1048576).
+CONNECTIONS = 4096
 
 
 class Ingress(Actor):
@@ -30,16 +35,20 @@ class Ingress(Actor):
 
     `models`: the names that clients use, and the actors that answer for them, which have the ports `chat` and
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
-    `requests` are the answers in flight at most, 128 or fewer, `body_bytes` the largest body, `connections` those that
-    are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
+    `requests` are the answers in flight at most, no more than its `calls` (128), `body_bytes` the largest body,
+    `connections` those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
+    `tickets` names an actor `TicketKeys`, so that a session that began at one process is resumed at each; without it
+    each has keys of its own.
 
     `certificate`, `key`: PEM files, the chain and its private key, which may lie in one file; or a directory in which
     both lie; or lists of these, for a certificate of each kind of key (ECDSA, Ed25519, RSA). Where they change, new
     connections get the new ones, unless these cannot be used. Without them a certificate for development is made, and
     kept.
 
-    Replicas share the port. Its supervisor holds the sockets, so connections that wait for one that has died are
-    answered by its successor.
+    Replicas share the port, and each takes `requests` and `connections` of its own, as it has `calls` of its own: two
+    take twice as many. Whichever is asked answers for all: `/readyz` says that requests are served as long as one of
+    them serves, `/metrics` has the sums. The supervisor holds the sockets, so connections that wait for one that has
+    died are answered by its successor; counters go on where it had come to.
 
     It answers to the names on its certificate, to `host`, to localhost and to any address, and to no other name, so
     that no web page can reach it by one of its own; the Host that a proxy sends must be one of these. A certificate
@@ -57,8 +66,9 @@ class Ingress(Actor):
         key: str | list[str] | None = None,
         requests: int = 48,
         body_bytes: int = 4 << 20,
-        connections: int = 256,
+        connections: int = CONNECTIONS,
         minimum_tls: Literal["1.3", "1.2"] = "1.3",
+        tickets: str | None = None,
     ) -> None:
         self.__check__(
             models,
@@ -68,13 +78,16 @@ class Ingress(Actor):
             body_bytes=body_bytes,
             connections=connections,
             minimum_tls=minimum_tls,
+            tickets=tickets,
         )
         self.models = models
         self.host, self.port = host, port
         self.certificate, self.key = certificate, key
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
         self.minimum_tls = minimum_tls
+        self.tickets = tickets
         self.server: HttpServer | None = None
+        self.metrics: Metrics | None = None
         self._watch: CertificateWatch | None = None
         self.state = ServingState()
 
@@ -89,18 +102,13 @@ class Ingress(Actor):
         body_bytes: int = 1,
         connections: int = 1,
         minimum_tls: str = "1.3",
+        tickets: str | None = None,
         settings: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        problems = []
+        problems = problems_of(certificate, key)
         if not models:
             problems.append("an Ingress needs models={public name: actor's name} with one model at least")
-        if key is not None and certificate is None:
-            problems.append("an Ingress was given key= without the certificate= that it fits")
-        elif not _are_paths(certificate) or not _are_paths(key):
-            problems.append(f"an Ingress was given {certificate=} and {key=}; each is the path of a file, or a list")
-        elif key is not None and len(_listed(certificate)) != len(_listed(key)):
-            problems.append("an Ingress was given lists of certificate= and key= that are not equally long")
         for name, value in (("requests", requests), ("body_bytes", body_bytes), ("connections", connections)):
             if type(value) is not int or value < 1:
                 problems.append(f"an Ingress was given {name}={value!r}; it must be a whole number above 0")
@@ -111,15 +119,20 @@ class Ingress(Actor):
                 )
         if minimum_tls not in ("1.3", "1.2"):
             problems.append(f'an Ingress was given minimum_tls={minimum_tls!r}; it must be "1.3" or "1.2"')
+        if tickets is not None and not isinstance(tickets, str):
+            problems.append(f"an Ingress was given tickets={tickets!r}; it must be the name of an actor TicketKeys")
         if problems:
             raise GraphError(*problems)
 
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
-        from .certificates.certificate import CertificateError
+        from .certificates.certificate import names_of
         from .certificates.kept_certificates import CERTIFICATES, KeptCertificates
+        from .certificates.paths import source_for
         from .certificates.watch import CertificateWatch
+        from .counts.roster import Stage
+        from .http.connection_limit import affordable
         from .http.listening import open_listeners
         from .http.server import HttpServer
         from .openai.seats import Seats
@@ -127,23 +140,21 @@ class Ingress(Actor):
         from .requests.limits import Limits
         from .requests.metrics import Metrics
         from .requests.origin_check import Hosts
-        from .tls.engine import terminator_for
 
-        kept = KeptCertificates(self.keep("certificates", CERTIFICATES))
-        watch = CertificateWatch(self._certificate_source(), kept)
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
         binding = binding_of(self)
         if binding is None:
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
-        try:
-            terminator = terminator_for(watch.certificates, self.minimum_tls)
-        except CertificateError as error:
-            watch.fall_back(error)
-            terminator = terminator_for(watch.certificates, self.minimum_tls)
-        hosts = Hosts(self._names(watch.certificates))
-        metrics = Metrics()
+        self.metrics = metrics = Metrics(self.models, keep=self.keep, replicas=binding.replicas)
+        source = source_for(self.certificate, self.key, self.host)
+        kept = KeptCertificates(self.keep("certificates", CERTIFICATES))
+        self._watch = watch = CertificateWatch(source, kept, metrics.connections.certificates_came)
+        terminator = self._terminator(watch, metrics)
         metrics.show_tls(terminator.describe)
+        hosts = Hosts(names_of(watch.certificates, self.host))
+        connections = affordable(self.connections)
+        metrics.allow(requests=self.requests, connections=connections)
         application = build_application(
             _Asks(self, binding),
             self.models,
@@ -152,39 +163,79 @@ class Ingress(Actor):
             state=self.state,
             metrics=metrics,
             graph=GraphMetrics(lambda: ask_supervisor(name)) if name else None,
-            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}),
+            seats=Seats({actor: binding.places_at(actor) for actor in self.models.values()}, binding.replicas),
             supervisor=Supervisor(name) if name else None,
         )
-        self.server = HttpServer(application, terminator, connections=self.connections)
-        self.server.start(open_listeners(self.host, self.port, self.listen))
+        self.server = HttpServer(application, terminator, connections=connections, counts=metrics.connections)
+        roster = metrics.roster
+        own, *others = [
+            open_listeners(self.host, self.port, partial(self.listen, replica=each)) for each in roster.own_first()
+        ]
+        self.server.start(own, dict(zip(roster.own_first()[1:], others, strict=True)), roster.absent)
 
         def take(certificates: Sequence[Certificate]) -> None:
             terminator.swap(certificates)
-            hosts.know(self._names(certificates))
+            hosts.know(names_of(certificates, self.host))
 
-        self._watch = watch
         watch.start(take)
+        roster.enter(Stage.SERVING)
         url = self._url(self.server)
         logger.info("page: %s/", url)
         logger.info("API: %s/v1", url)
         logger.info("certificate: %s", watch.certificates[0].public)
 
+    def _terminator(self, watch: CertificateWatch, metrics: Metrics) -> Terminator:
+        """With the certificates that were read, or those that are kept where the engine does not take these."""
+        from .certificates.certificate import CertificateError
+        from .tickets.memory import RING, RING_NAME, RingReader
+        from .tls.engine import terminator_for
+
+        keys = None if self.tickets is None else RingReader(self.keep(f"{self.tickets}.{RING_NAME}", RING))
+        options = self.minimum_tls, keys, metrics.connections.resumption_refused
+        try:
+            return terminator_for(watch.certificates, *options)
+        except CertificateError as error:
+            watch.fall_back(error)
+            return terminator_for(watch.certificates, *options)
+
     def on_drain(self) -> None:
-        self.state.draining = True
+        from .counts.roster import Stage
+
+        binding = binding_of(self)
+        if self.server is None or self.metrics is None or binding is None:
+            self.state.draining = True
+        elif binding.retires and self.metrics.roster.others_serve():
+            self.metrics.roster.enter(Stage.LEAVING)
+            self.server.leave()
+        else:
+            self.metrics.roster.enter(Stage.DRAINING)
+            self.state.draining = True
 
     async def on_stop(self) -> None:
+        from .counts.roster import Stage
+        from .http.connection import FRESH_WITHIN_S
+
         if self._watch is not None:
             await self._watch.stop()
         if self.server is not None:
-            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set)
+            # A graph that ends has told its clients; they do not know that this process does.
+            binding = binding_of(self)
+            goes_on = not self.state.draining or (binding is not None and binding.retires)
+            hear_s = FRESH_WITHIN_S if goes_on else 0.0
+            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set, hear_s=hear_s)
+        if self.metrics is not None:
+            self.metrics.roster.enter(Stage.AWAY)
 
     def describe(self) -> dict[str, Any]:
         """Where it listens, and how it fares.
 
         {"url", "certificate", "models", "tls", "connections", "handshakes", "running", "requests", "refused",
-        "failed_handshakes"}; the last three count since the start of this process.
+        "failed_handshakes", "replica", "replicas", "ways", "handshaken"}. "requests", "refused" and "failed_handshakes"
+        count since the start of this process; of all replicas "ways" counts the streamed answers by the way of their
+        body, and "handshaken" the handshakes by kind. "replicas" has of each
+        {"replica", "stage", "pid", "connections", "accepted", "share"}; "share" is that of all connections accepted.
         """
-        if self.server is None or self._watch is None:
+        if self.server is None or self.metrics is None or self._watch is None:
             raise RuntimeError("the ingress does not listen: a worker calls on_start() before any handler")
         tls = self.server.terminator.describe() | self._watch.describe()
         return {
@@ -193,41 +244,15 @@ class Ingress(Actor):
             "models": dict(self.models),
             "tls": tls,
             **self.server.stats(),
+            "replica": self.metrics.roster.replica,
+            **self.metrics.describe_replicas(),
         }
-
-    def _certificate_source(self) -> CertificateSource:
-        from .certificates.development import DevelopmentFiles
-        from .certificates.source import CertificateFiles
-
-        if self.certificate is None:
-            return DevelopmentFiles(self.host)
-        chains = _listed(self.certificate)
-        keys = [None] * len(chains) if self.key is None else [Path(each) for each in _listed(self.key)]
-        return CertificateFiles([(Path(chain), key) for chain, key in zip(chains, keys, strict=True)])
-
-    def _names(self, certificates: Sequence[Certificate]) -> list[str] | None:
-        """The names that it answers to; None for any, where a certificate bears none."""
-        names = [self.host]
-        for each in certificates:
-            if each.names is None:
-                return None
-            names += each.names
-        return names
 
     def _url(self, server: HttpServer) -> str:
         from .http.listening import authority
 
         host = "localhost" if self.host in ("0.0.0.0", "::") else self.host
         return f"https://{authority(host, server.port)}"
-
-
-def _listed(paths: str | list[str] | None) -> list[str]:
-    return [paths] if isinstance(paths, str) else paths or []
-
-
-def _are_paths(paths: object) -> bool:
-    each = paths if isinstance(paths, list) else [paths]
-    return paths is None or (bool(each) and all(isinstance(path, str) and path for path in each))
 
 
 class _Asks:

@@ -204,21 +204,23 @@ class Actor:
         written. It goes with the graph. The first who asks makes it; fresh memory is zero.
 
         `parameters` are those of the layout. Who writes which line is the actor's affair: one process a line, and what
-        is to be seen whole is published by an 8-byte store that comes last. Raises LayoutError where it exists with
-        another layout, OutOfMemory where `memory_bytes` of `Graph.add`, or the machine, has no room for it.
+        is to be seen whole is published by an 8-byte store that comes last. As "actor.name" it is what another actor
+        of the graph keeps, and can only be read. Raises LayoutError where it exists with another layout, OutOfMemory
+        where `memory_bytes` of `Graph.add`, or the machine, has no room for it, GraphError for the name.
         """
         return self._bound("keep").keep(name, layout, parameters)
 
-    def listen(self, address: str) -> socket.socket:
+    def listen(self, address: str, *, replica: int | None = None) -> socket.socket:
         """A listening socket, non-blocking, that outlives this process: connections that wait in it are there for a
         successor, who gets the same socket by the same address. It goes with the graph.
 
         `address` is "tcp://host:port" (of a name the first address; port 0: any free one, the same for all replicas),
         "unix:///path" (for this user alone) or "fd://3" (a socket that the graph was started with). Each replica has a
         TCP socket of its own, and the kernel spreads connections over them; all others are one socket for all
-        replicas. Raises StartError with the address, the cause and the remedy.
+        replicas. `replica` asks for the socket of another one, so as to accept what waits there while that one is
+        away. Raises StartError with the address, the cause and the remedy, GraphError for a replica that there is not.
         """
-        return self._bound("listen").listen(address)
+        return self._bound("listen").listen(address, replica)
 
     def _bound(self, verb: str) -> Binding:
         if self._binding is None:

@@ -34,7 +34,8 @@ class CellBinding:
     """Set as `actor._binding`. Used by the worker's thread, inside handlers, hooks and tasks of theirs. `reply_streams`
     is the cell's, which comes after its binding.
 
-    `graph` is the name that the graph runs under; "" where no supervisor could be asked by it.
+    `graph` is the name that the graph runs under; "" where no supervisor could be asked by it. `retires`: this worker
+    is being replaced, and the graph goes on.
     """
 
     reply_streams: ReplyStreams
@@ -54,6 +55,7 @@ class CellBinding:
     ) -> None:
         self.outputs = frozenset(outputs)
         self.graph = graph
+        self.retires = False
         self._instance = instance
         self.cores = cores  # changes when the worker is moved
         self._threads = threads
@@ -111,6 +113,12 @@ class CellBinding:
         """The answer of a port that needs no fields, whatever all places for calls and streams are taken by."""
         return await self._calls.aside(target, self._deadline(timeout_s))
 
+    @property
+    def replicas(self) -> int:
+        """How many replicas the actor has, this one among them."""
+        routing = self._outlets.routing
+        return len(routing.instances[routing.actor_of[self._instance]])
+
     def places_at(self, actor: str) -> int:
         """How many inputs an actor takes at a time, all of its replicas together; 0 where there is no such actor."""
         actors = self._outlets.routing.spec.actors
@@ -153,9 +161,9 @@ class CellBinding:
         self._own.check_thread(self._instance, "keep")
         return self._custody.keep(self._instance, name, layout, parameters)
 
-    def listen(self, address: str) -> socket.socket:
+    def listen(self, address: str, replica: int | None) -> socket.socket:
         self._own.check_thread(self._instance, "listen")
-        return self._custody.listen(self._instance, address)
+        return self._custody.listen(self._instance, address, replica)
 
     @property
     def context(self) -> Context:

@@ -16,6 +16,8 @@ from ..telemetry.stats import CellStats
 from .inlets import Inlets
 from .work import Dispatch, Work
 
+_CANCEL = int(Kind.CANCEL)
+
 
 class Cancels:
     """Remembers cancelled requests, and finds word of more behind inputs that must wait. One thread."""
@@ -54,7 +56,7 @@ class Cancels:
             end = lane.read_head()
             for sequence in range(max(lane.cursor, self._searched.get(lane.lane, 0)), end):
                 header = inlets.header(lane, sequence)
-                if header.kind == Kind.CANCEL and header.key not in self._keys:
+                if header.kind == _CANCEL and header.key not in self._keys:
                     yield header
             self._searched[lane.lane] = end
 

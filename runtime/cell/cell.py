@@ -109,12 +109,7 @@ class Cell:
 
     def is_ready(self) -> bool:
         """Whether `step` may find something to do."""
-        begun = self._intake.blocked or self._runs.works or self._runs.held_up or self._redelivery.waiting
-        return bool(begun or self.outlets.holds_any or self.inlets.has_input() or self._has_items())
-
-    def lanes_in(self) -> list[Consumer]:
-        """All lanes from which it takes records."""
-        return [*self.inlets.lanes, *self.item_inlets.lanes]
+        return bool(self._has_begun() or self.outlets.holds_any or self.inlets.has_input() or self._has_items())
 
     def _has_items(self) -> bool:
         return bool(self.item_inlets.lanes) and self.item_inlets.has_input()
@@ -133,7 +128,7 @@ class Cell:
             return self.outlets.could_go(self._intake.blocked[0])
         if (self._runs.works or self._runs.held_up) and self._runs.can_progress():
             return True
-        if self._redelivery.quarantine.holds():
+        if self._redelivery.quarantine.work is not None and self._redelivery.quarantine.holds():
             return False
         return self._redelivery.can_begin() if self._redelivery.waiting else self._intake.can_take()
 
@@ -156,10 +151,17 @@ class Cell:
 
     def next_wake_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""
+        if not self._has_begun():
+            return 0
         blocked = self._intake.blocked[0].due_ns() if self._intake.blocked else 0
         alone = self._redelivery.quarantine.until_ns()
         dues = blocked, alone, self._redelivery.next_due_ns(), self._runs.next_due_ns()
         return min(filter(None, dues), default=0)
+
+    def _has_begun(self) -> object:
+        """Whether there are inputs here that have left their lanes, or wait to be begun again."""
+        runs, redelivery = self._runs, self._redelivery
+        return self._intake.blocked or runs.works or runs.held_up or redelivery.waiting or redelivery.quarantine.work
 
     def step(self, until_ns: int) -> bool:
         """Does work for about as long as `until_ns` says, on CLOCK_MONOTONIC; True if it did any."""

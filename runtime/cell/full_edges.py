@@ -22,8 +22,8 @@ from .work import REPLY_KEY, Dispatch, Work
 class FullEdges:
     """For one actor instance. `spread` has the lanes of its edges. One thread.
 
-    `overflow` holds the messages of drop_oldest edges by edge. They hold up nobody, so their inputs are finished before
-    they have left.
+    `overflow` holds the messages of drop_oldest edges, where there are any, by edge. They hold up nobody, so their
+    inputs are finished before they have left.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FullEdges:
         """Sends an output along its edge, or disposes of it as the edge's policy says; False if it must wait."""
         number = dispatch.edge
         producer = self._spread.lane_for(dispatch, work.header)
-        if self.overflow.get(number) or not dispatch.payload.can_go(producer):
+        if number in self.overflow or not dispatch.payload.can_go(producer):
             edge = self._routing.spec.edges[number]
             return _POLICIES[edge.when_full](self, work, dispatch, edge, producer)
         self._write(work, dispatch, producer)
@@ -123,14 +123,16 @@ class FullEdges:
 
     def can_shed(self) -> bool:
         """Whether a message of a drop_oldest edge could go now."""
-        return any(waiting and self._open_lane(*waiting[0]) for waiting in self.overflow.values())
+        return any(self._open_lane(*waiting[0]) for waiting in self.overflow.values())
 
     def shed(self) -> None:
         """Lets messages of drop_oldest edges go while there is room."""
-        for waiting in self.overflow.values():
+        for edge, waiting in list(self.overflow.items()):
             while waiting and (producer := self._open_lane(*waiting[0])) is not None:
                 work, dispatch = waiting.popleft()
                 self._write(work, dispatch, producer)
+            if not waiting:
+                del self.overflow[edge]
 
     def _open_lane(self, work: Work, dispatch: Dispatch) -> Producer | None:
         producer = self._spread.lane_for(dispatch, work.header)

@@ -150,7 +150,7 @@ class Outlets:
                 return False
             edge, _, target = edges[0]
             lanes = self.edges[edge]
-            if len(lanes) != 1 or self._overflow.get(edge):
+            if len(lanes) != 1 or edge in self._overflow:
                 return False
             kind, producer = _DATA, lanes[0]
             deadline_ns = header.deadline_ns and self.ways_out.deadline_along(edge, header)
@@ -268,8 +268,8 @@ class Outlets:
     def holds_any(self) -> bool:
         """Whether messages wait here that hold up no input."""
         sends = self.sends
-        waiting = self.own_account.outbox or sends.turns or sends.paused or self.cancels.waiting
-        return bool(waiting or any(self._overflow.values()))
+        own = self.own_account.outbox or sends.turns or sends.paused
+        return bool(own or self.cancels.waiting or self._overflow)
 
     def waiting(self) -> int:
         """How many these are."""

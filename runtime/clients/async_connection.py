@@ -16,7 +16,7 @@ from .connection import LOOK_AGAIN_S, closed_error, late_answer, seconds_for_an_
 from .local import LocalConnection
 
 # The loop tells of a graph's end, unless it was held up. A look costs a system call.
-_LOOK_EVERY_NS = 1_000_000
+_LOOK_EVERY_NS = 5_000_000
 
 
 class AsyncLocalConnection:

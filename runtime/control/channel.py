@@ -62,7 +62,8 @@ class OpenRouteFor(NamedTuple):
 class Keep(NamedTuple):
     """An actor instance wants memory that all instances of its actor share, and that outlives their processes.
 
-    `magic` and `parameters` are those of its layout, which the actor alone knows, and `nbytes` is its size.
+    `name` is "actor.name" where another actor keeps it. `magic` and `parameters` are those of its layout, which the
+    actor alone knows, and `nbytes` is its size.
     """
 
     instance: str
@@ -73,7 +74,9 @@ class Keep(NamedTuple):
 
 
 class Listen(NamedTuple):
-    """An actor instance wants a socket that listens at this address, whatever becomes of its process."""
+    """A worker wants the socket at this address, which outlives it, of an actor instance: one of its own, or another
+    replica of such a one.
+    """
 
     instance: str
     address: str

@@ -14,6 +14,7 @@ from ..errors import GraphError, LayoutError
 from ..graph.compiled import Routing
 from ..graph.node import NAME, NAME_RULE
 from ..host.forks import keep_from_children
+from ..spelling import near_or_all
 from .listen_address import TcpAddress, numeric, read_address
 
 
@@ -32,9 +33,22 @@ class Custody:
         self._arrived[offer] = descriptor
 
     def keep(self, instance: str, name: str, layout: Layout, parameters: Mapping[str, int]) -> Kept:
-        """What the instance's actor keeps under this name. Raises LayoutError, OutOfMemory, GraphError for the name."""
-        if not (isinstance(name, str) and NAME.fullmatch(name)):
-            raise GraphError(f"{instance} keeps memory under the name {name!r}; it must consist of {NAME_RULE}")
+        """What the instance's actor keeps under this name, or another, to be read: "actor.name". Raises LayoutError,
+        OutOfMemory, GraphError for the name.
+        """
+        parts = name.split(".", 1) if isinstance(name, str) else ()
+        if not (parts and all(map(NAME.fullmatch, parts))):
+            raise GraphError(
+                f"{instance} keeps memory under the name {name!r}; it must consist of {NAME_RULE}, behind the name of "
+                "its actor and a dot where another actor keeps it"
+            )
+        actor = self._routing.actor_of[instance]
+        owner = parts[0] if len(parts) == 2 else actor
+        if owner not in self._routing.instances:
+            raise GraphError(
+                f"{instance} reads what {owner!r} keeps as {parts[1]!r}, and no actor of the graph has that name"
+                f"{near_or_all(owner, self._routing.instances)}"
+            )
         placed = layout.place(**parameters)
         if len(layout.groups) == 1:
             raise LayoutError(
@@ -45,15 +59,19 @@ class Custody:
         if kept is not None and known == stamp:
             return kept
         descriptor = self._fetch(Keep(instance, name, stamp.magic, placed.nbytes, list(stamp.parameters)), offer)
-        segment = Segment.open(descriptor, layout, writable=True)
+        segment = Segment.open(descriptor, layout, writable=owner == actor)
         segment.close_descriptor()
-        replica = self._routing.instances[self._routing.actor_of[instance]].index(instance)
+        replica = self._routing.instances[actor].index(instance)
         made = Kept(segment.words, segment.bytes, segment.placed, replica)
         self._kept[offer] = stamp, made
         return made
 
-    def listen(self, instance: str, address: str) -> socket.socket:
-        """The instance's socket at this address. Raises StartError."""
+    def listen(self, instance: str, address: str, replica: int | None = None) -> socket.socket:
+        """The instance's socket at this address, or that of another replica. Raises StartError, and GraphError where
+        there is no such replica.
+        """
+        if replica is not None:
+            instance = self._replica(instance, replica)
         asked = read_address(address)
         if isinstance(asked, TcpAddress):
             asked = numeric(asked)
@@ -61,6 +79,14 @@ class Custody:
         listener = socket.socket(fileno=self._fetch(Listen(instance, text), SocketOffer(instance, text)))
         listener.setblocking(False)
         return keep_from_children(listener)
+
+    def _replica(self, instance: str, number: int) -> str:
+        instances = self._routing.instances[self._routing.actor_of[instance]]
+        if not 0 <= number < len(instances):
+            raise GraphError(
+                f"{instance} asked for the socket of replica {number!r}; there are {len(instances)}, from 0"
+            )
+        return instances[number]
 
     def _fetch(self, ask: Ask, offer: KeptOffer | SocketOffer) -> int:
         try:

@@ -21,7 +21,7 @@ class Wait:
     def __init__(self, deadline_ns: int, loop: asyncio.AbstractEventLoop) -> None:
         self.deadline_ns = deadline_ns
         self.loop = loop
-        self.future: asyncio.Future[None] = loop.create_future()
+        self.future: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.is_late = self.is_over = False
 
     def wake(self) -> None:

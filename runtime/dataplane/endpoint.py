@@ -27,7 +27,7 @@ from ..message.capacities import FIRST_CLIENT
 from ..message.encoding import decode
 from ..message.header import Flag, Header
 from ..message.lending import source_of
-from .adoption import Adoption, Relay
+from .adoption import Adoption
 from .descriptor_channel import close_all
 
 LaneOpened = Callable[[LaneOffer, Producer | Consumer], None]
@@ -67,6 +67,7 @@ class Endpoint:
         self._recovered = False
         self._adoption = Adoption(self._reader)
         self._adopted = self._adoption.leases
+        self._has_adopted = False  # anything: to ask a dictionary of weak references costs more than most of a lease
         self.pool = Pool(self._grow, self.reap, limit_nbytes, shrink=self._shrink)
         self._trimmer = Trimmer(self.pool)
         # Debug mode: for whom a record is, and at which line.
@@ -177,6 +178,7 @@ class Endpoint:
         """
         self._adoption.take_over(kept, self.consumers, self.producers.values(), self.pool)
         self._recovered = True
+        self._has_adopted = bool(self._adopted)
 
     def adopted(self, header: Header, lane: int, sequence: int) -> Lease | None:
         """The lease that a record gave a predecessor, which has passed its block on."""
@@ -191,7 +193,7 @@ class Endpoint:
         if not header.flags & Flag.BLOCK:
             return None
         source = source_of(header, consumer.lane, sequence)
-        if self._adopted and (adopted := self._adopted.get(source)) is not None:
+        if self._has_adopted and (adopted := self._adopted.get(source)) is not None:
             return adopted
         if header.row >= consumer.leases:
             raise CorruptLane(f"lane {consumer.lane} lends row {header.row} of {consumer.leases}")
@@ -231,10 +233,9 @@ class Endpoint:
     @property
     def forwards(self) -> bool:
         """Whether somebody else's blocks wait here for their next readers: then ended leases are news."""
-        for producer in self.producers.values():
-            for _, holder in producer.holders.values():
-                if isinstance(holder, (Lease, Relay)):
-                    return True
+        for producer in self.producers.values():  # noqa: SIM110 - `any` of a generator costs more than the look itself
+            if producer.forwards:
+                return True
         return False
 
     def reasons(self) -> int:

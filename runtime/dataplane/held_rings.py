@@ -20,17 +20,17 @@ class HeldRings:
 
     def __init__(self) -> None:
         self._held: set[Ringer] = set()
-        self._is_holding = False
+        self.is_holding = False
         self._since_ns = 0
 
     def hold(self) -> None:
         """Several tasks have been woken: what they send is rung for once they have run, by `ring`."""
-        self._is_holding = True
+        self.is_holding = True
         self._since_ns = now_ns()
 
     def ring(self) -> None:
         """Rings all that were to be rung meanwhile and still sleep."""
-        self._is_holding = False
+        self.is_holding = False
         while self._held:
             self._held.pop().ring(RECORDS)
 
@@ -40,7 +40,7 @@ class HeldRings:
 
     def _of(self, ringer: Ringer) -> Callable[[int], None]:
         def wake(waiting: int) -> None:
-            if self._is_holding and now_ns() - self._since_ns < _LONGEST_NS:
+            if self.is_holding and now_ns() - self._since_ns < _LONGEST_NS:
                 self._held.add(ringer)
             else:
                 ringer.ring_for(waiting)

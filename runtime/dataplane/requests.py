@@ -99,8 +99,10 @@ class Requests:
                 caller = self._board.peers.get(endpoint)
                 if caller is not None and (caller.instances or caller.channel is not None):
                     self._open_route(peer, route, caller)
-            case (Keep(instance) | Listen(instance)) as ask if instance in peer.instances:
-                self._hold(peer, ask)
+            case Keep(instance) as ask if instance in peer.instances:
+                self._keep(peer, ask)
+            case Listen(instance, address) if self._has_replica_of(peer, instance):
+                self._listen(peer, instance, address)
             case refused:
                 raise ProtocolError(f"{peer.name} cannot ask {type(refused).__name__}, or not of that actor")
 
@@ -145,20 +147,24 @@ class Requests:
 
     # -- what actors keep ---------------------------------------------------------------------------------------------
 
-    def _hold(self, peer: Peer, ask: Keep | Listen) -> None:
-        if isinstance(ask, Keep):
-            self._keep(peer, ask)
-        else:
-            self._listen(peer, ask.instance, ask.address)
-
     def _keep(self, peer: Peer, ask: Keep) -> None:
+        """Its own, or by "actor.name" that of another actor, for which room is taken then."""
         routing = self._board.routing
-        actor = routing.actor_of[ask.instance]
+        owner, _, name = ask.name.rpartition(".")
+        actor = owner or routing.actor_of[ask.instance]
+        if actor not in routing.instances:
+            raise ProtocolError(f"{ask.instance} asked for memory of {actor!r}, which is no actor")
+        offer, ask = KeptOffer(ask.instance, ask.name), ask._replace(name=name)
         found = self._board.kept.find(actor, ask)
         if found is None:
             first = self._board.home_of(routing.instances[actor][0])
             found = self._board.kept.make(actor, ask, self._board.room_nbytes(first))
-        hand_over(peer, [(KeptOffer(ask.instance, ask.name), [found.segment.fd])])
+        hand_over(peer, [(offer, [found.segment.fd])])
+
+    def _has_replica_of(self, peer: Peer, instance: str) -> bool:
+        """Whether this instance, or another of the same actor, is in the peer's process."""
+        actor_of = self._board.routing.actor_of
+        return actor_of.get(instance, "") in {actor_of[each] for each in peer.instances}
 
     def _listen(self, peer: Peer, instance: str, address: str) -> None:
         routing = self._board.routing

@@ -25,16 +25,20 @@ def raise_limit() -> None:
         return  # it stays as it is; whoever needs more says so
 
 
+def free_descriptors() -> int | None:
+    """How many files more this process may open; None: any number."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if limit == resource.RLIM_INFINITY else limit - _used(limit)
+
+
 def require_free(number: int, purpose: str, error: type[SlabwireError] = Overloaded) -> None:
     """Raises the error where this process may not open so many files more."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return
-    used = _used(limit)
-    if limit - used < number:
+    free = free_descriptors()
+    if free is not None and free < number:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         raise error(
-            f"{purpose} needs {number} open files, and this process has {used} of {limit} (RLIMIT_NOFILE): {REMEDY}, "
-            "or close some"
+            f"{purpose} needs {number} open files, and this process has {limit - free} of {limit} "
+            f"(RLIMIT_NOFILE): {REMEDY}, or close some"
         )
 
 

@@ -5,6 +5,9 @@ The worker is the only writer; the supervisor reads. Counters go on where a pred
 
 from __future__ import annotations
 
+from operator import add
+from struct import Struct
+
 from ...shm.layout import Group, Layout, Word
 from ...shm.segment import Segment
 
@@ -18,7 +21,8 @@ _READER = "supervisor"
 # Counted by each process from 0 on: a successor adds what its predecessors have shown.
 _WORKER_COUNTERS = ("spins", "parks", "wakes", "contended", "collections", "collecting_ns")
 _WORKER_WORDS = (*_WORKER_COUNTERS, "longest_collection_ns", "slab_bytes", "slab_used_bytes", "blocks_out", "alive_ns")
-_WORKER_AT = {name: index for index, name in enumerate(_WORKER_WORDS)}
+# With native alignment a word is written by one store.
+_WORKER_ROW = Struct(f"@{len(_WORKER_WORDS)}Q")
 _CELL_WORDS = (
     "failed",
     "redelivered",
@@ -131,15 +135,18 @@ class WorkerStats:
     """The worker's own words."""
 
     def __init__(self, segment: Segment) -> None:
-        self._words = segment.words
+        self._words, self._bytes = segment.words, segment.bytes
         self._first = segment.placed.word(_WORKER_WORDS[0])
         before = self.read()
-        self._before = {name: before[name] if name in _WORKER_COUNTERS else 0 for name in _WORKER_WORDS}
+        self._before = [before[name] if name in _WORKER_COUNTERS else 0 for name in _WORKER_WORDS]
 
-    def show(self, **values: int) -> None:
-        """Counters as this process has counted them since its start, gauges as they are."""
-        for name, value in values.items():
-            self._words[self._first + _WORKER_AT[name]] = self._before[name] + value
+    def show(self, *values: int) -> None:
+        """In the order of the words: counters as this process has counted them since its start, gauges as they are."""
+        _WORKER_ROW.pack_into(self._bytes, 8 * self._first, *map(add, self._before, values))
+
+    def show_alive(self, alive_ns: int) -> None:
+        """Since when it has been awake; 0 while it sleeps."""
+        self._words[self._first + len(_WORKER_WORDS) - 1] = alive_ns
 
     def read(self) -> dict[str, int]:
         return {name: self._words[self._first + index] for index, name in enumerate(_WORKER_WORDS)}

@@ -31,7 +31,8 @@ class Garbage:
     each sleep, `woke` after it.
 
     What user code sets by the module `gc` stands: where it has set thresholds of its own or has disabled the collector,
-    collections are measured, and nothing else is done.
+    collections are measured, and nothing else is done. `collections` counts them since `settle`; `collecting_ns` is how
+    long all of them took, `longest_ns` the longest.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,8 @@ class Garbage:
         if not self.is_ours:
             return longest_s
         is_idle, self._idle_from_ns = 0 < self._idle_from_ns <= now, 0
-        generation = _ALL if is_idle else self._young(now)
+        is_worthwhile = gc.get_count()[0] >= WORTHWHILE
+        generation = _ALL if is_idle else self._young(now) if is_worthwhile else None
         if generation is not None and self._fits(generation, longest_s) and not has_news():
             gc.collect(generation)
             self._is_clean = generation == _ALL
@@ -96,19 +98,8 @@ class Garbage:
 
     def _young(self, now: int) -> int | None:
         """Which of the younger generations is due, by the numbers by which Python itself decides."""
-        young, middle, _ = gc.get_count()
-        if young < WORTHWHILE:
-            return None
-        generation = int(middle > self._thresholds[1])
+        generation = int(gc.get_count()[1] > self._thresholds[1])
         return generation if now - self._ended_ns >= SHARE * self._took_ns[generation] else None
 
     def _fits(self, generation: int, longest_s: float | None) -> bool:
         return longest_s is None or longest_s * 1e9 >= self._took_ns[generation]
-
-    def stats(self) -> dict[str, int]:
-        """Counters since `settle`."""
-        return {
-            "collections": self.collections,
-            "collecting_ns": self.collecting_ns,
-            "longest_collection_ns": self.longest_ns,
-        }

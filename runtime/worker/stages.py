@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from ..cell.binding import binding_of
 from ..cell.cell import Cell
 from ..cell.own_tasks import OwnTasks
 from ..control.worker_line import Drained, Report
@@ -68,6 +69,8 @@ async def retire(
     """
     for cell in cells:
         cell.inlets.shut()
+        if (binding := binding_of(cell.actor)) is not None:
+            binding.retires = True
     own.drain()
     begun = left = _in_flight(cells) + caller.in_flight
     until_s = time.monotonic() + within_s

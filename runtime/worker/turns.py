@@ -101,6 +101,13 @@ class Turns:
         """The actors that take turns now."""
         return self.cells.values() if self.awake is None else [self.cells[name] for name in self.awake]
 
+    def can_progress(self) -> bool:
+        """Whether any of them would get anywhere now."""
+        for cell in self.serving():  # noqa: SIM110 - `any` of a generator costs more than the look itself
+            if cell.can_progress():
+                return True
+        return False
+
     def take_one(self) -> bool:
         """One quantum for the actor whose turn it is, of those that can use one; True if there was any."""
         awake = self.awake

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ...shm.bell import BLOCKS, ROOM, now_ns
+from ...shm.bell import now_ns
 from ..actor.actor import Actor, handlers_of
 from ..actor.user_code import construct
 from ..cell.binding import CellBinding
@@ -29,9 +29,10 @@ from ..telemetry.stats import CellStats
 from . import parking_loop
 from .garbage import Garbage
 from .lease_report import holdings, tell_what_is_out
+from .sleeper import Sleeper
 from .stages import Startup, end_tasks, retire
 from .supervisor_line import ControlLine
-from .turns import Turns, look_into
+from .turns import Turns
 from .wiring import Wiring
 
 logger = logging.getLogger("slabwire")
@@ -72,6 +73,9 @@ class Worker:
         self._bindings: list[CellBinding] = []
         self._stopping = False
         self._last_tick_ns = 0
+        self.is_round_due = False
+        self._sleeper: Sleeper | None = None
+        self._has_skipped = False  # the actors, for answers that had come
         self.own = OwnTasks(self.loop, self.cells)
 
     def _spec_of(self, instance: str) -> ActorSpec:
@@ -121,8 +125,10 @@ class Worker:
         bell, wait = self.endpoint.bell, self.endpoint.wait
         if bell is None or wait is None:
             raise Disconnected("the supervisor handed over no bell")
-        self._selector.watch(wait, self._reasons, self._has_news, self._rest, self._asleep, self._between_rounds)
-        for each in (bell.fd, self.link.channel.fileno(), self._line.fileno()):
+        self._sleeper = Sleeper(wait, self.endpoint, self.caller, self._turns, self._garbage, self._show, self._woke)
+        callers = self.link.channel.fileno(), self._line.fileno()
+        self._selector.watch(self._sleeper, self, callers)
+        for each in (bell.fd, *callers):
             self.loop.add_reader(each, self.loop.stop)
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -150,7 +156,12 @@ class Worker:
     def run(self) -> None:
         """Works until the supervisor says stop."""
         while not self._stopping:
-            self.turn()
+            try:
+                self._heed()
+                parking_loop.stay(self.loop, self._selector)
+            except CorruptLane as error:
+                self.wiring.shut_out(error)
+        self.caller.rings.ring()
         for cell in self.cells.values():
             self.finish(cell.actor.on_stop())
         self._pardon()
@@ -165,114 +176,97 @@ class Worker:
         that write what no client writes.
         """
         try:
-            if self.endpoint.corrupt:
-                raise CorruptLane("its lanes were corrupt when they arrived")
-            if self._work():
-                return True
-            self._wait(longest_s)
+            worked = self.work()
+            if self.is_round_due:
+                self._tick()
+                self._heed()
+            if not worked and self._sleeper is not None and not self._sleeper.spins():
+                parking_loop.sleep(self.loop, self._selector, self._sleeper.longest_s(longest_s))
+                self._heed()
+            return worked
         except CorruptLane as error:
             self.wiring.shut_out(error)
         return False
 
-    def _wait(self, longest_s: float | None) -> None:
-        """Until something comes: looking for a while if that has paid lately, then parked."""
-        wait = self.endpoint.wait
-        # While an outlet is full, waiting inputs are no news, and only the bell announces room: spinning is in vain.
-        is_held_up = any(cell.waits_for_room() for cell in self.cells.values())
-        if wait is not None and (is_held_up or not wait.spin(self._look())):
-            parking_loop.sleep(self.loop, self._selector, self._sleep_s(longest_s))
-            # Else nobody but the bell has called: looking costs as much as a message.
-            if self._selector.was_called or self.own.fatal:
-                self.obey()
-
-    def _look(self) -> Callable[[], Any]:
-        """Tells whether there is news in any of the lanes as they are now."""
-        lanes = [*self.caller.replies, *(lane for cell in self.cells.values() for lane in cell.lanes_in())]
-        look = look_into(lanes)
-        return (lambda: look() or self.caller.has_news()) if self.caller.streams.waiting else look
-
-    def _work(self) -> bool:
-        before = self.caller.in_flight
-        progressed = self.caller.pump()
-        answers = before - self.caller.in_flight
-        progressed |= self._turns.take_one()
+    def work(self) -> bool:
+        """Takes in answers, and gives the actor whose turn it is a quantum; whether there was anything to do."""
+        if self.endpoint.corrupt:
+            raise CorruptLane("its lanes were corrupt when they arrived")
+        caller = self.caller
+        before = caller.in_flight
+        worked = caller.pump()
+        answers = before - caller.in_flight
+        # Who waits for answers mostly has nothing else to do: then two looks at the actors would be one too many.
+        if not worked or self._has_skipped:
+            worked |= self._turns.take_one()
+            self._has_skipped = False
+        else:
+            self._has_skipped = True
         now = now_ns()
         if is_due := now - self._last_tick_ns > TICK_NS:
-            self._show(now)
-        if is_due or (progressed and (self._is_async or self.caller.in_flight)):
-            self._tick(answers)
-        if is_due:
             self._last_tick_ns = now
-            self.obey()
-        return progressed
+            self._show(now)
+        self.is_round_due = is_due or (worked and (self._is_async or caller.in_flight > 0))
+        if answers > 1 and self.is_round_due:
+            caller.rings.hold()  # what the tasks of several answers send is rung for once
+        return worked
 
-    def _tick(self, answers: int) -> None:
-        """Lets asyncio do what is due. What the tasks of several `answers` send is rung for once."""
-        if answers > 1:
-            self.caller.rings.hold()
+    def round_ended(self) -> None:
+        if self.caller.rings.is_holding:
+            self.caller.rings.ring()
+        self._heed()
+
+    def _tick(self) -> None:
+        """Lets asyncio do what is due."""
         try:
             parking_loop.tick(self.loop, self._selector)
         finally:
             self.caller.rings.ring()
 
-    def _has_news(self) -> bool:
-        """The last look after parking: also for forwarded blocks that came back while nobody would ring for them."""
-        is_answered = self.caller.collect() or self.caller.has_news()
-        if is_answered or any(cell.can_progress() for cell in self._turns.serving()):
+    def stops_for_news(self) -> bool:
+        if self._sleeper is not None and self._sleeper.has_news():
             self.loop.stop()
             return True
         return False
 
-    def _between_rounds(self) -> None:
-        """While tasks keep the loop from sleeping: it is alive, and lanes are looked at all the same."""
+    def between_rounds(self) -> None:
         now = now_ns()
         if now - self._last_tick_ns > TICK_NS:
             self._last_tick_ns = now
-            self._show(now_ns())
-        self._has_news()
+            self._show(now)
+        self.stops_for_news()
 
-    def _reasons(self) -> int:
-        room = any(cell.waits_for_room() for cell in self.cells.values())
-        return self.caller.reasons() | (ROOM | BLOCKS if room else 0)
-
-    def _sleep_s(self, longest_s: float | None) -> float | None:
-        due = [at for cell in self.cells.values() if (at := cell.next_wake_ns())]
-        if look_at := self.endpoint.trim(now_ns()):
-            due.append(look_at)
-        left_s = [max(0.0, (min(due) - now_ns()) / 1e9)] if due else []
-        return min(left_s if longest_s is None else [*left_s, longest_s], default=None)
-
-    def _rest(self, now: int, longest_s: float | None) -> float | None:
-        return longest_s if self._garbage is None else self._garbage.rest(now, longest_s, self._has_news)
-
-    def _asleep(self, asleep: bool) -> None:
-        if asleep:
-            self._show(0)
-            return
-        self._last_tick_ns = now = now_ns()  # the selector has just looked at the descriptors of whoever may call
-        if self._garbage is not None:
-            self._garbage.woke(now)
+    def _woke(self, now: int) -> None:
+        self._last_tick_ns = now  # the selector has just looked at the descriptors of whoever may call
         if self.wiring.stats is not None:
-            self.wiring.stats.show(alive_ns=now)
+            self.wiring.stats.show_alive(now)
 
-    def _show(self, alive_ns: int) -> None:
+    def _show(self, alive_ns: int = 0) -> None:
         """Shows the supervisor how this process fares; `alive_ns` is now, or 0 where it is about to sleep."""
-        stats, wait, pool = self.wiring.stats, self.endpoint.wait, self.endpoint.pool
         for cell in self.cells.values():
             cell.show_outbox()
         if ran_ns := self._selector.take_ran_ns():
             self._turns.credit(ran_ns, self.own.busy)
-        if stats is not None and wait is not None:
+        if (stats := self.wiring.stats) is not None and self.endpoint.wait is not None:
+            pool, wait, garbage = self.endpoint.pool, self.endpoint.wait, self._garbage
             stats.show(
-                **wait.stats(),
-                **(self._garbage.stats() if self._garbage is not None else {}),
-                slab_bytes=pool.nbytes,
-                slab_used_bytes=pool.used_nbytes,
-                blocks_out=pool.blocks_out,
-                alive_ns=alive_ns,
+                wait.spins,
+                wait.bell.parks,
+                wait.bell.wakes,
+                wait.contended,
+                *((garbage.collections, garbage.collecting_ns, garbage.longest_ns) if garbage else (0, 0, 0)),
+                pool.nbytes,
+                pool.used_nbytes,
+                pool.blocks_out,
+                alive_ns,
             )
 
     # -- control -----------------------------------------------------------------------------------------------------
+
+    def _heed(self) -> None:
+        # Nobody but the bell may have called: looking costs as much as a message.
+        if self._selector.was_called or self.own.fatal is not None:
+            self.obey()
 
     def obey(self) -> None:
         """Hears the supervisor, on both lines."""

@@ -182,6 +182,7 @@ class Party:
                 if hasattr(holder, "source"):
                     holder.source = None
             producer.holders.clear()
+            producer.forwards.clear()
 
     def close(self) -> None:
         self.kept.clear()

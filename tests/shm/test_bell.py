@@ -39,7 +39,7 @@ def test_a_parked_owner_is_rung_for_what_it_waits_for(edge: Edge, reasons: int, 
     assert _is_ringing(bell) == bool(reasons & news)
     bell.unpark()
     assert not _is_ringing(bell)
-    assert bell.stats() == {"parks": 1, "wakes": int(bool(reasons & news))}
+    assert (bell.parks, bell.wakes) == (1, int(bool(reasons & news)))
 
 
 def test_nobody_is_rung_who_is_awake(edge: Edge) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge import LANE_NUMBER, Edge, array_of, lease_of_record, peek, receive, send_block
-from slabwire.runtime.message.lending import holder_of
+from slabwire.runtime.message.lending import holder_of, offset_in
 from slabwire.shm.bell import BLOCKS, Ringer
 from slabwire.shm.errors import StaleReference
 from slabwire.shm.lane import Source
@@ -198,6 +198,34 @@ def test_lease_of_knows_received_arrays_and_no_others(edge: Edge) -> None:
     assert holder_of(array_of(lease)[3:, None]) is lease
     assert holder_of(array_of(lease).copy()) is None
     assert holder_of(np.zeros(3)) is None
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda each: each,
+        lambda each: each[...],
+        lambda each: each[1:],
+        lambda each: each[::-1],
+        lambda each: each[:, 1:],
+        lambda each: each.T,
+        lambda each: each.imag,
+        lambda each: each.view(np.float32)[:, 1::2],
+        lambda each: each[2:3][0],
+    ],
+)
+@pytest.mark.parametrize("strides", [None, (8, 24), (48, 16)])
+def test_where_views_of_received_arrays_begin(edge: Edge, view: Any, strides: tuple[int, ...] | None) -> None:
+    producer, consumer = edge.producer(), edge.consumer()
+    send_block(producer, edge.pool(producer), 5)
+    consumer.available()
+    record = peek(consumer)
+    lease = Lease(consumer, Source(LANE_NUMBER, record.row, 1), edge.slab(1), record.block, record.generation, 1)
+    try:
+        array = view(lease.array(64, (3, 3), np.dtype(np.complex64), strides))
+    except ValueError:
+        pytest.skip("numpy has no such view of such an array")
+    assert offset_in(array, lease) == array.__array_interface__["data"][0] - lease.address()
 
 
 def test_a_forked_child_neither_ends_leases_nor_dies_of_them(edge: Edge) -> None:

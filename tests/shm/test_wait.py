@@ -84,7 +84,7 @@ def test_long_sleeps_are_worth_no_try(edge: Edge) -> None:
 def test_who_may_not_spin_never_does(edge: Edge) -> None:
     wait = AdaptiveWait(edge.bell(0), may_spin=False, contention=quiet())
     assert not wait.spin(lambda: True)
-    assert wait.stats() == {"spins": 0, "parks": 0, "wakes": 0, "contended": 0}
+    assert (wait.spins, wait.bell.parks, wait.bell.wakes, wait.contended) == (0, 0, 0, 0)
 
 
 def test_news_ends_the_spin_and_is_counted(edge: Edge) -> None:
@@ -111,7 +111,7 @@ def test_nobody_sleeps_who_has_news(edge: Edge) -> None:
     wait.park(RECORDS, lambda: False, slept.append, longest_s=3.0)
     wait.park(RECORDS, lambda: False, slept.append)
     assert slept == [0.0, 3.0, None]
-    assert wait.stats()["parks"] == 3
+    assert wait.bell.parks == 3
 
 
 def test_the_last_look_comes_after_the_announcement(edge: Edge) -> None:
@@ -127,7 +127,7 @@ def test_the_last_look_comes_after_the_announcement(edge: Edge) -> None:
         assert select.select([wait.bell.fd], [], [], 0)[0]
 
     wait.park(RECORDS, has_news, sleep)
-    assert wait.stats()["wakes"] == 1
+    assert wait.bell.wakes == 1
 
 
 def test_a_park_that_raises_is_taken_back(edge: Edge) -> None:
@@ -159,7 +159,7 @@ def test_nobody_spins_while_others_need_the_core(edge: Edge) -> None:
     now += LOOK_EVERY_NS
     delay.nanoseconds += LOOK_EVERY_NS // 2
     assert wait.spin_ns(now) == 0
-    assert wait.stats()["contended"] == 1
+    assert wait.contended == 1
 
 
 def test_contention_is_tried_again_less_and_less_often() -> None:
@@ -227,13 +227,13 @@ def test_a_graph_stops_spinning_when_the_cores_are_taken(tmp_path: Path, monkeyp
         wait = lanes_of(client).wait
         busy = [_busy_child() for _ in os.sched_getaffinity(0)]
         try:
-            while not wait.stats()["contended"]:
+            while not wait.contended:
                 client.call("echo.echo", 1)
             # It tries again now and then: of many calls only a few may have been awaited while spinning.
-            before = wait.stats()["spins"]
+            before = wait.spins
             for _ in range(500):
                 client.call("echo.echo", 1)
-            assert wait.stats()["spins"] - before < 250
+            assert wait.spins - before < 250
         finally:
             for pid in busy:
                 os.kill(pid, 9)

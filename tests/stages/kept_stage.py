@@ -60,13 +60,29 @@ class Tally(Actor):
         self.keep("nothing", Layout("nothing"))
 
 
-class Door(Actor):
-    """Answers each connection with its name and its process, if it accepts any."""
+class Looks(Actor):
+    """Reads what a Tally keeps."""
 
-    def __init__(self, address: str = "", accepts: bool = True) -> None:
-        self.address, self.accepts = address, accepts
+    def counts(self, owner: str) -> list[int]:
+        kept = self.keep(f"{owner}.tally", TALLY, replicas=2)
+        return [kept.words[kept.placed.word("count", row)] for row in range(2)]
+
+    def write(self) -> None:
+        self.keep("tally.tally", TALLY, replicas=2).words[16] = 1
+
+
+class Door(Actor):
+    """Answers each connection with its name and its process, if it accepts any. The first one also answers those of
+    replica `also`.
+    """
+
+    def __init__(self, address: str = "", accepts: bool = True, also: int | None = None) -> None:
+        self.address, self.accepts, self.also = address, accepts, also
 
     async def on_start(self) -> None:
+        if self.also is not None and self.context.actor.endswith("[0]"):
+            listener = self.listen(self.address, replica=self.also)
+            self.servers = [await asyncio.start_server(self._answer, sock=listener)]
         if self.address and (self.accepts or self.context.actor.endswith("[1]")):
             await self.open(self.address)
 

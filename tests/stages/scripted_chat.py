@@ -139,7 +139,7 @@ class Ingress:
     def __init__(self, *scripts: tuple[Any, ...], described: Any = None, graph: Any = None, **limits: Any) -> None:
         self.chat = ScriptedChat(*scripts, described=described)
         self.state = ServingState()
-        self.metrics = Metrics()
+        self.metrics = Metrics(MODELS)
         hosts, allowed = Hosts(["chat.example"]), Limits(**limits)
         self.app: ASGIApp = build_application(
             self.chat, MODELS, hosts=hosts, limits=allowed, state=self.state, metrics=self.metrics, graph=graph

@@ -13,6 +13,7 @@ from http_stage import listen
 from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.libssl_terminator import LibsslTerminator
+from slabwire.actors.ingress.tls.outcome import Outcome
 from slabwire.actors.ingress.tls.stdlib_terminator import StdlibTerminator
 from slabwire.actors.ingress.tls.terminator import Minimum, Terminator
 
@@ -77,6 +78,7 @@ class Door:
         self.terminator = terminator
         self.protocol_factory = protocol_factory
         self.protocols: list[Notes] = []
+        self.outcome: Outcome = None  # of the latest handshake
 
     def protocol(self) -> Notes:
         self.protocols.append(self.protocol_factory())
@@ -86,16 +88,16 @@ class Door:
         """Raises what the handshake failed of; the newest protocol otherwise."""
         loop = asyncio.get_running_loop()
         connection, _ = await loop.sock_accept(self.listener)
-        ended: asyncio.Future[OSError | None] = loop.create_future()
+        ended: asyncio.Future[Outcome] = loop.create_future()
         handshake = self.terminator.secure(connection, self.protocol, ended.set_result)
         try:
-            error = await asyncio.shield(ended)
+            self.outcome = await asyncio.shield(ended)
         except asyncio.CancelledError:
             handshake.cancel()
             assert await ended is None
             raise
-        if error is not None:
-            raise error
+        if isinstance(self.outcome, OSError):
+            raise self.outcome
         return self.protocols[-1] if self.protocols else None
 
     async def secure_all(self) -> None:

@@ -92,6 +92,16 @@ def generation_of(certificates: Sequence[Certificate]) -> str:
     return hashlib.sha256(content).hexdigest()[:_GENERATION_DIGITS]
 
 
+def names_of(certificates: Sequence[Certificate], host: str) -> list[str] | None:
+    """The names that a server on `host` answers to with these; None for any, where one of them bears none."""
+    names = [host]
+    for each in certificates:
+        if each.names is None:
+            return None
+        names += each.names
+    return names
+
+
 def describe_certificates(certificates: Sequence[Certificate]) -> dict[str, Any]:
     """For people: {"certificate", "not_after", "generation", "certificates"}; the first two say what one file is to be
     trusted, and when the first of them ends.

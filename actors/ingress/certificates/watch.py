@@ -22,6 +22,8 @@ SETTLED_AFTER_S = 0.2
 WARNED_BEFORE = timedelta(days=14)
 
 Take = Callable[[Sequence[Certificate]], None]
+# Told of new certificates: whether they were taken.
+Came = Callable[[bool], object]
 
 
 class CertificateWatch:
@@ -41,11 +43,13 @@ class CertificateWatch:
         self,
         source: CertificateSource,
         kept: KeptCertificates | None = None,
+        came: Came | None = None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._source = source
         self._kept = kept
+        self._came = came or (lambda _: None)
         self._clock = clock
         self.refusal = ""  # why what lies there now is not taken
         self._taken = self._last = source.look()
@@ -66,6 +70,7 @@ class CertificateWatch:
         if not kept:
             raise error
         logger.error("the certificates of the process before this one go on: %s", error)
+        self._came(False)
         self.refusal = str(error)
         self._use(kept)
 
@@ -134,6 +139,7 @@ class CertificateWatch:
         self._use(fresh)
         self._keep()
         self.swaps += 1
+        self._came(True)
 
     def _use(self, certificates: Sequence[Certificate]) -> None:
         self.certificates, self.generation = tuple(certificates), generation_of(certificates)
@@ -148,6 +154,7 @@ class CertificateWatch:
         """Told once, however often it is tried again."""
         if why != self.refusal:
             logger.error("new certificates are not taken, generation %s goes on: %s", self.generation, why)
+            self._came(False)
         self.refusal = why
 
     def _warn(self) -> None:

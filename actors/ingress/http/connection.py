@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
@@ -12,10 +10,10 @@ from typing import Any
 from httptools import HttpParserError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from .request_head import MAKES_ROOM, NO_HTTP, OVERDUE, Rejection, fault_of, with_its_authority
 from .response_rules import Answer
+from .state import State
 
 # A request's head fits into few packets: whoever needs longer holds a place and gives nothing for it.
 HEAD_WITHIN_S = 10.0
@@ -32,6 +30,8 @@ MOST_PIPELINED = 32
 WRITE_BUFFER_NBYTES = 64 * 1024
 # How long a client may take to answer our good-bye when we need its place.
 GOODBYE_WITHIN_S = 1.0
+# At our end: whoever has only just connected, begun a request or had an answer is still heard.
+FRESH_WITHIN_S = 1.0
 # After an answer that came before the body was whole: for the rest of the body to come in, and for the answer to be
 # read. A connection that is closed while more comes in is reset, and with it goes what the client has not read.
 LINGER_S = 2.0
@@ -58,24 +58,6 @@ class Part(Enum):
     WHOLE = auto()
 
 
-class State(ServerState):
-    """What all connections share. `changed` is set whenever a connection or an answer has ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connections: set[Any] = set()
-        self.changed = asyncio.Event()
-        self.refused = 0
-        self._date_s = 0
-
-    def touch_date(self) -> None:
-        """Brings the Date header up to this second; it is made when a request needs it."""
-        now = int(time.time())
-        if now != self._date_s:
-            self._date_s = now
-            self.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
-
-
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol, held to times and sizes that it does not know.
 
@@ -93,7 +75,7 @@ class Connection(HttpToolsProtocol):
         self._answer: Answer | None = None  # to that
         self._rejection = NO_HTTP
         self._last_words = b""
-        self._quiet_since = self._begun_at = self.loop.time()
+        self.quiet_since = self._begun_at = self.loop.time()
         self._deaf = False  # to all that still comes in
         self._leaving = False  # after the answers that are due
         self._request_timer: asyncio.TimerHandle | None = None
@@ -104,6 +86,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_NBYTES)
+        self.state.shown(len(self.state.connections))
         self._watch_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -112,6 +95,7 @@ class Connection(HttpToolsProtocol):
         self._stop_watching()
         self._stop_waiting_for_reader()
         self._disconnect_requests()
+        self.state.shown(len(self.state.connections))
         self.state.changed.set()
 
     def _disconnect_requests(self) -> None:
@@ -127,9 +111,15 @@ class Connection(HttpToolsProtocol):
         return self._is_answered() and (self._part is Part.WHOLE or self._leaving)
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether a request is about to come, or its rest: closed now, its client could not know what became of it."""
+        is_waiting = self._is_answered() and self._part is not Part.BODY and not self.transport.is_closing()
+        return is_waiting and self.loop.time() - max(self._begun_at, self.quiet_since) < FRESH_WITHIN_S
+
+    @property
     def quiet_s(self) -> float:
         """Seconds since the last answer was complete, or since the connection was made."""
-        return self.loop.time() - self._quiet_since
+        return self.loop.time() - self.quiet_since
 
     @property
     def overdue_s(self) -> float | None:
@@ -208,6 +198,7 @@ class Connection(HttpToolsProtocol):
         self._part = Part.BODY
         if self.parser.should_upgrade():
             self._deaf = True
+        if self._deaf or self.state.is_leaving:
             self.cycle.keep_alive = False
 
     def _fault(self) -> Rejection | None:
@@ -253,7 +244,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._quiet_since = self.loop.time()
+        self.quiet_since = self.loop.time()
         self.state.changed.set()
         if self._leaving and self._is_answered():
             self._take_leave()

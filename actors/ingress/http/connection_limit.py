@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 
+from ....runtime.host.descriptors import REMEDY, free_descriptors
 from ..tls.entrance import Entrance
-from .connection import Connection, State
+from .connection import Connection
+from .state import State
+
+logger = logging.getLogger("slabwire")
 
 # What a handshake or a request gets to come in whole, however many others want its place.
 PATIENCE_S = 1.0
+# What the rest of an ingress may still open: lanes to those that it calls, files of the certificate.
+_OTHER_FILES = 128
 
 
 class ConnectionLimit:
@@ -24,6 +31,7 @@ class ConnectionLimit:
     def __init__(self, most: int, state: State) -> None:
         self.most = most
         self._state = state
+        self._idle: list[tuple[float, Connection]] = []  # those that were when last looked for, the longest at the end
 
     async def make(self, entrance: Entrance) -> None:
         """Comes back when one more connection has its place."""
@@ -39,12 +47,25 @@ class ConnectionLimit:
                     await self._state.changed.wait()
 
     def _close_an_idle_one(self) -> Connection | None:
-        idle = [each for each in self._state.connections if each.is_idle and not each.transport.is_closing()]
-        if not idle:
-            return None
-        longest: Connection = max(idle, key=lambda each: each.quiet_s)
-        longest.hang_up()
+        longest = self._longest_idle()
+        if longest is None:
+            self._look_for_idle()
+            longest = self._longest_idle()
+        if longest is not None:
+            longest.hang_up()
         return longest
+
+    def _longest_idle(self) -> Connection | None:
+        """Of those that were found; they are looked for but once for many that come, however many there are."""
+        while self._idle:
+            since, longest = self._idle.pop()
+            if _is_idle(longest) and longest.quiet_since == since:  # else it was not idle in between
+                return longest
+        return None
+
+    def _look_for_idle(self) -> None:
+        idle = [(each.quiet_since, each) for each in self._state.connections if _is_idle(each)]
+        self._idle = sorted(idle, key=lambda each: each[0], reverse=True)
 
     def _break_off_the_slowest(self, entrance: Entrance) -> float | None:
         """Seconds until one may be; None where only the end of something helps."""
@@ -62,3 +83,19 @@ class ConnectionLimit:
             overdue_s = each.overdue_s
             if overdue_s is not None:
                 yield overdue_s, each.make_room
+
+
+def _is_idle(connection: Connection) -> bool:
+    return connection.is_idle and not connection.transport.is_closing()
+
+
+def affordable(connections: int) -> int:
+    """As many as this process may have descriptors for; what it may not is logged, with the remedy."""
+    free = free_descriptors()
+    most = connections if free is None else max(1, min(connections, free - _OTHER_FILES))
+    if most < connections:
+        logger.warning(
+            "connections=%d are more than this process may have open files for: it keeps %d at most; %s",
+            *(connections, most, REMEDY),
+        )
+    return most

@@ -35,7 +35,10 @@ class Choice:
             del items[0]  # the model has taken the request on
             self._choices.changed.set()
         if items and self.ending is None:
-            self.ending = next((cast(Finished, each) for each in items if "finish_reason" in each), None)
+            for each in items:
+                if "finish_reason" in each:
+                    self.ending = each
+                    break
             self._choices.hand_on(self, items)
         if self.ending is not None:
             self._choices.changed.set()

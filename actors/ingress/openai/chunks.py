@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from ...completion import Alternative, Chosen, Finished, Item
@@ -52,11 +53,15 @@ class Chunks:
         """A piece of a choice's text, or its end; b"" for a piece that says nothing."""
         if "finish_reason" in item:
             return self._chunk(choice, "{}", "null", _json(item["finish_reason"]))
-        logprobs = item.get("logprobs")
-        if not logprobs and not item["text"]:
-            return b""
-        shown = _json(logprobs_of(logprobs)) if logprobs else "null"
-        return self._chunk(choice, f'{{"content":{_json(item["text"])}}}', shown, "null")
+        logprobs, text = item.get("logprobs"), encode_basestring(item["text"])
+        if not text.isascii():
+            text = text.translate(_OTHER_LINE_ENDS)
+        if not logprobs:  # nearly all
+            if not item["text"]:
+                return b""
+            between = f'{{"index":{choice},"delta":{{"content":{text}}},"logprobs":null,"finish_reason":null}}'
+            return f"{self._head}{between}{self._tail}".encode("utf-8", "backslashreplace")
+        return self._chunk(choice, f'{{"content":{text}}}', _json(logprobs_of(logprobs)), "null")
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The chunk after all choices."""

@@ -18,7 +18,7 @@ from ..requests.limits import Limits, Places
 from ..requests.metrics import Metrics, Tally
 from ..requests.problems import Problem, problem_of, response_to
 from ..requests.refusals import ClientLeft, Refusal
-from ..requests.request_id import request_id
+from ..requests.request_id import names_in, request_id
 from ..requests.serving import Ask, ServingState
 from ..requests.together import beside
 from .chat_request import ChatRequest, chat_request
@@ -55,12 +55,11 @@ class ChatCompletions:
         self._state = state
         self._metrics = metrics
         self._bodies = Bodies(limits)
-        self._places = Places(limits)
+        self._places = Places(limits, shown=metrics.taken)
         self._seats = seats
-        metrics.watch(self._places)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tally = self._metrics.begin()
+        tally = self._metrics.begin(names_in(scope))
         try:
             status = await self._serve(scope, receive, send, tally)
         except ClientLeft as left:
@@ -158,7 +157,7 @@ class ChatCompletions:
 
     def _problem(self, error: Exception, scope: Scope) -> Problem:
         if isinstance(error, (Draining, Overloaded)):
-            self._metrics.rejected.labels(error.code).inc()
+            self._metrics.rejected(error.code)
         return problem_of(error, request_id(scope), self._places.retry_after_s)
 
 
@@ -167,7 +166,8 @@ async def _relay(asked: ChatRequest, choices: Choices, events: EventStream, tall
     chunks = Chunks(asked.model, int(time.time()), usage=asked.include_usage)
 
     def take(choice: int, items: Sequence[Item]) -> None:
-        tally.note(items)
+        if tally.first is None:
+            tally.note(items)
         events.write(b"".join([chunks.item(choice, each) for each in items]))
         if events.is_full:
             choices.pause()

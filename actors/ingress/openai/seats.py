@@ -14,11 +14,12 @@ _LEFT_FREE = 4
 class Seats:
     """Asks each actor for no more answers at a time than it can begin; further requests wait here, in order.
 
-    `places`: of each actor, by its name; of one that is not named nothing is known, and all go to it. One event loop.
+    `places`: of each actor, by its name; of one that is not named nothing is known, and all go to it. So many
+    `replicas` of the ingress share them. One event loop.
     """
 
-    def __init__(self, places: Mapping[str, int]) -> None:
-        self._places = {actor: max(1, count - _LEFT_FREE) for actor, count in places.items() if count}
+    def __init__(self, places: Mapping[str, int], replicas: int = 1) -> None:
+        self._places = {actor: max(1, (count - _LEFT_FREE) // replicas) for actor, count in places.items() if count}
         self._free = {actor: asyncio.Semaphore(count) for actor, count in self._places.items()}
         self._turn = {actor: asyncio.Lock() for actor in self._places}
 

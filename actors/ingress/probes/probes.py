@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -27,8 +28,8 @@ class Probes:
         return JSONResponse({"status": "live"})
 
     async def ready(self, _: Request) -> JSONResponse:
-        """200, or 503 with the reasons; each names the actor."""
-        return _verdict("ready", await self._readiness.reasons())
+        """200, or 503 with the reasons; each names the actor. How many replicas of the ingress do what goes with it."""
+        return _verdict("ready", await self._readiness.reasons(), replicas=self._readiness.replicas)
 
     async def started(self, _: Request) -> JSONResponse:
         """200 once every model has answered, whatever becomes of it afterwards."""
@@ -48,7 +49,7 @@ class Probes:
         return Response(text, headers={"content-type": kind})
 
 
-def _verdict(good: str, reasons: list[str]) -> JSONResponse:
+def _verdict(good: str, reasons: list[str], **more: Any) -> JSONResponse:
     if reasons:
-        return JSONResponse({"status": f"not {good}", "reasons": reasons}, 503)
-    return JSONResponse({"status": good})
+        return JSONResponse({"status": f"not {good}", "reasons": reasons, **more}, 503)
+    return JSONResponse({"status": good, **more})

@@ -10,6 +10,7 @@ from typing import Any
 from ....runtime.error_text import described
 from ....runtime.errors import SlabwireError
 from ....runtime.message.capacities import MOST_ASIDE
+from ..counts.roster import Roster, Stage
 from ..requests.serving import Ask, ServingState
 from ..requests.together import all_of
 from .supervisor import Supervisor
@@ -24,7 +25,9 @@ _FRESH_S = 3.0
 class Readiness:
     """Asks each model's actor to describe it, and the supervisor whether it is there.
 
-    Those who look at the same time share one look. `clock` gives seconds.
+    It answers for all replicas of the ingress: as long as one of them serves, who connects is served, at once or when
+    the one that the kernel has chosen is there again. Those who look at the same time share one
+    look. `clock` gives seconds.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Readiness:
         ask: Ask,
         models: Mapping[str, str],
         state: ServingState,
+        roster: Roster,
         clock: Callable[[], float] = time.monotonic,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -40,6 +44,7 @@ class Readiness:
         self._ask = ask
         self._models = models
         self._state = state
+        self._roster = roster
         self._clock = clock
         self._supervisor = supervisor
         self._supervisor_answered = -_FRESH_S  # when, if it did when last asked
@@ -57,8 +62,20 @@ class Readiness:
         looking = self._look_on()
         # Shielded: one who stops looking must not blind the others.
         reasons = [] if self._all_fresh() else await asyncio.shield(looking)
-        draining = ["the server is draining: it ends what is in flight and takes no new requests"]
-        return draining + reasons if self._state.draining else reasons
+        return self._departure() + reasons
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """How many replicas do what; what none does is not named."""
+        stages = [each.stage for each in self._roster.see()]
+        return {stage.name.lower(): stages.count(stage) for stage in Stage if stage in stages}
+
+    def _departure(self) -> list[str]:
+        """Why nobody is let in any more; nothing while some replica serves."""
+        is_leaving = self._state.draining or self._roster.stage is Stage.LEAVING
+        if not is_leaving or self._roster.others_serve():
+            return []
+        return ["the server is draining: it ends what is in flight and takes no new requests"]
 
     async def look(self) -> None:
         """Asks all models anew, and waits for what they say of themselves."""

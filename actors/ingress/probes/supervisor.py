@@ -17,6 +17,7 @@ from ....runtime.control.verbs import Hello, Metrics
 from ....runtime.errors import SlabwireError
 from ....runtime.telemetry.exposition import Family
 from ....runtime.telemetry.metrics import families_of
+from ..requests.metrics import metric_of
 
 # Who asks more often is told the same again: for its metrics the supervisor reads the memory of every process.
 _FRESH_S = 1.0
@@ -92,7 +93,4 @@ class GraphMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for family in self._families:
-            metric = Metric(family.name.removesuffix("_total"), family.meaning, family.kind)
-            for suffix, labels, value in family.samples:
-                metric.add_sample(family.name + suffix, dict(labels), value)
-            yield metric
+            yield metric_of(family)

@@ -18,7 +18,7 @@ _WEIGHT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one ingress. Raises GraphError for one that is not above 0.
+    """Bounds of one ingress process. Raises GraphError for one that is not above 0.
 
     `requests`: answers in flight, those that wait included; a request for n choices counts n times. The default leaves
     some of an actor's 64 places to other callers.
@@ -49,11 +49,17 @@ class Limits:
 
 
 class Places:
-    """Counts what is in flight; one event loop. `clock` gives seconds."""
+    """Counts what is in flight; one event loop. `clock` gives seconds; `shown` is told of every change."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        shown: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self.taken = 0
         self._limits = limits
+        self._shown = shown
         self._clock = clock
         self._held_s: float | None = None  # the mean, of those that have ended
         self._begun: dict[object, float] = {}  # when those in flight began, the oldest first
@@ -82,15 +88,19 @@ class Places:
     def take(self, wanted: int) -> Iterator[None]:
         """Holds the places inside the block. Raises Overloaded."""
         self.check(wanted)
-        self.taken += wanted
+        self._change(wanted)
         holder, began = object(), self._clock()
         self._begun[holder] = began
         try:
             yield
         finally:
-            self.taken -= wanted
+            self._change(-wanted)
             del self._begun[holder]
             self._note(self._clock() - began)
+
+    def _change(self, by: int) -> None:
+        self.taken += by
+        self._shown(self.taken)
 
     def _note(self, held_s: float) -> None:
         mean_s = held_s if self._held_s is None else self._held_s

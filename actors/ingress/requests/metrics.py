@@ -9,141 +9,246 @@ slabwire_time_per_output_token_seconds     gen_ai.server.time_per_output_token, 
 slabwire_prompt_tokens_total               gen_ai.client.token.usage (input), vllm:prompt_tokens
 slabwire_completion_tokens_total           gen_ai.client.token.usage (output), vllm:generation_tokens
 slabwire_cached_tokens_total               vllm:prefix_cache_hits
-slabwire_requests_in_flight                all that this ingress has taken on and not answered
+slabwire_requests_in_flight                all that the ingress has taken on and not answered
 slabwire_requests_running                  vllm:num_requests_running, as the model's actor says
 slabwire_requests_waiting                  vllm:num_requests_waiting, as the model's actor says
 slabwire_model_slots                       vllm's max_num_seqs
 =========================================  ===============================================================
+
+All replicas of an ingress have one set of metrics, whichever of them is asked: counters and histograms are added up,
+gauges as well where a sum says something, and the others are labelled by replica. See `counts/sheet.py` for where they
+lie.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
+from ....runtime.telemetry.exposition import Family
 from ...completion import Item
-from .limits import Places
+from ..counts.connections import Connections
+from ..counts.roster import Keep, Roster, Stage, keep_here
+from ..counts.sheet import OTHER, Counter, Histogram, Sheet
+from ..tls.outcome import KINDS
+from .request_id import Names
+from .request_lines import RequestLines
 
 _FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 _PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
 _DURATION_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_STATUSES = (200, 400, 403, 404, 405, 408, 413, 415, 421, 429, 499, 500, 501, 503, 504, 508)
+_WAYS = ("direct", "asgi")
 
 
-class Metrics:
-    """The metrics of one ingress, in a registry of their own. `clock` gives seconds.
+class Metrics(Collector):
+    """The metrics of an ingress: what this process counts, and what all of its replicas have. `clock` gives seconds.
 
-    The label `model` is "" for requests that were turned away before it was known to exist.
+    `models` are the names that clients may use. The label `model` is "" for requests that were turned away before it
+    was known to exist. `keep` gives the memory that all of the `replicas` share, as `Actor.keep` does.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.registry = registry = CollectorRegistry()
+    def __init__(
+        self,
+        models: Iterable[str] = (),
+        clock: Callable[[], float] = time.perf_counter,
+        keep: Keep = keep_here,
+        replicas: int = 1,
+    ) -> None:
+        self.registry = CollectorRegistry()
         self.clock = clock
-        self.requests = Counter(
-            "slabwire_requests", "Chat completions by HTTP status; 499: left.", ["model", "status"], registry=registry
+        self.lines = RequestLines()
+        self._sheet = sheet = Sheet()
+        self._model = {"model": ("", *models)}
+        self._declare(sheet)
+        self.connections = Connections(sheet)
+        self.roster = Roster(sheet, keep, replicas)
+        self._described: Mapping[str, Mapping[str, Any]] = {}
+        self._describe_tls: Callable[[], Mapping[str, Any]] | None = None
+        self.registry.register(self)
+
+    def _declare(self, sheet: Sheet) -> None:
+        statuses = {**self._model, "status": (*map(str, _STATUSES), OTHER)}
+        self._requests = sheet.counter(
+            "slabwire_requests", "Chat completions by HTTP status; 499: left.", statuses, shows_unused=False
         )
-        self.rejected = Counter(
-            "slabwire_requests_rejected", "Chat completions turned away unheard.", ["reason"], registry=registry
+        self._rejected = sheet.counter(
+            "slabwire_requests_rejected",
+            "Chat completions turned away unheard.",
+            {"reason": ("overloaded", "draining", OTHER)},
         )
-        self.disconnected = Counter(
-            "slabwire_requests_disconnected", "Clients that left before the end.", ["model"], registry=registry
-        )
-        self._streamed = Counter(
+        self._disconnected = self._counted("requests_disconnected", "Clients that left before the end.")
+        self._streamed = sheet.counter(
             "slabwire_responses_streamed",
             "Streamed answers by the way of their body: written to the connection, or through all of ASGI.",
-            ["way"],
-            registry=registry,
+            {"way": _WAYS},
         )
-        self._prompt = self._tokens("prompt", "Tokens of prompts answered.")
-        self._completion = self._tokens("completion", "Tokens of whole answers.")
-        self._cached = self._tokens("cached", "Tokens of prompts that a cache knew.")
+        self._prompt = self._counted("prompt_tokens", "Tokens of prompts answered.")
+        self._completion = self._counted("completion_tokens", "Tokens of whole answers.")
+        self._cached = self._counted("cached_tokens", "Tokens of prompts that a cache knew.")
         self._duration = self._seconds("request_duration", "Whole request, to its last byte.", _DURATION_S)
         self._first = self._seconds("time_to_first_token", "Request to first token of it.", _FIRST_TOKEN_S)
         self._per_token = self._seconds("time_per_output_token", "Mean of an answer's later tokens.", _PER_TOKEN_S)
-        self._in_flight = Gauge("slabwire_requests_in_flight", "Answers under way or waiting.", registry=registry)
-        self._running = self._shown("running", "Answers that have a slot of the model.")
-        self._waiting = self._shown("waiting", "Answers that wait for a slot of the model.")
-        self._slots = Gauge(
-            "slabwire_model_slots", "Answers that the model makes at a time.", ["model"], registry=registry
+        self._in_flight = sheet.gauge("slabwire_requests_in_flight", "Answers under way or waiting, of all replicas.")
+        self._most = sheet.gauge(
+            "slabwire_requests_most", "How many answers a replica has in flight at most.", by_replica=True
         )
 
-    def watch(self, places: Places) -> None:
-        """Shows how many places are taken, whenever somebody looks."""
-        self._in_flight.set_function(lambda: places.taken)
+    def allow(self, *, requests: int, connections: int) -> None:
+        """Shows how much this process takes on."""
+        self._most.set(requests)
+        self.connections.most.set(connections)
+
+    def taken(self, places: int) -> None:
+        """Shows how many places are taken now."""
+        self._in_flight.set(places)
 
     def show(self, descriptions: Mapping[str, Mapping[str, Any]]) -> None:
         """Takes over what the models' actors say of themselves; of one that does not answer nothing is said."""
-        for gauge, name in ((self._running, "running"), (self._waiting, "waiting"), (self._slots, "slots")):
-            gauge.clear()
-            for model, described in descriptions.items():
-                gauge.labels(model).set(described[name])
+        self._described = descriptions
 
     def streamed(self, *, direct: bool) -> None:
         """Counts an answer that is streamed."""
-        self._streamed.labels("direct" if direct else "asgi").inc()
+        self._streamed.inc(_WAYS[0] if direct else _WAYS[1])
+
+    def rejected(self, reason: str) -> None:
+        """Counts a request that was turned away unheard."""
+        self._rejected.inc(reason)
 
     def show_tls(self, describe: Callable[[], Mapping[str, Any]]) -> None:
         """Shows what secures the connections, as `Terminator.describe` says, which is asked whenever somebody looks."""
-        described = describe()
-        labels = {name: described[name] for name in ("engine", "library", "minimum")}
-        about = Gauge("slabwire_tls", "What secures the connections; always 1.", list(labels), registry=self.registry)
-        about.labels(**labels).set(1)
-        expires = Gauge(
-            "slabwire_tls_certificate_not_after_seconds", "When the certificate expires.", registry=self.registry
-        )
-        expires.set_function(lambda: datetime.fromisoformat(describe()["not_after"]).timestamp())
+        self._describe_tls = describe
 
-    def begin(self) -> Tally:
-        return Tally(self)
+    def begin(self, names: Names | None = None) -> Tally:
+        return Tally(self, names)
+
+    # -- what all replicas have counted ------------------------------------------------------------------------------
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """Everything, and its content type: OpenMetrics for whoever accepts that, else Prometheus' own."""
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
 
+    def collect(self) -> Iterator[Metric]:
+        """What prometheus_client asks for."""
+        yield from map(metric_of, self.families())
+
+    def families(self) -> list[Family]:
+        """Of all replicas, whoever of them is asked."""
+        replicas = Family("slabwire_replicas", "gauge", "Replicas of the ingress by what they do.")
+        stages = [each.stage for each in self.roster.see()]
+        for stage in Stage:
+            replicas.add(stages.count(stage), {"stage": stage.name.lower()})
+        return [*self._sheet.families(self.roster.rows()), replicas, *self._of_models(), *self._of_tls()]
+
+    def _of_models(self) -> Iterator[Family]:
+        for name, field, meaning in (
+            ("requests_running", "running", "Answers that have a slot of the model."),
+            ("requests_waiting", "waiting", "Answers that wait for a slot of the model."),
+            ("model_slots", "slots", "Answers that the model makes at a time."),
+        ):
+            family = Family(f"slabwire_{name}", "gauge", meaning)
+            for model, described in self._described.items():
+                family.add(described[field], {"model": model})
+            yield family
+
+    def _of_tls(self) -> Iterator[Family]:
+        if self._describe_tls is None:
+            return
+        described = self._describe_tls()
+        about = Family("slabwire_tls", "gauge", "What secures the connections; always 1.")
+        about.add(1, {name: described[name] for name in ("engine", "library", "minimum")})
+        yield about
+        certificates = Family("slabwire_tls_certificates", "gauge", "Which are in use; always 1.")
+        certificates.add(1, {"generation": described["generation"]})
+        yield certificates
+        expires = Family("slabwire_tls_certificate_not_after_seconds", "gauge", "When the first of them expires.")
+        expires.add(datetime.fromisoformat(described["not_after"]).timestamp(), {})
+        yield expires
+
+    def describe_replicas(self) -> dict[str, Any]:
+        """For people: {"replicas", "ways", "handshaken"}: what each does, and its share; what all have counted."""
+        rows = self.roster.rows()
+        families = self._sheet.families(rows)
+        found = {(each.name + end, *labels.values()): value for each in families for end, labels, value in each.samples}
+        accepted = [int(found["slabwire_connections_accepted_total", str(row.replica)]) for row in rows]
+        of_all = max(1, sum(accepted))
+        return {
+            "replicas": [
+                {
+                    "replica": each.replica,
+                    "stage": each.stage.name.lower(),
+                    "pid": each.pid,
+                    "connections": int(found.get(("slabwire_connections", str(each.replica)), 0)),
+                    "accepted": count,
+                    "share": round(count / of_all, 3),
+                }
+                for each, count in zip(self.roster.see(), accepted, strict=True)
+            ],
+            "ways": {way: int(found["slabwire_responses_streamed_total", way]) for way in _WAYS},
+            "handshaken": {kind: int(found["slabwire_tls_handshake_seconds_count", kind]) for kind in KINDS},
+        }
+
+    # -- what becomes of requests ------------------------------------------------------------------------------------
+
     def observe(self, tally: Tally, status: int, ended: float) -> None:
         """Takes in a request that is over."""
-        self.requests.labels(tally.model, str(status)).inc()
-        self._duration.labels(tally.model).observe(ended - tally.began)
+        self._requests.inc(tally.model, str(status))
+        self._duration.observe(ended - tally.began, tally.model)
         if status == 499:
-            self.disconnected.labels(tally.model).inc()
+            self._disconnected.inc(tally.model)
         if tally.first is not None:
-            self._first.labels(tally.model).observe(tally.first - tally.began)
+            self._first.observe(tally.first - tally.began, tally.model)
         if tally.usage is not None:
             self._observe_tokens(tally, tally.usage, ended)
+        if tally.names is not None:
+            self.lines.say(tally.names, tally.model, status, ended - tally.began, tally.first_s)
 
     def _observe_tokens(self, tally: Tally, usage: Mapping[str, Any], ended: float) -> None:
-        self._prompt.labels(tally.model).inc(usage["prompt_tokens"])
-        self._completion.labels(tally.model).inc(usage["completion_tokens"])
-        self._cached.labels(tally.model).inc(usage["prompt_tokens_details"]["cached_tokens"])
+        self._prompt.inc(tally.model, by=usage["prompt_tokens"])
+        self._completion.inc(tally.model, by=usage["completion_tokens"])
+        self._cached.inc(tally.model, by=usage["prompt_tokens_details"]["cached_tokens"])
         later = usage["completion_tokens"] / tally.choices - 1
         if tally.first is not None and later > 0:
-            self._per_token.labels(tally.model).observe((ended - tally.first) / later)
+            self._per_token.observe((ended - tally.first) / later, tally.model)
 
-    def _shown(self, name: str, text: str) -> Gauge:
-        return Gauge(f"slabwire_requests_{name}", text, ["model"], registry=self.registry)
+    def _counted(self, name: str, meaning: str) -> Counter:
+        return self._sheet.counter(f"slabwire_{name}", meaning, self._model, shows_unused=False)
 
-    def _tokens(self, name: str, text: str) -> Counter:
-        return Counter(f"slabwire_{name}_tokens", text, ["model"], registry=self.registry)
+    def _seconds(self, name: str, meaning: str, bounds: tuple[float, ...]) -> Histogram:
+        return self._sheet.histogram(f"slabwire_{name}_seconds", meaning, bounds, self._model, shows_unused=False)
 
-    def _seconds(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"slabwire_{name}_seconds", text, ["model"], buckets=buckets, registry=self.registry)
+
+def metric_of(family: Family) -> Metric:
+    """The family as prometheus_client has it."""
+    metric = Metric(family.name.removesuffix("_total"), family.meaning, family.kind)
+    for suffix, labels, value in family.samples:
+        metric.add_sample(family.name + suffix, dict(labels), value)
+    return metric
 
 
 class Tally:
     """What is noted of one request while it runs."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, names: Names | None) -> None:
+        self.names = names
         self.model = ""
         self.choices = 1
         self.began = metrics.clock()
         self.first: float | None = None
         self.usage: Mapping[str, Any] | None = None
         self._metrics = metrics
+
+    @property
+    def first_s(self) -> float | None:
+        """Seconds to the first token, once there is one."""
+        return None if self.first is None else self.first - self.began
 
     def note(self, items: Sequence[Item]) -> None:
         """Items of the answer have come; only the first token is timed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,6 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # version, trace id, span id, flags; W3C Trace Context, section 3.2. Of later versions the same four are read.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+
+
+class Names(NamedTuple):
+    """What a request is called in logs. `trace` is the id of its client's trace, "" without one."""
+
+    request: str
+    trace: str
 
 
 class Identified:
@@ -29,7 +37,8 @@ class Identified:
             return
         headers = Headers(scope=scope)
         names = names_of(headers)
-        scope.setdefault("state", {})["request_id"] = names["x-request-id"]
+        trace = names.get("traceparent", "").split("-")
+        scope.setdefault("state", {})["names"] = Names(names["x-request-id"], trace[1] if len(trace) > 1 else "")
         added = [(name.encode(), value.encode()) for name, value in names.items()]
 
         async def send_named(message: Message) -> None:
@@ -52,5 +61,10 @@ def names_of(headers: Headers) -> dict[str, str]:
 
 def request_id(scope: Scope) -> str:
     """The id that `Identified` gave to the request."""
-    identifier: str = scope["state"]["request_id"]
-    return identifier
+    return names_in(scope).request
+
+
+def names_in(scope: Scope) -> Names:
+    """All that `Identified` has called the request."""
+    names: Names = scope["state"]["names"]
+    return names

@@ -13,12 +13,10 @@ from .libssl import (
     ALPN_CHOSEN,
     CTRL_CHAIN_CERT,
     CTRL_CLEAR_MODE,
-    CTRL_GET_TICKET_KEYS,
     CTRL_MODE,
     CTRL_SET_GROUPS_LIST,
     CTRL_SET_MIN_PROTO_VERSION,
     CTRL_SET_SESS_CACHE_MODE,
-    CTRL_SET_TICKET_KEYS,
     MODE_ACCEPT_MOVING_WRITE_BUFFER,
     MODE_AUTO_RETRY,
     MODE_ENABLE_PARTIAL_WRITE,
@@ -33,9 +31,8 @@ from .libssl import (
     Libssl,
 )
 from .terminator import ALPN, SUITES_OF_1_2, Minimum
+from .tickets import Tickets
 
-# A ticket is good for so long; clients are told.
-TICKET_LIFETIME_S = 2 * 3600
 # Each costs the handshake time, and each resumption brings a new one.
 _TICKETS = 1
 # The first list that the library takes: X25519MLKEM768 is there from OpenSSL 3.5 on.
@@ -80,18 +77,19 @@ class ServerContext:
     """An SSL_CTX for certificates of different kinds, of which each client gets one that it can verify. Raises
     CertificateError if libssl does not take them.
 
-    Tickets are sealed with keys of the SSL_CTX's own, so they are good for this process alone: callbacks that know
-    keys of several processes would be set in `_set_tickets`.
+    What one context gives out as `tickets`, every other of the same takes.
     """
 
-    def __init__(self, library: Libssl, certificates: Sequence[Certificate], minimum: Minimum) -> None:
+    def __init__(
+        self, library: Libssl, certificates: Sequence[Certificate], minimum: Minimum, tickets: Tickets
+    ) -> None:
         self.pointer = library.SSL_CTX_new(library.TLS_server_method()) or 0
         self._library = library
         if not self.pointer:
             raise MemoryError("libssl makes no SSL_CTX")
         self._set_protocol(minimum)
         self.groups = self._set_groups()
-        self._set_tickets()
+        self._set_tickets(tickets)
         for each in certificates:
             self._load(each)
         self.compressions = self._compress_certificate()
@@ -117,18 +115,11 @@ class ServerContext:
             self._library.ERR_clear_error()
         return names.split(":")
 
-    def _set_tickets(self) -> None:
-        library = self._library
+    def _set_tickets(self, tickets: Tickets) -> None:
+        self._tickets = tickets  # which libssl calls for as long as it has the SSL_CTX
         self._control(CTRL_SET_SESS_CACHE_MODE, 0)  # what a session is lies in its ticket
-        library.SSL_CTX_set_session_id_context(self.pointer, b"slabwire", 8)
-        library.SSL_CTX_set_timeout(self.pointer, TICKET_LIFETIME_S)
-        library.SSL_CTX_set_num_tickets(self.pointer, _TICKETS)
-
-    def take_ticket_keys_of(self, other: ServerContext) -> None:
-        """Tickets that another context has given are good here as well, and the other way round."""
-        keys = ctypes.create_string_buffer(self._control(CTRL_GET_TICKET_KEYS, 0))  # their size, without room for them
-        self._library.SSL_CTX_ctrl(other.pointer, CTRL_GET_TICKET_KEYS, len(keys), keys)
-        self._library.SSL_CTX_ctrl(self.pointer, CTRL_SET_TICKET_KEYS, len(keys), keys)
+        self._library.SSL_CTX_set_num_tickets(self.pointer, _TICKETS)
+        tickets.install(self.pointer)
 
     def _load(self, certificate: Certificate) -> None:
         """From memory: what was checked. Files may have changed since."""

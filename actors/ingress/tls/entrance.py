@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
-from .terminator import Handshake, ProtocolFactory, Terminator
-
-logger = logging.getLogger("slabwire")
-
-# An accept that failed, for want of descriptors or memory, is tried again after this time.
-ACCEPT_AGAIN_S = 1.0
-# Of one listener in one turn of the loop: a millisecond.
-ACCEPTS_A_TURN = 16
+from .acceptor import Acceptor, StandIn
+from .outcome import Outcome
+from .terminator import Ended, Handshake, ProtocolFactory, Terminator
 
 
 class Entrance:
     """Accepts connections and has them secured. Opened and closed on one running loop.
 
     `make_room` is awaited with a connection in hand: until it comes back, no other is taken from the kernel.
-    `ended` is called whenever a handshake has ended, well or not.
+    `accepted` is called with each that was taken, `ended` whenever a handshake has ended, well or not.
     """
 
     def __init__(
@@ -29,7 +23,8 @@ class Entrance:
         terminator: Terminator,
         protocol_factory: ProtocolFactory,
         make_room: Callable[[], Awaitable[None]],
-        ended: Callable[[], None],
+        ended: Ended,
+        accepted: Callable[[], object] = lambda: None,
     ) -> None:
         self.handshakes: dict[int, tuple[Handshake, float]] = {}  # with when they began, on the loop's clock
         self.failed_handshakes = 0
@@ -37,30 +32,42 @@ class Entrance:
         self._terminator = terminator
         self._protocol_factory = protocol_factory
         self._make_room = make_room
-        self._ended = ended
+        self._ended, self._accepted = ended, accepted
         self._number = 0  # of the last handshake
-        self._listeners: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
+        self._doors: list[Acceptor | StandIn] = []
 
-    def open(self, listeners: Sequence[socket.socket]) -> None:
+    def open(
+        self,
+        listeners: Sequence[socket.socket],
+        others: Mapping[int, Sequence[socket.socket]] | None = None,
+        absent: Callable[[], Collection[int]] = tuple,
+    ) -> None:
         """Begins to accept what comes to these sockets, and takes them over; `port` tells from then on where they
-        listen.
+        listen. `others` are those of other replicas, for while these are `absent`.
         """
-        self._listeners = list(listeners)
-        self.port = int(self._listeners[0].getsockname()[1])
-        self._accepting = [asyncio.create_task(self._accept(each)) for each in self._listeners]
+        self.port = int(listeners[0].getsockname()[1])
+        self._doors = [*(Acceptor(each, self._take) for each in listeners), StandIn(others or {}, absent, self._take)]
+        for each in self._doors:
+            each.open()
+
+    def shut(self) -> None:
+        """Takes no more from the kernel, where the rest waits for whoever else listens. Handshakes go on."""
+        for each in self._doors:
+            each.shut()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it accepts, or somebody has come in who is no connection yet."""
+        return bool(self.handshakes) or any(each.is_busy for each in self._doors)
 
     async def close(self) -> None:
         """Accepts no more, and breaks off handshakes in progress."""
-        for task in self._accepting:
-            task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for each in self._doors:
+            await each.close()
         for handshake, _ in list(self.handshakes.values()):
             handshake.cancel()
         while self.handshakes:
             await asyncio.sleep(0)  # each ends within a few turns of the loop
-        for listener in self._listeners:
-            listener.close()
 
     def slow_handshakes(self) -> Iterator[tuple[float, Callable[[], object]]]:
         """For each handshake in progress the seconds since it began, and how to break it off."""
@@ -68,42 +75,24 @@ class Entrance:
         for handshake, began in self.handshakes.values():
             yield now - began, handshake.cancel
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            for _ in range(ACCEPTS_A_TURN):
-                connection = await _next(listener)
-                try:
-                    await self._make_room()
-                except BaseException:
-                    connection.close()
-                    raise
-                self._secure(connection)
-            await asyncio.sleep(0)
+    async def _take(self, connection: socket.socket) -> None:
+        self._accepted()
+        try:
+            await self._make_room()
+        except BaseException:
+            connection.close()
+            raise
+        self._secure(connection)
 
     def _secure(self, connection: socket.socket) -> None:
         self._number = number = self._number + 1
         handshake = self._terminator.secure(
-            connection, self._protocol_factory, lambda error: self._shook_hands(number, error)
+            connection, self._protocol_factory, lambda outcome: self._shook_hands(number, outcome)
         )
         self.handshakes[number] = handshake, asyncio.get_running_loop().time()
 
-    def _shook_hands(self, number: int, error: OSError | None) -> None:
+    def _shook_hands(self, number: int, outcome: Outcome) -> None:
         del self.handshakes[number]
-        if error is not None:
+        if isinstance(outcome, OSError):
             self.failed_handshakes += 1
-            logger.debug("a handshake failed: %s", error)
-        self._ended()
-
-
-async def _next(listener: socket.socket) -> socket.socket:
-    """The next connection, however long it takes: what is wrong with one, or with the machine, ends no service."""
-    while True:
-        try:
-            connection, _ = await asyncio.get_running_loop().sock_accept(listener)
-        except ConnectionError:
-            continue  # gone before we came to it
-        except OSError as error:
-            logger.error("no connection can be accepted: %s", error.strerror)
-            await asyncio.sleep(ACCEPT_AGAIN_S)
-        else:
-            return connection
+        self._ended(outcome)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
+from .outcome import NotTLS
+
 # The type of the record that begins a handshake (RFC 8446, section 5.1). No HTTP request begins with it.
 _HANDSHAKE = b"\x16"
 # As much of a request as is taken in, so that the answer to it is not lost in a reset.
@@ -30,4 +32,4 @@ def check_hello(connection: socket.socket) -> None:
             connection.recv(_REQUEST_NBYTES)
             connection.send(_ANSWER)
             connection.shutdown(socket.SHUT_WR)
-        raise ConnectionError("the client does not speak TLS")
+        raise NotTLS("the client does not speak TLS")

@@ -18,8 +18,16 @@ OP_NO_RENEGOTIATION = 1 << 30
 ALPN_CHOSEN, ALPN_ALERT = 0, 2
 # What the header has as macros over SSL_ctrl and SSL_CTX_ctrl.
 CTRL_MODE, CTRL_SET_SESS_CACHE_MODE, CTRL_CLEAR_MODE, CTRL_SET_GROUPS_LIST = 33, 44, 78, 92
-CTRL_GET_TICKET_KEYS, CTRL_SET_TICKET_KEYS, CTRL_CHAIN_CERT = 58, 59, 89
+CTRL_CHAIN_CERT = 89
 CTRL_SET_MIN_PROTO_VERSION, CTRL_GET_NEGOTIATED_GROUP = 123, 134
+VERIFY_NONE = 0
+HELLO_REFUSED, HELLO_TAKEN = 0, 1
+EXTENSION_SERVER_NAME = 0
+TICKET_EMPTY, TICKET_NOT_OPENED, TICKET_OPENED, TICKET_OPENED_TO_RENEW = 3, 4, 5, 6
+IGNORE_AND_RENEW, USE_TICKET, USE_AND_RENEW = 2, 3, 4
+KEY_UNKNOWN, KEY_TAKEN, KEY_TAKEN_TO_RENEW = 0, 1, 2
+# Of <openssl/params.h>.
+PARAM_TEXT, PARAM_BYTES, PARAM_UNMODIFIED = 4, 5, ctypes.c_size_t(-1).value
 # Of <openssl/sslerr.h>: an end without close_notify. The queue holds it as SSL's error, and not as the system's.
 REASON_UNEXPECTED_EOF = 294
 _REASON_MASK = 0x7FFFFF
@@ -30,6 +38,28 @@ RECORD_NBYTES = 1 << 14
 AlpnCallback = ctypes.CFUNCTYPE(
     c_int, c_void_p, ctypes.POINTER(c_void_p), ctypes.POINTER(ctypes.c_ubyte), c_void_p, c_uint, c_void_p
 )
+
+# int (*)(SSL *, int *alert, void *)
+HelloCallback = ctypes.CFUNCTYPE(c_int, c_void_p, ctypes.POINTER(c_int), c_void_p)
+# int (*)(SSL *, unsigned char name[16], unsigned char iv[16], EVP_CIPHER_CTX *, EVP_MAC_CTX *, int sealing)
+TicketKeyCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int)
+# int (*)(SSL *, void *)
+GiveTicketCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
+# SSL_TICKET_RETURN (*)(SSL *, SSL_SESSION *, const unsigned char *name, size_t nbytes, SSL_TICKET_STATUS, void *)
+TakeTicketCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_int, c_void_p)
+
+
+class Param(ctypes.Structure):
+    """OSSL_PARAM. Whoever fills it keeps what `data` points to."""
+
+    _fields_ = (
+        ("key", c_char_p),
+        ("data_type", c_uint),
+        ("data", c_void_p),
+        ("data_size", c_size_t),
+        ("return_size", c_size_t),
+    )
+
 
 # The result, then the arguments.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
@@ -49,10 +79,28 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_CTX_use_certificate": (c_int, c_void_p, c_void_p),
     "SSL_CTX_use_PrivateKey": (c_int, c_void_p, c_void_p),
     "SSL_CTX_check_private_key": (c_int, c_void_p),
-    "SSL_CTX_set_session_id_context": (c_int, c_void_p, c_char_p, c_uint),
-    "SSL_CTX_set_timeout": (c_long, c_void_p, c_long),
     "SSL_CTX_set_num_tickets": (c_int, c_void_p, c_size_t),
     "SSL_CTX_set_alpn_select_cb": (None, c_void_p, AlpnCallback, c_void_p),
+    "SSL_CTX_set_client_hello_cb": (None, c_void_p, HelloCallback, c_void_p),
+    "SSL_CTX_set_tlsext_ticket_key_evp_cb": (c_int, c_void_p, TicketKeyCallback),
+    "SSL_CTX_set_session_ticket_cb": (c_int, c_void_p, GiveTicketCallback, TakeTicketCallback, c_void_p),
+    "SSL_client_hello_get0_ext": (c_int, c_void_p, c_uint, ctypes.POINTER(c_void_p), ctypes.POINTER(c_size_t)),
+    "SSL_set_session_id_context": (c_int, c_void_p, c_char_p, c_uint),
+    "SSL_set_num_tickets": (c_int, c_void_p, c_size_t),
+    "SSL_set_ex_data": (c_int, c_void_p, c_int, c_void_p),
+    "SSL_get_ex_data": (c_void_p, c_void_p, c_int),
+    "SSL_SESSION_get0_id_context": (c_void_p, c_void_p, ctypes.POINTER(c_uint)),
+    "SSL_SESSION_set1_ticket_appdata": (c_int, c_void_p, c_char_p, c_size_t),
+    "SSL_SESSION_get0_ticket_appdata": (c_int, c_void_p, ctypes.POINTER(c_void_p), ctypes.POINTER(c_size_t)),
+    "SSL_SESSION_get_time": (c_long, c_void_p),
+    "SSL_SESSION_get_timeout": (c_long, c_void_p),
+    "SSL_SESSION_set_timeout": (c_long, c_void_p, c_long),
+    "RAND_bytes": (c_int, c_void_p, c_int),
+    "EVP_CIPHER_fetch": (c_void_p, c_void_p, c_char_p, c_char_p),
+    "EVP_CIPHER_free": (None, c_void_p),
+    "EVP_EncryptInit_ex": (c_int, c_void_p, c_void_p, c_void_p, c_char_p, c_void_p),
+    "EVP_DecryptInit_ex": (c_int, c_void_p, c_void_p, c_void_p, c_char_p, c_void_p),
+    "EVP_MAC_CTX_set_params": (c_int, c_void_p, ctypes.POINTER(Param)),
     "SSL_new": (c_void_p, c_void_p),
     "SSL_free": (None, c_void_p),
     "SSL_set_fd": (c_int, c_void_p, c_int),
@@ -62,6 +110,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_write": (c_int, c_void_p, c_char_p, c_int),
     "SSL_shutdown": (c_int, c_void_p),
     "SSL_get_error": (c_int, c_void_p, c_int),
+    "SSL_version": (c_int, c_void_p),
     "SSL_get_version": (c_char_p, c_void_p),
     "SSL_get_current_cipher": (c_void_p, c_void_p),
     "SSL_CIPHER_get_name": (c_char_p, c_void_p),

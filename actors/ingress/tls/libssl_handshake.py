@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 from .hello import check_hello
-from .secured import Secured
+from .outcome import agreed_by
+from .secured import Facts, Secured
 from .shared import Shared
 from .states import Event, State
-from .terminator import ProtocolFactory
+from .terminator import Ended, ProtocolFactory
 from .transport import TLSTransport
 
 
@@ -17,6 +17,7 @@ class LibsslHandshake:
     """From an accepted connection to a transport, by callbacks alone. Until the first byte comes libssl has no part."""
 
     __slots__ = (
+        "_began",
         "_connection",
         "_descriptor",
         "_ended",
@@ -31,13 +32,14 @@ class LibsslHandshake:
         shared: Shared,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
+        ended: Ended,
     ) -> None:
         self._shared, self._connection = shared, connection
         self._protocol_factory, self._ended = protocol_factory, ended
         self._descriptor = connection.fileno()  # what asyncio is given: it looks up a socket by its long description
         self._secured = Secured(shared.library, shared.buffer)
         self._writing = False  # whether the loop watches for room
+        self._began = 0.0  # on the loop's clock, when the first byte had come
         shared.handshakes.add(self)
         shared.loop.add_reader(self._descriptor, self._step)
 
@@ -58,6 +60,7 @@ class LibsslHandshake:
             if secured.state is State.ACCEPTED:
                 check_hello(self._connection)
                 self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._began = self._shared.loop.time()
                 secured.begin(self._shared.context.pointer, self._connection.fileno())
             done = secured.handshake()
         except BlockingIOError:
@@ -79,6 +82,7 @@ class LibsslHandshake:
     def _open(self) -> None:
         shared = self._shared
         shared.handshakes.discard(self)
+        agreed = agreed_by(Facts(self._secured), shared.loop.time() - self._began)
         try:
             protocol = self._protocol_factory()
         except Exception as error:
@@ -87,7 +91,7 @@ class LibsslHandshake:
             shared.loop.call_exception_handler({"message": "no protocol could be made", "exception": error})
         else:
             TLSTransport(shared.loop, self._secured, self._connection, protocol, shared.closings).start()
-        self._ended(None)
+        self._ended(agreed)
 
     def _fail(self, error: OSError) -> None:
         if self._stop():

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..certificates.certificate import Certificate, describe_certificates
+from ..tickets.memory import Keys, OwnKeys
+from ..tickets.terms import policy_of
 from .context import ServerContext
-from .libssl import Libssl
+from .libssl import VERIFY_NONE, Libssl
 from .libssl_handshake import LibsslHandshake
 from .shared import Shared
-from .terminator import ALPN, Minimum, ProtocolFactory
+from .terminator import ALPN, Ended, Minimum, ProtocolFactory, Refused
+from .tickets import Tickets
 
 
 class LibsslTerminator:
-    """TLS 1.3, and 1.2 where `minimum` says so. Session tickets are good for this process alone.
+    """TLS 1.3, and 1.2 where `minimum` says so. Session tickets are good wherever their `keys` are known, else for this
+    terminator alone.
 
     An idle connection holds no buffer. Raises CertificateError if libssl does not take the certificates. All
     connections of one terminator are on one loop.
     """
 
-    def __init__(self, library: Libssl, certificates: Sequence[Certificate], minimum: Minimum = "1.3") -> None:
+    def __init__(
+        self,
+        library: Libssl,
+        certificates: Sequence[Certificate],
+        minimum: Minimum = "1.3",
+        keys: Keys | None = None,
+        refused: Refused | None = None,
+    ) -> None:
         self._certificates = certificates
         self._minimum = minimum
         self._library = library
-        self._context = ServerContext(library, certificates, minimum)
+        self._tickets = Tickets(library, keys or OwnKeys(), policy_of(minimum, VERIFY_NONE, b""), refused)
+        self._context = ServerContext(library, certificates, minimum, self._tickets)
         self._shared: Shared | None = None
 
     def secure(
         self,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
+        ended: Ended,
     ) -> LibsslHandshake:
         """As Terminator says."""
         if self._shared is None:
@@ -42,14 +54,15 @@ class LibsslTerminator:
 
     def swap(self, certificates: Sequence[Certificate]) -> None:
         """As Terminator says. The old SSL_CTX lives for as long as its connections do: each holds a reference."""
-        fresh = ServerContext(self._library, certificates, self._minimum)
-        fresh.take_ticket_keys_of(self._context)
+        fresh = ServerContext(self._library, certificates, self._minimum, self._tickets)
         self._context, self._certificates = fresh, certificates
         if self._shared is not None:
             self._shared.context = fresh
 
     def describe(self) -> dict[str, Any]:
-        """As Terminator says; also the key exchange's groups and how the certificate is compressed, the best first."""
+        """As Terminator says; also the key exchange's groups and how the certificate is compressed, the best first, and
+        `tickets`, as `Tickets.describe` says.
+        """
         return {
             "engine": "libssl",
             "library": self._library.version,
@@ -57,5 +70,6 @@ class LibsslTerminator:
             "alpn": list(ALPN),
             "groups": self._context.groups,
             "certificate_compression": self._context.compressions,
+            "tickets": self._tickets.describe(),
             **describe_certificates(self._certificates),
         }

@@ -7,18 +7,20 @@ import base64
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..certificates.certificate import Certificate, CertificateError, describe_certificates
 from . import terminator
 from .hello import check_hello
-from .terminator import ALPN, SUITES_OF_1_2, Minimum, ProtocolFactory
+from .outcome import Agreed, Outcome, agreed_by
+from .terminator import ALPN, SUITES_OF_1_2, Ended, Minimum, ProtocolFactory
 
 # What is lost with this engine: said at start.
 LOST = (
     "an idle connection takes 264 KiB and not 20, the groups of the key exchange cannot be chosen, the certificate is "
-    "not compressed, and a client that speaks another protocol only (ALPN) is not told so"
+    "not compressed, session tickets are good for one process alone, and a client that speaks another protocol only "
+    "(ALPN) is not told so"
 )
 
 
@@ -37,18 +39,21 @@ class StdlibTerminator:
         self,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
-    ) -> asyncio.Task[None]:
+        ended: Ended,
+    ) -> asyncio.Task[Agreed]:
         """As Terminator says."""
         task = asyncio.create_task(self._shake_hands(connection, protocol_factory))
-        task.add_done_callback(lambda task: ended(_error_of(task)))
+        task.add_done_callback(lambda task: ended(_outcome_of(task)))
         return task
 
-    async def _shake_hands(self, connection: socket.socket, protocol_factory: ProtocolFactory) -> None:
+    async def _shake_hands(self, connection: socket.socket, protocol_factory: ProtocolFactory) -> Agreed:
         await _await_hello(connection)
-        await asyncio.get_running_loop().connect_accepted_socket(
+        began = asyncio.get_running_loop().time()
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
             protocol_factory, connection, ssl=self._context, ssl_handshake_timeout=terminator.HANDSHAKE_TIMEOUT_S
         )
+        took_s = asyncio.get_running_loop().time() - began
+        return agreed_by(transport.get_extra_info("ssl_object"), took_s)
 
     def swap(self, certificates: Sequence[Certificate]) -> None:
         """As Terminator says. Keys of tickets stay with their context, which can be given certificates and cannot lose
@@ -72,11 +77,13 @@ class StdlibTerminator:
         }
 
 
-def _error_of(task: asyncio.Task[None]) -> OSError | None:
+def _outcome_of(task: asyncio.Task[Agreed]) -> Outcome:
     if task.cancelled():
         return None
     error = task.exception()
-    if error is None or isinstance(error, OSError):
+    if error is None:
+        return task.result()
+    if isinstance(error, OSError):
         return error
     task.get_loop().call_exception_handler({"message": "a handshake failed", "exception": error})
     return None

@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from ..certificates.certificate import Certificate
+from .outcome import Outcome
 
 ALPN = ("http/1.1",)
 # A handshake takes two round trips: whoever needs longer than this holds a place and gives nothing for it.
 HANDSHAKE_TIMEOUT_S = 10.0
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
+Ended = Callable[[Outcome], object]
+# Told why a ticket was not taken, in one of the words of `outcome.REFUSALS`.
+Refused = Callable[[str], object]
 # The oldest version of TLS that is spoken.
 Minimum = Literal["1.3", "1.2"]
 # Of TLS 1.2, in OpenSSL's words: authenticated encryption, and keys that are forgotten (RFC 9325, section 4.2).
@@ -34,13 +38,14 @@ class Terminator(Protocol):
         self,
         connection: socket.socket,
         protocol_factory: ProtocolFactory,
-        ended: Callable[[OSError | None], object],
+        ended: Ended,
     ) -> Handshake:
         """Begins to shake hands on an accepted connection, on the running loop, and connects a protocol to it then.
 
         From now on `connection` is the terminator's, which closes it if the handshake fails or is broken off. `ended`
-        is called once, and never from within here: with the error, if the handshake has failed or taken too long.
-        A client that speaks plain HTTP is told so, in words that it understands.
+        is called once, and never from within here: with what was agreed on, with the error if the handshake has failed
+        or taken too long, or with None if it was broken off. A client that speaks plain HTTP is told so, in words that
+        it understands.
 
         The protocol's transport must answer `get_extra_info` to "socket", and to "sslcontext" with something true:
         that is how the protocol knows that it is https. To "ssl_object" it answers with what tells `version()`,

@@ -60,10 +60,13 @@ class Visitor(Door):
         """Whether both processes show that: each gets about half of the connections."""
         return all(self.meet() == generation for _ in range(12))
 
-    def metrics(self) -> str:
+    def metrics(self) -> dict[str, float]:
+        """What is shown of certificates, by its name and labels."""
         with closing(self.connect()) as connection:
             connection.request("GET", "/metrics")
-            return connection.getresponse().read().decode()
+            lines = connection.getresponse().read().decode().splitlines()
+        shown = (each.rpartition(" ") for each in lines if each.startswith("slabwire_tls_certificate"))
+        return {name: float(value) for name, _, value in shown}
 
 
 def generation_in(folder: Path) -> str:
@@ -101,8 +104,13 @@ def test_all_processes_take_a_swap_call_it_the_same_and_no_stream_is_cut(tmp_pat
         told = running.client.call("ingress.describe")["tls"]
         assert (told["generation"], told["swaps"], told["refusal"]) == (after, 1, None)
         not_after = datetime.fromisoformat(told["not_after"]).timestamp()
-        (shown,) = [each for each in visitor.metrics().splitlines() if each.startswith("slabwire_tls_certificate_not")]
-        assert float(shown.split()[1]) == not_after > (NOW + timedelta(days=88)).timestamp()
+        assert not_after > (NOW + timedelta(days=88)).timestamp()
+        assert visitor.metrics() == {
+            "slabwire_tls_certificate_not_after_seconds": not_after,
+            f'slabwire_tls_certificates{{generation="{after}"}}': 1,
+            'slabwire_tls_certificate_swaps_total{result="taken"}': REPLICAS,
+            'slabwire_tls_certificate_swaps_total{result="refused"}': 0,
+        }
         with closing(visitor.connect()) as connection:
             connection.request("GET", "/livez", headers={"host": "chat.example"})
             assert connection.getresponse().status == 200
@@ -136,6 +144,7 @@ def test_processes_that_are_killed_while_the_files_are_broken_go_on_with_what_th
             kill(running, f"ingress[{number}]")
         wait_until(lambda: visitor.meets_only(before))
         assert "cannot be read" in running.client.call("ingress.describe")["tls"]["refusal"]
+        assert visitor.metrics()['slabwire_tls_certificate_swaps_total{result="refused"}'] >= REPLICAS
         swap_as_kubernetes(volume, authority.issue(NAMES, "ecdsa", NOW), "3")
         wait_until(lambda: visitor.meets_only(generation_in(volume)))
         assert running.client.call("ingress.describe")["tls"]["refusal"] is None

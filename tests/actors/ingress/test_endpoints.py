@@ -13,6 +13,7 @@ from scripted_chat import ACCEPTED, END, GREETING, Ingress, ScriptedChat, chat_b
 from slabwire.actors.ingress.probes import readiness as readiness_module
 from slabwire.actors.ingress.probes.readiness import Readiness
 from slabwire.actors.ingress.requests.limits import Limits, Places
+from slabwire.actors.ingress.requests.metrics import Metrics
 from slabwire.actors.ingress.requests.origin_check import Hosts
 from slabwire.actors.ingress.requests.serving import ServingState
 from slabwire.runtime.errors import DeadlineExceeded, GraphError, HandlerError, Overloaded, SlabwireError, UnknownPort
@@ -334,7 +335,7 @@ def test_a_model_that_has_just_answered_is_well_until_it_is_silent_for_too_long(
 
     async def scenario() -> None:
         now, chat = [0.0], ScriptedChat()
-        readiness = Readiness(chat, {"smol": "cache"}, ServingState(), clock=lambda: now[0])
+        readiness = Readiness(chat, {"smol": "cache"}, ServingState(), Metrics().roster, clock=lambda: now[0])
         assert await readiness.reasons() == []
         described, chat.described = chat.described, asyncio.Event()
         now[0] = 2.9
@@ -362,7 +363,7 @@ def test_models_are_listed_without_asking_their_actors_again() -> None:
 def test_an_error_of_a_model_counts_however_recently_it_answered() -> None:
     async def scenario() -> None:
         chat = ScriptedChat()
-        readiness = Readiness(chat, {"smol": "cache"}, ServingState())
+        readiness = Readiness(chat, {"smol": "cache"}, ServingState(), Metrics().roster)
         assert await readiness.reasons() == []
         # As `cache` tells it: its own time for `llm` is shorter than the ingress's for `cache`.
         chat.described = DeadlineExceeded("llm.describe did not answer within 1 s")

@@ -24,6 +24,7 @@ from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import connection_limit as room_module
+from slabwire.actors.ingress.tls.acceptor import accepted_by
 
 
 @pytest.fixture(scope="module")
@@ -177,16 +178,15 @@ def test_handshakes_that_fail_are_counted_and_give_their_place_back(certificate:
 def test_an_accept_that_fails_is_tried_again(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    accept = asyncio.SelectorEventLoop.sock_accept
     failures: list[OSError] = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()]
 
-    async def flaky(self: asyncio.SelectorEventLoop, listener: socket.socket) -> tuple[socket.socket, Any]:
+    def flaky(listener: socket.socket) -> socket.socket:
         if failures:
             raise failures.pop()
-        return await accept(self, listener)
+        return accepted_by(listener)
 
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", flaky)
-    monkeypatch.setattr("slabwire.actors.ingress.tls.entrance.ACCEPT_AGAIN_S", 0.01)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.acceptor.accepted_by", flaky)
+    monkeypatch.setattr("slabwire.actors.ingress.tls.acceptor.ACCEPT_AGAIN_S", 0.01)
 
     async def scene() -> None:
         async with serving(echo, certificate) as served:

@@ -26,6 +26,7 @@ from slabwire.actors.ingress.certificates.development import development_certifi
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import server as server_module
 from slabwire.actors.ingress.http.server import HttpServer
+from slabwire.actors.ingress.http.state import State
 from slabwire.actors.ingress.tls.engine import terminator_for
 from slabwire.runtime.errors import StartError
 
@@ -69,7 +70,7 @@ def test_the_application_is_told_that_it_is_https(certificate: Certificate) -> N
 
 
 def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    state, seen = module.State(), []
+    state, seen = State(), []
     for now in (1e9, 1e9 + 0.5, 1e9 + 1):
         monkeypatch.setattr("time.time", lambda now=now: now)
         state.touch_date()

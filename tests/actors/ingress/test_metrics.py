@@ -68,7 +68,7 @@ def test_an_answer_that_fails_half_way_counts_by_the_status_that_it_would_have_h
 
 def test_the_time_per_token_leaves_the_first_one_out() -> None:
     now = [0.0]
-    metrics = Metrics(clock=lambda: now[0])
+    metrics = Metrics(["smol"], clock=lambda: now[0])
     tally = metrics.begin()
     tally.model = "smol"
     for seconds, item in ((2.0, GREETING[1]), (2.1, GREETING[2])):

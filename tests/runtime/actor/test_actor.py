@@ -339,8 +339,8 @@ class _Binding:
     def keep(self, name: str, layout: Layout, parameters: Any) -> Any:
         return name, layout.name, parameters
 
-    def listen(self, address: str) -> Any:
-        return address
+    def listen(self, address: str, replica: int | None) -> Any:
+        return address, replica
 
     @property
     def context(self) -> Context:
@@ -372,7 +372,8 @@ def test_verbs_go_to_the_binding() -> None:
     assert binding.done[-1:] == [("a.b", (5,), {"x": 2}, "both", 6, 1 << 20)]
     verbs: Any = actor
     assert verbs.keep("keys", Layout("test keys"), rows=2) == ("keys", "test keys", {"rows": 2})
-    assert verbs.listen("tcp://[::1]:0") == "tcp://[::1]:0"
+    assert verbs.listen("tcp://[::1]:0") == ("tcp://[::1]:0", None)
+    assert verbs.listen("tcp://[::1]:0", replica=1) == ("tcp://[::1]:0", 1)
     with pytest.raises(UnknownPort, match="no output 'pages'; did you mean 'page'"):
         actor.emit("pages", 1)
 

@@ -101,6 +101,22 @@ def test_a_restart_keeps_the_place() -> None:
         assert running.client.call("door.only_listen", ANY) == place
 
 
+def test_one_replica_answers_what_waits_for_another_that_does_not_run() -> None:
+    with graph_with(address=ANY, replicas=2, also=1).run() as running:
+        place = running.client.call("door.only_listen", ANY)
+        stopped = int(worker_of(running, "door[1]")["pid"])
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            assert {answer(ask(place))[0] for _ in range(30)} == {"door[0]"}
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_a_replica_that_there_is_not_has_no_socket() -> None:
+    with pytest.raises(StartError, match=r"asked for the socket of replica 2; there are 2, from 0"):
+        graph_with(address=ANY, replicas=2, also=2).run().__enter__()
+
+
 @pytest.mark.parametrize("address", [ANY, "tcp://[::1]:0", "tcp://localhost:0"])
 def test_replicas_share_one_port(address: str) -> None:
     with graph_with(address=address, replicas=2, routing="round_robin").run() as running:

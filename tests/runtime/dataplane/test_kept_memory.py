@@ -11,7 +11,7 @@ import pytest
 
 import slabwire
 from fake_graphs import invoke
-from kept_stage import OTHER, TALLY, Tally
+from kept_stage import OTHER, TALLY, Looks, Tally
 from slabwire import Graph, GraphError, OutOfMemory, SlabwireError
 from slabwire.runtime.control.channel import Keep, Listen
 from slabwire.runtime.dataplane.descriptor_channel import Unheard
@@ -65,6 +65,23 @@ def test_a_graph_in_this_process_keeps_memory_too() -> None:
     with graph_with(replicas=2, routing="round_robin").run(in_process=True) as running:
         assert running.client.call("tally.again")
         assert [running.client.call("tally.add", 1) for _ in range(4)][-1] == [2, 2]
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+def test_another_actor_reads_it_whoever_came_first_and_cannot_write(in_process: bool) -> None:
+    graph = graph_with(replicas=2, routing="round_robin")
+    looks = graph.add(Looks)
+    graph.expose(looks.counts, looks.write)
+    with graph.run(in_process=in_process) as running:
+        call = running.client.call
+        assert call("looks.counts", "tally") == [0, 0]
+        assert [call("tally.add", 1) for _ in range(3)][-1] == call("looks.counts", "tally") == [2, 1]
+        with pytest.raises(SlabwireError, match="cannot modify read-only memory"):
+            call("looks.write")
+        with pytest.raises(SlabwireError, match=r"looks reads what 'taly' keeps as 'tally', .*did you mean 'tally'"):
+            call("looks.counts", "taly")
+        with pytest.raises(SlabwireError, match=r"keeps memory under the name 'a b\.tally'"):
+            call("looks.counts", "a b")
 
 
 def test_what_is_asked_for_with_another_layout_is_refused_by_name() -> None:

@@ -18,7 +18,6 @@ import pytest
 import zmq
 
 import slabwire
-from edge import Edge
 from slabwire import Graph
 from slabwire.runtime.clients.control import Control
 from slabwire.runtime.control.verbs import Restart, Status, StopGraph
@@ -29,9 +28,6 @@ from slabwire.runtime.postmortem.report_store import reports
 from slabwire.runtime.postmortem.stopped import UNCLEAN
 from slabwire.runtime.supervision.supervisor import give_up
 from slabwire.runtime.supervision.workforce import Workforce
-from slabwire.runtime.worker.parking_loop import new_parking_loop
-from slabwire.shm.bell import RECORDS
-from slabwire.shm.wait import AdaptiveWait
 from stage import Busy, Collects, Dies, Echo, Emits, FailsToStart, Hangs, Leaves, Restless, Waits
 from waiting import wait_until, worker_of
 from wrecks import Stalls
@@ -252,25 +248,6 @@ def test_orders_are_heard_while_a_task_never_waits(tmp_path: Path) -> None:
         with Control(running.name) as control:
             control.request(StopGraph())
         assert answer.result() == "drained"
-
-
-def test_only_sleep_counts_as_sleep() -> None:
-    """From its sleeps a worker learns whether to spin: what its tasks do meanwhile is no sleep."""
-    edge = Edge()
-    loop, selector = new_parking_loop()
-    wait = AdaptiveWait(edge.bell(0), may_spin=True)
-    selector.watch(wait, lambda: RECORDS, lambda: False, lambda _, longest_s: longest_s, lambda _: None, lambda: None)
-
-    async def turn(times: int) -> None:
-        for _ in range(times):
-            await asyncio.sleep(0)
-
-    loop.run_until_complete(turn(1000))
-    assert wait.stats()["parks"] == 0
-    loop.run_until_complete(asyncio.sleep(0.01))
-    assert wait.stats()["parks"] >= 1
-    loop.close()
-    edge.close()
 
 
 def test_an_embedded_graph_in_asyncio() -> None:

@@ -48,16 +48,18 @@ def test_a_successor_goes_on_counting_and_rows_are_apart() -> None:
     assert (successor.read()["sent"], successor.read()["in_flight"]) == (4, 0)
     assert not any(second.read().values())
     worker = WorkerStats(segment)
-    worker.show(parks=5, alive_ns=9)
-    assert worker.read()["parks"] == 5
+    worker.show(*range(1, 12))
+    assert list(worker.read().values()) == list(range(1, 12))
+    worker.show_alive(77)
+    assert worker.read() == {**dict(zip(worker.read(), range(1, 11), strict=False)), "alive_ns": 77}
     assert not any(second.read().values())
     segment.close()
 
 
 def test_pauses_of_a_successor_are_added_and_the_longest_is_its_own() -> None:
     segment = rows(1)
-    WorkerStats(segment).show(collections=5, collecting_ns=70, longest_collection_ns=40)
-    WorkerStats(segment).show(collections=1, collecting_ns=8, longest_collection_ns=8)
+    WorkerStats(segment).show(0, 0, 0, 0, 5, 70, 40, 0, 0, 0, 0)
+    WorkerStats(segment).show(0, 0, 0, 0, 1, 8, 8, 0, 0, 0, 0)
     read = WorkerStats(segment).read()
     assert [read[name] for name in ("collections", "collecting_ns", "longest_collection_ns")] == [6, 78, 8]
     segment.close()

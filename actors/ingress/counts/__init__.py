@@ -1,0 +1,1 @@
+"""What all processes of an ingress count, and who of them is there: in memory that outlives each of them."""
