@@ -52,6 +52,7 @@ class ParkingSelector(selectors.EpollSelector):
         self.was_called = True  # by the supervisor, as far as is known; `obey` takes this back
         self.ran_ns = 0
         self._callers: Collection[int] = ()
+        self._has_worked = False  # since the last sleep; then more may come soon, and looking for it may pay
         self._round_ns = 0  # when the last round of a loop that stays began
 
     def watch(self, sleeper: Sleeper, worker: AtWork, callers: Collection[int]) -> None:
@@ -107,23 +108,25 @@ class ParkingSelector(selectors.EpollSelector):
         """Returns for a round where one is due, and after work that may have given the loop something to do."""
         worker.round_ended()
         if timeout is not None and timeout <= 0:
-            worker.work()
+            self._has_worked = worker.work()
             return self._poll(0)
         has_worked = False
-        while sleeper.awaits() and worker.work():
-            has_worked = True
+        while (sleeper.has_unread() or (self._has_worked and sleeper.spins())) and worker.work():
+            has_worked = self._has_worked = True
             if worker.is_round_due:
                 break
         if has_worked:
             return self._poll(0)
+        self._has_worked = False
         longest_s = sleeper.rest(sleeper.longest_s(timeout))
         if longest_s == 0:
-            worker.work()
+            self._has_worked = worker.work()
             return self._poll(0)
         events = self._park(sleeper, longest_s, sleeper.has_news)
         others = [each for each in events if each[0].fd != sleeper.wait.bell.fd]
-        if sleeper.had_news or len(others) < len(events) or not events:
-            worker.work()
+        is_due = not events and longest_s != timeout  # else asyncio alone has something to do
+        if sleeper.had_news or len(others) < len(events) or is_due:
+            self._has_worked = worker.work()
         return others
 
     # -- sleep -------------------------------------------------------------------------------------------------------

@@ -19,8 +19,11 @@ class Idle(Sleeper):
     def __init__(self, wait: AdaptiveWait, news: int = 0) -> None:
         self.wait, self.had_news, self.news = wait, False, news
 
-    def awaits(self) -> bool:
+    def has_unread(self) -> bool:
         return self.news > 0
+
+    def spins(self) -> bool:
+        return False
 
     def has_news(self) -> bool:
         self.had_news = self.news > 0
