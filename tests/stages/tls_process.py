@@ -23,25 +23,13 @@ from slabwire.actors.ingress.tls.certificate import Certificate, given_certifica
 from slabwire.runtime.host.descriptors import raise_limit
 from tls_stage import terminator_of
 
+_MALLINFO = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+
 
 class Held(ctypes.Structure):
     """struct mallinfo2 of glibc (mallinfo(3)); `uordblks` is what is in use."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in _MALLINFO.split()]
 
 
 class Process:
