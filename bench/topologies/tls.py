@@ -36,6 +36,8 @@ _SERVERS: tuple[Entry, ...] = (
 _BASELINES = ("nginx", "stdlib", "uvicorn_uvloop")
 _KEEP_ALIVE, _DOWNLOAD = Case("request, kept alive: CPU", 0), Case("download: time for a MiB", 0)
 _PUSH = Case("small write to one of many: CPU", 0)
+# What is measured with one kind of key alone.
+_USUAL_KEY = "ECDSA"
 # Demanded of ours, beside a peer: the most times as much.
 _BARS = (("engine", "nginx", 1.25), ("ingress", "uvicorn_uvloop", 1.0))
 _MOST_OF_A_DOWNLOAD = 1 / 0.8
@@ -61,6 +63,7 @@ class _Bench:
     kinds: Sequence[type[Server]]
     amounts: Amounts
     round_trip_ms: float
+    keys: Sequence[str]
     visits: dict[tuple[str, str], Visits] = field(default_factory=dict)
     shown: dict[Cell, list[Figures]] = field(default_factory=dict)
 
@@ -87,13 +90,13 @@ class _Bench:
         """What is measured: with which key, and how."""
         found: dict[Case, tuple[str, Measure]] = {}
         for resumes, word in enumerate(("full", "resumed")):
-            for key in KINDS:
+            for key in self.keys:
                 found[Case(f"{word} handshake, {key}: CPU", resumes)] = key, _handshakes(bool(resumes))
             if self.round_trip_ms:
                 case = Case(f"{word} handshake, {self.round_trip_ms:g} ms away: first byte", resumes)
-                found[case] = "ECDSA", _far_handshakes(bool(resumes))
-        found |= {_KEEP_ALIVE: ("ECDSA", Visits.requests), _DOWNLOAD: ("ECDSA", Visits.download)}
-        return {**found, _PUSH: ("ECDSA", Visits.pushes)}
+                found[case] = _USUAL_KEY, _far_handshakes(bool(resumes))
+        found |= {_KEEP_ALIVE: (_USUAL_KEY, Visits.requests), _DOWNLOAD: (_USUAL_KEY, Visits.download)}
+        return {**found, _PUSH: (_USUAL_KEY, Visits.pushes)}
 
     def cells(self) -> list[Cell]:
         """Nobody is asked for what it does not have."""
@@ -123,14 +126,18 @@ def measure_tls(settings: Settings, *, processes: int = 4, round_trip_ms: float 
     all answer with the same bytes. CPU time is that of all processes of the server, as the kernel counts it.
     """
     kinds, left_out = importable(_SERVERS)
-    bench = _Bench(kinds, QUICK if settings.quick else Amounts(), round_trip_ms)
+    if settings.quick:
+        bench = _Bench(kinds, QUICK, round_trip_ms, keys=[_USUAL_KEY])
+    else:
+        bench = _Bench(kinds, Amounts(), round_trip_ms, keys=list(KINDS))
     with TemporaryDirectory(prefix="slabwire-bench-") as folder:
-        certificates = {key: made(key, Path(folder)) for key in KINDS}
+        certificates = {key: made(key, Path(folder)) for key in bench.keys}
         with bench.running(certificates):
             results = settings.measure(bench.cells(), bench.visit)
-        idle = {kind.name: _idle_nbytes(kind, certificates["ECDSA"], bench.amounts) for kind in kinds}
         count = settings.few(_COUNTED, _COUNTED_QUICKLY)
-        resumed = {kind.name: _resumed(kind, certificates["ECDSA"], processes, count) for kind in kinds}
+        held = {kind.name: _held(kind, certificates[_USUAL_KEY], processes, count, bench.amounts) for kind in kinds}
+    idle = {name: nbytes for name, (nbytes, _) in held.items()}
+    resumed = {name: shares for name, (_, shares) in held.items()}
     titles = {each.name: each.title for each in kinds}
     report = Report("tls", "as each case says", results, titles, left_out=left_out)
     report.baselines = [each for each in _BASELINES if each in titles]
@@ -159,23 +166,21 @@ def _client(stack: ExitStack, certificate: Certificate) -> Party:
     return party
 
 
-def _idle_nbytes(kind: type[Server], certificate: Certificate, amounts: Amounts) -> float:
-    with ExitStack() as stack:
-        client = _client(stack, certificate)
-        return Visits(stack.enter_context(kind(certificate, 1)), client, amounts).idle_nbytes()
-
-
-def _resumed(kind: type[Server], certificate: Certificate, processes: int, count: int) -> dict[str, float]:
-    """The share of connections that were resumed by several processes; by ours also after each was killed."""
+def _held(
+    kind: type[Server], certificate: Certificate, processes: int, count: int, amounts: Amounts
+) -> tuple[float, dict[str, float]]:
+    """Of a new server with several processes: bytes of an idle connection, and the share of connections that were
+    resumed; by ours also after each process was killed.
+    """
     with ExitStack() as stack:
         client = _client(stack, certificate)
         server = stack.enter_context(kind(certificate, processes))
-        visits = Visits(server, client, QUICK)
-        found = {"before": visits.resumed(count)}
+        visits = Visits(server, client, amounts)
+        nbytes, found = visits.idle_nbytes(), {"before": visits.resumed(count)}
         if isinstance(server, IngressServer):
             server.kill_each()
             found["after"] = visits.resumed(count)
-        return found
+        return nbytes, found
 
 
 def _bars(report: Report) -> list[Bar]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from ....actors.ingress import Ingress
@@ -71,8 +71,8 @@ class Source(Pacing, Actor):
 
 
 class SlabwireIngress:
-    name = "slabwire"
-    title = "Slabwire's ingress"
+    name: ClassVar[str] = "slabwire"
+    title: ClassVar[str] = "Slabwire's ingress"
 
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
         graph, places = Graph(f"bench-ingress-{os.getpid()}-{next(_numbers)}"), load.streams + SPARE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import ClassVar
 
 from ....actors.ingress.tls.certificate import Certificate
 from ...harness.contestant import BenchError
@@ -19,8 +20,8 @@ _COMES_AGAIN_WITHIN_S = 30.0
 class IngressServer(SlabwireIngress):
     name = "ingress"
     title = "Slabwire's ingress"
-    serves_large = False
-    pushes = False
+    serves_large: ClassVar[bool] = False
+    pushes: ClassVar[bool] = False
 
     def __init__(self, certificate: Certificate, processes: int) -> None:
         super().__init__(_ROOM, certificate, processes)

@@ -16,8 +16,6 @@ from .server import Server
 # Figures of a visit by name, and what is compared, in µs.
 Figures = dict[str, float]
 _KEEP_ALIVE_CONNECTIONS = 32
-# So many, that what they are sent has room in their sockets.
-_PUSHED_TO = 200
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,10 @@ class Amounts:
     seconds: float = 1.0
     idle: int = 500
     pushes: int = 4000
+    pushed_to: int = 200  # so many, that what they are sent has room in their sockets
 
 
-QUICK = Amounts(handshakes=5, seconds=0.1, idle=100, pushes=400)
+QUICK = Amounts(handshakes=5, seconds=0.1, idle=50, pushes=400, pushed_to=20)
 
 
 @dataclass
@@ -82,8 +81,8 @@ class Visits:
         """µs of CPU time for a small piece that goes to one of many connections."""
         count = self.amounts.pushes
         server = cast(EngineEcho, self.server)
-        self.client.ask("idle", server.port, _PUSHED_TO)
-        server.push(_PUSHED_TO)
+        self.client.ask("idle", server.port, self.amounts.pushed_to)
+        server.push(self.amounts.pushed_to)
         before = self._ran_ns()
         server.push(count)
         cost_us = (self._ran_ns() - before) / count / 1e3
