@@ -93,7 +93,7 @@ class Echo:
         else:
             certificate = given_certificate(Path(self._chain), Path(self._key))
             terminator = LibsslTerminator(libssl(), certificate)
-            self._entrance = Entrance(terminator, self._protocol, _room_for_all, lambda: None)
+            self._entrance = Entrance(terminator, self._protocol, _room_for_all, lambda _: None)
             self._entrance.open([listener])
         return int(listener.getsockname()[1])
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from slabwire.actors.ingress.tickets.memory import OwnKeys
 from slabwire.actors.ingress.tls import context as context_module
 from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.context import ServerContext
@@ -23,6 +24,7 @@ from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.secured import Facts, Secured
 from slabwire.actors.ingress.tls.states import State
 from slabwire.actors.ingress.tls.terminator import Terminator
+from slabwire.actors.ingress.tls.tickets import Tickets
 from tls_stage import Notes, Shout, client_context, connect, leave, met, opened, plain_client, run, terminator_of
 
 LARGE = random.Random(1).randbytes(3_000_000)
@@ -87,7 +89,8 @@ def test_no_answer_waits_for_an_acknowledgement(certificate: Certificate, termin
 def test_what_is_agreed_on_can_be_asked_at_any_time(certificate: Certificate) -> None:
     """Where there is no session yet, libssl follows a null pointer to the group."""
     library = libssl()
-    shared = ServerContext(library, certificate, "1.3")
+    tickets = Tickets(library, OwnKeys(), b"")
+    shared = ServerContext(library, certificate, "1.3", tickets)
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
