@@ -226,7 +226,8 @@ class Caller:
     def pump(self) -> bool:
         """Takes in all answers that have come; True if there were any."""
         came = False
-        self._hand_out()
+        if self._rest is not None:
+            self._hand_out()
         if self._moved.unsent:
             self._moved.flush()
         if self.streams.waiting:
