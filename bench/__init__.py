@@ -51,6 +51,11 @@ _BENCHES = {
         "command",
         "Tokens of thousands of chat answers over TLS, beside uvicorn and granian.",
     ),
+    "tls": (
+        "topologies.tls",
+        "command",
+        "What TLS connections cost, beside nginx, HAProxy, asyncio, uvicorn and granian.",
+    ),
     "chat": (
         "chat.chat",
         "command",

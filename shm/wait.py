@@ -39,10 +39,14 @@ class AdaptiveWait:
         self._parked_ns = 0
         self.spins = 0
 
+    @property
+    def pays(self) -> bool:
+        """Whether spins have lately seen news, or may be worth a try."""
+        return self.may_spin and (self._paying > _PAYS_FROM or self._short_sleeps >= self._try_after)
+
     def spin_ns(self, now: int) -> int:
         """For how long to look before parking."""
-        pays = self._paying > _PAYS_FROM or self._short_sleeps >= self._try_after
-        if not self.may_spin or not pays or self._contention.is_there(now):
+        if not self.pays or self._contention.is_there(now):
             return 0
         return LONGEST_SPIN_NS
 

@@ -59,6 +59,7 @@ class Cell:
         self.answers = Answers(instance, outlets, recorder, buried)
         self.is_async = any(each.spec.kind in _ON_THE_LOOP for each in ports.values())
         self._stats = outlets.stats
+        self._shown = 0  # by `show_outbox`
         self._cancels = Cancels()
         self._runs = Runs(outlets, recorder, loop, spec.concurrency)
         self.reply_streams = ReplyStreams(self._runs, outlets, self.answers)
@@ -147,7 +148,10 @@ class Cell:
 
     def show_outbox(self) -> None:
         """Tells the supervisor what finds no room: who sleeps because of that does not hang."""
-        self._stats.show("outbox", max(1, self.stats()["outbox"]) if self.waits_for_room() else 0)
+        outbox = max(1, self.stats()["outbox"]) if self.waits_for_room() else 0
+        if outbox != self._shown:
+            self._shown = outbox
+            self._stats.show("outbox", outbox)
 
     def next_wake_ns(self) -> int:
         """When time alone will give something to do, on CLOCK_MONOTONIC; 0 for never."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
-from typing import Any, cast
+from typing import Any
 
 from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
@@ -133,13 +133,12 @@ class ReadGroup(StreamGroup):
         if len(self._news) > 1:
             return
         if self._on_items is not None:
-            self._loop.call_soon(self._deliver, context=self._context)
+            self._loop.call_soon(self._deliver, self._on_items, context=self._context)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _deliver(self) -> None:
+    def _deliver(self, on_items: OnItems) -> None:
         news, self._news = self._news, deque()
-        on_items = cast(OnItems, self._on_items)
         try:
             while news:
                 stream = news.popleft()
@@ -156,7 +155,7 @@ class ReadGroup(StreamGroup):
         finally:
             if news:  # what ends the process may be caught somewhere
                 self._news = news + self._news
-                self._loop.call_soon(self._deliver, context=self._context)
+                self._loop.call_soon(self._deliver, on_items, context=self._context)
 
     def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]:
         return self

@@ -6,13 +6,13 @@ import asyncio
 import select
 import selectors
 from collections.abc import Callable, Collection
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ...shm.bell import now_ns
 from .sleeper import Sleeper
 
 # Less time than this is told later, for telling has a price.
-_LEAST_TOLD_NS = 200_000
+_LEAST_TOLD_NS = 1_000_000
 
 _Events = list[tuple[selectors.SelectorKey, int]]
 
@@ -46,7 +46,7 @@ class ParkingSelector(selectors.EpollSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sleeper: Sleeper | None = None
+        self._is_watched = False
         self.ticks = False  # the loop stops after this round in any case
         self.stays = False
         self.was_called = True  # by the supervisor, as far as is known; `obey` takes this back
@@ -57,6 +57,7 @@ class ParkingSelector(selectors.EpollSelector):
 
     def watch(self, sleeper: Sleeper, worker: AtWork, callers: Collection[int]) -> None:
         """`callers` are the descriptors by which the supervisor calls."""
+        self._is_watched = True
         self._sleeper = sleeper
         self._worker = worker
         self._callers = callers
@@ -75,9 +76,9 @@ class ParkingSelector(selectors.EpollSelector):
         vars(self).update(_selector=select.epoll(), select=instead)
 
     def select(self, timeout: float | None = None) -> _Events:
-        sleeper = self._sleeper
-        if sleeper is None or self.ticks:
+        if self.ticks or not self._is_watched:
             return self._poll(timeout)
+        sleeper = self._sleeper
         if self.stays:
             return self._between_rounds(sleeper, timeout)
         if timeout is not None and timeout <= 0:
@@ -143,7 +144,7 @@ class ParkingSelector(selectors.EpollSelector):
         return events
 
     def _sleep(self, longest_s: float | None) -> _Events:
-        sleeper = cast(Sleeper, self._sleeper)
+        sleeper = self._sleeper
         sleeper.falls_asleep()
         asleep_ns = now_ns()
         try:

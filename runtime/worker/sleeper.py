@@ -47,7 +47,7 @@ class Sleeper:
     def spins(self) -> bool:
         """Looks into the lanes for as long as that has paid lately; whether there was news."""
         # While an outlet is full, waiting inputs are no news, and only the bell announces room: spinning is in vain.
-        return self.wait.may_spin and not self._is_held_up() and self.wait.spin(self._look())
+        return self.wait.pays and not self._is_held_up() and self.wait.spin(self._look())
 
     def _lanes(self) -> list[Consumer]:
         lanes = [*self._caller.replies]

@@ -53,8 +53,20 @@ class LibsslHandshake:
         self._fail(TimeoutError("the handshake was not done in time"))
 
     def _step(self) -> None:
-        if not self._shared.steps.take():
-            return  # the selector tells again in the next turn
+        if self._shared.steps.take():
+            self._advance()
+            return
+        # The selector would tell of it in each turn until it is its own: of a flood, thousands of times.
+        self._shared.loop.remove_reader(self._descriptor)
+        self._watch_for_room(False)
+        self._shared.steps.wait(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._secured.state in (State.ACCEPTED, State.HANDSHAKING):
+            self._shared.loop.add_reader(self._descriptor, self._step)
+            self._advance()
+
+    def _advance(self) -> None:
         secured = self._secured
         try:
             if secured.state is State.ACCEPTED:

@@ -257,7 +257,10 @@ class TLSTransport(asyncio.Transport):
                 return
         if state is State.CLOSING:
             try:
-                if not self._secured.say_goodbye():
+                if self._secured.say_goodbye():
+                    # Some clients hear no good-bye, and wait for TCP's end.
+                    self._connection.shutdown(socket.SHUT_WR)
+                else:
                     self._watch_for_room()
             except OSError as error:
                 self._lose(error)

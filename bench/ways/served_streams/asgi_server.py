@@ -40,6 +40,7 @@ class Served:
     processes: int
     backlog: int
     host: str = _HOST
+    target: str = TARGET
 
 
 class AsgiServer:
@@ -52,14 +53,14 @@ class AsgiServer:
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
         self._folder = TemporaryDirectory(prefix="slabwire-bench-")
         self._lines: list[Line] = []
-        self.port = _free_port()
+        self.port = free_port()
         orders = Path(self._folder.name) / "orders"
         chain, key = str(certificate.public), str(certificate.key)
         served = Served(self.port, chain, key, processes, load.streams + SPARE)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(orders))
             listener.listen(processes)
-            command = [sys.executable, "-m", f"{__package__}.serving", self.module]
+            command = [sys.executable, "-m", f"{__package__}.serving", f".{self.module}"]
             self._process = subprocess.Popen(
                 [*command, json.dumps(asdict(served)), str(os.getpid())],
                 cwd=self._folder.name,  # granian takes a folder with an __init__.py for a part of the target's name
@@ -129,8 +130,8 @@ class AsgiServer:
         self._folder.cleanup()
 
 
-def _free_port() -> int:
-    """Whoever takes it before the server does makes that fail, with the reason."""
+def free_port() -> int:
+    """Of this machine. Whoever takes it before the server does makes that fail, with the reason."""
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port: int = probe.getsockname()[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
-from .asgi_server import TARGET, AsgiServer, Served
+from .asgi_server import AsgiServer, Served
 
 
 class GranianServer(AsgiServer):
@@ -18,7 +18,7 @@ class GranianServer(AsgiServer):
 
 def serve(served: Served) -> None:
     Granian(
-        TARGET,
+        served.target,
         address=served.host,
         port=served.port,
         interface=Interfaces.ASGI,

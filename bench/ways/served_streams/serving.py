@@ -1,6 +1,8 @@
 """The main process of a server of other people, which ends with its parent.
 
 python -m slabwire.bench.ways.served_streams.serving MODULE SERVED PARENT
+
+The module has the function `serve`; its name is relative to this package.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ def main() -> None:
     module, served, parent = sys.argv[1], Served(**json.loads(sys.argv[2])), int(sys.argv[3])
     die_with_parent(parent)
     raise_limit()
-    import_module(f".{module}", __package__).serve(served)
+    import_module(module, __package__).serve(served)
 
 
 if __name__ == "__main__":

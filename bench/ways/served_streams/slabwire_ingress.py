@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from ....actors.ingress import Ingress
@@ -18,6 +19,9 @@ from ...harness.process import processes_of
 from ..many_streams.item import mark_of
 from ..many_streams.pacing import Pacing
 from .server import MODEL, SPARE, Pids, Steps
+
+# Of the graphs of this process, whose names must differ while they run.
+_numbers = count()
 
 
 class Source(Pacing, Actor):
@@ -67,11 +71,11 @@ class Source(Pacing, Actor):
 
 
 class SlabwireIngress:
-    name = "slabwire"
-    title = "Slabwire's ingress"
+    name: ClassVar[str] = "slabwire"
+    title: ClassVar[str] = "Slabwire's ingress"
 
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
-        graph, places = Graph(f"bench-ingress-{os.getpid()}"), load.streams + SPARE
+        graph, places = Graph(f"bench-ingress-{os.getpid()}-{next(_numbers)}"), load.streams + SPARE
         source = graph.add(Source, name="source", pace=load.pace, concurrency=places)
         # New connections are not shared out evenly: each process has room for all of them.
         ingress = graph.add(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvicorn
 
-from .asgi_server import TARGET, AsgiServer, Served
+from .asgi_server import AsgiServer, Served
 
 
 class Uvicorn(AsgiServer):
@@ -15,7 +15,7 @@ class Uvicorn(AsgiServer):
 
 def serve(served: Served, loop: str = "asyncio") -> None:
     uvicorn.run(
-        TARGET,
+        served.target,
         host=served.host,
         port=served.port,
         ssl_certfile=served.chain,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 
+import pytest
+
+from slabwire.actors.ingress.certificates.development import development_certificate
+from slabwire.actors.ingress.tls import shared
 from slabwire.actors.ingress.tls.deadlines import Deadlines
 from slabwire.actors.ingress.tls.turns import Turns
-from tls_stage import run
+from tls_stage import Notes, opened, run, terminator_of
 
 
 class Waits:
@@ -71,5 +77,61 @@ def test_a_turn_has_so_many_and_the_next_one_again() -> None:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert turns.take()
+
+    run(scene)
+
+
+def test_who_waits_for_a_turn_has_it_in_the_order_of_asking_and_before_others() -> None:
+    async def scene() -> None:
+        turns, done = Turns(asyncio.get_running_loop(), 2), list[int]()
+        assert [turns.take() for _ in range(3)] == [True, True, False]
+        for number in range(3):
+            turns.wait(lambda number=number: done.append(number))  # type: ignore[misc]
+        await asyncio.sleep(0)
+        assert done == [0, 1]
+        assert not turns.take()
+        await asyncio.sleep(0)
+        assert done == [0, 1, 2]
+        assert [turns.take() for _ in range(2)] == [True, False]
+
+    run(scene)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_of_a_flood_nobody_is_looked_at_in_each_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
+) -> None:
+    """Else the time that a flood takes would grow with its square."""
+    asked, take = list[bool](), Turns.take
+
+    def counted(self: Turns) -> bool:
+        asked.append(take(self))
+        return asked[-1]
+
+    monkeypatch.setattr(shared, "HANDSHAKE_STEPS_A_TURN", 1)
+    monkeypatch.setattr(Turns, "take", counted)
+
+    async def scene() -> None:
+        certificate = development_certificate("localhost", tmp_path / "tls")
+        async with opened(terminator_of("libssl", certificate), Notes) as door:
+            securing = [asyncio.create_task(door.secure_next()) for _ in range(50)]
+            plains = [socket.create_connection(door.address) for _ in range(50)]
+            for plain in plains:
+                plain.sendall(b"\x16\x03\x01\x00\x05")  # a record begins
+            while len(asked) < len(plains):
+                await asyncio.sleep(0)
+            if is_cancelled:
+                for each in securing:
+                    each.cancel()
+            else:
+                for plain in plains:
+                    plain.close()
+            ended = await asyncio.gather(*securing, return_exceptions=True)
+            assert all(isinstance(each, (OSError, asyncio.CancelledError)) for each in ended)
+            for _ in range(60):
+                await asyncio.sleep(0)  # those that wait still have their turns
+            assert len(asked) <= 3 * len(plains)
+            for plain in plains:
+                plain.close()
 
     run(scene)
