@@ -29,7 +29,7 @@ GROUP = "slabwire.commands"
 SECTIONS = {
     "A graph's file": "new validate plan graph run",
     "A running graph": "ps top logs stop restart move dead leases metrics trace",
-    "This machine": "doctor bench layout keys completion",
+    "This machine": "doctor bench layout keys tls completion",
 }
 
 # What ends a command as a matter of course: a traceback of it would teach nobody anything.

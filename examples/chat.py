@@ -27,6 +27,7 @@ ingress = graph.add(
     name="ingress",
     models={"smollm2-135m-instruct": "cache"},
     port=int(os.environ.get("PORT", "8443")),
+    certificate=os.environ.get("CERTIFICATE"),  # of yours; without it one for development is made
 )
 
 graph.expose(cache.chat, ingress.describe)

@@ -23,9 +23,8 @@ _GRACE_S = 10.0
 
 
 # Workers import the files that their actors are written in, and these import what helps the tests.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (*(str(Path(__file__).parent / each) for each in ("helpers", "stages")), os.environ.get("PYTHONPATH")))
-)
+_HELPING = [str(Path(__file__).parent / each) for each in ("helpers", "stages", "tls_stages")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (*_HELPING, os.environ.get("PYTHONPATH"))))
 # Before any test imports ONNX Runtime: the database of its telemetry would count as left behind.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...runtime.actor.actor import Actor
 from ...runtime.cell.binding import CellBinding, binding_of
 from ...runtime.errors import GraphError
+from .certificates.paths import problems_of
 from .requests.serving import ServingState
 
 if TYPE_CHECKING:
+    from .certificates.certificate import Certificate
+    from .certificates.watch import CertificateWatch
     from .http.server import HttpServer
     from .requests.metrics import Metrics
+    from .tls.terminator import Terminator
 
 logger = logging.getLogger("slabwire")
 
@@ -32,11 +35,15 @@ class Ingress(Actor):
 
     `models`: the names that clients use, and the actors that answer for them, which have the ports `chat` and
     `describe`. `host`, `port`: where it listens, by default for this machine alone; a port of 0 takes a free one.
-    `certificate`, `key`: PEM files, the chain and its private key; without them a certificate for development is made,
-    and kept. `requests` are the answers in flight at most, no more than its `calls` (128), `body_bytes` the largest
-    body, `connections` those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
+    `requests` are the answers in flight at most, no more than its `calls` (128), `body_bytes` the largest body,
+    `connections` those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
     `tickets` names an actor `TicketKeys`, so that a session that began at one process is resumed at each; without it
     each has keys of its own.
+
+    `certificate`, `key`: PEM files, the chain and its private key, which may lie in one file; or a directory in which
+    both lie; or lists of these, for a certificate of each kind of key (ECDSA, Ed25519, RSA). Where they change, new
+    connections get the new ones, unless these cannot be used. Without them a certificate for development is made, and
+    kept.
 
     Replicas share the port, and each takes `requests` and `connections` of its own, as it has `calls` of its own: two
     take twice as many. Whichever is asked answers for all: `/readyz` says that requests are served as long as one of
@@ -55,8 +62,8 @@ class Ingress(Actor):
         models: dict[str, str],
         host: str = "127.0.0.1",
         port: int = 8443,
-        certificate: str | None = None,
-        key: str | None = None,
+        certificate: str | list[str] | None = None,
+        key: str | list[str] | None = None,
         requests: int = 48,
         body_bytes: int = 4 << 20,
         connections: int = CONNECTIONS,
@@ -81,6 +88,7 @@ class Ingress(Actor):
         self.tickets = tickets
         self.server: HttpServer | None = None
         self.metrics: Metrics | None = None
+        self._watch: CertificateWatch | None = None
         self.state = ServingState()
 
     @classmethod
@@ -88,8 +96,8 @@ class Ingress(Actor):
         cls,
         models: dict[str, str],
         *,
-        certificate: str | None = None,
-        key: str | None = None,
+        certificate: str | list[str] | None = None,
+        key: str | list[str] | None = None,
         requests: int = 1,
         body_bytes: int = 1,
         connections: int = 1,
@@ -98,11 +106,9 @@ class Ingress(Actor):
         settings: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        problems = []
+        problems = problems_of(certificate, key)
         if not models:
             problems.append("an Ingress needs models={public name: actor's name} with one model at least")
-        if key is not None and certificate is None:
-            problems.append("an Ingress was given key= without the certificate= that it fits")
         for name, value in (("requests", requests), ("body_bytes", body_bytes), ("connections", connections)):
             if type(value) is not int or value < 1:
                 problems.append(f"an Ingress was given {name}={value!r}; it must be a whole number above 0")
@@ -121,6 +127,10 @@ class Ingress(Actor):
     async def on_start(self) -> None:
         # Imported here, so that only the process that serves needs (and holds) what HTTP and TLS need.
         from .application import build_application
+        from .certificates.certificate import names_of
+        from .certificates.kept_certificates import CERTIFICATES, KeptCertificates
+        from .certificates.paths import source_for
+        from .certificates.watch import CertificateWatch
         from .counts.roster import Stage
         from .http.connection_limit import affordable
         from .http.listening import open_listeners
@@ -130,24 +140,19 @@ class Ingress(Actor):
         from .requests.limits import Limits
         from .requests.metrics import Metrics
         from .requests.origin_check import Hosts
-        from .tickets.memory import RING, RING_NAME, RingReader
-        from .tls.certificate import development_certificate, given_certificate
-        from .tls.engine import terminator_for
 
-        if self.certificate is None:
-            certificate = development_certificate(self.host)
-        else:
-            certificate = given_certificate(Path(self.certificate), Path(self.key) if self.key else None)
         limits = Limits(requests=self.requests, body_bytes=self.body_bytes)
-        hosts = Hosts.of(self.host, certificate.public)
         binding = binding_of(self)
         if binding is None:
             raise RuntimeError("an Ingress starts in a worker alone: run the graph that it belongs to")
         name = binding.graph
         self.metrics = metrics = Metrics(self.models, keep=self.keep, replicas=binding.replicas)
-        keys = None if self.tickets is None else RingReader(self.keep(f"{self.tickets}.{RING_NAME}", RING))
-        terminator = terminator_for(certificate, self.minimum_tls, keys, metrics.connections.resumption_refused)
-        metrics.show_tls(terminator.describe())
+        source = source_for(self.certificate, self.key, self.host)
+        kept = KeptCertificates(self.keep("certificates", CERTIFICATES))
+        self._watch = watch = CertificateWatch(source, kept, metrics.connections.certificates_came)
+        terminator = self._terminator(watch, metrics)
+        metrics.show_tls(terminator.describe)
+        hosts = Hosts(names_of(watch.certificates, self.host))
         connections = affordable(self.connections)
         metrics.allow(requests=self.requests, connections=connections)
         application = build_application(
@@ -167,11 +172,31 @@ class Ingress(Actor):
             open_listeners(self.host, self.port, partial(self.listen, replica=each)) for each in roster.own_first()
         ]
         self.server.start(own, dict(zip(roster.own_first()[1:], others, strict=True)), roster.absent)
+
+        def take(certificates: Sequence[Certificate]) -> None:
+            terminator.swap(certificates)
+            hosts.know(names_of(certificates, self.host))
+
+        watch.start(take)
         roster.enter(Stage.SERVING)
         url = self._url(self.server)
         logger.info("page: %s/", url)
         logger.info("API: %s/v1", url)
-        logger.info("certificate: %s", certificate.public)
+        logger.info("certificate: %s", watch.certificates[0].public)
+
+    def _terminator(self, watch: CertificateWatch, metrics: Metrics) -> Terminator:
+        """With the certificates that were read, or those that are kept where the engine does not take these."""
+        from .certificates.certificate import CertificateError
+        from .tickets.memory import RING, RING_NAME, RingReader
+        from .tls.engine import terminator_for
+
+        keys = None if self.tickets is None else RingReader(self.keep(f"{self.tickets}.{RING_NAME}", RING))
+        options = self.minimum_tls, keys, metrics.connections.resumption_refused
+        try:
+            return terminator_for(watch.certificates, *options)
+        except CertificateError as error:
+            watch.fall_back(error)
+            return terminator_for(watch.certificates, *options)
 
     def on_drain(self) -> None:
         from .counts.roster import Stage
@@ -190,6 +215,8 @@ class Ingress(Actor):
         from .counts.roster import Stage
         from .http.connection import FRESH_WITHIN_S
 
+        if self._watch is not None:
+            await self._watch.stop()
         if self.server is not None:
             # A graph that ends has told its clients; they do not know that this process does.
             binding = binding_of(self)
@@ -208,9 +235,9 @@ class Ingress(Actor):
         body, and "handshaken" the handshakes by kind. "replicas" has of each
         {"replica", "stage", "pid", "connections", "accepted", "share"}; "share" is that of all connections accepted.
         """
-        if self.server is None or self.metrics is None:
+        if self.server is None or self.metrics is None or self._watch is None:
             raise RuntimeError("the ingress does not listen: a worker calls on_start() before any handler")
-        tls = self.server.terminator.describe()
+        tls = self.server.terminator.describe() | self._watch.describe()
         return {
             "url": self._url(self.server),
             "certificate": tls["certificate"],

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from ...actors.ingress.tls.certificate import development_certificate
+from ...actors.ingress.certificates.development import development_certificate
 from ..harness.load import Load, load_options, loads_of
 from ..harness.measure import VISIT_WITHIN_S, Case, Cell, cells_of
 from ..harness.medians import Medians

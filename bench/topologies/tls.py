@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ...actors.ingress.tls.certificate import Certificate
+from ...actors.ingress.certificates.certificate import Certificate
 from ..harness.measure import Case, Cell
 from ..harness.party import Party
 from ..harness.peers import Entry, importable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -23,13 +24,25 @@ MARKS = {"ok": "ok     ", "note": "note   ", "broken": "BROKEN "}
     show_default=True,
     help="Whether an ingress could listen there.",
 )
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A file or directory that an ingress is to serve.",
+)
+@click.option("--key", type=click.Path(path_type=Path), help="The key of that file, where it is in another one.")
 @format_option
 @click.pass_obj
-def command(complaint: Complaint, port: int, form: str) -> int:
+def command(complaint: Complaint, port: int, certificate: tuple[Path, ...], key: Path | None, form: str) -> int:
     """Check this machine, and print a fix for each check that fails; status 1 if something is broken."""
+    from ..doctor.certificates import judge_certificates
     from ..doctor.examination import examine, judge_settings
 
+    if key is not None and len(certificate) != 1:
+        raise click.UsageError("--key goes with one --certificate")
     findings = [*examine(port=port), judge_settings(complaint.settings, complaint.bad_settings)]
+    if certificate:
+        findings.append(judge_certificates(certificate, key))
     broken = [each for each in findings if each.state == "broken"]
     if form == "json":
         print_json({"healthy": not broken, "checks": [asdict(each) for each in findings]})

@@ -225,13 +225,11 @@ class Caller:
 
     def pump(self) -> bool:
         """Takes in all answers that have come; True if there were any."""
-        came = False
         if self._rest is not None:
             self._hand_out()
         if self._moved.unsent:
             self._moved.flush()
-        if self.streams.waiting:
-            came = self.streams.admit()
+        came = self.streams.admit() if self.streams.waiting else False
         for lane in self.replies:
             while lane.available():
                 self.take(lane)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from llm_files import artifacts, cache_directory
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.requests.limits import Limits
-from slabwire.actors.ingress.tls.certificate import development_certificate
 from slabwire.bench.chat.bare_engine import BareEngine
 from slabwire.bench.chat.hostile_bodies import ACCEPTED, REFUSED, plain
 from slabwire.bench.chat.https_stream import HttpsStream, _answer

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.bench.harness.contestant import BenchError
 from slabwire.bench.harness.load import Load
 from slabwire.bench.harness.peers import importable

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.http.server import HttpServer
-from slabwire.actors.ingress.tls.certificate import Certificate
 from slabwire.actors.ingress.tls.engine import terminator_for
 from slabwire.runtime.dataplane.listeners import Listeners
 
@@ -81,7 +81,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(application: Application, certificate: Certificate, **options: Any) -> AsyncIterator[Served]:
-    served = Served(HttpServer(application, terminator_for(certificate), **options), certificate)
+    served = Served(HttpServer(application, terminator_for([certificate]), **options), certificate)
     served.server.start([listen("tcp://127.0.0.1:0")])
     try:
         yield served

@@ -16,6 +16,8 @@ logger = logging.getLogger("slabwire")
 _HANDSHAKE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
+# What becomes of new certificates.
+SWAPS = ("taken", "refused")
 # No trouble: load balancers look so whether somebody listens, and we break off what we have no room for.
 _UNSAID = ("left", "cut")
 
@@ -49,6 +51,9 @@ class Connections:
         self._refused = sheet.counter(
             "slabwire_tls_resumptions_refused", "Tickets that were not taken.", {"reason": (*REFUSALS, OTHER)}
         )
+        self._swaps = sheet.counter(
+            "slabwire_tls_certificate_swaps", "New certificates, by what processes made of them.", {"result": SWAPS}
+        )
         self._lines = Sampling(clock)
 
     def accepted(self) -> None:
@@ -62,6 +67,10 @@ class Connections:
     def resumption_refused(self, reason: str) -> None:
         """A ticket was not taken; `reason` is one of `REFUSALS`."""
         self._refused.inc(reason)
+
+    def certificates_came(self, taken: bool) -> None:
+        """New certificates lay ready, and were taken or not."""
+        self._swaps.inc(SWAPS[not taken])
 
     def shook_hands(self, outcome: Outcome) -> None:
         """What became of a handshake; a line of the log tells of it, unless there were many in this second."""

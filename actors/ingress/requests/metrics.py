@@ -70,7 +70,7 @@ class Metrics(Collector):
         self.connections = Connections(sheet)
         self.roster = Roster(sheet, keep, replicas)
         self._described: Mapping[str, Mapping[str, Any]] = {}
-        self._tls: list[Family] = []
+        self._describe_tls: Callable[[], Mapping[str, Any]] | None = None
         self.registry.register(self)
 
     def _declare(self, sheet: Sheet) -> None:
@@ -121,13 +121,9 @@ class Metrics(Collector):
         """Counts a request that was turned away unheard."""
         self._rejected.inc(reason)
 
-    def show_tls(self, described: Mapping[str, Any]) -> None:
-        """Shows what secures the connections, as `Terminator.describe` says."""
-        about = Family("slabwire_tls", "gauge", "What secures the connections; always 1.")
-        about.add(1, {name: described[name] for name in ("engine", "library", "minimum")})
-        expires = Family("slabwire_tls_certificate_not_after_seconds", "gauge", "When the certificate expires.")
-        expires.add(datetime.fromisoformat(described["not_after"]).timestamp(), {})
-        self._tls = [about, expires]
+    def show_tls(self, describe: Callable[[], Mapping[str, Any]]) -> None:
+        """Shows what secures the connections, as `Terminator.describe` says, which is asked whenever somebody looks."""
+        self._describe_tls = describe
 
     def begin(self, names: Names | None = None) -> Tally:
         return Tally(self, names)
@@ -149,7 +145,7 @@ class Metrics(Collector):
         stages = [each.stage for each in self.roster.see()]
         for stage in Stage:
             replicas.add(stages.count(stage), {"stage": stage.name.lower()})
-        return [*self._sheet.families(self.roster.rows()), replicas, *self._of_models(), *self._tls]
+        return [*self._sheet.families(self.roster.rows()), replicas, *self._of_models(), *self._of_tls()]
 
     def _of_models(self) -> Iterator[Family]:
         for name, field, meaning in (
@@ -161,6 +157,20 @@ class Metrics(Collector):
             for model, described in self._described.items():
                 family.add(described[field], {"model": model})
             yield family
+
+    def _of_tls(self) -> Iterator[Family]:
+        if self._describe_tls is None:
+            return
+        described = self._describe_tls()
+        about = Family("slabwire_tls", "gauge", "What secures the connections; always 1.")
+        about.add(1, {name: described[name] for name in ("engine", "library", "minimum")})
+        yield about
+        certificates = Family("slabwire_tls_certificates", "gauge", "Which are in use; always 1.")
+        certificates.add(1, {"generation": described["generation"]})
+        yield certificates
+        expires = Family("slabwire_tls_certificate_not_after_seconds", "gauge", "When the first of them expires.")
+        expires.add(datetime.fromisoformat(described["not_after"]).timestamp(), {})
+        yield expires
 
     def describe_replicas(self) -> dict[str, Any]:
         """For people: {"replicas", "ways", "handshaken"}: what each does, and its share; what all have counted."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from pathlib import Path
 
-from cryptography import x509
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,17 +26,11 @@ class Hosts:
     """
 
     def __init__(self, names: Iterable[str] | None) -> None:
-        self._names = None if names is None else frozenset(name.lower() for name in names)
+        self.know(names)
 
-    @classmethod
-    def of(cls, host: str, certificate: Path) -> Hosts:
-        """Those of a certificate in PEM, and where the server listens; any if the certificate names nobody."""
-        try:
-            found = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions
-            names = found.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return cls(None)
-        return cls([host, *names.get_values_for_type(x509.DNSName)])
+    def know(self, names: Iterable[str] | None) -> None:
+        """Takes these in the place of those that were known."""
+        self._names = None if names is None else frozenset(name.lower() for name in names)
 
     def __contains__(self, authority: str) -> bool:
         name = _name_in(authority)

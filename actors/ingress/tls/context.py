@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from .certificate import Certificate, CertificateError
+from ..certificates.certificate import Certificate, CertificateError
 from .libssl import (
     ALPN_ALERT,
     ALPN_CHOSEN,
+    CTRL_CHAIN_CERT,
     CTRL_CLEAR_MODE,
     CTRL_MODE,
     CTRL_SET_GROUPS_LIST,
     CTRL_SET_MIN_PROTO_VERSION,
     CTRL_SET_SESS_CACHE_MODE,
-    FILETYPE_PEM,
     MODE_ACCEPT_MOVING_WRITE_BUFFER,
     MODE_AUTO_RETRY,
     MODE_ENABLE_PARTIAL_WRITE,
@@ -73,12 +74,15 @@ _select_protocol = AlpnCallback(_choose)  # kept for as long as libssl may call 
 
 
 class ServerContext:
-    """An SSL_CTX for one certificate. Raises CertificateError if libssl does not take it.
+    """An SSL_CTX for certificates of different kinds, of which each client gets one that it can verify. Raises
+    CertificateError if libssl does not take them.
 
     What one context gives out as `tickets`, every other of the same takes.
     """
 
-    def __init__(self, library: Libssl, certificate: Certificate, minimum: Minimum, tickets: Tickets) -> None:
+    def __init__(
+        self, library: Libssl, certificates: Sequence[Certificate], minimum: Minimum, tickets: Tickets
+    ) -> None:
         self.pointer = library.SSL_CTX_new(library.TLS_server_method()) or 0
         self._library = library
         if not self.pointer:
@@ -86,7 +90,8 @@ class ServerContext:
         self._set_protocol(minimum)
         self.groups = self._set_groups()
         self._set_tickets(tickets)
-        self._load(certificate)
+        for each in certificates:
+            self._load(each)
         self.compressions = self._compress_certificate()
 
     def __del__(self) -> None:
@@ -117,20 +122,32 @@ class ServerContext:
         tickets.install(self.pointer)
 
     def _load(self, certificate: Certificate) -> None:
+        """From memory: what was checked. Files may have changed since."""
         library, pointer = self._library, self.pointer
-        chain, key = os.fsencode(certificate.chain), os.fsencode(certificate.key)
-        # A pass phrase that is none: without it an encrypted key makes libssl ask at the terminal.
-        library.SSL_CTX_set_default_passwd_cb_userdata(pointer, b"")
+        own, *others = certificate.chain_der
         library.ERR_clear_error()
-        if not (
-            library.SSL_CTX_use_certificate_chain_file(pointer, chain) == 1
-            and library.SSL_CTX_use_PrivateKey_file(pointer, key, FILETYPE_PEM) == 1
-            and library.SSL_CTX_check_private_key(pointer) == 1
-        ):
+        with self._parsed(library.d2i_X509, own, library.X509_free) as parsed:
+            taken = bool(parsed) and library.SSL_CTX_use_certificate(pointer, parsed) == 1
+        with self._parsed(library.d2i_AutoPrivateKey, certificate.key_der, library.EVP_PKEY_free) as parsed:
+            taken = taken and bool(parsed) and library.SSL_CTX_use_PrivateKey(pointer, parsed) == 1
+        for each in others:
+            with self._parsed(library.d2i_X509, each, library.X509_free) as parsed:
+                # Behind the certificate that was set last; 1: with a reference of its own.
+                taken = taken and bool(parsed) and library.SSL_CTX_ctrl(pointer, CTRL_CHAIN_CERT, 1, parsed) == 1
+        if not taken or library.SSL_CTX_check_private_key(pointer) != 1:
             raise CertificateError(
                 f"OpenSSL does not take the certificate {certificate.chain} with the key {certificate.key}: "
                 f"{library.next_error()[1]}"
             )
+
+    @contextmanager
+    def _parsed(self, parse: Callable[..., int], der: bytes, free: Callable[[int], None]) -> Iterator[int]:
+        """An object of libcrypto, 0 where it could not be made."""
+        pointer = parse(None, ctypes.byref(ctypes.c_char_p(der)), len(der)) or 0
+        try:
+            yield pointer
+        finally:
+            free(pointer)
 
     def _compress_certificate(self) -> list[str]:
         """Certificate compression (RFC 8879), by all that the library was built with."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from ....runtime.host.libssl import LibsslMissing
+from ..certificates.certificate import Certificate
 from ..tickets.memory import Keys
-from .certificate import Certificate
 from .libssl import libssl
 from .libssl_terminator import LibsslTerminator
 from .stdlib_terminator import LOST, StdlibTerminator
@@ -16,14 +17,18 @@ logger = logging.getLogger("slabwire")
 
 
 def terminator_for(
-    certificate: Certificate, minimum: Minimum = "1.3", keys: Keys | None = None, refused: Refused | None = None
+    certificates: Sequence[Certificate],
+    minimum: Minimum = "1.3",
+    keys: Keys | None = None,
+    refused: Refused | None = None,
 ) -> Terminator:
-    """Raises CertificateError if the engine does not take the certificate. What is lost without libssl is logged: the
-    `keys` of tickets, too. `refused` is told of each ticket that is not taken, and why.
+    """For certificates of different kinds of keys. Raises CertificateError if the engine does not take them. What is
+    lost without libssl is logged: the `keys` of tickets, too. `refused` is told of each ticket that is not taken, and
+    why.
     """
     try:
         library = libssl()
     except LibsslMissing as error:
         logger.warning("TLS by Python's ssl, for no libssl can be used (%s): %s", error, LOST)
-        return StdlibTerminator(certificate, minimum)
-    return LibsslTerminator(library, certificate, minimum, keys, refused)
+        return StdlibTerminator(certificates, minimum)
+    return LibsslTerminator(library, certificates, minimum, keys, refused)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ....runtime.host.libssl import LibsslMissing, open_libssl, version_of
 
 # Of <openssl/ssl.h>.
-FILETYPE_PEM = 1
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 ERROR_SSL, ERROR_WANT_READ, ERROR_WANT_WRITE, ERROR_SYSCALL, ERROR_ZERO_RETURN = 1, 2, 3, 5, 6
 MODE_ENABLE_PARTIAL_WRITE, MODE_ACCEPT_MOVING_WRITE_BUFFER, MODE_AUTO_RETRY, MODE_RELEASE_BUFFERS = 1, 2, 4, 16
@@ -19,6 +18,7 @@ OP_NO_RENEGOTIATION = 1 << 30
 ALPN_CHOSEN, ALPN_ALERT = 0, 2
 # What the header has as macros over SSL_ctrl and SSL_CTX_ctrl.
 CTRL_MODE, CTRL_SET_SESS_CACHE_MODE, CTRL_CLEAR_MODE, CTRL_SET_GROUPS_LIST = 33, 44, 78, 92
+CTRL_CHAIN_CERT = 89
 CTRL_SET_MIN_PROTO_VERSION, CTRL_GET_NEGOTIATED_GROUP = 123, 134
 VERIFY_NONE = 0
 HELLO_REFUSED, HELLO_TAKEN = 0, 1
@@ -66,16 +66,19 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "ERR_clear_error": (None,),
     "ERR_get_error": (c_ulong,),
     "ERR_reason_error_string": (c_char_p, c_ulong),
+    "d2i_X509": (c_void_p, c_void_p, ctypes.POINTER(c_char_p), c_long),
+    "X509_free": (None, c_void_p),
+    "d2i_AutoPrivateKey": (c_void_p, c_void_p, ctypes.POINTER(c_char_p), c_long),
+    "EVP_PKEY_free": (None, c_void_p),
     "TLS_server_method": (c_void_p,),
     "SSL_CTX_new": (c_void_p, c_void_p),
     "SSL_CTX_free": (None, c_void_p),
     "SSL_CTX_ctrl": (c_long, c_void_p, c_int, c_long, c_void_p),
     "SSL_CTX_set_options": (c_uint64, c_void_p, c_uint64),
     "SSL_CTX_set_cipher_list": (c_int, c_void_p, c_char_p),
-    "SSL_CTX_use_certificate_chain_file": (c_int, c_void_p, c_char_p),
-    "SSL_CTX_use_PrivateKey_file": (c_int, c_void_p, c_char_p, c_int),
+    "SSL_CTX_use_certificate": (c_int, c_void_p, c_void_p),
+    "SSL_CTX_use_PrivateKey": (c_int, c_void_p, c_void_p),
     "SSL_CTX_check_private_key": (c_int, c_void_p),
-    "SSL_CTX_set_default_passwd_cb_userdata": (None, c_void_p, c_void_p),
     "SSL_CTX_set_num_tickets": (c_int, c_void_p, c_size_t),
     "SSL_CTX_set_alpn_select_cb": (None, c_void_p, AlpnCallback, c_void_p),
     "SSL_CTX_set_client_hello_cb": (None, c_void_p, HelloCallback, c_void_p),

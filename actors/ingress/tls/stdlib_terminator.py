@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
+from ..certificates.certificate import Certificate, CertificateError, describe_certificates
 from . import terminator
-from .certificate import Certificate, CertificateError
 from .hello import check_hello
 from .outcome import Agreed, Outcome, agreed_by
 from .terminator import ALPN, SUITES_OF_1_2, Ended, Minimum, ProtocolFactory
@@ -24,13 +27,13 @@ LOST = (
 class StdlibTerminator:
     """TLS 1.3, and 1.2 where `minimum` says so. Session tickets are good for this process alone.
 
-    Raises CertificateError if OpenSSL does not take the certificate.
+    Raises CertificateError if OpenSSL does not take the certificates.
     """
 
-    def __init__(self, certificate: Certificate, minimum: Minimum = "1.3") -> None:
-        self.certificate = certificate
+    def __init__(self, certificates: Sequence[Certificate], minimum: Minimum = "1.3") -> None:
+        self._certificates = certificates
         self._minimum = minimum
-        self._context = _context(certificate, minimum)
+        self._context = _context(certificates, minimum)
 
     def secure(
         self,
@@ -52,6 +55,17 @@ class StdlibTerminator:
         took_s = asyncio.get_running_loop().time() - began
         return agreed_by(transport.get_extra_info("ssl_object"), took_s)
 
+    def swap(self, certificates: Sequence[Certificate]) -> None:
+        """As Terminator says. Keys of tickets stay with their context, which can be given certificates and cannot lose
+        one: where a kind is there no longer, a fresh one takes its place, and tickets are good for nothing.
+        """
+        fresh = _context(certificates, self._minimum)
+        if {each.kind for each in self._certificates} <= {each.kind for each in certificates}:
+            _load(self._context, certificates)
+        else:
+            self._context = fresh
+        self._certificates = certificates
+
     def describe(self) -> dict[str, Any]:
         """As Terminator says."""
         return {
@@ -59,8 +73,7 @@ class StdlibTerminator:
             "library": ssl.OPENSSL_VERSION,
             "minimum": f"TLSv{self._minimum}",
             "alpn": list(ALPN),
-            "certificate": str(self.certificate.public),
-            "not_after": self.certificate.not_after.isoformat(),
+            **describe_certificates(self._certificates),
         }
 
 
@@ -97,15 +110,30 @@ async def _readable(connection: socket.socket) -> None:
         loop.remove_reader(connection)
 
 
-def _context(certificate: Certificate, minimum: Minimum) -> ssl.SSLContext:
+def _context(certificates: Sequence[Certificate], minimum: Minimum) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2 if minimum == "1.2" else ssl.TLSVersion.TLSv1_3
     context.set_ciphers(SUITES_OF_1_2)
     context.set_alpn_protocols(list(ALPN))
-    try:
-        context.load_cert_chain(certificate.chain, certificate.key)
-    except OSError as error:
-        raise CertificateError(
-            f"OpenSSL does not take the certificate {certificate.chain} with the key {certificate.key}: {error}"
-        ) from None
+    _load(context, certificates)
     return context
+
+
+def _load(context: ssl.SSLContext, certificates: Sequence[Certificate]) -> None:
+    for each in certificates:
+        try:
+            _load_one(context, each)
+        except OSError as error:
+            raise CertificateError(
+                f"OpenSSL does not take the certificate {each.chain} with the key {each.key}: {error}"
+            ) from None
+
+
+def _load_one(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """From memory, by the name of a file that has none: what was checked. Files may have changed since."""
+    key = b"-----BEGIN PRIVATE KEY-----\n%s-----END PRIVATE KEY-----\n" % base64.encodebytes(certificate.key_der)
+    chain = "".join(map(ssl.DER_cert_to_PEM_cert, certificate.chain_der)).encode()
+    with open(os.memfd_create("slabwire:certificate", os.MFD_CLOEXEC), "wb") as file:
+        file.write(key + chain)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
+from ..certificates.certificate import Certificate
 from .outcome import Outcome
 
 ALPN = ("http/1.1",)
@@ -51,5 +52,13 @@ class Terminator(Protocol):
         `cipher()`, `selected_alpn_protocol()` and `session_reused` as `ssl.SSLObject` does.
         """
 
+    def swap(self, certificates: Sequence[Certificate]) -> None:
+        """From now on new connections get these. What is open goes on as it is, and tickets are still good.
+
+        Raises CertificateError if they are not taken; then nothing has changed.
+        """
+
     def describe(self) -> dict[str, Any]:
-        """For people: {"engine", "library", "minimum", "alpn", "certificate", "not_after"}, and what else there is."""
+        """For people: {"engine", "library", "minimum", "alpn"}, what `describe_certificates` tells, and what else there
+        is.
+        """

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from ....actors.ingress import Ingress
-from ....actors.ingress.tls.certificate import Certificate
+from ....actors.ingress.certificates.certificate import Certificate
 from ....runtime.actor.actor import Actor
 from ....runtime.actor.reply_stream import ReplyStream
 from ....runtime.launch.graph import Graph

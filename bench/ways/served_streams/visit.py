@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from ....actors.ingress.tls.certificate import Certificate
+from ....actors.ingress.certificates.certificate import Certificate
 from ...harness.contestant import BenchError
 from ...harness.load import Load
 from ...harness.party import Party

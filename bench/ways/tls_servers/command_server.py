@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import ClassVar, Self
 
-from ....actors.ingress.tls.certificate import Certificate
+from ....actors.ingress.certificates.certificate import Certificate
 from ...harness.contestant import BenchError
 from ...harness.process import descendants
 from ..served_streams.asgi_server import Served, free_port

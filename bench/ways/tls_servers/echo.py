@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 from typing import cast
 
-from ....actors.ingress.tls.certificate import given_certificate
+from ....actors.ingress.certificates.certificate import read_pair
 from ....actors.ingress.tls.entrance import Entrance
 from ....actors.ingress.tls.libssl import libssl
 from ....actors.ingress.tls.libssl_terminator import LibsslTerminator
@@ -91,8 +91,8 @@ class Echo:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(self._protocol, sock=listener, ssl=context)
         else:
-            certificate = given_certificate(Path(self._chain), Path(self._key))
-            terminator = LibsslTerminator(libssl(), certificate)
+            certificate = read_pair(Path(self._chain), Path(self._key))
+            terminator = LibsslTerminator(libssl(), [certificate])
             self._entrance = Entrance(terminator, self._protocol, _room_for_all, lambda _: None)
             self._entrance.open([listener])
         return int(listener.getsockname()[1])

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import ClassVar
 
-from ....actors.ingress.tls.certificate import Certificate
+from ....actors.ingress.certificates.certificate import Certificate
 from ...harness.contestant import BenchError
 from ...harness.load import Load
 from ..served_streams.slabwire_ingress import SlabwireIngress

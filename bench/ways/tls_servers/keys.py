@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from ....actors.ingress.tls.certificate import Certificate
+from ....actors.ingress.certificates.certificate import Certificate, read_pair
 
 NAME = "localhost"
 _PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -42,4 +42,4 @@ def made(kind: str, folder: Path) -> Certificate:
     private.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    return Certificate(public, private, public, now + _LIFETIME)
+    return read_pair(public, private)

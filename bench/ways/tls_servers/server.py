@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
-from ....actors.ingress.tls.certificate import Certificate
+from ....actors.ingress.certificates.certificate import Certificate
 
 
 class Server(Protocol):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from http_stage import echo, run, serving
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as http
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"

@@ -19,9 +19,10 @@ from http_stage import (
     serving,
     until,
 )
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import server as server_module
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from http_stage import (
     serving,
     until,
 )
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,12 @@ from http_stage import (
     serving,
     until,
 )
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import server as server_module
 from slabwire.actors.ingress.http.server import HttpServer
 from slabwire.actors.ingress.http.state import State
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.engine import terminator_for
 from slabwire.runtime.errors import StartError
 
@@ -274,7 +275,7 @@ def test_a_successor_listens_at_the_same_place(certificate: Certificate) -> None
             with pytest.raises(StartError, match="the address is in use"):
                 listen(f"tcp://127.0.0.1:{port}")
             await served.server.stop(10)
-            successor = HttpServer(echo, terminator_for(certificate))
+            successor = HttpServer(echo, terminator_for([certificate]))
             successor.start([listen(f"tcp://127.0.0.1:{port}")])
             await successor.stop(0)
 

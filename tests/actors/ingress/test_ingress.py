@@ -206,7 +206,7 @@ def test_an_address_in_use_ends_the_start_with_its_name(tmp_path: Path) -> None:
 
 
 def test_a_given_certificate_is_used_or_named(tmp_path: Path) -> None:
-    from slabwire.actors.ingress.tls.certificate import development_certificate
+    from slabwire.actors.ingress.certificates.development import development_certificate
 
     given = development_certificate("localhost", tmp_path / "given")
     with counting(tmp_path, certificate=str(given.public), key=str(given.key)).run() as running:

@@ -10,8 +10,9 @@ import pytest
 
 from http_stage import GET, run, serving, until
 from scripted_chat import ACCEPTED, END, Ingress
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.requests.streamed_body import EXTENSION, StreamedBody
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 

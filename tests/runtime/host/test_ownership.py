@@ -16,7 +16,8 @@ import pytest
 
 import slabwire
 from slabwire import Actor, Graph
-from slabwire.actors.ingress.tls.certificate import CertificateError, development_certificate
+from slabwire.actors.ingress.certificates.certificate import CertificateError
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.llm.model_file.cache_folder import CacheFolder
 from slabwire.actors.llm.model_file.gguf import ModelFileError
 from slabwire.runtime.clients.control import Control

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from http_stage import GET, echo, listen, run, until
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.counts.connections import Connections
 from slabwire.actors.ingress.counts.sheet import Row, Sheet
 from slabwire.actors.ingress.http.connection_limit import affordable
 from slabwire.actors.ingress.http.server import HttpServer
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.outcome import FAILURES, GROUPS, Agreed, NotTLS, failure_of
 from slabwire.actors.ingress.tls.secured import TLSError
 from tls_stage import ENGINES, terminator_of

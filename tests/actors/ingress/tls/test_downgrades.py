@@ -32,7 +32,8 @@ from raw_hello import (
     said_to,
     sized,
 )
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.tls.secured import TLSError
 from slabwire.actors.ingress.tls.terminator import Minimum
 from tls_stage import Door, client_context, connect, leave, opened, run, terminator_of

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from tls_process import Process, process
 from tls_stage import client_context, plain_client
 

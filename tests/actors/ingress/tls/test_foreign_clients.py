@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from http_stage import echo, listen
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http.server import HttpServer
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.terminator import Minimum
 from tls_stage import Notes, client_context, opened, plain_client, run, terminator_of
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.tls.libssl import libssl
 from tls_stage import Door, client_context, connect, leave, opened, run, terminator_of
 

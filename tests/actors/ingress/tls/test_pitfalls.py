@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.tickets.memory import OwnKeys
 from slabwire.actors.ingress.tls import context as context_module
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.context import ServerContext
 from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.secured import Facts, Secured
@@ -90,7 +91,7 @@ def test_what_is_agreed_on_can_be_asked_at_any_time(certificate: Certificate) ->
     """Where there is no session yet, libssl follows a null pointer to the group."""
     library = libssl()
     tickets = Tickets(library, OwnKeys(), b"")
-    shared = ServerContext(library, certificate, "1.3", tickets)
+    shared = ServerContext(library, [certificate], "1.3", tickets)
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
@@ -227,7 +228,7 @@ def fail_in_libssl(certificate: Certificate) -> None:
     """Leaves errors in this thread's queue, as any user of OpenSSL may."""
     library = libssl()
     pointer = library.SSL_CTX_new(library.TLS_server_method())
-    assert library.SSL_CTX_use_certificate_chain_file(pointer, b"/nonexistent") != 1
+    assert library.SSL_CTX_set_cipher_list(pointer, b"none of this name") != 1
     library.SSL_CTX_free(pointer)
     with pytest.raises(ssl.SSLError):
         ssl.create_default_context(cadata="nonsense")

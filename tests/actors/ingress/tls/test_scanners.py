@@ -18,8 +18,8 @@ import pytest
 import trustme
 
 from http_stage import echo, listen, run
+from slabwire.actors.ingress.certificates.certificate import Certificate, read_pair
 from slabwire.actors.ingress.http.server import HttpServer
-from slabwire.actors.ingress.tls.certificate import Certificate, given_certificate
 from slabwire.actors.ingress.tls.terminator import Minimum
 from tls_stage import terminator_of
 
@@ -40,7 +40,7 @@ def certificate(request: pytest.FixtureRequest, tmp_path: Path) -> Certificate:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     issued = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType[request.param])
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "pair.pem")
-    return given_certificate(tmp_path / "pair.pem")
+    return read_pair(tmp_path / "pair.pem", tmp_path / "pair.pem")
 
 
 def ask(port: int, certificate: Certificate) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import ssl
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,26 @@ def test_every_process_resumes_what_any_other_began_before_and_after_it_is_kille
             killed(running, f"ingress[{number}]")
             assert [client.visit() for _ in range(8)] == [True] * 8
         assert not refused(running, replicas)
+
+
+def test_sessions_go_on_when_every_process_has_another_certificate(tmp_path: Path) -> None:
+    replicas = 2
+    with fleet(tmp_path, replicas).run() as running:
+        client = Client(running)  # which does not trust the other one: a full handshake would fail
+        client.visit()
+        before = running.client.call("ingress.describe")["tls"]
+        Path(before["certificate"]).with_suffix(".key.pem").unlink()  # so the next is made
+
+        def is_swapped() -> bool:
+            seen = {running.client.call("ingress.describe")["tls"]["generation"] for _ in range(replicas)}
+            return len(seen) == 1 and before["generation"] not in seen
+
+        wait_until(is_swapped)
+        assert [client.visit() for _ in range(8)] == [True] * 8
+        assert not refused(running, replicas)
+        client.session = None
+        with pytest.raises(ssl.SSLCertVerificationError):
+            client.visit()
 
 
 def test_without_a_keeper_each_process_has_keys_of_its_own(tmp_path: Path) -> None:

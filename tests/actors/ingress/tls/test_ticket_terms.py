@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.tickets.key import Rules, S
 from slabwire.actors.ingress.tickets.ring import Ring, advanced, revoked, rotated
 from slabwire.actors.ingress.tickets.terms import (
@@ -23,7 +25,6 @@ from slabwire.actors.ingress.tickets.terms import (
     why_not_opened,
     why_not_taken,
 )
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
 from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.libssl_terminator import LibsslTerminator
 from slabwire.actors.ingress.tls.terminator import Minimum
@@ -132,7 +133,7 @@ def scene(
 ) -> dict[str, int]:
     """Plays in a thread against a terminator; what it has refused then."""
     source = Source(rules)
-    terminator = LibsslTerminator(libssl(), certificate, "1.2", source)
+    terminator = LibsslTerminator(libssl(), [certificate], "1.2", source)
 
     async def act() -> None:
         async with opened(terminator) as door:
@@ -163,6 +164,22 @@ def test_a_ticket_lives_through_rotations_and_is_renewed(certificate: Certificat
     assert scene(certificate, version, play, Rules(lead=0)) == {}
 
 
+def test_a_swap_of_certificates_keeps_the_keys_and_what_is_counted(
+    certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    def play(visitor: Visitor, source: Source, terminator: LibsslTerminator) -> None:
+        assert not visitor.visit()
+        for _ in range(3):
+            terminator.swap([certificate])
+            assert visitor.visit()
+            source.set(rotated)
+            assert visitor.visit()
+        source.set(lambda ring, now: advanced(Ring(ring.rules), now))
+        assert not visitor.visit()
+
+    assert scene(certificate, version, play, Rules(lead=0)) == {"unknown_key": 1}
+
+
 def test_each_resumption_of_tls_1_3_brings_another_ticket(certificate: Certificate, version: ssl.TLSVersion) -> None:
     def play(visitor: Visitor, source: Source, _: LibsslTerminator) -> None:
         visitor.visit()
@@ -190,7 +207,7 @@ def test_a_ticket_of_one_name_is_refused_at_another(certificate: Certificate, ve
 def test_a_ticket_given_under_other_rules_for_clients_is_refused(certificate: Certificate) -> None:
     """Two ingresses may share a ring: what one lets in is not let in by the other."""
     source = Source()
-    strict, lax = (LibsslTerminator(libssl(), certificate, minimum, source) for minimum in MINIMA)
+    strict, lax = (LibsslTerminator(libssl(), [certificate], minimum, source) for minimum in MINIMA)
 
     async def act() -> None:
         visitor = Visitor(certificate, ssl.TLSVersion.TLSv1_3)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.tls import shared
-from slabwire.actors.ingress.tls.certificate import development_certificate
 from slabwire.actors.ingress.tls.deadlines import Deadlines
 from slabwire.actors.ingress.tls.turns import Turns
 from tls_stage import Notes, opened, run, terminator_of

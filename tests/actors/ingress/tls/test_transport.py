@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress.tls.certificate import Certificate, development_certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
+from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.tls.terminator import Terminator
 from tls_stage import ENGINES, Notes, Shout, client_context, connect, met, opened, plain_client, run, terminator_of
 

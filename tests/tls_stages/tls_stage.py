@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from http_stage import listen
-from slabwire.actors.ingress.tls.certificate import Certificate
+from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.tls.libssl import libssl
 from slabwire.actors.ingress.tls.libssl_terminator import LibsslTerminator
 from slabwire.actors.ingress.tls.outcome import Outcome
@@ -22,8 +22,8 @@ ENGINES = ("libssl", "stdlib")
 
 def terminator_of(engine: str, certificate: Certificate, minimum: Minimum = "1.3") -> Terminator:
     if engine == "stdlib":
-        return StdlibTerminator(certificate, minimum)
-    return LibsslTerminator(libssl(), certificate, minimum)
+        return StdlibTerminator([certificate], minimum)
+    return LibsslTerminator(libssl(), [certificate], minimum)
 
 
 class Notes(asyncio.Protocol):

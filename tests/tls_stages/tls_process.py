@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from http_stage import echo
+from slabwire.actors.ingress.certificates.certificate import Certificate, read_pair
 from slabwire.actors.ingress.http.server import HttpServer
 from slabwire.actors.ingress.tls import terminator
-from slabwire.actors.ingress.tls.certificate import Certificate, given_certificate
 from slabwire.runtime.host.descriptors import raise_limit
 from tls_stage import terminator_of
 
@@ -89,7 +89,7 @@ def holds(server: HttpServer) -> dict[str, int]:
 
 async def serve(chain: str, key: str, connections: int = 64, minimum: Any = "1.3", timeout_s: float = 60.0) -> None:
     terminator.HANDSHAKE_TIMEOUT_S = timeout_s
-    certificate = given_certificate(Path(chain), Path(key))
+    certificate = read_pair(Path(chain), Path(key))
     server = HttpServer(echo, terminator_of("libssl", certificate, minimum), connections=connections)
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     listener.setblocking(False)

@@ -1,4 +1,4 @@
-"""Certificates on real files, checked by Python's ssl and, where there is one, by the openssl command."""
+"""The certificate for development: on real files, checked by Python's ssl and the openssl command."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import ssl
 import stat
 import subprocess
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from slabwire.actors.ingress.tls import certificate as module
-from slabwire.actors.ingress.tls.certificate import (
-    Certificate,
-    CertificateError,
+from made_certificates import key_lines
+from slabwire.actors.ingress.certificates import development as module
+from slabwire.actors.ingress.certificates import private_files
+from slabwire.actors.ingress.certificates.certificate import Certificate, CertificateError
+from slabwire.actors.ingress.certificates.development import (
+    DevelopmentFiles,
     development_certificate,
-    given_certificate,
     state_directory,
 )
 from slabwire.actors.llm.model_file.cache_folder import cache_directory
@@ -37,12 +36,6 @@ def directory(tmp_path: Path) -> Path:
 
 def public_of(certificate: Certificate) -> x509.Certificate:
     return x509.load_pem_x509_certificate(certificate.public.read_bytes())
-
-
-def key_lines(*files: Path) -> list[str]:
-    """Whole lines of the private keys in these files: what must never be told."""
-    keys = [each.read_text().partition("-----END PRIVATE KEY-----")[0] for each in files]
-    return [line for key in keys for line in key.splitlines() if not line.startswith("-----")]
 
 
 def shake_hands(certificate: Certificate, host: str, flags: ssl.VerifyFlags) -> str | None:
@@ -174,11 +167,30 @@ def test_one_that_is_spoilt_is_replaced_and_the_reason_told(
     assert not any(each in caplog.text for each in [*secrets, *key_lines(second.key)])
 
 
+def test_a_running_ingress_renews_it_once_a_day(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_STATE_DIR", str(directory.parent))
+    old = development_certificate("localhost", directory, now=NOW - timedelta(days=57))
+    source = DevelopmentFiles("127.0.0.1")
+    today = source.look()
+    assert source.read() == (old,)
+    assert source.look() == today
+
+    class Tomorrow(date):
+        @classmethod
+        def today(cls) -> date:  # type: ignore[override]
+            return date.today() + timedelta(days=1)
+
+    monkeypatch.setattr(module, "date", Tomorrow)
+    assert source.look() != today
+    development_certificate("localhost", directory, now=NOW + timedelta(days=3))  # as another ingress does then
+    assert source.read()[0].not_after > old.not_after
+
+
 def test_the_public_file_is_put_right_if_a_crash_left_an_old_one(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = development_certificate("localhost", directory).public.read_bytes()
-    replace = module._replace
+    replace = private_files.replace_file
 
     def dies(path: Path, content: bytes, mode: int) -> None:
         if path.name == "localhost.pem":
@@ -186,7 +198,7 @@ def test_the_public_file_is_put_right_if_a_crash_left_an_old_one(
         replace(path, content, mode)
 
     later = NOW + timedelta(days=80)
-    monkeypatch.setattr(module, "_replace", dies)
+    monkeypatch.setattr(module, "replace_file", dies)
     with pytest.raises(KeyboardInterrupt):
         development_certificate("localhost", directory, now=later)
     monkeypatch.undo()
@@ -254,80 +266,3 @@ def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) ->
         development_certificate()
     with pytest.raises(ModelFileError, match=r"there is no home folder .*; set SLABWIRE_CACHE_DIR"):
         cache_directory()
-
-
-# -- the user's -------------------------------------------------------------------------------------------------------
-
-
-def given(tmp_path: Path, name: str = "given", now: datetime = NOW) -> tuple[Path, Path]:
-    """A certificate and its key in two files, made at `now`, good for 89 days."""
-    pair = development_certificate(name, tmp_path / "made", now=now).key.read_text()
-    key, _, certificate = pair.partition("-----END PRIVATE KEY-----\n")
-    paths = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
-    paths[0].write_text(certificate)
-    paths[1].write_text(key + "-----END PRIVATE KEY-----\n")
-    return paths
-
-
-def test_a_given_certificate_is_taken_as_it_is(tmp_path: Path) -> None:
-    chain, key = given(tmp_path)
-    before = [(each.read_bytes(), each.stat().st_mtime_ns) for each in (chain, key)]
-    taken = given_certificate(chain, key)
-    assert (taken.chain, taken.key, taken.public) == (chain, key, chain)
-    assert taken.not_after == public_of(taken).not_valid_after_utc
-    assert [(each.read_bytes(), each.stat().st_mtime_ns) for each in (chain, key)] == before
-
-
-def test_one_file_may_hold_both(tmp_path: Path) -> None:
-    chain, key = given(tmp_path)
-    both = tmp_path / "both.pem"
-    both.write_text(chain.read_text() + key.read_text())
-    assert shake_hands(given_certificate(both), "given", ssl.VERIFY_DEFAULT) == "TLSv1.3"
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    chain, key = given(tmp_path)
-    with pytest.raises(CertificateError, match=r"the certificate .*/no\.crt cannot be read: No such file"):
-        given_certificate(tmp_path / "no.crt", key)
-    with pytest.raises(CertificateError, match=r"the key .*/no\.key cannot be read: No such file"):
-        given_certificate(chain, tmp_path / "no.key")
-
-
-def test_files_that_hold_something_else_are_named(tmp_path: Path) -> None:
-    chain, key = given(tmp_path)
-    with pytest.raises(CertificateError, match=r"given\.key holds no certificate in PEM"):
-        given_certificate(key, key)
-    with pytest.raises(CertificateError, match=r"given\.crt holds no private key in PEM"):
-        given_certificate(chain)
-
-
-def test_a_key_that_does_not_fit_is_named_and_not_told(tmp_path: Path) -> None:
-    (chain, _), (_, key) = given(tmp_path, "one"), given(tmp_path, "two")
-    with pytest.raises(CertificateError, match=r"two\.key does not fit the certificate .*one\.crt") as caught:
-        given_certificate(chain, key)
-    assert not any(each in repr(caught.value) for each in key_lines(key))
-
-
-def test_an_encrypted_key_is_refused(tmp_path: Path) -> None:
-    chain, key = given(tmp_path)
-    encryption = serialization.BestAvailableEncryption(b"secret")
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    key.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(pem, pkcs8, encryption))
-    with pytest.raises(CertificateError, match=r"given\.key is encrypted; give one without a pass phrase"):
-        given_certificate(chain, key)
-
-
-def test_dates_are_checked(tmp_path: Path) -> None:
-    chain, key = given(tmp_path)
-    with pytest.raises(CertificateError, match="ended on"):
-        given_certificate(chain, key, now=NOW + timedelta(days=90))
-    with pytest.raises(CertificateError, match=r"is not valid before .*; see the clock"):
-        given_certificate(chain, key, now=NOW - timedelta(days=2))
-
-
-def test_a_warning_comes_while_there_is_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    chain, key = given(tmp_path)
-    given_certificate(chain, key, now=NOW + timedelta(days=70))
-    assert not caplog.records
-    given_certificate(chain, key, now=NOW + timedelta(days=80))
-    assert f"the certificate {chain} ends on" in caplog.records[-1].message

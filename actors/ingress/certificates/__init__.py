@@ -1,0 +1,1 @@
+"""Certificates: read, watched, and made for development."""
