@@ -80,7 +80,7 @@ def test_a_server_that_ends_is_an_error(tmp_path: Path) -> None:
     certificate = made("ECDSA", tmp_path)
     with asking(certificate) as client, EngineEcho(certificate, 1) as server:
         os.kill(server.all_pids()[0], signal.SIGKILL)
-        with pytest.raises(BenchError, match="ConnectionRefusedError|ConnectionResetError"):
+        with pytest.raises(BenchError, match=r"ConnectionRefusedError|ConnectionResetError"):
             client.ask("connections", server.port, 1, False)
 
 
