@@ -9,7 +9,7 @@ from httptools import HttpParserError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from .flow import OF_UVICORN, Flow, Pipeline
+from .flow import OF_UVICORN, Flow, Pipeline, new_parser
 from .request_head import (
     HEAD_TOO_LARGE,
     LARGEST_HEAD_NBYTES,
@@ -176,6 +176,7 @@ class Connection(HttpToolsProtocol):
         if self._deaf or self.transport.is_closing():
             return  # TLS hands on what still comes after our good-bye
         self._nbytes += len(data)
+        self.parser = self.parser or new_parser(self)
         super().data_received(data)
         self._hand_on()
         if self._part is Part.HEAD and self._nbytes > LARGEST_HEAD_NBYTES:
@@ -249,6 +250,7 @@ class Connection(HttpToolsProtocol):
         if cycle is self.cycle and self._part is Part.WHOLE:
             self.scope = cycle.scope
             self.headers, self.url = [], b""
+            self.parser = None  # type: ignore[assignment]  # until more comes in
 
     def on_response_complete(self) -> None:
         self._answer = None
