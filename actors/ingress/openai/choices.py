@@ -46,9 +46,8 @@ class Choice:
 
 
 class Choices:
-    """All choices of a request. An error of one ends all. What comes before it is led somewhere is held.
-
-    `due_s` is the loop's time at which they have to be over: what ends them then tells so.
+    """All choices of a request. An error of one ends all, and so do `timeout_s`. What comes before it is led somewhere
+    is held.
     """
 
     __slots__ = ("_actor", "_due_s", "_each", "_error", "_held", "_over", "_take", "_timeout_s", "_waiter")

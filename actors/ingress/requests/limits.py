@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from types import TracebackType
 
 from ....runtime.errors import GraphError, Overloaded
 
@@ -26,7 +25,7 @@ class Limits:
     many messages as are taken, each with a name and a part of text. `reading_bytes`: of all that are being read at a
     time, and no less than one may have.
     `request_timeout_s`: from the whole request to the end of its answer. `body_timeout_s`: for the request to arrive.
-    `ping_every_s`: of silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.
+    `ping_every_s`: the longest silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.
     """
 
     requests: int = 48
@@ -61,13 +60,6 @@ class Place:
     def give_back(self) -> None:
         """They are free again. Idempotent."""
         self._places.give_back(self)
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.give_back()
 
 
 class Places:
@@ -107,7 +99,7 @@ class Places:
             )
 
     def take(self, wanted: int) -> Place:
-        """Takes so many, which `Place.give_back` gives back, or the end of a `with`. Raises Overloaded."""
+        """Takes so many, until `Place.give_back`. Raises Overloaded."""
         self.check(wanted)
         self._change(wanted)
         place = Place(self, wanted, self._clock())

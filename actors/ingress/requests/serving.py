@@ -26,15 +26,15 @@ class ServingState:
     """
 
     draining: bool = False
-    _over: asyncio.Event = field(default_factory=asyncio.Event)
-    _told: list[Callable[[Interrupted], None]] = field(default_factory=list)
+    _over: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _told: list[Callable[[Interrupted], None]] = field(default_factory=list, init=False)
 
     @property
     def is_over(self) -> bool:
         return self._over.is_set()
 
     def tell(self, call: Callable[[Interrupted], None]) -> None:
-        """`call` gets the error with which what is still in flight ends."""
+        """Once it is over, `call` gets the error with which what is still in flight ends."""
         self._told.append(call)
 
     def end(self) -> None:
