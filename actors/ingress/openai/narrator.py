@@ -19,7 +19,7 @@ class Narrator:
     __slots__ = ("_body", "_choices", "_chunks", "_tally", "_tells_usage", "is_silent")
 
     def __init__(self, asked: ChatRequest, choices: Choices, tally: Tally) -> None:
-        self.is_silent = True
+        self.is_silent = False
         self._chunks = Chunks(asked.model, int(time.time()), usage=asked.include_usage)
         self._tells_usage = asked.include_usage
         self._choices = choices

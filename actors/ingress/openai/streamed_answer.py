@@ -54,7 +54,9 @@ class StreamedAnswer:
         """Breaks a silence that has lasted since the last call of this."""
         if self._narrator.is_silent and not self._body.is_full:
             self._body.write(PING)
-        self._narrator.is_silent = True
+            self._narrator.is_silent = False
+        else:
+            self._narrator.is_silent = True
 
     def leave(self) -> None:
         """The client has left."""

@@ -274,6 +274,38 @@ def test_many_of_them_have_no_task(certificate: Certificate) -> None:
     run(scene)
 
 
+class Pinged:
+    """Counts how often it is looked after."""
+
+    def __init__(self) -> None:
+        self.turn = self.pings = 0
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def fail(self, error: Exception) -> None: ...
+
+
+def test_all_are_looked_after_in_turn_and_without_any_nothing_runs() -> None:
+    async def scene() -> None:
+        among = OpenAnswers(0.02, ServingState(), lambda error, _: problem_of(error, "a request"))
+        answers = [Pinged() for _ in range(20)]
+        for each in answers:
+            among.add(each)
+            await asyncio.sleep(0.001)
+        assert len({each.turn for each in answers}) > 1
+        await until(lambda: all(each.pings >= 2 for each in answers))
+        for each in answers:
+            among.discard(each)
+        assert len(among) == 0
+        before = [each.pings for each in answers]
+        await until(lambda: among._timer is None)
+        await asyncio.sleep(0.02)
+        assert [each.pings for each in answers] == before
+
+    asyncio.run(scene())
+
+
 # -- each end by itself -----------------------------------------------------------------------------------------------
 
 
