@@ -25,7 +25,8 @@ class Limits:
     many messages as are taken, each with a name and a part of text. `reading_bytes`: of all that are being read at a
     time, and no less than one may have.
     `request_timeout_s`: from the whole request to the end of its answer. `body_timeout_s`: for the request to arrive.
-    `ping_every_s`: the longest silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.
+    `ping_every_s`: the longest silence on a stream. `retry_after_s`: the least that a client turned away is told to
+    wait.
     """
 
     requests: int = 48
