@@ -222,7 +222,7 @@ class Ingress(Actor):
             binding = binding_of(self)
             goes_on = not self.state.draining or (binding is not None and binding.retires)
             hear_s = FRESH_WITHIN_S if goes_on else 0.0
-            await self.server.stop(STOP_WITHIN_S, tell=self.state.is_over.set, hear_s=hear_s)
+            await self.server.stop(STOP_WITHIN_S, tell=self.state.end, hear_s=hear_s)
         if self.metrics is not None:
             self.metrics.roster.enter(Stage.AWAY)
 

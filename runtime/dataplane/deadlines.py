@@ -1,14 +1,27 @@
-"""What tasks of one loop wait for, and until when: one timer for all of them."""
+"""What is waited for on one loop, and until when: one timer for all of it."""
 
 from __future__ import annotations
 
 import asyncio
 from heapq import heapify, heappop, heappush
+from typing import Protocol
 
 from ...shm.bell import now_ns
 
 # So many that are over may lie among those that are not, beside as many as these: then sweeping costs each one little.
 _LEAST_SWEPT = 64
+
+
+class Late(Protocol):
+    """Whose time may run out, at `deadline_ns`. That of one which `is_over` does not matter any more."""
+
+    deadline_ns: int
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def be_late(self) -> None:
+        """Its time has run out."""
 
 
 class Wait:
@@ -24,6 +37,10 @@ class Wait:
         self.future: asyncio.Future[None] = asyncio.Future(loop=loop)
         self.is_late = self.is_over = False
 
+    def be_late(self) -> None:
+        self.is_late = True
+        self.wake()
+
     def wake(self) -> None:
         """Something has come."""
         if not self.future.done():
@@ -37,11 +54,11 @@ class Wait:
 
 
 class Deadlines:
-    """Of the waits of one loop. One thread."""
+    """Of all that is waited for on one loop. One thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waits: list[tuple[int, int, Wait]] = []  # a heap: by deadline, then in order
+        self._waits: list[tuple[int, int, Late]] = []  # a heap: by deadline, then in order
         self._open = self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = 0
@@ -50,18 +67,26 @@ class Deadlines:
         """A wait that is told when it is late. To be ended in any case."""
         wait = Wait(deadline_ns, self._loop)
         if deadline_ns:
-            self._open += 1
-            self._number += 1
-            heappush(self._waits, (deadline_ns, self._number, wait))
-            if self._timer is None or deadline_ns < self._due_ns:
-                self._set_timer()
+            self.add(wait)
         return wait
 
     def end(self, wait: Wait) -> None:
-        """Its task waits no more. The timer stays: mostly another wait has begun by then."""
+        """Its task waits no more."""
         wait.is_over = True
         if wait.deadline_ns:
-            self._open -= 1
+            self.forget()
+
+    def add(self, each: Late) -> None:
+        """What is to be told when it is late. To be forgotten in any case."""
+        self._open += 1
+        self._number += 1
+        heappush(self._waits, (each.deadline_ns, self._number, each))
+        if self._timer is None or each.deadline_ns < self._due_ns:
+            self._set_timer()
+
+    def forget(self) -> None:
+        """One that was added is over. The timer stays: mostly another one has come by then."""
+        self._open -= 1
         if len(self._waits) > 2 * self._open + _LEAST_SWEPT:
             self._waits = [each for each in self._waits if not each[2].is_over]
             heapify(self._waits)
@@ -74,11 +99,10 @@ class Deadlines:
 
     def _look(self) -> None:
         now = now_ns()
-        waits, self._timer = self._waits, None
-        while waits and (waits[0][0] <= now or waits[0][2].is_over):
-            wait = heappop(waits)[2]
-            if not wait.is_over:
-                wait.is_late = True
-                wait.wake()
-        if waits:
+        self._timer = None
+        while self._waits and (self._waits[0][0] <= now or self._waits[0][2].is_over):
+            each = heappop(self._waits)[2]
+            if not each.is_over:
+                each.be_late()  # whereupon others may be forgotten, or added
+        if self._waits:
             self._set_timer()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,7 +41,7 @@ class Pending:
         self.notify = notify
         self.answerer = answerer
         self.stream: SentStream | None = None
-        self.arrived: deque[tuple[Kind, Any]] = deque()
+        self.arrived: list[tuple[Kind, Any]] = []  # few at a time: so a list, which takes no room while it is empty
         self._items = self.told = 0
 
     def next_kind(self) -> Kind:
@@ -57,9 +56,7 @@ class Pending:
         if len(items) == len(arrived):
             arrived.clear()
         else:  # what is no item is the last
-            last = arrived.pop()
-            arrived.clear()
-            arrived.append(last)
+            del arrived[:-1]
         return items
 
     def has_ended(self) -> bool:
@@ -74,7 +71,7 @@ class Pending:
 
     def result(self) -> Any:
         """Takes the oldest that has arrived: its value. Raises the error that came in place of one."""
-        kind, value = self.arrived.popleft()
+        kind, value = self.arrived.pop(0)
         if kind is _ITEM:
             self._items += 1
             self.tell_read()

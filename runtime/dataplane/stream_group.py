@@ -12,7 +12,6 @@ from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
 from ..message.header import Kind
 from .async_calls import AsyncCalls
-from .deadlines import Wait
 from .pending import Pending, deadline_of, timed_out
 
 _ERROR, _REPLY = Kind.ERROR, Kind.REPLY
@@ -21,11 +20,12 @@ _ERROR, _REPLY = Kind.ERROR, Kind.REPLY
 class GroupedStream(IncomingStream):
     """One of them. `pending` is its call."""
 
-    __slots__ = ("_error", "_group", "is_listed", "is_paused", "over", "pending", "target")
+    __slots__ = ("_error", "_group", "deadline_ns", "is_listed", "is_paused", "over", "pending", "target")
 
     def __init__(self, group: ReadGroup, target: str) -> None:
         self.tag = None
         self.target = target
+        self.deadline_ns = 0  # of those that end by themselves then
         self.pending: Pending
         self.is_listed = False  # among those that something has come of
         self.is_paused = False
@@ -51,6 +51,9 @@ class GroupedStream(IncomingStream):
         self.is_paused = False
         self.tell_read()
 
+    def be_late(self) -> None:
+        self._group.expire(self)
+
     def note(self) -> None:
         """Something has come."""
         if not self.is_listed:
@@ -65,7 +68,7 @@ class GroupedStream(IncomingStream):
         pending = self.pending
         items = pending.take_items()
         if pending.arrived:
-            kind, value = pending.arrived.popleft()
+            kind, value = pending.arrived.pop(0)
             self.over = True
             self._error = value if kind is _ERROR else None
             if kind is _REPLY:
@@ -96,7 +99,7 @@ class ReadGroup(StreamGroup):
         self._loop = loop
         self._on_items = on_items
         self._context = copy_context()
-        self._streams: dict[GroupedStream, Wait | None] = {}
+        self._streams: set[GroupedStream] = set()
         self._news: deque[GroupedStream] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
@@ -109,8 +112,8 @@ class ReadGroup(StreamGroup):
         trace = {} if (found := self._trace()) == (0, 0) else {"trace": found}
         stream = self.join(target, request, deadline_ns=deadline_ns, **trace)
         if deadline_ns:
-            wait = self._streams[stream] = self._calls.deadlines.begin(deadline_ns)
-            wait.future.add_done_callback(lambda _: self._expire(stream))
+            stream.deadline_ns = deadline_ns
+            self._calls.deadlines.add(stream)
         return stream
 
     def join(self, target: str, request: Any, **how: Any) -> GroupedStream:
@@ -119,7 +122,7 @@ class ReadGroup(StreamGroup):
         """
         stream = GroupedStream(self, target)
         stream.pending = self._calls.begin_stream(request, notify=stream.note, **how)
-        self._streams[stream] = None
+        self._streams.add(stream)
         return stream
 
     def __len__(self) -> int:
@@ -184,9 +187,9 @@ class ReadGroup(StreamGroup):
 
     def forget(self, stream: GroupedStream) -> None:
         """A stream is over: its place is free."""
-        wait = self._streams.pop(stream)
-        if wait is not None:
-            self._calls.deadlines.end(wait)
+        self._streams.remove(stream)
+        if stream.deadline_ns:
+            self._calls.deadlines.forget()
         self._calls.end_stream(stream.pending)
 
     def cancel(self, stream: GroupedStream) -> None:
@@ -202,7 +205,7 @@ class ReadGroup(StreamGroup):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _expire(self, stream: GroupedStream) -> None:
+    def expire(self, stream: GroupedStream) -> None:
         """Its time is over."""
         arrived = stream.pending.arrived
         if stream in self._streams and not (arrived and stream.pending.has_ended()):

@@ -47,11 +47,18 @@ class Counts(Actor):
         return {"model": "counts", "created": 1, "context": 9, "slots": 1, "running": 0, "waiting": 0, "stats": {}}
 
 
-def counting(folder: Path, **settings: Any) -> Graph:
+class Watched(Ingress):
+    """Tells how many tasks there are in its process."""
+
+    async def tasks(self) -> int:
+        return len(asyncio.all_tasks())
+
+
+def counting(folder: Path, concurrency: int | None = None, **settings: Any) -> Graph:
     graph = Graph("counting")
-    graph.add(Counts, name="counts", folder=str(folder))
-    ingress = graph.add(Ingress, name="ingress", models={"counter": "counts"}, **{"port": 0, **settings})
-    graph.expose(ingress.describe)
+    graph.add(Counts, name="counts", folder=str(folder), concurrency=concurrency)
+    ingress = graph.add(Watched, name="ingress", models={"counter": "counts"}, **{"port": 0, **settings})
+    graph.expose(ingress.describe, ingress.tasks)
     return graph
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from slabwire.runtime.dataplane.listeners import Listeners
 
 GET = b"GET /%s HTTP/1.1\r\nhost: here\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: %d\r\n\r\n"
-Application = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 Scene = Callable[[], Coroutine[Any, Any, None]]
 
 

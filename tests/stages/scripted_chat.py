@@ -19,6 +19,7 @@ from slabwire.actors.ingress.requests.metrics import Metrics
 from slabwire.actors.ingress.requests.origin_check import Hosts
 from slabwire.actors.ingress.requests.serving import ServingState
 from slabwire.runtime.actor.stream_group import IncomingStream, OnItems, StreamGroup
+from slabwire.runtime.errors import DeadlineExceeded
 
 MODELS = {"smol": "cache"}
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -79,7 +80,15 @@ class ScriptedStreams(StreamGroup):
     def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> IncomingStream:
         stream = ScriptedStream()
         stream.task = asyncio.ensure_future(self._play(stream, self._chat.begin(target, fields)))
+        if timeout_s is not None:
+            asyncio.get_running_loop().call_later(timeout_s, self._expire, stream)
         return stream
+
+    def _expire(self, stream: ScriptedStream) -> None:
+        if not stream.ended:
+            stream.cancel()
+            stream.failed = DeadlineExceeded("cache.chat did not answer in time")
+            self._on_items(stream, [])
 
     async def _play(self, stream: ScriptedStream, items: AsyncGenerator[Any, None]) -> None:
         async with aclosing(items):

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from enum import Enum, auto
-from http import HTTPStatus
 from typing import Any
 
 from httptools import HttpParserError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from .request_head import MAKES_ROOM, NO_HTTP, OVERDUE, Rejection, fault_of, with_its_authority
+from .flow import OF_UVICORN, Flow, Pipeline, new_parser
+from .request_head import (
+    HEAD_TOO_LARGE,
+    LARGEST_HEAD_NBYTES,
+    MAKES_ROOM,
+    MOST_PIPELINED,
+    NO_HTTP,
+    OVERDUE,
+    TOO_FINE,
+    TOO_MANY_WAIT,
+    Part,
+    Rejection,
+    fault_of,
+    with_its_authority,
+)
 from .response_rules import Answer
 from .state import State
 
@@ -22,10 +34,6 @@ HEAD_WITHIN_S = 10.0
 BODY_WITHIN_S = 60.0
 # A reader that takes nothing for so long, though more waits for it than the kernel and we keep, holds up a model.
 READ_WITHIN_S = 30.0
-# Line and header fields. Ours are below 1 KiB; most servers allow 8 to 64.
-LARGEST_HEAD_NBYTES = 32 * 1024
-# Requests that wait for the answer before theirs. Clients that pipeline at all send a handful.
-MOST_PIPELINED = 32
 # What waits for a slow reader here, beside the kernel's buffers: some hundred tokens.
 WRITE_BUFFER_NBYTES = 64 * 1024
 # How long a client may take to answer our good-bye when we need its place.
@@ -35,37 +43,26 @@ FRESH_WITHIN_S = 1.0
 # After an answer that came before the body was whole: for the rest of the body to come in, and for the answer to be
 # read. A connection that is closed while more comes in is reset, and with it goes what the client has not read.
 LINGER_S = 2.0
-_HEAD_TOO_LARGE = Rejection(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    f"The request's head is larger than {LARGEST_HEAD_NBYTES} bytes, the most that this server takes.",
-)
-_TOO_FINE = Rejection(
-    HTTPStatus.BAD_REQUEST,
-    "The request's body comes in chunks of a few bytes, which cost more than they bring; send larger chunks, or the "
-    "whole with its length.",
-)
-_TOO_MANY_WAIT = Rejection(
-    HTTPStatus.TOO_MANY_REQUESTS,
-    f"Over {MOST_PIPELINED} requests wait on this connection; wait for answers, or open another one.",
-)
-
-
-class Part(Enum):
-    """What of a request has come in."""
-
-    HEAD = auto()
-    BODY = auto()
-    WHOLE = auto()
+# Of requests whose call has returned.
+_NOBODY_WAITS = asyncio.Event()
 
 
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol, held to times and sizes that it does not know.
 
     It also tells the request that is being answered, and not only the last one that came in, when the client has left.
+    While the body of an answer goes on after its call, little is kept but what writes it.
     """
+
+    __slots__ = (
+        *("_answer", "_begun_at", "_body_nbytes", "_chunks", "_deaf", "_last_words", "_leaving", "_nbytes", "_part"),
+        *("_rejection", "_request_timer", "_running", "_write_timer", "quiet_since", "state"),
+        *OF_UVICORN,
+    )
 
     def __init__(self, config: Config, state: State) -> None:
         super().__init__(config, state, {}, asyncio.get_running_loop())
+        self.pipeline = Pipeline()  # type: ignore[assignment]
         self.state = state
         self._part = Part.WHOLE
         self._nbytes = 0  # of the request, as it came in
@@ -85,6 +82,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)  # type: ignore[assignment]
         transport.set_write_buffer_limits(high=WRITE_BUFFER_NBYTES)
         self.state.shown(len(self.state.connections))
         self._watch_request()
@@ -104,11 +102,18 @@ class Connection(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+            if self._answer is not None and self._answer.body is not None:
+                self._answer.body.lose()
 
     @property
     def is_idle(self) -> bool:
         """Whether no request is being read or answered; the rest of one that was answered already is none."""
         return self._is_answered() and (self._part is Part.WHOLE or self._leaving)
+
+    @property
+    def streams_on(self) -> bool:
+        """Whether the body of an answer goes on after its call."""
+        return self._answer is not None and self._answer.is_left_open
 
     @property
     def is_fresh(self) -> bool:
@@ -171,12 +176,13 @@ class Connection(HttpToolsProtocol):
         if self._deaf or self.transport.is_closing():
             return  # TLS hands on what still comes after our good-bye
         self._nbytes += len(data)
+        self.parser = self.parser or new_parser(self)
         super().data_received(data)
         self._hand_on()
         if self._part is Part.HEAD and self._nbytes > LARGEST_HEAD_NBYTES:
-            self._turn_away(_HEAD_TOO_LARGE)
+            self._turn_away(HEAD_TOO_LARGE)
         elif self._part is Part.BODY and self._nbytes > LARGEST_HEAD_NBYTES + 2 * self._body_nbytes:
-            self._turn_away(_TOO_FINE)
+            self._turn_away(TOO_FINE)
         elif not self.transport.is_closing():
             self._watch_request()
 
@@ -202,14 +208,10 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _fault(self) -> Rejection | None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD_NBYTES:
-            return _HEAD_TOO_LARGE
         if len(self.pipeline) >= MOST_PIPELINED:
-            return _TOO_MANY_WAIT
-        parser = self.parser
-        return fault_of(
-            parser.get_method(), parser.get_http_version(), self.headers, upgrade=bool(parser.should_upgrade())
-        )
+            return TOO_MANY_WAIT
+        parser, upgrade = self.parser, bool(self.parser.should_upgrade())
+        return fault_of(parser.get_method(), self.url, parser.get_http_version(), self.headers, upgrade=upgrade)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._part is not Part.BODY:  # fields behind a body are for nobody, and there may be any number of them
@@ -236,13 +238,22 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        self._answer = Answer(app, cycle, self._leave_after_this)
-        super()._start_asgi_task(cycle, self._answer)
+        self._answer = Answer(cycle, self)
+        super()._start_asgi_task(self._answer, app)  # type: ignore[arg-type]
 
-    def _leave_after_this(self) -> None:
+    def leave_after_this(self) -> None:
         self._leaving = True
 
+    def forget_request(self, cycle: RequestResponseCycle) -> None:
+        cycle.message_event = _NOBODY_WAITS
+        cycle.scope = {}  # type: ignore[typeddict-item]
+        if cycle is self.cycle and self._part is Part.WHOLE:
+            self.scope = cycle.scope
+            self.headers, self.url = [], b""
+            self.parser = None  # type: ignore[assignment]  # until more comes in
+
     def on_response_complete(self) -> None:
+        self._answer = None
         super().on_response_complete()
         self.quiet_since = self.loop.time()
         self.state.changed.set()

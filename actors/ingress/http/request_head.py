@@ -10,9 +10,22 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
+from enum import Enum, auto
 from http import HTTPStatus
 
+# Line and header fields. Ours are below 1 KiB; most servers allow 8 to 64.
+LARGEST_HEAD_NBYTES = 32 * 1024
+# Requests that wait for the answer before theirs. Clients that pipeline at all send a handful.
+MOST_PIPELINED = 32
 Headers = list[tuple[bytes, bytes]]
+
+
+class Part(Enum):
+    """What of a request has come in."""
+
+    HEAD = auto()
+    BODY = auto()
+    WHOLE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,20 @@ MAKES_ROOM = Rejection(
     "All connections are taken, and this request has been incomplete for the longest; send the whole of it at once.",
 )
 
+HEAD_TOO_LARGE = Rejection(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"The request's head is larger than {LARGEST_HEAD_NBYTES} bytes, the most that this server takes.",
+)
+TOO_FINE = Rejection(
+    HTTPStatus.BAD_REQUEST,
+    "The request's body comes in chunks of a few bytes, which cost more than they bring; send larger chunks, or the "
+    "whole with its length.",
+)
+TOO_MANY_WAIT = Rejection(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    f"Over {MOST_PIPELINED} requests wait on this connection; wait for answers, or open another one.",
+)
+
 # uri-host and port, RFC 3986, section 3.2.
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]*)(:[0-9]*)?")
 _HOST_WANTED = Rejection(HTTPStatus.BAD_REQUEST, "A request of HTTP/1.1 needs one Host header, such as localhost:8443.")
@@ -52,13 +79,15 @@ _NO_UPGRADE = Rejection(
 )
 
 
-def fault_of(method: bytes, version: str, headers: Headers, *, upgrade: bool) -> Rejection | None:
+def fault_of(method: bytes, url: bytes, version: str, headers: Headers, *, upgrade: bool) -> Rejection | None:
     """Why a request cannot be taken as its head stands. Header names are in lower case.
 
     `upgrade`: the parser takes what follows for another protocol and reads no body. What comes behind the head of such
     a request must never be parsed: a body would be taken for the next request (RFC 9110, section 7.8, lets a server
     ignore Upgrade; where there is no body that is what is done).
     """
+    if len(url) + sum(len(name) + len(value) for name, value in headers) > LARGEST_HEAD_NBYTES:
+        return HEAD_TOO_LARGE
     if version not in ("1.0", "1.1"):
         return NO_HTTP
     if method == b"CONNECT":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -11,22 +10,51 @@ from ..requests.streamed_body import EXTENSION
 from .direct_body import DirectBody
 
 
+class Answering(Protocol):
+    """The connection whose request it is."""
+
+    def leave_after_this(self) -> None:
+        """The answer is the last one here."""
+
+    def forget_request(self, cycle: RequestResponseCycle) -> None:
+        """Nobody will ask any more what the request was."""
+
+
 class Answer:
     """Runs an application for one request.
 
     An answer that begins before the request's body is whole says that the connection ends with it: what else may come
-    of the body is nothing that anybody wants. `on_early` is called then; it is for the connection to close itself.
+    of the body is nothing that anybody wants. The connection closes itself then.
     To HTTP/1.0 nothing is sent in chunks: there an answer of no known length ends with the connection.
     An application may have the body to write it itself, as `requests/streamed_body.py` says; `body` is that then.
+    `is_left_open` where the application has returned before its end: it is the owner's of the body from then on.
     """
 
-    def __init__(self, application: Any, cycle: RequestResponseCycle, on_early: Callable[[], None]) -> None:
-        self.body: DirectBody | None = None
-        self._application = application
-        self._cycle = cycle
-        self._on_early = on_early
+    __slots__ = ("_connection", "_cycle", "body", "is_left_open")
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __init__(self, cycle: RequestResponseCycle, connection: Answering) -> None:
+        self.body: DirectBody | None = None
+        self.is_left_open = False
+        self._cycle = cycle
+        self._connection = connection
+
+    async def run_asgi(self, application: Any) -> None:
+        """What uvicorn makes a task of: its cycle's own, after which nothing may be left of the call."""
+        cycle = self._cycle
+        on_response = cycle.on_response
+
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            await self._run(application, scope, receive, send)
+            if self.body is not None and self.body.is_open:
+                self.is_left_open = True
+                cycle.disconnected = True  # or uvicorn would miss the end of the body
+
+        await cycle.run_asgi(run)
+        if self.is_left_open:
+            cycle.disconnected, cycle.on_response = False, on_response
+            self._connection.forget_request(cycle)
+
+    async def _run(self, application: Any, scope: Any, receive: Any, send: Any) -> None:
         endless = False
         if scope["method"] != "HEAD":
             scope = {**scope, "extensions": {**scope.get("extensions", {}), EXTENSION: {}}}
@@ -46,7 +74,7 @@ class Answer:
                 self._cycle.expected_content_length = len(message.get("body", b""))
             await send(message)
 
-        await self._application(scope, receive, send_held)
+        await application(scope, receive, send_held)
 
     async def _begin(self, message: Any, send: Any, endless: bool) -> None:
         cycle = self._cycle
@@ -58,7 +86,7 @@ class Answer:
         await send(message)
         if early:
             cycle.keep_alive = True  # uvicorn would close at once, and what still comes in would reset the connection
-            self._on_early()
+            self._connection.leave_after_this()
 
 
 def _has_length(message: Any) -> bool:

@@ -89,7 +89,7 @@ class HttpServer:
         return {
             "connections": len(self.state.connections),
             "handshakes": len(self._entrance.handshakes),
-            "running": len(self.state.tasks),
+            "running": len(self.state.tasks) + sum(each.streams_on for each in self.state.connections),
             "requests": self.state.total_requests,
             "refused": self.state.refused,
             "failed_handshakes": self._entrance.failed_handshakes,

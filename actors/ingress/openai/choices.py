@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from ....runtime.actor.stream_group import IncomingStream, StreamGroup
-from ....runtime.errors import Interrupted
+from ....runtime.errors import DeadlineExceeded, Interrupted
 from ...completion import Finished, Item
 from .chat_request import ChatRequest
 
@@ -33,7 +32,7 @@ class Choice:
         if items and not self.is_accepted:
             self.is_accepted = True
             del items[0]  # the model has taken the request on
-            self._choices.changed.set()
+            self._choices.look()
         if items and self.ending is None:
             for each in items:
                 if "finish_reason" in each:
@@ -41,32 +40,42 @@ class Choice:
                     break
             self._choices.hand_on(self, items)
         if self.ending is not None:
-            self._choices.changed.set()
+            self._choices.look()
         elif self.stream.is_over:
             self._choices.fail(self.stream.error)
 
 
 class Choices:
-    """All choices of a request. An error of one ends all, and is raised."""
+    """All choices of a request. An error of one ends all, and so do `timeout_s`. What comes before it is led somewhere
+    is held.
+    """
 
-    def __init__(self, actor: str) -> None:
-        self.changed = asyncio.Event()
+    __slots__ = ("_actor", "_due_s", "_each", "_error", "_held", "_over", "_take", "_timeout_s", "_waiter")
+
+    def __init__(self, actor: str, timeout_s: float) -> None:
         self._each: list[Choice] = []
         self._actor = actor
+        self._timeout_s = timeout_s
+        self._due_s = asyncio.get_running_loop().time() + timeout_s
         self._take: Take | None = None
-        self._held: list[tuple[Choice, list[Item]]] = []  # what has come before anybody takes it
+        self._over: Callable[[], None] | None = None
+        self._held: list[tuple[Choice, list[Item]]] | None = []
         self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    async def begin(self, group: StreamGroup, asked: ChatRequest, timeout_s: float) -> None:
+    async def begin(self, group: StreamGroup, asked: ChatRequest) -> None:
         """Begins the streams. Raises what `StreamGroup.begin` does."""
+        time = asyncio.get_running_loop().time
         for index in range(asked.n):
+            timeout_s = max(0.0, self._due_s - time())
             stream = group.begin(f"{self._actor}.chat", timeout_s=timeout_s, **asked.fields(index))
             stream.tag = Choice(self, index, stream)
             self._each.append(stream.tag)
             await asyncio.sleep(0)  # each packs the whole request: others have their turn in between
 
     def close(self) -> None:
-        """Ends the streams."""
+        """Ends the streams. Nothing that comes is led anywhere any more."""
+        self._take = self._over = None
         for each in self._each:
             each.stream.cancel()
 
@@ -82,17 +91,34 @@ class Choices:
 
     async def accepted(self) -> None:
         """Waits until the model has taken on all of them. Raises why it has not."""
-        await self._until(lambda: all(each.is_accepted for each in self._each))
+        while not all(each.is_accepted for each in self._each):
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self._waiter = None
 
-    async def follow(self, take: Take) -> list[Finished]:
-        """Hands on the pieces and ends of all, as they come; gives the ends, by choice. Raises what ended one early."""
-        self._take = take
-        held, self._held = self._held, []
+    def lead(self, take: Take, over: Callable[[], None]) -> None:
+        """Hands on the pieces and ends of all, as they come; then calls `over` once, and `endings` tells how it ended.
+        An error of `take` ends them as well. All have been accepted.
+        """
+        held, self._held = self._held or [], None
+        self._take, self._over = take, over
         for choice, items in held:  # also where an error has come behind them
-            take(choice.index, items)
+            self._give(choice, items)
         if held:
             self.resume()
-        await self._until(lambda: self._error is not None or all(each.ending is not None for each in self._each))
+        self.look()
+
+    async def follow(self, take: Take) -> list[Finished]:
+        """As `lead`, until they are over. Gives the ends, by choice. Raises what ended one early."""
+        over = asyncio.Event()
+        self.lead(take, over.set)
+        await over.wait()
+        return self.endings()
+
+    def endings(self) -> list[Finished]:
+        """The ends of all, by choice. Raises what ended one early."""
         if self._error is not None:
             raise self._error
         return [cast(Finished, each.ending) for each in self._each]
@@ -101,11 +127,14 @@ class Choices:
 
     def hand_on(self, choice: Choice, items: list[Item]) -> None:
         """Items of a choice, to whoever takes them."""
-        if self._take is None:
+        if self._held is not None:
             self._held.append((choice, items))
             choice.stream.pause()
-            return
-        if self._error is not None:
+        elif self._error is None:
+            self._give(choice, items)
+
+    def _give(self, choice: Choice, items: list[Item]) -> None:
+        if self._take is None:  # they are closed
             return
         try:
             self._take(choice.index, items)
@@ -116,28 +145,27 @@ class Choices:
         """One has ended before its time; None: it does not say why."""
         if self._error is None:
             text = f"actor '{self._actor}' ended its answer without saying why; see its log"
-            self._error = error or Interrupted(text)
-        self.changed.set()
+            is_late = isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() >= self._due_s
+            self._error = overdue(self._timeout_s) if is_late else error or Interrupted(text)
+        self.look()
 
-    async def _until(self, is_so: Callable[[], bool]) -> None:
-        while not is_so():
-            if self._error is not None:
-                raise self._error
-            self.changed.clear()
-            await self.changed.wait()
+    def look(self) -> None:
+        """Something has changed: whoever waits looks again, and is told if they are over."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._over is not None and (self._error is not None or all(each.ending is not None for each in self._each)):
+            over, self._over = self._over, None
+            over()
+
+
+def overdue(timeout_s: float) -> DeadlineExceeded:
+    """The error of an answer that has taken too long."""
+    return DeadlineExceeded(
+        f"The answer was not complete after {timeout_s:g} s, the most that this server gives a request; "
+        "ask for fewer tokens (max_tokens)."
+    )
 
 
 def came(stream: IncomingStream, items: list[Any]) -> None:
     """For a group of streams that are all of choices: what has come of one."""
     stream.tag.came(items)
-
-
-@asynccontextmanager
-async def open_choices(group: StreamGroup, actor: str, asked: ChatRequest, timeout_s: float) -> AsyncIterator[Choices]:
-    """The choices of a request that `actor` answers; their streams are ended when the block is left, however it is."""
-    choices = Choices(actor)
-    try:
-        await choices.begin(group, asked, timeout_s)
-        yield choices
-    finally:
-        choices.close()

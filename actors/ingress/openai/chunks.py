@@ -40,6 +40,8 @@ class Chunks:
     `created`: seconds since 1970. With `usage` every chunk carries that field, null until the last.
     """
 
+    __slots__ = ("_head", "_tail")
+
     def __init__(self, model: str, created: int, *, usage: bool) -> None:
         head = _json({"id": new_id(), "object": "chat.completion.chunk", "created": created, "model": model})
         self._head = f'data: {head[:-1]},"choices":['

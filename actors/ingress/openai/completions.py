@@ -11,22 +11,26 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ....runtime.errors import DeadlineExceeded, Draining, Overloaded
+from ....runtime.errors import Draining, Overloaded
 from ...completion import Item
 from ..requests.body import Bodies
 from ..requests.limits import Limits, Places
 from ..requests.metrics import Metrics, Tally
 from ..requests.problems import Problem, problem_of, response_to
 from ..requests.refusals import ClientLeft, Refusal
-from ..requests.request_id import names_in, request_id
+from ..requests.request_id import names_in
 from ..requests.serving import Ask, ServingState
 from ..requests.together import beside
+from .admission import Admission
 from .chat_request import ChatRequest, chat_request
-from .choices import Choices, came, open_choices
-from .chunks import DONE, Chunks, Whole, event, usage_of
+from .choices import Choices, came, overdue
+from .chunks import Whole, event, usage_of
 from .event_stream import EventStream
 from .models import actor_of
+from .narrator import Narrator
+from .open_answers import OpenAnswers
 from .seats import Seats
+from .streamed_answer import StreamedAnswer
 
 # A client that has stopped reading is not told why its stream ends, once this has passed.
 _FAREWELL_S = 1.0
@@ -37,7 +41,8 @@ class ChatCompletions:
 
     The status goes out when the model has taken the request on: what fails before is an HTTP error. A streamed request
     that still waits after `Limits.ping_every_s` gets its headers and pings, so that nobody on the way gives up; from
-    then on, as after the first chunk, an error is an event, and the stream ends without `[DONE]`.
+    then on, as after the first chunk, an error is an event, and the stream ends without `[DONE]`. Where the server
+    hands over the body, the call is over once the model has taken the request on: see `StreamedAnswer`.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class ChatCompletions:
         self._bodies = Bodies(limits)
         self._places = Places(limits, shown=metrics.taken)
         self._seats = seats
+        self._open = OpenAnswers(limits.ping_every_s, state, self._problem)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally = self._metrics.begin(names_in(scope))
@@ -65,13 +71,16 @@ class ChatCompletions:
         except ClientLeft as left:
             status = left.http_status
         except Exception as error:
-            problem = self._problem(error, scope)
+            problem = self._problem(error, tally)
             status = problem.status
             await response_to(problem)(scope, receive, send)
-        tally.end(status)
+        if status is not None:
+            tally.end(status)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> int:
-        """Answers, and gives the status. Raises what becomes an HTTP error, and ClientLeft."""
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> int | None:
+        """Answers, and gives the status; None where the answer goes on by itself, and ends the tally. Raises what
+        becomes an HTTP error, and ClientLeft.
+        """
         self._check_free()
         asked = chat_request(await self._bodies.read_json(Headers(scope=scope), receive))
         actor = actor_of(self._models, asked.model)
@@ -110,75 +119,67 @@ class ChatCompletions:
             for each in items:
                 whole.add(choice, each)
 
-        async with beside(_leaving(receive), self._state.until_over()), self._choices(actor, asked) as choices:
-            await choices.accepted()
+        async with self._admitted(actor, asked) as admission, beside(_leaving(receive), self._state.until_over()):
+            choices = await admission.begin(self._streams, asked)
             endings = await choices.follow(take)
         tally.usage = usage_of(endings)
         return Response(whole.body(endings, logprobs=asked.logprobs is not None), media_type="application/json")
 
     async def _stream(
         self, asked: ChatRequest, actor: str, tally: Tally, scope: Scope, receive: Receive, send: Send
-    ) -> int:
+    ) -> int | None:
         events = EventStream(scope, send, self._limits.ping_every_s)
         self._metrics.streamed(direct=events.is_direct)
         try:
-            around = beside(_leaving(receive), self._state.until_over(), events.keep_up())
-            async with around, self._choices(actor, asked) as choices:
-                last = await _relay(asked, choices, events, tally)
+            async with self._admitted(actor, asked) as admission:
+                narrator = Narrator(asked, admission.choices, tally)
+                async with beside(_leaving(receive), self._state.until_over(), events.keep_up()):
+                    choices = await admission.begin(self._streams, asked)
+                    await events.open(narrator.opening())
+                    last = b"" if events.is_direct else await _by_asgi(choices, narrator, events)
+                if events.direct is not None:
+                    StreamedAnswer(admission, narrator, events.direct, tally, self._open).go()
+                    return None
         except ClientLeft:
             raise
         except Exception as error:
             if not events.opened:
                 raise
-            problem = self._problem(error, scope)
+            problem = self._problem(error, tally)
             await _say_farewell(events, problem)
             return problem.status
         await events.close(last)
         return 200
 
     @asynccontextmanager
-    async def _choices(self, actor: str, asked: ChatRequest) -> AsyncIterator[Choices]:
-        """The request's streams, inside the limits. Raises Overloaded and DeadlineExceeded."""
+    async def _admitted(self, actor: str, asked: ChatRequest) -> AsyncIterator[Admission]:
+        """What the request holds, inside the limits; given back at the end, unless it is kept. Raises Overloaded and
+        DeadlineExceeded.
+        """
         timeout_s = self._limits.request_timeout_s
+        admission = Admission(self._places.take(asked.n), self._seats, actor, timeout_s)
         try:
             # Also here, not only on the way to the model: a client that does not read must not keep its place.
-            with self._places.take(asked.n):
-                async with (
-                    asyncio.timeout(timeout_s),
-                    self._seats.take(actor, asked.n),
-                    open_choices(self._streams, actor, asked, timeout_s) as choices,
-                ):
-                    yield choices
+            async with asyncio.timeout(timeout_s):
+                yield admission
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"The answer was not complete after {timeout_s:g} s, the most that this server gives a request; "
-                "ask for fewer tokens (max_tokens)."
-            ) from None
+            raise overdue(timeout_s) from None
+        finally:
+            if not admission.is_kept:
+                admission.give_back()
 
-    def _problem(self, error: Exception, scope: Scope) -> Problem:
+    def _problem(self, error: Exception, tally: Tally) -> Problem:
         if isinstance(error, (Draining, Overloaded)):
             self._metrics.rejected(error.code)
-        return problem_of(error, request_id(scope), self._places.retry_after_s)
+        return problem_of(error, tally.names.request if tally.names else "", self._places.retry_after_s)
 
 
-async def _relay(asked: ChatRequest, choices: Choices, events: EventStream, tally: Tally) -> bytes:
+async def _by_asgi(choices: Choices, narrator: Narrator, events: EventStream) -> bytes:
     """Sends all of an answer but its end, which it returns."""
-    chunks = Chunks(asked.model, int(time.time()), usage=asked.include_usage)
-
-    def take(choice: int, items: Sequence[Item]) -> None:
-        if tally.first is None:
-            tally.note(items)
-        events.write(b"".join([chunks.item(choice, each) for each in items]))
-        if events.is_full:
-            choices.pause()
-
-    await choices.accepted()
-    await events.open(b"".join(chunks.role(choice) for choice in range(asked.n)))
-    events.on_room(choices.resume)
-    endings = await choices.follow(take)
+    narrator.begin(events.body)
+    endings = await choices.follow(narrator.take)
     await events.send_waiting()
-    tally.usage = usage_of(endings)
-    return (chunks.usage(tally.usage) if asked.include_usage else b"") + DONE
+    return narrator.closing(endings)
 
 
 async def _leaving(receive: Receive) -> None:

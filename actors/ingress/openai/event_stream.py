@@ -8,7 +8,7 @@ from collections.abc import Callable
 from starlette.types import Message, Scope, Send
 
 from ..requests.refusals import ClientLeft
-from ..requests.streamed_body import EXTENSION, StreamedBody
+from ..requests.streamed_body import EXTENSION, Body, StreamedBody
 
 PING = b": ping\n\n"
 _HEADERS = [
@@ -23,7 +23,7 @@ _FULL_NBYTES = 64 * 1024
 class EventStream:
     """One response. Several tasks may send; each event goes out whole.
 
-    Opens with the first thing sent. `is_direct`: the server hands over the body, and only its end goes by ASGI.
+    Opens with the first thing sent. `is_direct`: the server hands over the body, and only the head goes by ASGI.
     Where nothing was sent for `ping_every_s`, `keep_up` sends a comment: so the headers go out no later than that, and
     what fails afterwards can only be told as an event.
     Methods that are awaited raise ClientLeft, where the server says so by an OSError.
@@ -39,28 +39,20 @@ class EventStream:
         self._spoke_at = self._clock()
         self._turn = asyncio.Lock()
         self._waiting = _WaitingBody()
-        self._body: StreamedBody = self._waiting
-
-    def on_room(self, call: Callable[[], None]) -> None:
-        """`call` is called whenever it is full no longer. The stream is open."""
-        self._body.on_room = call
+        self.direct: StreamedBody | None = None
 
     @property
-    def is_full(self) -> bool:
-        """Whether the client reads more slowly than is written."""
-        return self._body.is_full
+    def body(self) -> Body:
+        """For events, whole ones: they go as soon as the client takes them. The stream is open."""
+        return self._waiting if self.direct is None else self.direct
 
     async def open(self, events: bytes) -> None:
         """Sends the headers, if they are not out, then events or a comment; nothing once it is closed."""
         async with self._turn:
             if not (self._closed or self.opened):
                 await self._head()
-        self.write(events)
-
-    def write(self, events: bytes) -> None:
-        """Sends whole events, as soon as the client takes them; nothing once it is closed. The stream is open."""
         if not self._closed:
-            self._body.write(events)
+            self.body.write(events)
             self._spoke_at = self._clock()
 
     async def close(self, events: bytes = b"") -> None:
@@ -69,6 +61,9 @@ class EventStream:
             self._closed = True
             if not self.opened:
                 await self._head()
+            if self.direct is not None:
+                self.direct.end(events)
+                return
             await self._send({"type": "http.response.body", "body": self._waiting.data() + events, "more_body": False})
 
     async def keep_up(self) -> None:
@@ -99,7 +94,7 @@ class EventStream:
             await self._send({"type": EXTENSION, "use": self._use})
 
     def _use(self, body: StreamedBody) -> None:
-        self._body = body
+        self.direct = body
 
     async def _send(self, message: Message) -> None:
         try:
@@ -110,7 +105,7 @@ class EventStream:
 
 
 class _WaitingBody:
-    """What waits to be sent by ASGI. `came` is set while there is any that nobody sends."""
+    """A `Body`: what waits to be sent by ASGI. `came` is set while there is any that nobody sends."""
 
     def __init__(self) -> None:
         self.on_room: Callable[[], None] | None = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 # Of an actor's places, left to questions of how it fares. One that stood behind a request which waits for a place would
 # wait with it.
@@ -23,19 +22,24 @@ class Seats:
         self._free = {actor: asyncio.Semaphore(count) for actor, count in self._places.items()}
         self._turn = {actor: asyncio.Lock() for actor in self._places}
 
-    @asynccontextmanager
-    async def take(self, actor: str, wanted: int) -> AsyncIterator[None]:
-        """Waits for seats at an actor, and holds them inside the block; no more than it has, if more are wanted."""
+    async def take(self, actor: str, wanted: int) -> int:
+        """Waits for seats at an actor; no more than it has, if more are wanted. Gives how many `give_back` is to give
+        back.
+        """
         if actor not in self._places:
-            yield
-            return
-        free, held = self._free[actor], 0
+            return 0
+        free, taken = self._free[actor], 0
         try:
             async with self._turn[actor]:  # two that have half of theirs would wait for each other
                 for _ in range(min(wanted, self._places[actor])):
                     await free.acquire()
-                    held += 1
-            yield
-        finally:
-            for _ in range(held):
-                free.release()
+                    taken += 1
+        except BaseException:
+            self.give_back(actor, taken)
+            raise
+        return taken
+
+    def give_back(self, actor: str, taken: int) -> None:
+        """So many are free again."""
+        for _ in range(taken):
+            self._free[actor].release()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from ....runtime.errors import GraphError, Overloaded
@@ -26,7 +25,8 @@ class Limits:
     many messages as are taken, each with a name and a part of text. `reading_bytes`: of all that are being read at a
     time, and no less than one may have.
     `request_timeout_s`: from the whole request to the end of its answer. `body_timeout_s`: for the request to arrive.
-    `ping_every_s`: of silence on a stream. `retry_after_s`: the least that a client turned away is told to wait.
+    `ping_every_s`: the longest silence on a stream. `retry_after_s`: the least that a client turned away is told to
+    wait.
     """
 
     requests: int = 48
@@ -48,6 +48,21 @@ class Limits:
         return max(self.body_bytes, self.reading_bytes)
 
 
+class Place:
+    """`count` places that one request holds, since `since_s`."""
+
+    __slots__ = ("_places", "count", "since_s")
+
+    def __init__(self, places: Places, count: int, since_s: float) -> None:
+        self.count = count
+        self.since_s = since_s
+        self._places = places
+
+    def give_back(self) -> None:
+        """They are free again. Idempotent."""
+        self._places.give_back(self)
+
+
 class Places:
     """Counts what is in flight; one event loop. `clock` gives seconds; `shown` is told of every change."""
 
@@ -62,7 +77,7 @@ class Places:
         self._shown = shown
         self._clock = clock
         self._held_s: float | None = None  # the mean, of those that have ended
-        self._begun: dict[object, float] = {}  # when those in flight began, the oldest first
+        self._begun: dict[Place, None] = {}  # those in flight, the oldest first
 
     @property
     def retry_after_s(self) -> int:
@@ -74,7 +89,7 @@ class Places:
         """How long a place is held; before any was given back, at least as long as the oldest is held already."""
         if self._held_s is not None:
             return self._held_s
-        return self._clock() - next(iter(self._begun.values())) if self._begun else 0.0
+        return self._clock() - next(iter(self._begun)).since_s if self._begun else 0.0
 
     def check(self, wanted: int = 1) -> None:
         """Raises Overloaded where fewer places are free than wanted."""
@@ -84,19 +99,20 @@ class Places:
                 f"try again in {self.retry_after_s} s."
             )
 
-    @contextmanager
-    def take(self, wanted: int) -> Iterator[None]:
-        """Holds the places inside the block. Raises Overloaded."""
+    def take(self, wanted: int) -> Place:
+        """Takes so many, until `Place.give_back`. Raises Overloaded."""
         self.check(wanted)
         self._change(wanted)
-        holder, began = object(), self._clock()
-        self._begun[holder] = began
-        try:
-            yield
-        finally:
-            self._change(-wanted)
-            del self._begun[holder]
-            self._note(self._clock() - began)
+        place = Place(self, wanted, self._clock())
+        self._begun[place] = None
+        return place
+
+    def give_back(self, place: Place) -> None:
+        """What `Place.give_back` does."""
+        if place in self._begun:
+            self._change(-place.count)
+            del self._begun[place]
+            self._note(self._clock() - place.since_s)
 
     def _change(self, by: int) -> None:
         self.taken += by

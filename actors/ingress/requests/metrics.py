@@ -236,6 +236,8 @@ def metric_of(family: Family) -> Metric:
 class Tally:
     """What is noted of one request while it runs."""
 
+    __slots__ = ("_metrics", "began", "choices", "first", "model", "names", "usage")
+
     def __init__(self, metrics: Metrics, names: Names | None) -> None:
         self.names = names
         self.model = ""

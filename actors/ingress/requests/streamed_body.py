@@ -2,7 +2,8 @@
 
 A server that has it lists `EXTENSION` among the extensions of a scope. Once the head has gone out by ASGI the
 application sends `{"type": EXTENSION, "use": ...}`, and `use` is called with a `StreamedBody` before that comes back.
-The end of the body goes by ASGI again. A middleware that looks at bodies takes the extension out of the scope; then all
+From then on the body goes by that alone. The application may return before its end: then the answer goes on, and with
+it nothing that belonged to the call. A middleware that looks at bodies takes the extension out of the scope; then all
 of the body goes by ASGI.
 """
 
@@ -14,9 +15,9 @@ from typing import Protocol
 EXTENSION = "slabwire.streamed_body"
 
 
-class StreamedBody(Protocol):
-    """The body of one answer without a declared length. `on_room`, where there is one, is called whenever the body is
-    full no longer. One loop.
+class Body(Protocol):
+    """Of one answer, without a declared length. `on_room`, where there is one, is called whenever it is full no longer.
+    One loop.
     """
 
     on_room: Callable[[], None] | None
@@ -26,4 +27,19 @@ class StreamedBody(Protocol):
         """Whether more waits for a slow client than ought to. What is written all the same waits, too."""
 
     def write(self, data: bytes) -> None:
-        """Sends some of the body, as far as the client takes it now; nothing where it has left."""
+        """Sends some of it, as far as the client takes it now; nothing where it has left."""
+
+
+class StreamedBody(Body, Protocol):
+    """A body that the server has handed over. `on_left`, where there is one, is called once the client has left before
+    the end of it. Neither that nor `on_room` is called after the end.
+    """
+
+    on_left: Callable[[], None] | None
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client has left before the end."""
+
+    def end(self, data: bytes = b"") -> None:
+        """Sends the last of it. The answer is complete, and the connection goes on to the next request."""

@@ -54,22 +54,26 @@ def test_those_turned_away_are_told_how_long_a_place_is_held() -> None:
     now = [0.0]
     places = Places(Limits(requests=2), clock=lambda: now[0])
     for _ in range(50):
-        with places.take(1):
-            now[0] += 40.0
-    assert places.retry_after_s == 20
-    with places.take(2), pytest.raises(Overloaded, match="try again in 20 s"):
+        place = places.take(1)
+        now[0] += 40.0
+        place.give_back()
+        place.give_back()  # which changes nothing
+    assert (places.taken, places.retry_after_s) == (0, 20)
+    places.take(2)
+    with pytest.raises(Overloaded, match="try again in 20 s"):
         places.check()
 
 
 def test_and_from_the_first_request_on() -> None:
     now = [0.0]
     places = Places(Limits(requests=2), clock=lambda: now[0])
-    with places.take(1):
-        now[0] = 10.0
-        with places.take(1):
-            now[0] = 30.0
-            assert places.retry_after_s == 15  # half the age of the oldest
-        assert places.retry_after_s == 10  # half the time of the one that has ended
+    places.take(1)
+    now[0] = 10.0
+    second = places.take(1)
+    now[0] = 30.0
+    assert places.retry_after_s == 15  # half the age of the oldest
+    second.give_back()
+    assert places.retry_after_s == 10  # half the time of the one that has ended
 
 
 def test_large_bodies_have_a_bound_in_sum_and_small_ones_pass() -> None:

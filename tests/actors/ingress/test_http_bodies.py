@@ -10,7 +10,7 @@ import pytest
 from http_stage import echo, run, serving
 from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.certificates.development import development_certificate
-from slabwire.actors.ingress.http import connection as http
+from slabwire.actors.ingress.http.request_head import LARGEST_HEAD_NBYTES
 
 CHUNKED = b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -56,7 +56,7 @@ def test_a_body_of_bytes_by_themselves_is_turned_away(certificate: Certificate) 
             client = await served.connect()
             client.say(CHUNKED, chunks(2000, 1), END)  # a few are nobody's trouble
             assert await client.answer() == b"/ 2000"
-            client.say(CHUNKED, chunks(4 * http.LARGEST_HEAD_NBYTES, 1))
+            client.say(CHUNKED, chunks(4 * LARGEST_HEAD_NBYTES, 1))
             status, message = await client.refusal()
             assert (status, "larger chunks" in message) == (400, True)
 
@@ -76,7 +76,7 @@ def test_fields_behind_a_body_are_dropped_and_bounded(certificate: Certificate) 
             client.say(CHUNKED, chunks(100, 100), b"0\r\nx-behind: 1\r\n\r\n")
             assert await client.answer() == b"/ 100"
             assert seen == [[b"host", b"transfer-encoding"]]
-            client.say(CHUNKED, chunks(100, 100), b"0\r\n", b"x: y\r\n" * http.LARGEST_HEAD_NBYTES)
+            client.say(CHUNKED, chunks(100, 100), b"0\r\n", b"x: y\r\n" * LARGEST_HEAD_NBYTES)
             assert (await client.refusal())[0] == 400
 
     run(scene)

@@ -25,6 +25,7 @@ from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import server as server_module
+from slabwire.actors.ingress.http.request_head import MOST_PIPELINED
 from slabwire.actors.ingress.http.server import HttpServer
 from slabwire.actors.ingress.http.state import State
 from slabwire.actors.ingress.tls.engine import terminator_for
@@ -82,9 +83,9 @@ def test_pipelined_requests_are_answered_in_order(certificate: Certificate) -> N
     async def scene() -> None:
         async with serving(echo, certificate) as served:
             client = await served.connect()
-            client.say(*(GET % b"%d" % n for n in range(module.MOST_PIPELINED)))
-            answers = [await client.answer() for _ in range(module.MOST_PIPELINED)]
-            assert answers == [b"/%d 0" % n for n in range(module.MOST_PIPELINED)]
+            client.say(*(GET % b"%d" % n for n in range(MOST_PIPELINED)))
+            answers = [await client.answer() for _ in range(MOST_PIPELINED)]
+            assert answers == [b"/%d 0" % n for n in range(MOST_PIPELINED)]
 
     run(scene)
 
@@ -94,10 +95,10 @@ def test_more_than_may_be_pipelined_are_refused_after_the_answers_to_the_others(
         app = Holds()
         async with serving(app, certificate) as served:
             client = await served.connect()
-            client.say(*(GET % b"%d" % n for n in range(module.MOST_PIPELINED + 2)))
+            client.say(*(GET % b"%d" % n for n in range(MOST_PIPELINED + 2)))
             await until(lambda: served.server.stats()["refused"])
             app.go.set()
-            for n in range(module.MOST_PIPELINED + 1):
+            for n in range(MOST_PIPELINED + 1):
                 assert await client.answer() == b"/%d 0" % n
             assert (await client.refusal())[0] == 429
 

@@ -12,7 +12,7 @@ import pytest
 from scripted_chat import ACCEPTED, END, GREETING, HELLO, Ingress, chat_body, served
 from slabwire.actors.completion import BadMessages, PromptTooLong
 from slabwire.actors.ingress.openai.chat_request import chat_request
-from slabwire.actors.ingress.openai.choices import came, open_choices
+from slabwire.actors.ingress.openai.choices import Choices, came
 from slabwire.runtime.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -353,12 +353,14 @@ def test_a_server_that_stops_closes_the_streams() -> None:
     asyncio.run(scenario())
 
 
-def test_streams_are_closed_when_their_block_ends() -> None:
+def test_streams_end_when_their_choices_are_closed() -> None:
     async def scenario() -> None:
         ingress = Ingress((ACCEPTED, asyncio.Event()))
-        async with open_choices(ingress.chat.streams(came), "cache", chat_request(chat_body(n=3)), 1.0) as choices:
-            await choices.accepted()
-            assert ingress.chat.open == 3
+        choices = Choices("cache", 1.0)
+        await choices.begin(ingress.chat.streams(came), chat_request(chat_body(n=3)))
+        await choices.accepted()
+        assert ingress.chat.open == 3
+        choices.close()
         while ingress.chat.open:
             await asyncio.sleep(0)
 

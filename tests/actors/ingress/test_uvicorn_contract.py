@@ -16,8 +16,11 @@ import httptools
 import pytest
 import uvicorn
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from slabwire.actors.ingress.http.flow import OF_UVICORN, Flow, new_parser
 
 GET = b"GET /%s HTTP/1.1\r\nhost: here\r\n\r\n"
 Application = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
@@ -315,6 +318,84 @@ def test_an_error_in_a_parsers_callback_ends_in_send_400_response(monkeypatch: p
             await served.until(lambda: said)
 
     run(scene)
+
+
+def test_what_it_keeps_of_a_connection_is_what_has_slots_with_us() -> None:
+    async def scene() -> None:
+        protocol = HttpToolsProtocol(config_of(echo), ServerState(), {}, asyncio.get_running_loop())
+        protocol.on_message_begin()
+        assert set(vars(protocol)) == set(OF_UVICORN)
+
+    run(scene)
+
+
+def test_our_flow_stands_for_uvicorns() -> None:
+    transport = asyncio.Transport()
+
+    async def scene() -> None:
+        theirs = FlowControl(transport)
+        names = {each for each in dir(theirs) if not each.startswith("_")}
+        assert names <= set(dir(Flow(transport)))
+
+    run(scene)
+
+
+def test_of_what_is_to_run_nothing_is_asked_but_that_it_runs() -> None:
+    ran: list[Any] = []
+
+    class Runs:
+        __slots__ = ()
+
+        async def run_asgi(self, application: Any) -> None:
+            ran.append(application)
+
+    async def scene() -> None:
+        protocol = HttpToolsProtocol(
+            config_of(echo, reset_contextvars=True), ServerState(), {}, asyncio.get_running_loop()
+        )
+        protocol._start_asgi_task(Runs(), echo)  # type: ignore[arg-type]
+        (task,) = protocol.tasks
+        await task
+        assert ran == [echo]
+
+    run(scene)
+
+
+def test_a_call_whose_client_has_left_may_return_without_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    protocols: list[list[HttpToolsProtocol]] = []
+
+    async def returns(scope: Any, receive: Any, send: Any) -> None:
+        cycle = protocols[0][-1].cycle
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        on_responses.append(cycle.on_response)
+        cycle.disconnected = True
+
+    on_responses: list[Any] = []
+
+    async def scene() -> None:
+        async with serving(returns) as served:
+            protocols.append(served.protocols)
+            reader, writer = await served.connect()
+            writer.write(GET % b"")
+            await reader.readuntil(b"\r\n\r\n")
+            await served.until(lambda: not served.state.tasks)
+            (protocol,) = served.protocols
+            cycle = protocol.cycle
+            assert not protocol.transport.is_closing()
+            assert on_responses == [protocol.on_response_complete]
+            # So it can go on as if the call had not returned, with another parser for the next request.
+            cycle.disconnected, cycle.on_response = False, on_responses[0]
+            cycle.scope, cycle.message_event = {}, asyncio.Event()  # type: ignore[typeddict-item]
+            protocol.parser = new_parser(protocol)
+            protocol.transport.write(b"2\r\nhi\r\n0\r\n\r\n")
+            cycle.response_complete = True
+            cycle.on_response()
+            assert await reader.readuntil(b"0\r\n\r\n") == b"2\r\nhi\r\n0\r\n\r\n"
+            writer.write(GET % b"")
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+
+    run(scene)
+    assert not caplog.messages
 
 
 # -- behaviour --------------------------------------------------------------------------------------------------------
