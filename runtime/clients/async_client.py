@@ -109,7 +109,9 @@ class AsyncClient:
         may be an asynchronous iterable, too; a task reads it.
         """
         deadline_ns = deadline_of(timeout_s)
-        key, retry = key_of(idempotency_key), retry_of(retries, self._retry)
+        key, retry = "", self._retry
+        if idempotency_key is not None or retries is not None:
+            key, retry = key_of(idempotency_key), retry_of(retries, retry)
         if (key or retry is not None) and self._open.check(target, args, fields):
             sends_once(key, target)
             retry = None

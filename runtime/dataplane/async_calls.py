@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Protocol
 
 from ...shm.bell import now_ns
@@ -56,7 +56,7 @@ class AsyncCalls:
         self.begins.cancel(pending)
         self._places.give_back()
 
-    async def call(
+    def call(
         self,
         target: str,
         args: tuple[Any, ...],
@@ -64,12 +64,10 @@ class AsyncCalls:
         deadline_ns: int,
         trace: tuple[int, int] = (0, 0),
         key: str = "",
-    ) -> Any:
-        """The one answer. Raises what the call ended with."""
+    ) -> Coroutine[Any, Any, Any]:
+        """The one answer, to be awaited. Raises what is wrong with the call, and then what the call ended with."""
         request = self.begins.checked(target, args, fields, stream=False)
-        if not self._places.try_take():
-            await self._wait_for_place(deadline_ns, target)
-        return await self._answer(self._places, target, request, deadline_ns, trace=trace, key=key)
+        return self._answer(self._places, target, request, deadline_ns, trace=trace, key=key)
 
     async def aside(self, target: str, deadline_ns: int) -> Any:
         """The answer of a port that needs no fields, by a place beside those of all other calls and streams.
@@ -77,11 +75,11 @@ class AsyncCalls:
         Raises what the call ended with.
         """
         request = self.begins.checked(target, (), {}, stream=False)
-        await self._places_aside.take()
         return await self._answer(self._places_aside, target, request, deadline_ns, aside=True)
 
     async def _answer(self, places: Places, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
-        """By a place that was taken."""
+        if not places.try_take():
+            await self._wait_for_place(places, deadline_ns, target)
         wait = self.deadlines.begin(deadline_ns)
         pending: Pending | None = None
         try:
@@ -120,7 +118,7 @@ class AsyncCalls:
         """A stream of which something has come. Raises the error that came in its place."""
         request = self.begins.checked(target, args, fields, stream=True)
         if not self._places.try_take():
-            await self._wait_for_place(deadline_ns, target)
+            await self._wait_for_place(self._places, deadline_ns, target)
         wait = self.deadlines.begin(deadline_ns)
         pending: Pending | None = None
         try:
@@ -135,11 +133,11 @@ class AsyncCalls:
         await anext(items)
         return items
 
-    async def _wait_for_place(self, deadline_ns: int, target: str) -> None:
+    async def _wait_for_place(self, places: Places, deadline_ns: int, target: str) -> None:
         """Takes a place among the calls in flight. Raises DeadlineExceeded."""
         try:
             async with until(deadline_ns):
-                await self._places.take()
+                await places.take()
         except TimeoutError:
             text = f"{target} was not asked in time: {self._most} calls are in flight already; allow more of them"
             raise mark_not_begun(DeadlineExceeded(text)) from None
