@@ -35,7 +35,6 @@ class AsyncCalls:
 
     def __init__(self, begins: Begins, places: int, loop: asyncio.AbstractEventLoop) -> None:
         self.begins = begins
-        self._most = places
         self._places, self._places_aside = Places(places), Places(MOST_ASIDE)
         self.deadlines = Deadlines(loop)
 
@@ -44,7 +43,7 @@ class AsyncCalls:
         Raises Overloaded where no place is free, and what `begin` raises.
         """
         if not self._places.try_take():
-            raise mark_not_begun(Overloaded(f"{self._most} calls are in flight already; allow more of them"))
+            raise mark_not_begun(Overloaded(f"{self._places.most} calls are in flight already; allow more of them"))
         try:
             return self.begins.begin(request, **how)
         except BaseException:
@@ -139,7 +138,7 @@ class AsyncCalls:
             async with until(deadline_ns):
                 await places.take()
         except TimeoutError:
-            text = f"{target} was not asked in time: {self._most} calls are in flight already; allow more of them"
+            text = f"{target} was not asked in time: {places.most} calls are in flight already; allow more of them"
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
     def _end(self, pending: Pending | None, wait: Wait, places: Places) -> None:

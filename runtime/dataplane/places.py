@@ -7,10 +7,10 @@ from collections import deque
 
 
 class Places:
-    """Of one loop. One thread. `asyncio.Semaphore` takes several times as long where nobody waits."""
+    """Of one loop: `most` in all. One thread. `asyncio.Semaphore` takes several times as long where nobody waits."""
 
-    def __init__(self, free: int) -> None:
-        self._free = free
+    def __init__(self, most: int) -> None:
+        self.most = self._free = most
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def try_take(self) -> bool:
