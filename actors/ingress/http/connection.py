@@ -245,6 +245,7 @@ class Connection(HttpToolsProtocol):
         self._leaving = True
 
     def forget_request(self, cycle: RequestResponseCycle) -> None:
+        self.state.tasks.discard(asyncio.current_task())  # from here on `streams_on` counts it
         cycle.message_event = _NOBODY_WAITS
         cycle.scope = {}  # type: ignore[typeddict-item]
         if cycle is self.cycle and self._part is Part.WHOLE:

@@ -175,6 +175,29 @@ def test_a_body_that_is_left_open_goes_on_and_keeps_no_task(certificate: Certifi
     run(scene)
 
 
+def test_it_counts_once_at_each_moment(certificate: Certificate) -> None:
+    async def scene() -> None:
+        app, seen = _Open(), set[int]()
+        async with serving(app, certificate) as served:
+            client = await served.connect()
+
+            async def watch() -> None:
+                while True:
+                    seen.add(served.server.stats()["running"])
+                    await asyncio.sleep(0)
+
+            watching = asyncio.create_task(watch())
+            for _ in range(3):
+                client.say(GET % b"a")
+                await until(lambda: app.bodies and not served.server.state.tasks)
+                app.bodies.pop().end(b"b")
+                await client.reader.readuntil(b"0\r\n\r\n")
+            watching.cancel()
+        assert seen == {0, 1}
+
+    run(scene)
+
+
 def test_a_pipelined_request_begins_at_the_end_of_a_body_that_was_left_open(certificate: Certificate) -> None:
     async def scene() -> None:
         app = _Open()
