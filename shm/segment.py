@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple, Self
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 
@@ -27,9 +27,8 @@ _HEADER = struct.Struct("<8Q")
 _PREFAULT_FROM = 1 << 20
 
 
-# How many forks lie between the program's start and this process: counted, since asking the kernel costs more.
-_forks = 0
 _places: WeakValueDictionary[int, mmap.mmap] = WeakValueDictionary()  # by address: every mapping of this process
+_segments: WeakSet[Segment] = WeakSet()
 _libc = ctypes.CDLL(None)
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 _HOLD = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED_NOREPLACE
@@ -39,10 +38,10 @@ def _leave_memory() -> None:
     """In a forked child: none of the memory is there, and nothing else may come to lie in its places, since what the
     child has of the mappings unmaps these places when it dies.
     """
-    global _forks
-    _forks += 1
     for address, mapping in _places.items():
         _libc.mmap(address, len(mapping), 0, _HOLD, -1, 0)
+    for segment in _segments:
+        segment.is_mapped = False
 
 
 os.register_at_fork(after_in_child=_leave_memory)
@@ -64,6 +63,7 @@ class Segment:
 
     `bytes` and `words` are views of it, as bytes and as aligned 8-byte words; `address` is where it starts. The memory
     lives until the last process has dropped it; in this process until the last view of it is gone. Any thread.
+    `is_mapped` is False in a child that was forked: the memory is its parent's alone, and touching it ends the child.
     """
 
     def __init__(self, fd: int, mapping: mmap.mmap, placed: Placed, *, writable: bool) -> None:
@@ -75,8 +75,9 @@ class Segment:
         self.bytes = memoryview(mapping)
         self.words = self.bytes.cast("Q")
         self.address = int(np.frombuffer(mapping, np.uint8).ctypes.data)
-        self._forks = _forks
+        self.is_mapped = True
         _places[self.address] = mapping
+        _segments.add(self)
 
     @classmethod
     def create(
@@ -114,11 +115,6 @@ class Segment:
         except BaseException:
             os.close(fd)
             raise
-
-    @property
-    def is_mapped(self) -> bool:
-        """False in a child that was forked: the memory is its parent's alone, and touching it ends the child."""
-        return self._forks == _forks
 
     def reserve(self, start: int = 0, nbytes: int | None = None) -> None:
         """Owner, while it has the descriptor: takes all pages, or those of one range of bytes, and fills its page

@@ -6,39 +6,37 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 
 from ...shm.consumer import Consumer
+from ...shm.lane import RECORD_NBYTES
 from ...shm.pool import Pool
 from ...shm.producer import Producer
 from ..graph.compiled import Routing
 from ..message.capacities import EVERY_REQUEST, MOST_REMEMBERED, Key
-from ..message.header import Header, Kind
+from ..message.header import KIND_AT, Header, Kind
 from ..message.payload import Payload
 from ..telemetry.stats import CellStats
 from .inlets import Inlets
 from .work import Dispatch, Work
 
-_CANCEL = int(Kind.CANCEL)
+_DATA, _CANCEL = int(Kind.DATA), int(Kind.CANCEL)
 
 
 class Cancels:
     """Remembers cancelled requests, and finds word of more behind inputs that must wait. One thread."""
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[Key, None] = OrderedDict()
+        self.keys: OrderedDict[Key, None] = OrderedDict()  # the newest last
         self._searched: dict[int, int] = {}  # lane to the record up to which it was searched
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._keys or (key[0], EVERY_REQUEST) in self._keys
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
+        return key in self.keys or (key[0], EVERY_REQUEST) in self.keys
 
     def remember(self, key: Key) -> bool:
         """Adds one; False if it was known."""
-        if key in self._keys:
+        if key in self.keys:
             return False
-        self._keys[key] = None
-        if len(self._keys) > MOST_REMEMBERED:
-            self._keys.popitem(last=False)
+        self.keys[key] = None
+        if len(self.keys) > MOST_REMEMBERED:
+            self.keys.popitem(last=False)
         return True
 
     def may_lie_in(self, lanes: Iterable[Consumer]) -> bool:
@@ -53,10 +51,12 @@ class Cancels:
         for lane in inlets.held or inlets.lanes:
             if lane.cursor == lane.head:
                 continue
-            end = lane.read_head()
+            end, kinds = lane.read_head(), lane.segment.bytes[lane.ring + KIND_AT :: RECORD_NBYTES]
             for sequence in range(max(lane.cursor, self._searched.get(lane.lane, 0)), end):
+                if kinds[sequence % lane.capacity] == _DATA:
+                    continue  # nearly all: the rest of it is read, and judged, when its turn comes
                 header = inlets.header(lane, sequence)
-                if header.kind == _CANCEL and header.key not in self._keys:
+                if header.kind == _CANCEL and header.key not in self.keys:
                     yield header
             self._searched[lane.lane] = end
 

@@ -67,7 +67,7 @@ class Delegations:
 
     def made(self, target: str, args: tuple[Any, ...], fields: dict[str, Any], report: ReportTo | None) -> Delegation:
         """What a handler is to return. Raises UnknownPort, MessageError or TooManyHops."""
-        _, route, message = self._caller.checked(target, args, fields, stream=True)
+        _, route, message, _ = self._caller.checked(target, args, fields, stream=True)
         if (stream := self._routing.entry(route).sent_stream) is not None:
             raise MessageError(
                 f"{target} takes a stream in '{stream.name}', which only a call can send: no request is handed on to "

@@ -29,7 +29,7 @@ class Inlets:
         self.is_shut = False
         self._clients: dict[int, int] = {}  # by lane
         self.place = 0
-        self._left = _RECORDS_A_TURN
+        self.left = _RECORDS_A_TURN  # that the lane of this turn may still give
 
     def add(self, lane: Consumer, *, client: int = 0) -> None:
         """One more lane. If it is a client's, `client` is the number of its endpoint."""
@@ -58,16 +58,10 @@ class Inlets:
         for lane in self.held:
             lane.available()
 
-    def took(self) -> None:
-        """One record of the lane was taken: the lane keeps its turn for some more."""
-        self._left -= 1
-        if self._left <= 0:
-            self.turn()
-
     def turn(self) -> None:
         """The turn goes to the next lane."""
         self.place = (self.place + 1) % max(1, len(self.lanes))  # a handler may have heard that all of them are gone
-        self._left = _RECORDS_A_TURN
+        self.left = _RECORDS_A_TURN
 
     def has_input(self) -> bool:
         return any(lane.available() for lane in self.lanes)

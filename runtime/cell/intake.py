@@ -76,7 +76,9 @@ class Intake:
         for _ in inlets.lanes:
             lane = inlets.lanes[inlets.place]
             if (lane.cursor != lane.head or lane.available()) and self._take(lane):
-                inlets.took()
+                inlets.left -= 1
+                if inlets.left <= 0:
+                    inlets.turn()
                 return True
             inlets.turn()
         return False
@@ -136,7 +138,11 @@ class Intake:
         elif at_once:
             # A ContextVar that a handler sets is not set for the next input.
             copy_context().run(self.plain.run, work, handler)
-            self._commit(work, lane)
+            if work.outbox:
+                self._commit(work, lane)
+            else:
+                lane.commit()
+                work.lease = None
         else:
             self._runs.keep(work, lane)
             self._runs.start(work, handler)
@@ -145,7 +151,7 @@ class Intake:
     def refusal_of(self, work: Work) -> SlabwireError | None:
         """Why an input is not handled: nobody waits for it, its time is over, or its actor has died of it too often."""
         header = work.header
-        if self._cancels and header.reply_to and header.key in self._cancels:
+        if self._cancels.keys and header.reply_to and header.key in self._cancels:
             return Cancelled("its caller cancelled it")
         if header.reply_to not in self._outlets.replies and self._outlets.streams_to_nobody(work):
             return Cancelled("its caller is gone, and nobody else gets this stream")

@@ -160,7 +160,7 @@ class Outlets:
                 return False
         except CorruptLane:
             return False  # this may be inside a handler: the worker's own look at the lane ends the connection
-        self.stats.count_sent()
+        self.stats.words[self.stats.sent] += 1  # `count_sent`, without the price of a call
         if kind == _REPLY_ITEM:
             self.callers.credit(producer, header).sent += 1
         work.ordinal += 1

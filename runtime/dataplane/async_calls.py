@@ -36,6 +36,7 @@ class AsyncCalls:
     def __init__(self, begins: Begins, places: int, loop: asyncio.AbstractEventLoop) -> None:
         self.begins = begins
         self._places, self._places_aside = Places(places), Places(MOST_ASIDE)
+        self._loop = loop
         self.deadlines = Deadlines(loop)
 
     def begin_stream(self, request: Any, **how: Any) -> Pending:
@@ -79,13 +80,16 @@ class AsyncCalls:
     async def _answer(self, places: Places, target: str, request: Any, deadline_ns: int, **how: Any) -> Any:
         if not places.try_take():
             await self._wait_for_place(places, deadline_ns, target)
-        wait = self.deadlines.begin(deadline_ns)
+        wait = Wait(deadline_ns, self._loop)
+        if deadline_ns:
+            self.deadlines.add(wait)
         pending: Pending | None = None
         try:
             pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=wait.wake, **how)
             await wait.future
         finally:
-            self._end(pending, wait, places)
+            has_come = pending is not None and pending.arrived  # the one answer: nothing is left to cancel
+            self._end(None if has_come else pending, wait, places)
             if pending is not None and pending.stream is not None:
                 await pending.stream.closed()
         if wait.is_late and not pending.arrived:
@@ -118,7 +122,9 @@ class AsyncCalls:
         request = self.begins.checked(target, args, fields, stream=True)
         if not self._places.try_take():
             await self._wait_for_place(self._places, deadline_ns, target)
-        wait = self.deadlines.begin(deadline_ns)
+        wait = Wait(deadline_ns, self._loop)
+        if deadline_ns:
+            self.deadlines.add(wait)
         pending: Pending | None = None
         try:
             pending = self.begins.begin(request, deadline_ns=deadline_ns, trace=trace, notify=wait.wake, key=key)
@@ -142,7 +148,9 @@ class AsyncCalls:
             raise mark_not_begun(DeadlineExceeded(text)) from None
 
     def _end(self, pending: Pending | None, wait: Wait, places: Places) -> None:
-        self.deadlines.end(wait)
+        wait.is_over = True
+        if wait.deadline_ns:
+            self.deadlines.forget()
         if pending is not None:
             self.begins.cancel(pending)
         places.give_back()

@@ -9,9 +9,9 @@ from ..actor.fields import CallFields
 from ..errors import MessageError
 from ..graph.compiled import Routing
 
-# A call that was checked: its port by name, by the number of its route, and the fields of its message, among them what
-# is to be sent as a stream.
-Request = tuple[str, int, dict[str, Any]]
+# A call that was checked: its port by name, by the number of its route, the fields of its message, and which of these
+# is to be sent as a stream (None: no field).
+Request = tuple[str, int, dict[str, Any], str | None]
 
 
 class CallablePorts:
@@ -37,7 +37,7 @@ class CallablePorts:
         message = intake.fields(args, fields)
         if intake.stream is not None:
             self._check_source(target, intake.stream, message[intake.stream])
-        return target, route, message
+        return target, route, message, intake.stream
 
     def sent_stream(self, target: str) -> str | None:
         """The field of a port that is a stream, where calls of it were checked."""

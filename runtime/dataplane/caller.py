@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from copy import copy
+from functools import partial
 from typing import Any
 
 from ...shm.bell import BLOCKS, ROOM, now_ns
 from ...shm.consumer import Consumer
+from ...shm.lane import RECORD_NBYTES
 from ...shm.producer import Producer
 from ..control.channel import LaneOffer
 from ..errors import (
@@ -21,6 +23,7 @@ from ..errors import (
 )
 from ..graph.compiled import Routing
 from ..message.delegated import whereabouts_of
+from ..message.encoding import decode
 from ..message.fast_path import encode_and_publish
 from ..message.header import Flag, Header, Kind, read_header, with_key
 from ..message.item_batch import read_items
@@ -65,7 +68,7 @@ class Caller:
         self._endpoint = endpoint
         self._routing = routing
         self._cause = cause
-        self.entries = Entries(endpoint, routing, self._leaves_room)
+        self.entries = Entries(endpoint, routing, partial(self.can_spare, records=2))
         self._entries = self.entries.lanes
         self._moved = MovedRequests(endpoint, routing, self._entries, self.can_spare)
         self.rings = HeldRings()
@@ -107,11 +110,11 @@ class Caller:
         """Sends a request, with the idempotency key that its handler is told, if it has one. Raises MessageError,
         Overloaded, or Disconnected. `aside`: a call for one answer that is not among the `calls`.
         """
-        target, route, fields = request
+        target, route, fields, stream = request
         source = None
         if self.gone is not None:
             raise mark_not_begun(copy(self.gone))
-        if (stream := self.ports.sent_stream(target)) is not None:
+        if stream is not None:
             fields = dict(fields)
             source = fields.pop(stream)
         if not aside and len(self._pending) - len(self._aside) >= self.calls:
@@ -119,9 +122,10 @@ class Caller:
                 "or give its actor more: calls=" if self._cause else "use a second client, or Graph(..., client_calls=)"
             )
             raise mark_not_begun(Overloaded(f"{self.calls} calls are in flight already; wait for some, {more}"))
-        lanes, port = self.entries.opened(route)
+        lanes, port = self.entries.ways.get(route) or self.entries.opened(route)
         entry = lanes[0] if len(lanes) == 1 else self.entries.choose(route, lanes, fields)
-        if not self._leaves_room(entry):
+        wanted = 2 + self._by_entry.get(entry, 0)  # `can_spare`, without the price of a call
+        if entry.free_records(wanted) < wanted:
             raise self._overloaded(target, entry)
         # Before it is published: an exception right behind that must not give its number to the next request.
         number = self._last_request + 1
@@ -162,17 +166,13 @@ class Caller:
         text = f"{target!r} has not read the last {entry.waiting} requests of this caller; try again later"
         return mark_not_begun(Overloaded(text))
 
-    def _leaves_room(self, entry: Producer) -> bool:
-        """Whether one more request lets every call in flight by this entry, itself included, find room for its cancel.
+    def can_spare(self, entry: Producer, records: int = 1) -> bool:
+        """Whether a lane has room for so many records beside the cancels of all calls in flight by it: one that is no
+        call, or a request with its own cancel.
 
         The record at the front may wait for a place that nothing frees but the cancel of what has it.
         """
-        wanted = 2 + self._by_entry.get(entry, 0)
-        return entry.free_records(wanted) >= wanted
-
-    def can_spare(self, entry: Producer) -> bool:
-        """Whether a lane has room for a record that is no call, beside the cancels of all calls in flight by it."""
-        wanted = 1 + self._by_entry.get(entry, 0)
+        wanted = records + self._by_entry.get(entry, 0)
         return entry.free_records(wanted) >= wanted
 
     def _head(self, pending: _Sent, deadline_ns: int) -> tuple[int, ...]:
@@ -238,7 +238,8 @@ class Caller:
 
     def take(self, lane: Consumer) -> None:
         """Takes in the next record of a lane that has one."""
-        header = read_header(lane.segment.bytes, lane.offset())
+        # `lane.offset`, without the price of a call.
+        header = read_header(lane.segment.bytes, lane.ring + lane.cursor % lane.capacity * RECORD_NBYTES)
         if header.kind == _BATCH:
             self._take_batch(lane, header)
             return
@@ -250,7 +251,7 @@ class Caller:
             elif pending is None:
                 self._endpoint.let_go(lane, header, lane.cursor)  # nobody waits any more
             else:
-                value = self._endpoint.open(lane, header, lane.cursor)
+                value = decode(header, self._endpoint.lease(lane, header, lane.cursor))
                 kind = _KINDS[header.kind]
                 pending.answerer = lane
                 self._arrive(pending, kind, self._error(pending, value) if kind == Kind.ERROR else value)

@@ -26,7 +26,7 @@ class Late(Protocol):
 
 class Wait:
     """Of one task, for what comes of one call or stream, each time by a `future`. `is_late` once the time is over, at
-    `deadline_ns` (0: never).
+    `deadline_ns` (0: never). `is_over`: its task waits no more.
     """
 
     __slots__ = ("deadline_ns", "future", "is_late", "is_over", "loop")
@@ -63,21 +63,8 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = 0
 
-    def begin(self, deadline_ns: int) -> Wait:
-        """A wait that is told when it is late. To be ended in any case."""
-        wait = Wait(deadline_ns, self._loop)
-        if deadline_ns:
-            self.add(wait)
-        return wait
-
-    def end(self, wait: Wait) -> None:
-        """Its task waits no more."""
-        wait.is_over = True
-        if wait.deadline_ns:
-            self.forget()
-
     def add(self, each: Late) -> None:
-        """What is to be told when it is late. To be forgotten in any case."""
+        """What is to be told when it is late, and has a deadline. To be forgotten in any case."""
         self._open += 1
         self._number += 1
         heappush(self._waits, (each.deadline_ns, self._number, each))

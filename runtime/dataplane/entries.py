@@ -13,14 +13,16 @@ from .endpoint import Endpoint
 
 
 class Entries:
-    """`lanes` has them by actor instance. `leaves_room` says whether one of them takes a call. One thread at a time."""
+    """`lanes` has them by actor instance; `ways` has what `opened` gives, by route, of those that were opened since the
+    last lane came. `leaves_room` says whether one of them takes a call. One thread at a time.
+    """
 
     def __init__(self, endpoint: Endpoint, routing: Routing, leaves_room: Callable[[Producer], bool]) -> None:
         self.lanes: dict[str, Producer] = {}
         self._endpoint = endpoint
         self._routing = routing
         self._leaves_room = leaves_room
-        self._ways: dict[int, tuple[list[Producer], int]] = {}  # by route: of `lanes`, and the number of its port
+        self.ways: dict[int, tuple[list[Producer], int]] = {}
         self._open_routes: set[int] = set()
         self._choices: dict[str, Choice] = {}  # by actor
         self._keys: dict[int, HashChoice] = {}  # by route
@@ -28,19 +30,19 @@ class Entries:
     def add(self, instance: str, lane: Producer) -> None:
         """A lane to an actor instance has come."""
         self.lanes[instance] = lane
-        self._ways.clear()
+        self.ways.clear()
 
     def opened(self, route: int) -> tuple[list[Producer], int]:
         """The lanes that lead to the entry of a route, and the number of its port. Asks for them, the first time."""
         if route not in self._open_routes:
             self._endpoint.ask(OpenRoute(route))
             self._open_routes.add(route)
-        return self._ways.get(route) or self._way(route)
+        return self.ways.get(route) or self._way(route)
 
     def _way(self, route: int) -> tuple[list[Producer], int]:
         entry = self._routing.spec.routes[route].entry
         lanes = [self.lanes[each] for each in self._routing.instances[entry.actor] if each in self.lanes]
-        self._ways[route] = way = lanes, self._routing.number[entry]
+        self.ways[route] = way = lanes, self._routing.number[entry]
         return way
 
     def choose(self, route: int, lanes: list[Producer], fields: dict[str, Any]) -> Producer:
@@ -70,4 +72,4 @@ class Entries:
     def clear(self) -> None:
         """The caller ends."""
         self.lanes.clear()
-        self._ways.clear()
+        self.ways.clear()

@@ -81,6 +81,7 @@ class Header(NamedTuple):
 
 # Native, not standard: the same bytes, but numbers above 30 bits are packed twice as fast.
 _FIELDS = "@BBHHHIILLLLLIILIIIILL"
+KIND_AT = 0  # where `kind` lies in a record, a byte
 SENT_AT = struct.calcsize(_FIELDS[: _FIELDS.index("L") + 4])  # where `sent_ns` lies in a record
 INLINE_NBYTES = RECORD_NBYTES - struct.calcsize(_FIELDS)
 _RECORD = struct.Struct(f"{_FIELDS}{INLINE_NBYTES}s")  # one call for all of it: each costs more than the bytes

@@ -61,7 +61,7 @@ STATS = Layout(
 class CellStats:
     """The row of one actor instance. Written by its worker, one thread."""
 
-    __slots__ = ("_at", "_busy", "_first", "_latency", "_sent", "busy_since", "row", "words")
+    __slots__ = ("_at", "_busy", "_first", "_latency", "busy_since", "row", "sent", "words")
 
     def __init__(self, segment: Segment, row: int) -> None:
         place = next(each for each in segment.placed.places if each.word.name == _CELL_WORDS[0])
@@ -69,7 +69,7 @@ class CellStats:
         self.words = segment.words
         self._first = (place.offset + row * place.stride) // 8
         self._at = {name: self._first + index for index, name in enumerate(_CELL_WORDS)}
-        self._busy, self._sent = self._at["busy_ns"], self._at["sent"]
+        self._busy, self.sent = self._at["busy_ns"], self._at["sent"]
         self.busy_since = self._at["busy_since_ns"]
         self._latency = self._first + len(_CELL_WORDS)
 
@@ -78,7 +78,7 @@ class CellStats:
 
     def count_sent(self) -> None:
         """Counts what every message counts."""
-        self.words[self._sent] += 1
+        self.words[self.sent] += 1
 
     def show(self, name: str, value: int) -> None:
         """Sets a gauge."""

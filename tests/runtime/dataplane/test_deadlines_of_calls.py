@@ -15,7 +15,7 @@ from slabwire.runtime.clients.async_connection import AsyncLocalConnection
 from slabwire.runtime.clients.connection import Connection
 from slabwire.runtime.clients.shared_connection import SharedConnection
 from slabwire.runtime.dataplane.async_calls import AsyncCalls
-from slabwire.runtime.dataplane.deadlines import Deadlines
+from slabwire.runtime.dataplane.deadlines import Deadlines, Wait
 from slabwire.runtime.dataplane.pending import deadline_of
 from slabwire.runtime.dataplane.places import Places
 from slabwire.runtime.spec import USUAL_CALLS
@@ -54,16 +54,29 @@ def test_a_call_does_not_wait_for_a_place_beyond_its_deadline() -> None:
     asyncio.run(scene())
 
 
+def begun(deadlines: Deadlines, timeout_s: float | None) -> Wait:
+    wait = Wait(deadline_of(timeout_s), asyncio.get_running_loop())
+    if wait.deadline_ns:
+        deadlines.add(wait)
+    return wait
+
+
+def end(deadlines: Deadlines, wait: Wait) -> None:
+    wait.is_over = True
+    if wait.deadline_ns:
+        deadlines.forget()
+
+
 def test_waits_are_late_in_the_order_of_their_deadlines_and_others_never() -> None:
     async def scene() -> None:
         deadlines, late = Deadlines(asyncio.get_running_loop()), list[float]()
 
         async def wait(timeout_s: float | None) -> None:
-            wait = deadlines.begin(deadline_of(timeout_s))
+            wait = begun(deadlines, timeout_s)
             await wait.future
             assert wait.is_late
             late.append(timeout_s or 0.0)
-            deadlines.end(wait)
+            end(deadlines, wait)
 
         tasks = [asyncio.create_task(wait(each)) for each in (0.05, None, 0.02, 60.0, 0.0)]
         while len(late) < 3:
@@ -79,12 +92,12 @@ def test_waits_are_late_in_the_order_of_their_deadlines_and_others_never() -> No
 def test_waits_that_are_over_are_neither_late_nor_kept() -> None:
     async def scene() -> None:
         deadlines = Deadlines(asyncio.get_running_loop())
-        first = deadlines.begin(deadline_of(60.0))
-        over = [deadlines.begin(deadline_of(0.0)) for _ in range(3)]
+        first = begun(deadlines, 60.0)
+        over = [begun(deadlines, 0.0) for _ in range(3)]
         for each in over:
-            deadlines.end(each)
+            end(deadlines, each)
         for _ in range(1000):
-            deadlines.end(deadlines.begin(deadline_of(60.0)))
+            end(deadlines, begun(deadlines, 60.0))
         await asyncio.sleep(0.01)
         assert not any(each.is_late for each in (first, *over))
         assert len(deadlines._waits) < 100
