@@ -141,7 +141,7 @@ def _check(target: int, kills: int, seed: int) -> None:
     edge.close()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_kills_at_random_moments(seed: int) -> None:
     _check(target=40_000, kills=40, seed=seed)
 

@@ -31,7 +31,7 @@ class Waits:
 def test_times_run_out_in_order_and_only_for_those_that_still_wait() -> None:
     async def scene() -> None:
         log: list[Waits] = []
-        deadlines = Deadlines(asyncio.get_running_loop(), 0.02)
+        deadlines = Deadlines(asyncio.get_running_loop(), 0.2)
         first, second, third = (Waits(deadlines, log) for _ in range(3))
         await asyncio.sleep(0.01)
         later = Waits(deadlines, log)
