@@ -21,7 +21,7 @@ from .stop import drain_timeout_option, now_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the successor is ready.")
 @format_option
 def command(words: tuple[str, ...], drain_timeout: float | None, now: bool, wait: bool, form: str) -> None:
-    """Restart an actor (all its replicas), or one replica, of a running graph.
+    """Restart an actor (all its replicas, one after the other), or one replica, of a running graph.
 
     It ends what it has begun, for as long as it may drain; then a fresh process imports its code anew. Messages wait
     for it, and none is lost. What is cut off is begun again; a stream that was sent in part ends with `interrupted`.

@@ -33,7 +33,9 @@ class StopGraph(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """Replace the workers of an actor, or of one of its instances. With `wait` the answer tells of each successor."""
+    """Replace the workers of an actor, one after the other, or of one of its instances. With `wait` the answer tells of
+    each successor.
+    """
 
     actor: str
     drain_timeout_s: float | None = None

@@ -17,6 +17,7 @@ logger = logging.getLogger("slabwire")
 # Beyond the time that a worker has to drain: a worker that is deep in a handler says nothing.
 _ANSWER_WITHIN_S = 1.0
 _LOOK_EVERY_S = 0.005
+_NOTHING = Drained(0, 0)
 
 
 class Renewals:
@@ -28,20 +29,43 @@ class Renewals:
         self._drained: dict[str, asyncio.Future[Drained]] = {}
 
     def begin(self, names: Sequence[str], drain_timeout_s: float) -> list[asyncio.Task[dict[str, Any]]]:
-        """The outcome of each, later. A worker that is being replaced already is not replaced twice."""
+        """Replaces one after the other, so that the others serve meanwhile: the outcome of each, later. A worker that
+        is being replaced already is not replaced twice; those that do not serve are the first.
+        """
         loop = asyncio.get_running_loop()
-        for name in names:
+        before: asyncio.Task[dict[str, Any]] | None = None
+        for name in sorted(names, key=self._is_better_left):
             if name not in self._running:
                 worker = self._graph.workers[name]
-                task = self._running[name] = loop.create_task(self._renew(worker, drain_timeout_s))
+                task = self._running[name] = loop.create_task(self._renew_behind(before, worker, drain_timeout_s))
                 task.add_done_callback(lambda _, name=name: self._running.pop(name))  # type: ignore[misc]
+            before = self._running[name]
         return [self._running[name] for name in names]
+
+    def _is_better_left(self, name: str) -> tuple[bool, bool]:
+        """What is best left until the others serve again sorts behind them."""
+        return name not in self._running, self._graph.workers[name].is_ready
 
     def heard(self, worker: str, drained: Drained) -> None:
         """A worker has nothing in flight any more, or no more time."""
         waiting = self._drained.get(worker)
         if waiting is not None and not waiting.done():
             waiting.set_result(drained)
+
+    async def _renew_behind(
+        self, before: asyncio.Task[dict[str, Any]] | None, worker: WorkerHandle, drain_timeout_s: float
+    ) -> dict[str, Any]:
+        """Not before the one before has its successor, and not at all where that could not start: what is wrong with
+        it would end this one, too.
+        """
+        if before is not None:
+            await asyncio.wait([before])
+            outcome = before.result()
+            if outcome["error"]:
+                pid = worker.pid if worker.is_alive else 0
+                error = f"it goes on as it was, since {outcome['worker']} could not be restarted"
+                return _outcome(worker.name, pid, pid, error=error)
+        return await self._renew(worker, drain_timeout_s)
 
     async def _renew(self, worker: WorkerHandle, drain_timeout_s: float) -> dict[str, Any]:
         began_s, before = time.monotonic(), worker.pid if worker.is_alive else 0
@@ -50,17 +74,9 @@ class Renewals:
         if not worker.is_alive or worker.pid == before:  # else it has died meanwhile, and has its successor
             self._graph.workforce.renew(worker.name)
         error = await self._awaited(worker, before, failed_starts)
-        said = {
-            "worker": worker.name,
-            "before": before,
-            "pid": worker.pid if worker.is_alive else 0,
-            "drained": drained.begun - drained.left,
-            "cut_off": drained.left,
-            "seconds": round(time.monotonic() - began_s, 3),
-            "error": error,
-        }
         logger.info("%s was restarted: %s", worker.name, error or f"pid {before} to {worker.pid}")
-        return said
+        pid = worker.pid if worker.is_alive else 0
+        return _outcome(worker.name, before, pid, drained, time.monotonic() - began_s, error)
 
     async def _drain(self, worker: WorkerHandle, timeout_s: float) -> Drained:
         pid = worker.pid
@@ -88,3 +104,18 @@ class Renewals:
                 return f"its successor could not start: {worker.last_exit}; it is tried again as its policy says"
             await asyncio.sleep(_LOOK_EVERY_S)
         return ""
+
+
+def _outcome(
+    worker: str, before: int, pid: int, drained: Drained = _NOTHING, seconds: float = 0.0, error: str = ""
+) -> dict[str, Any]:
+    """For the document of `Restart`."""
+    return {
+        "worker": worker,
+        "before": before,
+        "pid": pid,
+        "drained": drained.begun - drained.left,
+        "cut_off": drained.left,
+        "seconds": round(seconds, 3),
+        "error": error,
+    }

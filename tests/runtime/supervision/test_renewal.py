@@ -162,6 +162,46 @@ def test_two_who_ask_for_a_restart_get_one(asked: bool, running: Running) -> Non
     assert all(each["restarted"] == ["price"] for each in answers)
 
 
+@pytest.fixture
+def replicas(shop: Path) -> Iterator[Running]:
+    write(shop, SHOP.replace("graph.add(Price)", "graph.add(Price, replicas=3)"))
+    graph = start(plan_target(str(shop)), drain_timeout_s=30.0)
+    yield graph
+    assert graph.stop() == 0
+
+
+def prices(running: Running) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in running.status()["workers"] if each["name"].startswith("price")}
+
+
+def test_replicas_are_replaced_one_after_the_other(replicas: Running) -> None:
+    before = prices(replicas)
+    outcomes: list[Any] = []
+    thread = threading.Thread(target=lambda: outcomes.append(restart()))
+    thread.start()
+    while thread.is_alive():
+        assert sum(each["state"] == "ready" for each in prices(replicas).values()) >= 2
+    ((status, document),) = outcomes
+    assert (status, document["restarted"]) == (0, list(before))
+    assert all(each["before"] == before[each["worker"]]["pid"] != each["pid"] for each in document["workers"])
+
+
+def test_replicas_go_on_where_the_first_of_them_cannot_start_anew(replicas: Running, shop: Path) -> None:
+    before = prices(replicas)
+    write(shop, shop.read_text().replace("return 2 * n", "return ("))
+    status, document = restart()
+    assert status == Exit.NOT_STARTED
+    first, *others = document["workers"]
+    assert "SyntaxError" in first["error"]
+    assert [(each["pid"], each["error"]) for each in others] == [
+        (before["price[1]"]["pid"], "it goes on as it was, since price[0] could not be restarted"),
+        (before["price[2]"]["pid"], "it goes on as it was, since price[1] could not be restarted"),
+    ]
+    write(shop, SHOP.replace("graph.add(Price)", "graph.add(Price, replicas=3)"))
+    status, document = restart()
+    assert (status, [each["error"] for each in document["workers"]]) == (0, ["", "", ""])
+
+
 BROKEN = {
     "syntax": ("return 2 * n", "return 2 *", r"shop\.py could not be imported: SyntaxError: .*shop\.py:14\)"),
     "missing module": ("import time", "import no_such_module", r"No module named 'no_such_module' \(.*shop\.py:3\)"),
