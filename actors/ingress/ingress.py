@@ -149,7 +149,7 @@ class Ingress(Actor):
         self.metrics = metrics = Metrics(self.models, keep=self.keep, replicas=binding.replicas)
         source = source_for(self.certificate, self.key, self.host)
         kept = KeptCertificates(self.keep("certificates", CERTIFICATES))
-        self._watch = watch = CertificateWatch(source, kept, metrics.connections.certificates_came)
+        self._watch = watch = CertificateWatch(source, kept, metrics.connections.certificates_came, metrics.look_at_tls)
         terminator = self._terminator(watch, metrics)
         metrics.show_tls(terminator.describe)
         hosts = Hosts(names_of(watch.certificates, self.host))
@@ -233,7 +233,9 @@ class Ingress(Actor):
         "failed_handshakes", "replica", "replicas", "ways", "handshaken"}. "requests", "refused" and "failed_handshakes"
         count since the start of this process; of all replicas "ways" counts the streamed answers by the way of their
         body, and "handshaken" the handshakes by kind. "replicas" has of each
-        {"replica", "stage", "pid", "connections", "accepted", "share"}; "share" is that of all connections accepted.
+        {"replica", "stage", "pid", "connections", "accepted", "share", "requests", "streams", "ways", "handshaken",
+        "certificate_ends", "key_since"}; "share" is that of all connections accepted, "requests" those in flight;
+        the last two are seconds since 1970.
         """
         if self.server is None or self.metrics is None or self._watch is None:
             raise RuntimeError("the ingress does not listen: a worker calls on_start() before any handler")

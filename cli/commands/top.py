@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...runtime.control.verbs import Status
+from ..ingresses import Ingresses
 from ..rendering.board import SORTS, actor_table, edge_table, lines_of, remember
 from ..rendering.choice import name_argument, running_graph
+from ..rendering.ingress_board import ingress_table, silent_ingresses
 from ..rendering.presentation import bytes_text, console, format_option, print_json, print_picture
 from ..rendering.sample import Sample, headline
 from ..rendering.screen import Screen
@@ -42,19 +47,21 @@ def command(name: str | None, once: bool, interval: float, edges: bool, form: st
     """
     from ...runtime.clients.control import Control
 
-    with Control(running_graph(name)) as control:
+    with Control(running_graph(name)) as control, closing(Ingresses(control)) as ingresses:
+        look = partial(_sample, control, ingresses)
         if once:
-            _print(_sample(control), form, edges=edges)
+            _print(look(), form, edges=edges)
             return
         try:
-            _watch(control, interval, form, edges=edges)
+            _watch(look, interval, form, edges=edges)
         except KeyboardInterrupt:  # the usual end of watching
             return
 
 
-def _sample(control: Control, previous: Sample | None = None) -> Sample:
+def _sample(control: Control, ingresses: Ingresses, previous: Sample | None = None) -> Sample:
     """A look at the graph; what came before `previous` is forgotten."""
-    return Sample(control.request(Status()), time(), previous and replace(previous, previous=None))
+    told = ingresses.look()
+    return Sample(control.request(Status()), time(), previous and replace(previous, previous=None), told)
 
 
 def _print(sample: Sample, form: str, *, edges: bool) -> None:
@@ -65,16 +72,16 @@ def _print(sample: Sample, form: str, *, edges: bool) -> None:
     print_picture(screen, _picture(sample, View(edges=edges), screen.width))
 
 
-def _watch(control: Control, interval: float, form: str, *, edges: bool) -> None:
+def _watch(look: Callable[..., Sample], interval: float, form: str, *, edges: bool) -> None:
     screen = console()
     if form == "text" and screen.is_terminal:
-        _watch_live(control, interval, screen, View(edges=edges))
+        _watch_live(look, interval, screen, View(edges=edges))
         return
-    sample = _sample(control)
+    sample = look()
     while True:
         _print(sample, form, edges=edges)
         sleep(interval)
-        sample = _sample(control, sample)
+        sample = look(sample)
 
 
 @dataclass
@@ -98,9 +105,9 @@ class View:
         return key not in ("q", "\x04")
 
 
-def _watch_live(control: Control, interval: float, console: Any, view: View) -> None:
+def _watch_live(look: Callable[..., Sample], interval: float, console: Any, view: View) -> None:
     with Screen(console) as screen, screen.signals():
-        sample = _sample(control)
+        sample = look()
         until = monotonic() + min(interval, FIRST_S)  # rates since the start are soon replaced
         while True:
             screen.draw(_live_picture(sample, view, console))
@@ -109,7 +116,7 @@ def _watch_live(control: Control, interval: float, console: Any, view: View) -> 
             if monotonic() >= until:
                 until = monotonic() + interval
                 if not view.paused:
-                    sample = _sample(control, sample)
+                    sample = look(sample)
                     remember(view.trends, sample)
 
 
@@ -144,5 +151,8 @@ def _picture(sample: Sample, view: View, room: int) -> Any:
     last = f"supervisor: pid {supervisor['pid']}, CPU {sample.cpu(None):.0%}, {bytes_text(supervisor['pss_bytes'])}"
     last += f"; nursery: pid {nursery['pid'] or '-'}, {bytes_text(nursery['pss_bytes'])}"
     last += _gateway(sample.status["gateway"])
-    parts = [Text(headline(sample)), "", actor_table(lines, room), "", *([] if edges is None else [edges, ""])]
+    ingresses = ingress_table(sample.ingresses, sample.taken_unix_s, room)
+    tables = [actor_table(lines, room), *(each for each in (ingresses, edges) if each is not None)]
+    parts = [Text(headline(sample)), "", *(part for each in tables for part in (each, ""))]
+    parts += [Text(each, style="dim") for each in silent_ingresses(sample.ingresses)]
     return Group(*parts, Text(last, style="dim"))

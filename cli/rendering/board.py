@@ -209,7 +209,7 @@ def actor_table(lines: Sequence[Line], room: int) -> Any:
     """A `rich.table.Table` of all actors, no wider than `room`; a spark that nobody has the history for is left out."""
     columns = [each for each in COLUMNS if each.head != "trend" or any(line.trend for line in lines)]
     rows = [[column.cell(line) for column in columns] for line in lines]
-    return _table(
+    return fitted_table(
         [each.head for each in columns], [each.right for each in columns], [each.rank for each in columns], rows, room
     )
 
@@ -222,12 +222,13 @@ def edge_table(sample: Sample, room: int, *, every: bool) -> Any | None:
     heads = [each.removeprefix(">") for each in EDGE_HEADS]
     rows = [[(text, "") for text in row] for row in plain]
     ranks = [_EDGE_RANKS.get(head, 0 if head == "edge" else 1) for head in heads]
-    return _table(heads, [each.startswith(">") for each in EDGE_HEADS], ranks, rows, room)
+    return fitted_table(heads, [each.startswith(">") for each in EDGE_HEADS], ranks, rows, room)
 
 
-def _table(
+def fitted_table(
     heads: Sequence[str], right: Sequence[bool], ranks: Sequence[int], rows: Sequence[Sequence[Cell]], room: int
 ) -> Any:
+    """A `rich.table.Table` no wider than `room`, with as many columns as fit: the highest `ranks` go first."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

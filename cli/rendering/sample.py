@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,14 @@ _TELLING = ("full", "paused", "blocked", "rejected", "dropped_newest", "dropped_
 
 @dataclass(frozen=True)
 class Sample:
-    """A status and when it was taken (Unix seconds); without `previous` rates are those since the start."""
+    """A status and when it was taken (Unix seconds); without `previous` rates are those since the start. `ingresses`
+    is what these say of themselves.
+    """
 
     status: dict[str, Any]
     taken_unix_s: float
     previous: Sample | None = None
+    ingresses: Sequence[dict[str, Any]] = ()
 
     @property
     def elapsed_s(self) -> float:
@@ -69,7 +73,7 @@ class Sample:
         return {actor["name"]: actor for worker in self.status["workers"] for actor in worker["actors"]}
 
     def to_plain(self) -> dict[str, Any]:
-        """The status, with `rate_per_s` and `busy` in each actor and `cpu` in each process."""
+        """The status, with `rate_per_s` and `busy` in each actor, `cpu` in each process, and `ingresses`."""
         workers = []
         for worker in self.status["workers"]:
             actors = [
@@ -78,7 +82,8 @@ class Sample:
             ]
             workers.append({**worker, "actors": actors, "cpu": round(self.cpu(worker), 4)})
         supervisor = {**self.status["supervisor"], "cpu": round(self.cpu(None), 4)}
-        return {**self.status, "workers": workers, "supervisor": supervisor, "taken_unix_s": self.taken_unix_s}
+        more = {"taken_unix_s": self.taken_unix_s, "ingresses": list(self.ingresses)}
+        return {**self.status, "workers": workers, "supervisor": supervisor, **more}
 
 
 def headline(sample: Sample) -> str:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from fake_graphs import a_status, a_worker, an_actor
+from front_door import Counts, Door
 from slabwire import Graph
+from slabwire.actors.ingress import Ingress
 from slabwire.cli.commands.top import View
 from slabwire.cli.exits import Exit
 from slabwire.cli.rendering.board import COLUMNS, actor_table, fitting, lines_of, remember, spark
+from slabwire.cli.rendering.ingress_board import ingress_table, silent_ingresses
 from slabwire.cli.rendering.sample import Sample
 from slabwire.runtime.launch.running import Running
 from terminal import Terminal
@@ -76,6 +82,84 @@ def test_keys() -> None:
     for _ in range(4):
         view.press("s")
     assert view.sort == "graph"
+
+
+# -- ingresses --------------------------------------------------------------------------------------------------------
+
+
+def a_replica(number: int, **changes: Any) -> dict[str, Any]:
+    counts = {"connections": 3, "accepted": 5, "share": 0.5, "requests": 4}
+    ways = {"streams": {"direct": 2, "asgi": 1}, "ways": {"direct": 20, "asgi": 7}}
+    plain = {"replica": number, "stage": "serving", "pid": 1, **counts, **ways}
+    ages = {"handshaken": {"full": 6, "resumed": 9}, "certificate_ends": 1000.0 + 30.5 * 86400, "key_since": 990.0}
+    return {**plain, **ages, **changes}
+
+
+def told(*replicas: dict[str, Any], unknown: str = "") -> dict[str, Any]:
+    return {"actor": "door", "unknown": unknown, "replicas": replicas}
+
+
+def drawn_ingresses(*of_each: dict[str, Any], room: int = 200) -> list[list[str]]:
+    from rich.console import Console
+
+    console = Console(width=room, color_system=None)
+    with console.capture() as capture:
+        console.print(ingress_table(of_each, 1000.0, room))
+    return [line.split() for line in capture.get().splitlines()]
+
+
+def test_a_line_for_each_replica_of_an_ingress() -> None:
+    away = a_replica(1, stage="away", key_since=None, certificate_ends=None)
+    heads, _, first, second = drawn_ingresses(told(a_replica(0), away))
+    assert " ".join(heads) == ("ingress connections share streams requests full resumed by ASGI ticket key certificate")
+    assert first == ["door[0]", "3", "50%", "3", "4", "6", "9", "7", "10.0s", "30d"]
+    assert second == ["door[1]", "(away)", "3", "50%", "3", "4", "6", "9", "7", "-", "-"]
+    assert drawn_ingresses(told(a_replica(0)))[2][0] == "door"
+    assert drawn_ingresses(told(a_replica(0)), room=40)[0] == ["ingress", "connections", "streams", "requests"]
+
+
+def test_ingresses_that_say_nothing() -> None:
+    silent = told(unknown="it hangs")
+    assert ingress_table([silent], 1000.0, 80) is None
+    assert ingress_table([], 1000.0, 80) is None
+    assert silent_ingresses([silent, told(a_replica(0))]) == ["door: it hangs"]
+
+
+def serving(folder: Path, *, exposed: bool) -> Graph:
+    graph = Graph("served")
+    graph.add(Counts, name="counts", folder=str(folder))
+    ingress = graph.add(Ingress, name="ingress", models={"counter": "counts"}, port=0, replicas=2)
+    if exposed:
+        graph.expose(ingress.describe)
+    return graph
+
+
+def top(*words: str) -> str:
+    command = [sys.executable, "-m", "slabwire", "top", "served", "--once", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_top_asks_ingresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("SLABWIRE_STATE_DIR", str(tmp_path / "state"))
+    with serving(tmp_path, exposed=True).run() as running:
+        door = Door(running)
+        with closing(door.chat()[0]):
+            (document,) = json.loads(top("--format", "json"))["ingresses"]
+            assert (document["actor"], document["unknown"]) == ("ingress", "")
+            assert sum(each["streams"]["direct"] for each in document["replicas"]) == 1
+            assert sum(each["connections"] for each in document["replicas"]) == 1
+        lines = top().splitlines()
+        (at,) = (number for number, line in enumerate(lines) if line.startswith("ingress  "))
+        assert [line.split()[0] for line in lines[at + 2 : at + 4]] == ["ingress[0]", "ingress[1]"]
+        assert lines[-1].startswith("supervisor: ")
+
+
+def test_top_says_how_an_ingress_may_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLABWIRE_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("SLABWIRE_STATE_DIR", str(tmp_path / "state"))
+    with serving(tmp_path, exposed=False).run():
+        assert "ingress: graph.expose(ingress.describe) lets it be asked" in top().splitlines()
 
 
 def echo(n: int) -> int:

@@ -34,6 +34,7 @@ class CertificateWatch:
     new are read once they have settled, and used if all of them are in order; until then, and where they are not, the
     ones in use go on. Each process of an ingress does this by itself: they read the same files, and call what they
     have read by the same name. What is used is also kept, for a process that starts anew where the files will not do.
+    `looked` is called at each look, for what else is to be seen now and then.
 
     Raises CertificateError if the source has none that can be used, and none are kept. `start` and `stop` are called on
     one running loop.
@@ -44,12 +45,14 @@ class CertificateWatch:
         source: CertificateSource,
         kept: KeptCertificates | None = None,
         came: Came | None = None,
+        looked: Callable[[], object] = lambda: None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._source = source
         self._kept = kept
         self._came = came or (lambda _: None)
+        self._looked = looked
         self._clock = clock
         self.refusal = ""  # why what lies there now is not taken
         self._taken = self._last = source.look()
@@ -107,6 +110,7 @@ class CertificateWatch:
             if settled and (look != self._taken or self.refusal):
                 await self._try(look, take)
             self._warn()
+            self._looked()
             await asyncio.sleep(LOOK_EVERY_S if settled else SETTLED_AFTER_S)
 
     async def _try(self, look: tuple[Look, ...], take: Take) -> None:

@@ -62,7 +62,7 @@ class ChatCompletions:
         self._bodies = Bodies(limits)
         self._places = Places(limits, shown=metrics.taken)
         self._seats = seats
-        self._open = OpenAnswers(limits.ping_every_s, state, self._problem)
+        self._open = OpenAnswers(limits.ping_every_s, state, self._problem, metrics.are_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally = self._metrics.begin(names_in(scope))
@@ -136,7 +136,8 @@ class ChatCompletions:
                 async with beside(_leaving(receive), self._state.until_over(), events.keep_up()):
                     choices = await admission.begin(self._streams, asked)
                     await events.open(narrator.opening())
-                    last = b"" if events.is_direct else await _by_asgi(choices, narrator, events)
+                    sending = None if events.is_direct else _by_asgi(choices, narrator, events)
+                    last = b"" if sending is None else await self._metrics.while_open(sending)
                 if events.direct is not None:
                     StreamedAnswer(admission, narrator, events.direct, tally, self._open).go()
                     return None

@@ -28,15 +28,21 @@ class Answer(Protocol):
 
 class OpenAnswers:
     """Looks after each every half of `ping_every_s`, so that none is silent for longer than that. `problem` says what
-    an error is to the client of a request. On one loop; without answers nothing runs.
+    an error is to the client of a request; `shown` is told how many there are. On one loop; without answers nothing
+    runs.
     """
 
     def __init__(
-        self, ping_every_s: float, state: ServingState, problem: Callable[[Exception, Tally], Problem]
+        self,
+        ping_every_s: float,
+        state: ServingState,
+        problem: Callable[[Exception, Tally], Problem],
+        shown: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.problem = problem
         self._every_s = ping_every_s / 2 / _LOTS
         self._state = state
+        self._shown = shown
         self._lots: list[set[Answer]] = [set() for _ in range(_LOTS)]
         self._turn = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -49,6 +55,7 @@ class OpenAnswers:
         """Looks after it from now on, until it is over."""
         answer.turn = self._turn
         self._lots[self._turn].add(answer)
+        self._shown(len(self))
         if self._timer is None:
             self._set_timer()
         if self._state.is_over:
@@ -57,6 +64,7 @@ class OpenAnswers:
     def discard(self, answer: Answer) -> None:
         """It is over."""
         self._lots[answer.turn].discard(answer)
+        self._shown(len(self))
 
     def fail(self, error: Exception) -> None:
         """Ends all with this error."""

@@ -23,9 +23,10 @@ lie.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
@@ -35,7 +36,7 @@ from ....runtime.telemetry.exposition import Family
 from ...completion import Item
 from ..counts.connections import Connections
 from ..counts.roster import Keep, Roster, Stage, keep_here
-from ..counts.sheet import OTHER, Counter, Histogram, Sheet
+from ..counts.sheet import OTHER, Counter, Histogram, Row, Sheet
 from ..tls.outcome import KINDS
 from .request_id import Names
 from .request_lines import RequestLines
@@ -45,6 +46,8 @@ _PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 _DURATION_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _STATUSES = (200, 400, 403, 404, 405, 408, 413, 415, 421, 429, 499, 500, 501, 503, 504, 508)
 _WAYS = ("direct", "asgi")
+
+T = TypeVar("T")
 
 
 class Metrics(Collector):
@@ -70,6 +73,7 @@ class Metrics(Collector):
         self.connections = Connections(sheet)
         self.roster = Roster(sheet, keep, replicas)
         self._described: Mapping[str, Mapping[str, Any]] = {}
+        self._by_asgi = 0
         self._describe_tls: Callable[[], Mapping[str, Any]] | None = None
         self.registry.register(self)
 
@@ -89,6 +93,7 @@ class Metrics(Collector):
             "Streamed answers by the way of their body: written to the connection, or through all of ASGI.",
             {"way": _WAYS},
         )
+        self._open = sheet.gauge("slabwire_responses_open", "Streamed answers under way, by way.", {"way": _WAYS})
         self._prompt = self._counted("prompt_tokens", "Tokens of prompts answered.")
         self._completion = self._counted("completion_tokens", "Tokens of whole answers.")
         self._cached = self._counted("cached_tokens", "Tokens of prompts that a cache knew.")
@@ -98,6 +103,16 @@ class Metrics(Collector):
         self._in_flight = sheet.gauge("slabwire_requests_in_flight", "Answers under way or waiting, of all replicas.")
         self._most = sheet.gauge(
             "slabwire_requests_most", "How many answers a replica has in flight at most.", by_replica=True
+        )
+        self._not_after = sheet.gauge(
+            "slabwire_tls_certificate_not_after_seconds",
+            "When the first certificate of a replica ends, in seconds since 1970.",
+            by_replica=True,
+        )
+        self._key_since = sheet.gauge(
+            "slabwire_tls_ticket_key_active_seconds",
+            "Since when the key is active that a replica seals tickets with, in seconds since 1970; 0: it has none.",
+            by_replica=True,
         )
 
     def allow(self, *, requests: int, connections: int) -> None:
@@ -117,6 +132,20 @@ class Metrics(Collector):
         """Counts an answer that is streamed."""
         self._streamed.inc(_WAYS[0] if direct else _WAYS[1])
 
+    def are_open(self, number: int) -> None:
+        """So many answers are written to their connections, now."""
+        self._open.set(number, _WAYS[0])
+
+    async def while_open(self, answer: Awaitable[T]) -> T:
+        """Counts an answer as one that goes through ASGI, for as long as it does."""
+        self._by_asgi += 1
+        self._open.set(self._by_asgi, _WAYS[1])
+        try:
+            return await answer
+        finally:
+            self._by_asgi -= 1
+            self._open.set(self._by_asgi, _WAYS[1])
+
     def rejected(self, reason: str) -> None:
         """Counts a request that was turned away unheard."""
         self._rejected.inc(reason)
@@ -124,6 +153,16 @@ class Metrics(Collector):
     def show_tls(self, describe: Callable[[], Mapping[str, Any]]) -> None:
         """Shows what secures the connections, as `Terminator.describe` says, which is asked whenever somebody looks."""
         self._describe_tls = describe
+        self.look_at_tls()
+
+    def look_at_tls(self) -> None:
+        """Notes for all replicas what has an age: it goes on while nobody asks this one."""
+        if self._describe_tls is None:
+            return
+        described = self._describe_tls()
+        self._not_after.set(datetime.fromisoformat(described["not_after"]).timestamp())
+        age_s = described.get("tickets", {}).get("key_age_s")
+        self._key_since.set(0.0 if age_s is None else time.time() - age_s)
 
     def begin(self, names: Names | None = None) -> Tally:
         return Tally(self, names)
@@ -168,31 +207,42 @@ class Metrics(Collector):
         certificates = Family("slabwire_tls_certificates", "gauge", "Which are in use; always 1.")
         certificates.add(1, {"generation": described["generation"]})
         yield certificates
-        expires = Family("slabwire_tls_certificate_not_after_seconds", "gauge", "When the first of them expires.")
-        expires.add(datetime.fromisoformat(described["not_after"]).timestamp(), {})
-        yield expires
 
     def describe_replicas(self) -> dict[str, Any]:
         """For people: {"replicas", "ways", "handshaken"}: what each does, and its share; what all have counted."""
         rows = self.roster.rows()
-        families = self._sheet.families(rows)
-        found = {(each.name + end, *labels.values()): value for each in families for end, labels, value in each.samples}
-        accepted = [int(found["slabwire_connections_accepted_total", str(row.replica)]) for row in rows]
-        of_all = max(1, sum(accepted))
+        counted = [self._counted_by(each) for each in rows]
+        of_all = max(1, sum(each["accepted"] for each in counted))
         return {
             "replicas": [
                 {
-                    "replica": each.replica,
-                    "stage": each.stage.name.lower(),
-                    "pid": each.pid,
-                    "connections": int(found.get(("slabwire_connections", str(each.replica)), 0)),
-                    "accepted": count,
-                    "share": round(count / of_all, 3),
+                    "replica": seen.replica,
+                    "stage": seen.stage.name.lower(),
+                    "pid": seen.pid,
+                    **each,
+                    "share": round(each["accepted"] / of_all, 3),
                 }
-                for each, count in zip(self.roster.see(), accepted, strict=True)
+                for seen, each in zip(self.roster.see(), counted, strict=True)
             ],
+            "ways": {way: sum(each["ways"][way] for each in counted) for way in _WAYS},
+            "handshaken": {kind: sum(each["handshaken"][kind] for each in counted) for kind in KINDS},
+        }
+
+    def _counted_by(self, row: Row) -> dict[str, Any]:
+        """What one replica has, and has counted; `certificate_ends` and `key_since` are in seconds since 1970."""
+        found: dict[tuple[str, ...], float] = defaultdict(float)
+        for family in self._sheet.families([row]):
+            for end, labels, value in family.samples:
+                found[family.name + end, *(each for label, each in labels.items() if label != "replica")] = value
+        return {
+            "connections": int(found["slabwire_connections",]),
+            "accepted": int(found["slabwire_connections_accepted_total",]),
+            "requests": int(found["slabwire_requests_in_flight",]),
+            "streams": {way: int(found["slabwire_responses_open", way]) for way in _WAYS},
             "ways": {way: int(found["slabwire_responses_streamed_total", way]) for way in _WAYS},
             "handshaken": {kind: int(found["slabwire_tls_handshake_seconds_count", kind]) for kind in KINDS},
+            "certificate_ends": found["slabwire_tls_certificate_not_after_seconds",] or None,
+            "key_since": found["slabwire_tls_ticket_key_active_seconds",] or None,
         }
 
     # -- what becomes of requests ------------------------------------------------------------------------------------

@@ -106,7 +106,9 @@ def test_all_processes_take_a_swap_call_it_the_same_and_no_stream_is_cut(tmp_pat
         not_after = datetime.fromisoformat(told["not_after"]).timestamp()
         assert not_after > (NOW + timedelta(days=88)).timestamp()
         assert visitor.metrics() == {
-            "slabwire_tls_certificate_not_after_seconds": not_after,
+            **{
+                f'slabwire_tls_certificate_not_after_seconds{{replica="{each}"}}': not_after for each in range(REPLICAS)
+            },
             f'slabwire_tls_certificates{{generation="{after}"}}': 1,
             'slabwire_tls_certificate_swaps_total{result="taken"}': REPLICAS,
             'slabwire_tls_certificate_swaps_total{result="refused"}': 0,

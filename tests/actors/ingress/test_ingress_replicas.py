@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -65,9 +66,11 @@ class Pair:
         name = f"ingress[{replica}]"
         wait_until(lambda: self.pid(replica) != killed and worker_of(self.running, name)["state"] == "ready")
 
-    def restart(self, replica: int, drain_timeout_s: float = 60.0) -> None:
+    def restart(self, replica: int | None = None, drain_timeout_s: float = 60.0) -> None:
+        """One, or all."""
+        actor = "ingress" if replica is None else f"ingress[{replica}]"
         with Control("counting") as control:
-            control.request(Restart(f"ingress[{replica}]", drain_timeout_s, True), within_s=120)
+            control.request(Restart(actor, drain_timeout_s, True), within_s=120)
 
 
 @pytest.fixture
@@ -132,10 +135,18 @@ def test_requests_and_streams_that_run_at_the_other_are_seen(pair: Pair) -> None
         while b"one" not in answer.readline():
             continue
         assert metrics(second)["slabwire_requests_in_flight",] == 1
-        assert pair.running.client.call("ingress.describe")["ways"] == {"direct": 1, "asgi": 0}
+        told = pair.running.client.call("ingress.describe")
+        assert told["ways"] == {"direct": 1, "asgi": 0}
+        assert [each["ways"]["direct"] for each in told["replicas"]] == [1, 0]
+        assert [each["streams"]["direct"] for each in told["replicas"]] == [1, 0]
+        assert [each["requests"] for each in told["replicas"]] == [1, 0]
+        assert min(each["handshaken"]["full"] + each["handshaken"]["resumed"] for each in told["replicas"]) >= 1
+        assert all(each["certificate_ends"] > time.time() for each in told["replicas"])
+        assert all(0 < each["key_since"] <= time.time() for each in told["replicas"])
         pair.go()
         assert answer.read().endswith(b"[DONE]\n\n")
         wait_until(lambda: metrics(second)["slabwire_requests_in_flight",] == 0)
+        assert metrics(second)["slabwire_responses_open", "direct"] == 0
 
 
 def test_one_that_is_killed_keeps_what_it_has_counted_and_the_other_says_that_it_is_away(pair: Pair) -> None:
@@ -244,6 +255,38 @@ def test_restarts_under_load_lose_nothing(pair: Pair) -> None:
             pair.restart(replica)
             assert pair.pid(replica) != before
     assert (clients.failed, clients.cut) == ([], [])
+
+
+def test_a_restart_of_all_under_load_loses_nothing(pair: Pair) -> None:
+    pair.go()
+    with Clients(pair) as clients:
+        clients.await_more(clients.answered)
+        before = {pair.pid(each) for each in (0, 1)}
+        pair.restart()
+        clients.await_more(clients.answered)
+        assert not before & {pair.pid(each) for each in (0, 1)}
+    assert (clients.failed, clients.cut) == ([], [])
+
+
+def test_a_restart_of_all_lets_their_streams_end_one_replica_after_the_other(pair: Pair) -> None:
+    first, second, looking = pair.connect_to(0), pair.connect_to(1), pair.connect_to(1)
+    with closing(first), closing(second), closing(looking):
+        answers = [chat(each, stream=True) for each in (first, second)]
+        for each in answers:
+            while b"one" not in each.readline():
+                continue
+        before = [pair.pid(each) for each in (0, 1)]
+        restarting = threading.Thread(target=pair.restart)
+        restarting.start()
+        wait_until(lambda: ready(looking) == (200, {"serving": 1, "leaving": 1}))
+        for _ in range(20):
+            with closing(pair.door.connect()) as connection:
+                assert ready(connection)[0] == 200
+        assert [pair.pid(each) for each in (0, 1)] == before  # the first has a stream, and the second its turn then
+        pair.go()
+        assert all(each.read().endswith(b"[DONE]\n\n") for each in answers)
+        restarting.join()
+        assert not set(before) & {pair.pid(each) for each in (0, 1)}
 
 
 def test_a_restart_lets_a_stream_end_and_the_other_serves_meanwhile(pair: Pair) -> None:

@@ -59,7 +59,7 @@ def test_probes_are_answered_while_slow_streams_have_all_places(tmp_path: Path, 
         seen = text(door, "/metrics")
         assert 'slabwire_model_slots{model="counter"} 1.0' in seen
         assert 'slabwire_tls{engine="' in seen
-        assert "slabwire_tls_certificate_not_after_seconds 1." in seen
+        assert 'slabwire_tls_certificate_not_after_seconds{replica="0"} 1.' in seen
         assert door.get("/readyz") == (200, {"status": "ready", "replicas": {"serving": 1}})
         assert door.get("/livez")[0] == 200
         connection = open_.enter_context(closing(door.connect()))
