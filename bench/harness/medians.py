@@ -30,16 +30,17 @@ class Medians(Generic[Figures]):
     def add(self, load: Load, contestant: str, figures: Figures) -> None:
         self.all[load, contestant].append(figures)
 
+    def of(self, load: Load, contestant: str) -> dict[str, Any] | None:
+        """By key; None where nothing was measured."""
+        figures = self.all.get((load, contestant))
+        return {key: _median(figures, pick) for key, (_, pick) in self.columns.items()} if figures else None
+
     def plain(self) -> list[dict[str, Any]]:
-        """The document."""
+        """The document: a row for all that were measured."""
         return [
-            {
-                "streams": load.streams,
-                "items_a_second_of_each": load.pace,
-                "contestant": contestant,
-                **{key: _median(figures, pick) for key, (_, pick) in self.columns.items()},
-            }
-            for (load, contestant), figures in self.all.items()
+            {"streams": load.streams, "items_a_second_of_each": load.pace, "contestant": contestant, **found}
+            for load, contestant in self.all
+            if (found := self.of(load, contestant)) is not None
         ]
 
     def table(self, title: str) -> Table:

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from inspect import isawaitable
 from typing import Any
@@ -74,8 +75,12 @@ class Party:
 
     def ask(self, what: str, *arguments: Any) -> Any:
         """What that method gives. Raises BenchError for what it raises, and where the process has ended."""
+        return self.begin(what, *arguments)()
+
+    def begin(self, what: str, *arguments: Any) -> Callable[[], Any]:
+        """As `ask`, whose answer is waited for by what this gives. One at a time."""
         order(self._line, self._work, what, *arguments)
-        return answered(self._line, self._work, what)
+        return lambda: answered(self._line, self._work, what)
 
     def close(self, *, now: bool) -> None:
         """Waits for its end; `now` also in the middle of an order."""

@@ -13,6 +13,8 @@ from .report import Report, number_text
 _GREY = "#8b949e"
 _HUES = ("#e8590c", "#2f9e6e", "#3b8eea", "#c264c0", "#d4a106", "#56b4e9", "#e06c75", "#7f8fa6", "#a0785a", "#6fbf3f")
 _MARKS = "osD^vPX<>*"
+# Up to here powers of ten alone would leave an axis without marks.
+_FEW_DECADES = 100
 
 
 def draw(report: Report, path: Path) -> None:
@@ -49,6 +51,8 @@ def _figure(report: Report) -> Any:
 
 
 def _lines(axes: Any, report: Report, cases: list[Case]) -> None:
+    from matplotlib.ticker import LogLocator
+
     ends = []
     for number, name in enumerate(dict.fromkeys(cell.contestant for cell in report.results)):
         points = [(cell.case.x, each.median) for cell, each in report.results.items() if cell.contestant == name]
@@ -60,6 +64,9 @@ def _lines(axes: Any, report: Report, cases: list[Case]) -> None:
     axes.set_yscale("log")
     axes.set_xticks([each.x for each in cases], [each.text for each in cases])
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    if high < _FEW_DECADES * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(lambda value, _: number_text(value) if value < 10 else f"{value:,.0f}")
     axes.set_ylabel(f"µs {report.unit}")
     axes.grid(visible=True, color=_GREY, alpha=0.25, linewidth=0.8)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,16 +25,23 @@ from slabwire.bench.harness.peers import importable
 from slabwire.bench.harness.process import descendants
 from slabwire.bench.topologies.ingress import _SERVERS
 from slabwire.bench.ways.many_streams.item import mark_of, stamp_of
+from slabwire.bench.ways.served_streams.asgi_server import AsgiServer
+from slabwire.bench.ways.served_streams.first_tokens import FirstTokens
 from slabwire.bench.ways.served_streams.opening import open_all, trust_in
 from slabwire.bench.ways.served_streams.server import Server
+from slabwire.bench.ways.served_streams.source_messages import open_message
 from slabwire.bench.ways.served_streams.streams import CountedStream, TimedStream
 from slabwire.bench.ways.served_streams.token_records import TokenRecords, WrongRecord
-from slabwire.bench.ways.served_streams.visit import ClientProcess, visit
+from slabwire.bench.ways.served_streams.token_source import SourceApart
+from slabwire.bench.ways.served_streams.visit import ClientProcess, visit, visit_first_tokens, visit_rates
+from waiting import wait_until
 
 SERVERS, LEFT_OUT = importable(_SERVERS)
+NAMED = {each.name: each for each in SERVERS}
 # More than are timed, so that some are counted by their records.
 LOAD = Load(103, 10.0)
 EVENT_NBYTES = 260
+DRAWS = find_spec("matplotlib") is not None
 
 
 @pytest.fixture
@@ -56,7 +64,10 @@ def test_a_visit_counts_every_token(server: type[Server], certificate: Certifica
     assert len(figures.gaps_us) == 52 * 2
     assert min(figures.latencies_us) > 0
     assert figures.cpu_us() >= figures.cpu_us("serving") > 0
+    assert ("source" in figures.cpu_ns) == ("inside" not in server.title)
     assert figures.took_ns >= 0.3e9
+    assert len(figures.jitter_us) == 52 * 2
+    assert figures.cores > 0
     assert descendants(os.getpid()) == []
 
 
@@ -64,6 +75,39 @@ def test_a_visit_counts_every_token(server: type[Server], certificate: Certifica
 def test_two_processes_share_the_streams(server: type[Server], certificate: Certificate) -> None:
     figures = visit(server, LOAD, 0.2, certificate, processes=2)
     assert (figures.tokens, figures.errors) == (103 * 2, 0)
+
+
+@pytest.mark.parametrize("name", ["slabwire", "uvicorn", "uvicorn_inside"])
+def test_first_tokens_of_short_answers_beside_the_streams(name: str, certificate: Certificate) -> None:
+    found = visit_first_tokens(NAMED[name], Load(20, 10.0), 30.0, 0.5, certificate, 1)
+    assert len(found) == 15
+    assert min(found) > 0
+
+
+def test_one_rate_after_the_other_on_the_same_streams(certificate: Certificate) -> None:
+    loads = [Load(20, 10.0), Load(20, 20.0)]
+    for found in (visit_rates(NAMED[each], loads, 0.5, certificate, 1) for each in ("slabwire", "uvicorn")):
+        assert [each.load for each in found] == loads[: len(found)]
+        assert [(each.tokens, each.missed, each.errors) for each in found] == [(100, 0, 0), (200, 0, 0)][: len(found)]
+
+
+def test_a_server_that_does_not_keep_up_gets_no_higher_rate(certificate: Certificate) -> None:
+    loads = [Load(20, 10.0), Load(20, 1000.0), Load(20, 1001.0)]
+    found = visit_rates(NAMED["uvicorn"], loads, 0.5, certificate, 1)
+    assert not found[-1].is_in_time
+    assert len(found) < 3
+
+
+def test_a_source_apart_leaves_out_a_server_that_reads_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    source = SourceApart(path, "nobody")
+    with closing(source), socket.socket(socket.AF_UNIX) as server:
+        server.connect(str(path))
+        source.await_connected(1, lambda: None)
+        for number in range(2000):
+            server.sendall(open_message(number, briefly=False))
+        wait_until(lambda: source.steps(100, 1000.0).missed > 0)
+        assert source.steps(1, 1000.0).missed == 2000
 
 
 @pytest.mark.parametrize(("peer", "module"), [("uvloop", "uvloop_server"), ("granian", "granian_server")])
@@ -77,8 +121,10 @@ def test_a_peer_that_is_absent_is_left_out(peer: str, module: str, monkeypatch: 
 
 def test_a_server_that_ends_is_an_error(certificate: Certificate) -> None:
     with SERVERS[1](LOAD, certificate, 1) as server:
-        os.kill(server.pids()["serving"][0], signal.SIGKILL)
-        with pytest.raises(BenchError, match="uvicorn, asyncio has ended before it could do 'steps'"):
+        assert isinstance(server, AsgiServer)
+        os.kill(server._process.pid, signal.SIGKILL)
+        server._process.wait()
+        with pytest.raises(BenchError, match="uvicorn, asyncio has ended, with -9"):
             server.steps(1)
 
 
@@ -215,18 +261,49 @@ def test_what_a_server_says_instead_of_a_stream(certificate: Certificate) -> Non
 
 
 def test_the_bench_sets_all_servers_beside_each_other() -> None:
-    arguments = ("bench", "ingress", "--quick", "--format", "json")
+    some = ["slabwire", "uvicorn", "uvicorn_inside", "ssl_write"]
+    arguments = ("bench", "ingress", "--quick", "--servers", ",".join(some), "--format", "json")
     done = subprocess.run([sys.executable, "-m", "slabwire", *arguments], capture_output=True, text=True, check=True)
     document = json.loads(done.stdout)
     absent = {each for each in ("uvloop", "granian") if find_spec(each) is None}
     assert set(document["left_out"]) == absent
-    assert {each["contestant"] for each in document["figures"]["tokens"]} == {each.name for each in SERVERS}
+    assert {each["contestant"] for each in document["figures"]["tokens"]} == set(some)
     for each in document["figures"]["tokens"]:
         assert (each["streams"], each["errors"], each["missed"]) == (20, 0, 0)
         assert each["cpu_us"] >= each["serving_cpu_us"] > 0
         assert each["latency_p99_us"] >= each["latency_p50_us"] > 0
-    assert all(len(each["rounds_us"]) == 2 and each["verified"] == 2 * 20 * 5 for each in document["results"])
-    assert set(document["results"][0]["times"]) == {each.name for each in SERVERS[1:]}
+    assert all(len(each["rounds_us"]) == 2 for each in document["results"])
+    verified = {each["contestant"]: each["verified"] for each in document["results"] if "CPU" in each["case"]}
+    assert verified == dict.fromkeys(some, 2 * 20 * 5)
+    answered = {each["contestant"] for each in document["results"] if "first token" in each["case"]}
+    assert answered == set(some) - {"ssl_write"}
+    assert set(document["results"][0]["times"]) == set(some[1:])
+
+
+def test_requests_that_no_connection_is_left_for(certificate: Certificate) -> None:
+    asking = FirstTokens(str(certificate.public))
+    with pytest.raises(BenchError, match="32 short answers have not ended"):
+        asking._time_one()
+
+
+def test_the_bench_raises_the_rate(tmp_path: Path) -> None:
+    plot = tmp_path / "knee.svg"
+    arguments = ("--quick", "--knee", "--servers", "slabwire,ssl_write", "--format", "json", "--plot", str(plot))
+    command = [sys.executable, "-m", "slabwire", "bench", "ingress", *(arguments if DRAWS else arguments[:-2])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)["results"]
+    assert {(each["case"], each["contestant"]) for each in results} >= {
+        ("200/s", "slabwire"),
+        ("200/s", "ssl_write"),
+    }
+    assert plot.exists() == DRAWS
+
+
+def test_a_server_that_there_is_not_is_refused() -> None:
+    command = [sys.executable, "-m", "slabwire", "bench", "ingress", "--servers", "slabwire,apache"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "apache cannot take part; there are slabwire, uvicorn" in done.stderr
 
 
 def test_too_few_tokens_are_refused() -> None:

@@ -1,15 +1,14 @@
-"""The application of the peers: OpenAI's chat completions with Starlette, a ticker of its process for all streams.
+"""What the applications of the peers have alike: OpenAI's chat completions with Starlette, whatever brings the tokens.
 
-A server imports it by name in each of its processes, which then asks for orders at the socket that `ORDERS` names. What
-a token takes is as little as Starlette allows: one future a stream, which the ticker sets, and a chunk whose parts are
-made once.
+A server imports an application by name in each of its processes, which ends with whom it gets its tokens or its orders
+from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -17,68 +16,37 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from ....actors.ingress.openai.chunks import Chunks
-from ...harness.party import answer
-from ..many_streams.item import mark_of
-from ..many_streams.pacing import Pacing
-from .server import MODEL, PATH
+from .asked import Asked, asked_by
+from .server import PATH
 
-ORDERS, PACE = "BENCH_INGRESS_ORDERS", "BENCH_INGRESS_PACE"
-_TEXT = "TEXT"
+# The socket of whom each process of a server has to do with.
+SOCKET = "BENCH_INGRESS_SOCKET"
+# What comes at a time is larger than what asyncio takes by default.
+_READ_NBYTES = 1 << 22
 
-
-class Ticker(Pacing):
-    """Wakes all streams of this process, `pace` times a second."""
-
-    def __init__(self, pace: float) -> None:
-        super().__init__()
-        self.pace = pace
-        self._open = 0
-        self._waiting: list[asyncio.Future[str]] = []
-
-    async def tokens(self, number: int) -> AsyncIterator[str]:
-        """Those of one stream: OpenAI's chunks, with as many bytes as those of the ingress."""
-        loop, mark = asyncio.get_running_loop(), mark_of(number)
-        chunks = Chunks(MODEL, 1, usage=False)
-        before, _, after = chunks.item(0, {"text": _TEXT + mark, "tokens": 1}).decode().partition(_TEXT)
-        yield chunks.role(0).decode()
-        self._open += 1
-        try:
-            while True:
-                step = loop.create_future()
-                self._waiting.append(step)
-                yield before + await step + after
-        finally:
-            self._open -= 1
-
-    def _step(self, stamp: str) -> None:
-        waiting, self._waiting = self._waiting, []
-        self.missed[0] += self._open - len(waiting)
-        for each in waiting:
-            if not each.done():
-                each.set_result(stamp)
+# Makes the events of an answer.
+Events = Callable[[Asked], AsyncIterator[str]]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-@asynccontextmanager
-async def _obeying(_: Starlette) -> AsyncIterator[None]:
-    """Does what the bench orders; without it, the process ends."""
-    reader, writer = await asyncio.open_unix_connection(os.environ[ORDERS])
+def application_of(events: Events, talk: Talk) -> Starlette:
+    """Streams these events. `talk` is held to its end with whoever listens at `SOCKET`; then the process ends."""
 
-    async def obey() -> None:
-        with suppress(ConnectionError):
-            await answer(_ticker, reader, writer)
-        os._exit(0)
+    async def completions(request: Request) -> StreamingResponse:
+        body = await request.json()
+        return StreamingResponse(events(asked_by(body["messages"][0]["content"])), media_type="text/event-stream")
 
-    task = asyncio.create_task(obey())
-    yield
-    task.cancel()
+    @asynccontextmanager
+    async def talking(_: Starlette) -> AsyncIterator[None]:
+        reader, writer = await asyncio.open_unix_connection(os.environ[SOCKET], limit=_READ_NBYTES)
 
+        async def go() -> None:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await talk(reader, writer)
+            os._exit(0)
 
-async def _completions(request: Request) -> StreamingResponse:
-    body = await request.json()
-    tokens = _ticker.tokens(int(body["messages"][0]["content"]))
-    return StreamingResponse(tokens, media_type="text/event-stream")
+        task = asyncio.create_task(go())
+        yield
+        task.cancel()
 
-
-_ticker = Ticker(float(os.environ.get(PACE, "1")))
-application = Starlette(routes=[Route(PATH, _completions, methods=["POST"])], lifespan=_obeying)
+    return Starlette(routes=[Route(PATH, completions, methods=["POST"])], lifespan=talking)

@@ -1,4 +1,6 @@
-"""A server of other people with the application of `application.py`, run by its own main process as its users do."""
+"""A server of other people with an application that gets its tokens from a source, run by its own main process as its
+users do.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,14 +18,12 @@ from typing import ClassVar, Self
 
 from ....actors.ingress.certificates.certificate import Certificate
 from ...harness.contestant import BenchError
-from ...harness.line import Line
 from ...harness.load import Load
-from ...harness.party import answered, order
 from ...harness.process import descendants
-from .application import ORDERS, PACE
+from .application import SOCKET
 from .server import SPARE, Pids, Steps
+from .token_source import TokenSource
 
-TARGET = f"{__package__}.application:application"
 _HOST = "127.0.0.1"
 _STARTS_WITHIN_S, _ENDS_WITHIN_S = 30.0, 5.0
 _LOOK_EVERY_S = 0.02
@@ -39,8 +38,8 @@ class Served:
     key: str
     processes: int
     backlog: int
+    target: str
     host: str = _HOST
-    target: str = TARGET
 
 
 class AsgiServer:
@@ -49,65 +48,58 @@ class AsgiServer:
     name: ClassVar[str]
     title: ClassVar[str]
     module: ClassVar[str]
+    source: ClassVar[type[TokenSource]]
+    answers_briefly = True
 
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
         self._folder = TemporaryDirectory(prefix="slabwire-bench-")
-        self._lines: list[Line] = []
         self.port = free_port()
-        orders = Path(self._folder.name) / "orders"
+        path, self._pace = Path(self._folder.name) / "socket", load.pace
+        self._source = self.source(path, self.title)
         chain, key = str(certificate.public), str(certificate.key)
-        served = Served(self.port, chain, key, processes, load.streams + SPARE)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(orders))
-            listener.listen(processes)
-            command = [sys.executable, "-m", f"{__package__}.serving", f".{self.module}"]
-            self._process = subprocess.Popen(
-                [*command, json.dumps(asdict(served)), str(os.getpid())],
-                cwd=self._folder.name,  # granian takes a folder with an __init__.py for a part of the target's name
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the parent alone, which decides what it means
-                env={**os.environ, ORDERS: str(orders), PACE: str(load.pace)},
-            )
-            try:
-                self._await_processes(listener, processes)
-            except BaseException:
-                self._close()
-                raise
+        served = Served(self.port, chain, key, processes, load.streams + SPARE, self.source.target)
+        command = [sys.executable, "-m", f"{__package__}.serving", f".{self.module}"]
+        self._process = subprocess.Popen(
+            [*command, json.dumps(asdict(served)), str(os.getpid())],
+            cwd=self._folder.name,  # granian takes a folder with an __init__.py for a part of the target's name
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the parent alone, which decides what it means
+            env={**os.environ, SOCKET: str(path)},
+        )
+        try:
+            self._await_processes(processes)
+        except BaseException:
+            self._close()
+            raise
 
-    def _await_processes(self, listener: socket.socket, processes: int) -> None:
+    def _await_processes(self, processes: int) -> None:
         until = monotonic() + _STARTS_WITHIN_S
-        listener.settimeout(_LOOK_EVERY_S)
-        while len(self._lines) < processes:
-            with suppress(TimeoutError):
-                connection, _ = listener.accept()
-                connection.setblocking(True)
-                self._lines.append(Line(connection))
-            self._check(until)
+
+        def check() -> None:
+            self._check_runs()
+            if monotonic() > until:
+                raise BenchError(f"{self.title} has not started in {_STARTS_WITHIN_S:g} s")
+
+        self._source.await_connected(processes, check)
         while not self._listens():
-            self._check(until)
+            check()
             sleep(_LOOK_EVERY_S)
 
-    def _check(self, until: float) -> None:
+    def _check_runs(self) -> None:
         if self._process.poll() is not None:
             raise BenchError(f"{self.title} has ended, with {self._process.returncode}; why stands above")
-        if monotonic() > until:
-            raise BenchError(f"{self.title} has not started in {_STARTS_WITHIN_S:g} s")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((_HOST, self.port)) == 0
 
     def pids(self) -> Pids:
-        return {"serving": [self._process.pid, *descendants(self._process.pid)]}
+        return {"serving": [self._process.pid, *descendants(self._process.pid)], **self._source.pids()}
 
-    def steps(self, count: int) -> Steps:
-        """Each process has a ticker; they begin at the same time."""
-        for each in self._lines:
-            order(each, self.title, "steps", count)
-        made = [answered(each, self.title, "steps") for each in self._lines]
-        missed = sum(missed for each in made for _, missed in each["missed"])
-        return Steps(min(each["began_ns"] for each in made), max(each["ended_ns"] for each in made), missed)
+    def steps(self, count: int, pace: float | None = None) -> Steps:
+        self._check_runs()
+        return self._source.steps(count, pace or self._pace)
 
     def __enter__(self) -> Self:
         return self
@@ -118,9 +110,8 @@ class AsgiServer:
         self._close()
 
     def _close(self) -> None:
-        """Processes whose orders have ended end at once, and the main one has nothing left to do."""
-        for each in self._lines:
-            each.close()
+        """Processes whose source has ended end at once, and the main one has nothing left to do."""
+        self._source.close()
         self._process.terminate()
         try:
             self._process.wait(_ENDS_WITHIN_S)

@@ -65,6 +65,8 @@ class Client:
     def begin(self) -> None:
         """Measures from now on. All streams have settled after their first tokens."""
         event_nbytes = {each.event_nbytes for each in self._timed}
+        if broken := self._broken():
+            raise BenchError(f"{broken} of {len(self._timed) + len(self._counted)} streams ended before it began")
         if len(event_nbytes) != 1 or 0 in event_nbytes:
             raise BenchError(f"events of tokens have {sorted(event_nbytes)} bytes; all must have the same length")
         records = TokenRecords(event_nbytes.pop())

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 
 from .asgi_server import AsgiServer, Served
+from .token_source import SourceApart, Tickers, TokenSource
 
 
 class GranianServer(AsgiServer):
     name = "granian"
     title = "granian"
     module = "granian_server"
+    source: ClassVar[type[TokenSource]] = SourceApart
+
+
+class GranianInside(GranianServer):
+    name = "granian_inside"
+    title = "granian, source inside"
+    source: ClassVar[type[TokenSource]] = Tickers
 
 
 def serve(served: Served) -> None:

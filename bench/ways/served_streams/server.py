@@ -11,7 +11,7 @@ from ...harness.load import Load
 # What clients ask for.
 MODEL, PATH = "model", "/v1/chat/completions"
 # Connections and requests that a server has room for beside those of the streams.
-SPARE = 16
+SPARE = 64
 
 
 # Of the processes of a server, by what they do.
@@ -29,10 +29,12 @@ class Steps(NamedTuple):
 
 
 class Server(Protocol):
-    """It runs while a `with` lasts. The first message of a request is its stream's number."""
+    """It runs while a `with` lasts. The first message of a request says what it asks for, as `Asked` has it."""
 
     name: ClassVar[str]
     title: ClassVar[str]
+    # Whether it has answers of one token, as `Asked` says.
+    answers_briefly: ClassVar[bool]
 
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
         """`processes` of it accept connections."""
@@ -44,8 +46,8 @@ class Server(Protocol):
     def pids(self) -> Pids:
         """All of its processes by what they do: "serving", "source" where that is another one, and the rest."""
 
-    def steps(self, count: int) -> Steps:
-        """Makes so many steps, `load.pace` a second."""
+    def steps(self, count: int, pace: float | None = None) -> Steps:
+        """Makes so many steps, `pace` a second; without it as `load` says."""
 
     def __enter__(self) -> Self: ...
 

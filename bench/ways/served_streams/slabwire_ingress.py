@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import count
+from time import monotonic_ns
 from types import TracebackType
 from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ from ....runtime.launch.graph import Graph
 from ....runtime.launch.running import start
 from ...harness.load import Load
 from ...harness.process import processes_of
-from ..many_streams.item import mark_of
+from ..many_streams.item import mark_of, stamp_of
 from ..many_streams.pacing import Pacing
+from .asked import asked_by
 from .server import MODEL, SPARE, Pids, Steps
 
 # Of the graphs of this process, whose names must differ while they run.
@@ -42,11 +44,16 @@ class Source(Pacing, Actor):
         stop: list[str] | None = None,  # noqa: ARG002
         logprobs: int | None = None,  # noqa: ARG002
     ) -> ReplyStream[dict[str, Any]]:
-        stream = self.reply_stream()
-        stream.tag = mark_of(int(messages[0]["content"]))
-        stream.add_done_callback(self._forget)
-        self._open[stream] = None
+        stream, asked = self.reply_stream(), asked_by(messages[0]["content"])
+        stream.tag = mark_of(asked.number)
         stream.send({"prompt_tokens": 1})
+        if asked.briefly:
+            stream.send({"text": stamp_of(monotonic_ns()) + stream.tag, "tokens": 1})
+            stream.send({"finish_reason": "length", "prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0})
+            stream.end()
+        else:
+            stream.add_done_callback(self._forget)
+            self._open[stream] = None
         return stream
 
     def describe(self) -> dict[str, Any]:
@@ -73,11 +80,12 @@ class Source(Pacing, Actor):
 class SlabwireIngress:
     name: ClassVar[str] = "slabwire"
     title: ClassVar[str] = "Slabwire's ingress"
+    answers_briefly: ClassVar[bool] = True
 
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
         graph, places = Graph(f"bench-ingress-{os.getpid()}-{next(_numbers)}"), load.streams + SPARE
-        source = graph.add(Source, name="source", pace=load.pace, concurrency=places)
-        # New connections are not shared out evenly: each process has room for all of them.
+        # New connections are not shared out evenly: each process has room for all of them, also at the source.
+        source = graph.add(Source, name="source", pace=load.pace, concurrency=places * processes)
         ingress = graph.add(
             Ingress,
             name="ingress",
@@ -106,8 +114,8 @@ class SlabwireIngress:
             found[kind].append(pid)
         return found
 
-    def steps(self, count: int) -> Steps:
-        made = self._client.call("source.steps", count, timeout_s=None)
+    def steps(self, count: int, pace: float | None = None) -> Steps:
+        made = self._client.call("source.steps", count, pace, timeout_s=None)
         return Steps(made["began_ns"], made["ended_ns"], sum(missed for _, missed in made["missed"]))
 
     def __enter__(self) -> Self:
