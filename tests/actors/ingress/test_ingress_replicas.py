@@ -27,7 +27,13 @@ from waiting import wait_until, worker_of
 ANSWERED = "slabwire_requests_total", "counter", "200"
 TOKENS = "slabwire_completion_tokens_total", "counter"
 # What becomes of a connection that a process had accepted when it was killed.
-CUT = (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected, ssl.SSLError)
+CUT = (
+    ConnectionResetError,
+    BrokenPipeError,
+    http.client.RemoteDisconnected,
+    http.client.IncompleteRead,  # killed between the head and the body
+    ssl.SSLError,
+)
 
 
 @pytest.fixture(autouse=True)
