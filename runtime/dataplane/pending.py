@@ -30,11 +30,11 @@ class Pending:
     """One call in flight, by the number of its request.
 
     `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
-    called at each arrival. `answerer`, once it is known, is told of items that were read, by the portion; `told` is of
-    how many. `stream` is the one that the call sends, if it sends any.
+    called at each arrival. `answerer`, once it is known, is told by the portion how many items were `read`: `told`
+    is what it knows. `stream` is the one that the call sends, if it sends any.
     """
 
-    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "stream", "told")
+    __slots__ = ("answerer", "arrived", "notify", "read", "request", "stream", "told")
 
     def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
         self.request = request
@@ -42,7 +42,7 @@ class Pending:
         self.answerer = answerer
         self.stream: SentStream | None = None
         self.arrived: list[tuple[Kind, Any]] = []  # few at a time: so a list, which takes no room while it is empty
-        self._items = self.told = 0
+        self.read = self.told = 0
 
     def next_kind(self) -> Kind:
         """The kind of the oldest that has arrived."""
@@ -52,7 +52,7 @@ class Pending:
         """Takes all items that have arrived; `tell_read` then grants the sender more."""
         arrived = self.arrived
         items = [value for kind, value in arrived if kind is _ITEM]
-        self._items += len(items)
+        self.read += len(items)
         if len(items) == len(arrived):
             arrived.clear()
         else:  # what is no item is the last
@@ -65,15 +65,15 @@ class Pending:
 
     def tell_read(self) -> None:
         """Tells the sender how many items have been read, where that is worth telling."""
-        if self._items - self.told >= TELL_EVERY and self.answerer is not None:
-            self.answerer.note_read(self.request, self._items)
-            self.told = self._items
+        if self.read - self.told >= TELL_EVERY and self.answerer is not None:
+            self.answerer.note_read(self.request, self.read)
+            self.told = self.read
 
     def result(self) -> Any:
         """Takes the oldest that has arrived: its value. Raises the error that came in place of one."""
         kind, value = self.arrived.pop(0)
         if kind is _ITEM:
-            self._items += 1
+            self.read += 1
             self.tell_read()
         try:
             if kind is _ERROR:

@@ -12,34 +12,26 @@ from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
 from ..message.header import Kind
 from .async_calls import AsyncCalls
-from .pending import Pending, deadline_of, timed_out
+from .pending import TELL_EVERY, Pending, deadline_of, timed_out
 
-_ERROR, _REPLY = Kind.ERROR, Kind.REPLY
+_ERROR, _ITEM, _REPLY = Kind.ERROR, Kind.ITEM, Kind.REPLY
 
 
 class GroupedStream(IncomingStream):
     """One of them. `pending` is its call."""
 
-    __slots__ = ("_error", "_group", "deadline_ns", "is_listed", "is_paused", "over", "pending", "target")
+    __slots__ = ("_group", "deadline_ns", "is_listed", "is_paused", "pending", "target")
 
     def __init__(self, group: ReadGroup, target: str) -> None:
         self.tag = None
+        self.is_over = False
+        self.error = None
         self.target = target
         self.deadline_ns = 0  # of those that end by themselves then
         self.pending: Pending
         self.is_listed = False  # among those that something has come of
         self.is_paused = False
-        self.over = False
-        self._error: BaseException | None = None
         self._group = group
-
-    @property
-    def is_over(self) -> bool:
-        return self.over
-
-    @property
-    def error(self) -> BaseException | None:
-        return self._error
 
     def cancel(self) -> None:
         self._group.cancel(self)
@@ -55,22 +47,27 @@ class GroupedStream(IncomingStream):
         self._group.expire(self)
 
     def note(self) -> None:
-        """Something has come."""
+        """Something has come; the first since the last pass calls for another pass."""
         if not self.is_listed:
             self.is_listed = True
-            self._group.note(self)
+            news = self._group.news
+            news.append(self)
+            if len(news) == 1:
+                self._group.wake()
 
     def take(self) -> list[Any]:
-        """The items that have come; `tell_read` then lets the sender send more."""
+        """The items that have come; `tell_read` then lets the sender send more. The stream was not over."""
         self.is_listed = False
-        if self.over:
-            return []
         pending = self.pending
+        arrived = pending.arrived
+        if len(arrived) == 1 and arrived[0][0] is _ITEM:  # nearly always
+            pending.read += 1
+            return [arrived.pop()[1]]
         items = pending.take_items()
         if pending.arrived:
             kind, value = pending.arrived.pop(0)
-            self.over = True
-            self._error = value if kind is _ERROR else None
+            self.is_over = True
+            self.error = value if kind is _ERROR else None
             if kind is _REPLY:
                 items.append(value)
             self._group.forget(self)
@@ -78,12 +75,14 @@ class GroupedStream(IncomingStream):
 
     def tell_read(self) -> None:
         """The items that were taken have been read, unless the stream was paused meanwhile."""
-        if not (self.over or self.is_paused):
+        if not (self.is_over or self.is_paused):
             self.pending.tell_read()
 
 
 class ReadGroup(StreamGroup):
-    """Its streams take places among the calls of one connection, and share its timer."""
+    """Its streams take places among the calls of one connection, and share its timer. `news` are those that something
+    has come of.
+    """
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class ReadGroup(StreamGroup):
         self._on_items = on_items
         self._context = copy_context()
         self._streams: set[GroupedStream] = set()
-        self._news: deque[GroupedStream] = deque()
+        self.news: deque[GroupedStream] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
 
@@ -130,34 +129,34 @@ class ReadGroup(StreamGroup):
 
     # -- what comes --------------------------------------------------------------------------------------------------
 
-    def note(self, stream: GroupedStream) -> None:
-        """Something has come of a stream; the first since the last pass calls for another pass."""
-        self._news.append(stream)
-        if len(self._news) > 1:
-            return
+    def wake(self) -> None:
+        """Calls for a pass."""
         if self._on_items is not None:
             self._loop.call_soon(self._deliver, self._on_items, context=self._context)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _deliver(self, on_items: OnItems) -> None:
-        news, self._news = self._news, deque()
+        news, self.news = self.news, deque()
         try:
             while news:
                 stream = news.popleft()
-                if stream in self._streams:
-                    items = stream.take()
-                    try:
-                        on_items(stream, items)
-                    except (KeyboardInterrupt, SystemExit):
-                        raise
-                    except BaseException as error:  # of a future that was cancelled, for example
-                        about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
-                        self._loop.call_exception_handler(about)
+                if stream.is_over:
+                    continue
+                items = stream.take()
+                try:
+                    on_items(stream, items)
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:  # of a future that was cancelled, for example
+                    about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
+                    self._loop.call_exception_handler(about)
+                pending = stream.pending
+                if pending.read - pending.told >= TELL_EVERY:
                     stream.tell_read()
         finally:
             if news:  # what ends the process may be caught somewhere
-                self._news = news + self._news
+                self.news = news + self.news
                 self._loop.call_soon(self._deliver, on_items, context=self._context)
 
     def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]:
@@ -167,9 +166,9 @@ class ReadGroup(StreamGroup):
         if self._on_items is not None:
             raise SlabwireError("this group of streams has a callback, which gets its items")
         while True:
-            while self._news:
-                stream = self._news.popleft()
-                if stream in self._streams:
+            while self.news:
+                stream = self.news.popleft()
+                if not stream.is_over:
                     items = stream.take()
                     stream.tell_read()
                     return stream, items
@@ -195,7 +194,7 @@ class ReadGroup(StreamGroup):
     def cancel(self, stream: GroupedStream) -> None:
         """Nobody wants the rest of a stream."""
         if stream in self._streams:
-            stream.over = True
+            stream.is_over = True
             self.forget(stream)
 
     def close(self) -> None:

@@ -335,6 +335,9 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+        body = self._answer.body if self._answer is not None else None
+        if body is not None and body.on_full is not None:
+            body.on_full()
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -16,12 +16,12 @@ DONE = b"data: [DONE]\n\n"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Not the ends of lines to a reader of event streams, but many a client cuts them there.
-_OTHER_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+OTHER_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 def _json(value: Any) -> str:
     text = _encode(value)
-    return text if text.isascii() else text.translate(_OTHER_LINE_ENDS)
+    return text if text.isascii() else text.translate(OTHER_LINE_ENDS)
 
 
 def _bytes(text: str) -> bytes:
@@ -56,14 +56,17 @@ class Chunks:
         if "finish_reason" in item:
             return self._chunk(choice, "{}", "null", _json(item["finish_reason"]))
         logprobs, text = item.get("logprobs"), encode_basestring(item["text"])
+        if not (logprobs or item["text"]):
+            return b""
         if not text.isascii():
-            text = text.translate(_OTHER_LINE_ENDS)
-        if not logprobs:  # nearly all
-            if not item["text"]:
-                return b""
-            between = f'{{"index":{choice},"delta":{{"content":{text}}},"logprobs":null,"finish_reason":null}}'
-            return f"{self._head}{between}{self._tail}".encode("utf-8", "backslashreplace")
-        return self._chunk(choice, f'{{"content":{text}}}', _json(logprobs_of(logprobs)), "null")
+            text = text.translate(OTHER_LINE_ENDS)
+        told = _json(logprobs_of(logprobs)) if logprobs else "null"
+        return self._chunk(choice, f'{{"content":{text}}}', told, "null")
+
+    def around(self, choice: int) -> tuple[str, str]:
+        """What `item` has before and behind the text of a piece without logprobs, in quotation marks."""
+        head = f'{self._head}{{"index":{choice},"delta":{{"content":'
+        return head, f'}},"logprobs":null,"finish_reason":null}}{self._tail}'
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The chunk after all choices."""

@@ -94,12 +94,19 @@ class Secured:
         """How many bytes of the first 16 KiB went, in one record; 0: it has to be tried again, with the same bytes and
         perhaps more. Raises OSError.
         """
-        library = self._library
+        library, nbytes = self._library, len(data)
+        if nbytes > RECORD_NBYTES:
+            nbytes = RECORD_NBYTES
+        sent: int = library.SSL_write(self._ssl, data, nbytes)
+        if sent > 0:
+            return sent
+        # Only of a failure one asks the queue of errors, in which others of this thread may have left some. To empty it
+        # before each write costs more than to write once more after one of the few that fail.
         library.ERR_clear_error()
-        nbytes = library.SSL_write(self._ssl, data, min(len(data), RECORD_NBYTES))
-        if nbytes > 0:
-            return int(nbytes)
-        if self._judge(nbytes) == ERROR_ZERO_RETURN:
+        sent = library.SSL_write(self._ssl, data, nbytes)
+        if sent > 0:
+            return sent
+        if self._judge(sent) == ERROR_ZERO_RETURN:
             raise ConnectionResetError("the client has taken its leave")
         return 0
 

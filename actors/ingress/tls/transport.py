@@ -18,6 +18,7 @@ from .states import Event, State
 RECORDS_A_TURN = 8
 # asyncio's own.
 _HIGH_WATER_NBYTES = 64 * 1024
+_OPEN = State.OPEN  # a member of an enumeration is looked up at each use
 
 
 class TLSTransport(asyncio.Transport):
@@ -146,27 +147,30 @@ class TLSTransport(asyncio.Transport):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if not isinstance(data, bytes):
-            if not isinstance(data, bytearray | memoryview):
+        if type(data) is not bytes:
+            if not isinstance(data, bytes | bytearray | memoryview):
                 raise TypeError(f"a transport writes bytes, and not {type(data).__name__}")
             data = bytes(data)
-        if not data or self._secured.state is not State.OPEN:
+        if not data or self._secured.state is not _OPEN:
             return
         if self._queue:
             self._queue += data
-        else:
-            try:
-                sent = self._secured.write(data)
-                if sent == len(data):
-                    return
-                self._queue += memoryview(data)[sent:]
-                self._flush(RECORDS_A_TURN - 1 if sent else 0)
-            except OSError as error:
-                self._lose(error)
-                return
-            if self._queue:
-                self._watch_for_room()
-        self._heed_high_water()
+            self._heed_high_water()
+            return
+        try:
+            sent = self._secured.write(data)
+            if sent < len(data):
+                self._queue_rest(data, sent)
+        except OSError as error:
+            self._lose(error)
+
+    def _queue_rest(self, data: bytes, sent: int) -> None:
+        """Goes on with what did not go in the first record. Raises OSError."""
+        self._queue += memoryview(data)[sent:]
+        self._flush(RECORDS_A_TURN - 1 if sent else 0)
+        if self._queue:
+            self._watch_for_room()
+            self._heed_high_water()
 
     def _flush(self, records: int) -> None:
         """Sends so many records of what is queued. Raises OSError."""
