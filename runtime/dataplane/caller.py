@@ -291,6 +291,9 @@ class Caller:
             if kind != _ONE_ITEM:
                 self._arrive(pending, _KINDS[kind], value)
                 continue
+            if pending.reader is not None:
+                pending.reader.add(value)
+                continue
             pending.arrived.append((_ITEM, value))  # `_arrive`, without the price of a call
             if pending.notify is not None:
                 pending.notify()
@@ -305,6 +308,9 @@ class Caller:
     def _arrive(self, pending: Pending, kind: Kind, value: Any) -> None:
         if pending.stream is not None and kind != Kind.ITEM and pending.stream.error is not None:
             kind, value = Kind.ERROR, pending.stream.error  # the caller's own
+        if kind is _ITEM and pending.reader is not None:
+            pending.reader.add(value)
+            return
         pending.arrived.append((kind, value))
         if kind != Kind.ITEM:
             self.finish(pending)

@@ -14,13 +14,13 @@ from ..message.header import Kind
 from .async_calls import AsyncCalls
 from .pending import TELL_EVERY, Pending, deadline_of, timed_out
 
-_ERROR, _ITEM, _REPLY = Kind.ERROR, Kind.ITEM, Kind.REPLY
+_ERROR, _REPLY = Kind.ERROR, Kind.REPLY
 
 
 class GroupedStream(IncomingStream):
     """One of them. `pending` is its call."""
 
-    __slots__ = ("_group", "deadline_ns", "is_listed", "is_paused", "pending", "target")
+    __slots__ = ("_group", "_items", "deadline_ns", "is_ending", "is_paused", "pending", "target", "untold")
 
     def __init__(self, group: ReadGroup, target: str) -> None:
         self.tag = None
@@ -29,9 +29,11 @@ class GroupedStream(IncomingStream):
         self.target = target
         self.deadline_ns = 0  # of those that end by themselves then
         self.pending: Pending
-        self.is_listed = False  # among those that something has come of
         self.is_paused = False
+        self.untold = 0  # items that were taken, which the sender does not know
         self._group = group
+        self._items: list[Any] | None = None  # that were not taken
+        self.is_ending = False  # behind these
 
     def cancel(self) -> None:
         self._group.cancel(self)
@@ -46,26 +48,27 @@ class GroupedStream(IncomingStream):
     def be_late(self) -> None:
         self._group.expire(self)
 
-    def note(self) -> None:
-        """Something has come; the first since the last pass calls for another pass."""
-        if not self.is_listed:
-            self.is_listed = True
-            news = self._group.news
-            news.append(self)
-            if len(news) == 1:
-                self._group.wake()
+    def add(self, item: Any) -> None:
+        if self._items is not None:
+            self._items.append(item)
+            return
+        self._items = [item]
+        news = self._group.news  # `_group.note`, without the price of a call
+        news.append(self)
+        if len(news) == 1:
+            self._group.wake()
+
+    def note_end(self) -> None:
+        """Its end, an error or the one answer has arrived."""
+        self.is_ending = True
+        self._group.note(self)
 
     def take(self) -> list[Any]:
         """The items that have come; `tell_read` then lets the sender send more. The stream was not over."""
-        self.is_listed = False
-        pending = self.pending
-        arrived = pending.arrived
-        if len(arrived) == 1 and arrived[0][0] is _ITEM:  # nearly always
-            pending.read += 1
-            return [arrived.pop()[1]]
-        items = pending.take_items()
-        if pending.arrived:
-            kind, value = pending.arrived.pop(0)
+        items, self._items = self._items or [], None
+        self.untold += len(items)
+        if self.is_ending:
+            kind, value = self.pending.arrived.pop(0)
             self.is_over = True
             self.error = value if kind is _ERROR else None
             if kind is _REPLY:
@@ -74,8 +77,12 @@ class GroupedStream(IncomingStream):
         return items
 
     def tell_read(self) -> None:
-        """The items that were taken have been read, unless the stream was paused meanwhile."""
-        if not (self.is_over or self.is_paused):
+        """The items that were taken have been read, unless the stream was paused meanwhile: the sender is told, where
+        that is worth telling.
+        """
+        if self.untold >= TELL_EVERY and not (self.is_over or self.is_paused):
+            self.pending.read += self.untold
+            self.untold = 0
             self.pending.tell_read()
 
 
@@ -120,7 +127,8 @@ class ReadGroup(StreamGroup):
         and the caller's affair.
         """
         stream = GroupedStream(self, target)
-        stream.pending = self._calls.begin_stream(request, notify=stream.note, **how)
+        stream.pending = self._calls.begin_stream(request, notify=stream.note_end, **how)
+        stream.pending.reader = stream
         self._streams.add(stream)
         return stream
 
@@ -128,6 +136,12 @@ class ReadGroup(StreamGroup):
         return len(self._streams)
 
     # -- what comes --------------------------------------------------------------------------------------------------
+
+    def note(self, stream: GroupedStream) -> None:
+        """Something has come of a stream; the first since the last pass calls for another pass."""
+        self.news.append(stream)
+        if len(self.news) == 1:
+            self.wake()
 
     def wake(self) -> None:
         """Calls for a pass."""
@@ -144,6 +158,8 @@ class ReadGroup(StreamGroup):
                 if stream.is_over:
                     continue
                 items = stream.take()
+                if not (items or stream.is_over):  # taken with those before
+                    continue
                 try:
                     on_items(stream, items)
                 except (KeyboardInterrupt, SystemExit):
@@ -151,8 +167,7 @@ class ReadGroup(StreamGroup):
                 except BaseException as error:  # of a future that was cancelled, for example
                     about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
                     self._loop.call_exception_handler(about)
-                pending = stream.pending
-                if pending.read - pending.told >= TELL_EVERY:
+                if stream.untold >= TELL_EVERY:
                     stream.tell_read()
         finally:
             if news:  # what ends the process may be caught somewhere
@@ -171,7 +186,8 @@ class ReadGroup(StreamGroup):
                 if not stream.is_over:
                     items = stream.take()
                     stream.tell_read()
-                    return stream, items
+                    if items or stream.is_over:
+                        return stream, items
             if self._is_closed:
                 raise StopAsyncIteration
             if self._waiter is not None:
@@ -206,8 +222,7 @@ class ReadGroup(StreamGroup):
 
     def expire(self, stream: GroupedStream) -> None:
         """Its time is over."""
-        arrived = stream.pending.arrived
-        if stream in self._streams and not (arrived and stream.pending.has_ended()):
+        if not (stream.is_over or stream.is_ending):
             self._calls.begins.cancel(stream.pending)
             stream.pending.arrived.append((_ERROR, timed_out(stream.target)))
-            stream.note()
+            stream.note_end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ....runtime.actor.stream_group import IncomingStream, StreamGroup
 from ....runtime.errors import DeadlineExceeded, Interrupted
@@ -13,46 +13,45 @@ from .chat_request import ChatRequest
 
 # Takes the number of a choice, and what has come of it: pieces (Delta), and perhaps its end (Finished).
 Take = Callable[[int, Sequence[Item]], None]
-# Takes items of one choice, if they are mere pieces; else it gives False and has done nothing.
-Tell = Callable[[Sequence[Item]], bool]
+
+
+class Hearer(Protocol):
+    """The tag of each stream: who hears what comes of it."""
+
+    def came(self, items: Sequence[Item], is_over: bool, /) -> None:
+        """Some of its items, perhaps none where its stream is over."""
 
 
 class Choice:
-    """One stream of a chat port: what it says first, then its pieces, then its end. `came` hears of all that `tell`,
-    where there is one, does not take.
+    """One stream of a chat port: what it says first, then its pieces, then its end. It hears of all that comes, until
+    something has come; then `Choices.lead` may say who hears of mere pieces.
     """
 
-    __slots__ = ("_choices", "ending", "index", "is_accepted", "stream", "tell")
+    __slots__ = ("_choices", "ending", "index", "is_accepted", "stream")
 
     def __init__(self, choices: Choices, index: int, stream: IncomingStream) -> None:
         self.stream = stream
         self.is_accepted = False
         self.ending: Finished | None = None
-        self.tell: Tell | None = None
         self._choices = choices
         self.index = index
 
-    def came(self, items: list[Any]) -> None:
-        """Some of its items, perhaps none where its stream is over."""
+    def came(self, items: Sequence[Item], is_over: bool = False) -> None:
         if items and not self.is_accepted:
             self.is_accepted = True
-            del items[0]  # the model has taken the request on
+            items = items[1:]  # the model has taken the request on
             self._choices.look()
         if items and self.ending is None:
             for each in items:
                 if "finish_reason" in each:
-                    self.ending = each
+                    self.ending = cast(Finished, each)
                     break
             self._choices.hand_on(self, items)
         if self.ending is not None:
-            self.tell = None
+            self.stream.tag = self
             self._choices.look()
-        elif self.stream.is_over:
+        elif is_over:
             self._choices.fail(self.stream.error)
-
-    def fail(self, error: Exception) -> None:
-        """What has come cannot be told."""
-        self._choices.fail(error)
 
 
 class Choices:
@@ -60,7 +59,9 @@ class Choices:
     is held.
     """
 
-    __slots__ = ("_actor", "_due_s", "_each", "_error", "_held", "_over", "_take", "_tell_of", "_timeout_s", "_waiter")
+    __slots__ = (
+        *("_actor", "_due_s", "_each", "_error", "_held", "_over", "_pieces_of", "_take", "_timeout_s", "_waiter"),
+    )
 
     def __init__(self, actor: str, timeout_s: float) -> None:
         self._each: list[Choice] = []
@@ -68,9 +69,9 @@ class Choices:
         self._timeout_s = timeout_s
         self._due_s = asyncio.get_running_loop().time() + timeout_s
         self._take: Take | None = None
-        self._tell_of: Callable[[int], Tell] | None = None
+        self._pieces_of: Callable[[Choice], Hearer] | None = None
         self._over: Callable[[], None] | None = None
-        self._held: list[tuple[Choice, list[Item]]] | None = []
+        self._held: list[tuple[Choice, Sequence[Item]]] | None = []
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -88,7 +89,6 @@ class Choices:
         """Ends the streams. Nothing that comes is led anywhere any more."""
         self._take = self._over = None
         for each in self._each:
-            each.tell = None
             each.stream.cancel()
 
     def pause(self) -> None:
@@ -110,23 +110,23 @@ class Choices:
             await self._waiter
         self._waiter = None
 
-    def lead(self, take: Take, over: Callable[[], None], tell_of: Callable[[int], Tell] | None = None) -> None:
+    def lead(self, take: Take, over: Callable[[], None], pieces_of: Callable[[Choice], Hearer] | None = None) -> None:
         """Hands on the pieces and ends of all, as they come; then calls `over` once, and `endings` tells how it ended.
-        An error of `take` ends them as well. All have been accepted. `tell_of` gives a quicker way for what follows
-        of a choice; `take` still gets what that does not take.
+        An error of `take` ends them as well. All have been accepted. `pieces_of` gives who hears what follows of a
+        choice, for a lower price.
         """
         held, self._held = self._held or [], None
-        self._take, self._over, self._tell_of = take, over, tell_of
+        self._take, self._over, self._pieces_of = take, over, pieces_of
         if held:
             self.resume()  # before anybody finds that there is no room for these
         for choice, items in held:  # also where an error has come behind them
             self._give(choice, items)
         self.look()
 
-    async def follow(self, take: Take, tell_of: Callable[[int], Tell] | None = None) -> list[Finished]:
+    async def follow(self, take: Take, pieces_of: Callable[[Choice], Hearer] | None = None) -> list[Finished]:
         """As `lead`, until they are over. Gives the ends, by choice. Raises what ended one early."""
         over = asyncio.Event()
-        self.lead(take, over.set, tell_of)
+        self.lead(take, over.set, pieces_of)
         await over.wait()
         return self.endings()
 
@@ -138,7 +138,7 @@ class Choices:
 
     # -- what comes --------------------------------------------------------------------------------------------------
 
-    def hand_on(self, choice: Choice, items: list[Item]) -> None:
+    def hand_on(self, choice: Choice, items: Sequence[Item]) -> None:
         """Items of a choice, to whoever takes them."""
         if self._held is not None:
             self._held.append((choice, items))
@@ -146,13 +146,13 @@ class Choices:
         elif self._error is None:
             self._give(choice, items)
 
-    def _give(self, choice: Choice, items: list[Item]) -> None:
+    def _give(self, choice: Choice, items: Sequence[Item]) -> None:
         if self._take is None:  # they are closed
             return
         try:
             self._take(choice.index, items)
-            if choice.tell is None and self._tell_of is not None and self._error is None:
-                choice.tell = self._tell_of(choice.index)
+            if self._pieces_of is not None and choice.stream.tag is choice and choice.ending is None:
+                choice.stream.tag = self._pieces_of(choice)
         except Exception as error:
             self.fail(error)
 
@@ -163,7 +163,7 @@ class Choices:
             is_late = isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() >= self._due_s
             self._error = overdue(self._timeout_s) if is_late else error or Interrupted(text)
             for each in self._each:
-                each.tell = None
+                each.stream.tag = each
         self.look()
 
     def look(self) -> None:
@@ -185,11 +185,4 @@ def overdue(timeout_s: float) -> DeadlineExceeded:
 
 def came(stream: IncomingStream, items: list[Any]) -> None:
     """For a group of streams that are all of choices: what has come of one."""
-    choice: Choice = stream.tag
-    try:
-        if choice.tell is not None and not stream.is_over and choice.tell(items):
-            return
-    except Exception as error:
-        choice.fail(error)
-    else:
-        choice.came(items)
+    stream.tag.came(items, stream.is_over)

@@ -9,7 +9,7 @@ from ...completion import Finished, Item
 from ..requests.metrics import Tally
 from ..requests.streamed_body import Body
 from .chat_request import ChatRequest
-from .choices import Choices, Tell
+from .choices import Choice, Choices, Hearer
 from .chunks import DONE, Chunks, usage_of
 from .pieces import Pieces
 
@@ -46,11 +46,11 @@ class Narrator:
         if body.is_full:  # it may have been before
             self._choices.pause()
 
-    def tell_of(self, choice: int) -> Tell:
-        """The quick way to tell mere pieces of a choice, once something of it was told by `take`."""
-        pieces = Pieces(self._body, self._chunks.around(choice))
+    def pieces_of(self, choice: Choice) -> Hearer:
+        """Tells mere pieces of a choice at a lower price, once something of it was told by `take`."""
+        pieces = Pieces(self._body, self._chunks.around(choice.index), choice)
         self._pieces.append(pieces)
-        return pieces.tell
+        return pieces
 
     @property
     def is_silent(self) -> bool:

@@ -7,32 +7,37 @@ from json.encoder import encode_basestring
 
 from ...completion import Item
 from ..requests.streamed_body import Body
+from .choices import Hearer
 from .chunks import OTHER_LINE_ENDS
 
 
 class Pieces:
-    """Tells them by a body, as events that are `around` the text (`Chunks.around`), which was encoded once. What comes
-    together leaves together. `is_silent`: whether nothing was told since somebody has set this.
+    """Hears what comes of a choice, and tells it by a body, as events: what is `around` the text (`Chunks.around`) is
+    made once. What comes together leaves together. All that is no mere piece of text is for `others`.
+
+    `is_silent`: whether nothing was told since somebody has set this.
     """
 
-    __slots__ = ("_body", "_head", "_tail", "is_silent")
+    __slots__ = ("_body", "_head", "_others", "_tail", "is_silent")
 
-    def __init__(self, body: Body, around: tuple[str, str]) -> None:
+    def __init__(self, body: Body, around: tuple[str, str], others: Hearer) -> None:
         self.is_silent = False
         self._body = body
         self._head, self._tail = around
+        self._others = others
 
-    def tell(self, items: Sequence[Item]) -> bool:
-        """False, with nothing told, where one of the items is anything else than a text and its number of tokens."""
+    def came(self, items: Sequence[Item], is_over: bool) -> None:
         events = ""
         for item in items:
-            text = item.get("text")
-            if not text or len(item) != 2 or "tokens" not in item:
-                return False
+            if len(item) != 2 or "tokens" not in item or type(text := item.get("text")) is not str or not text:
+                break
             encoded = encode_basestring(text)
             if not encoded.isascii():
                 encoded = encoded.translate(OTHER_LINE_ENDS)
             events += f"{self._head}{encoded}{self._tail}"
-        self._body.write(events.encode("utf-8", "backslashreplace"))
-        self.is_silent = False
-        return True
+        else:
+            if not is_over:
+                self._body.write(events.encode("utf-8", "backslashreplace"))
+                self.is_silent = False
+                return
+        self._others.came(items, is_over)

@@ -18,7 +18,6 @@ from .states import Event, State
 RECORDS_A_TURN = 8
 # asyncio's own.
 _HIGH_WATER_NBYTES = 64 * 1024
-_OPEN = State.OPEN  # a member of an enumeration is looked up at each use
 
 
 class TLSTransport(asyncio.Transport):
@@ -147,30 +146,35 @@ class TLSTransport(asyncio.Transport):
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if type(data) is not bytes:
-            if not isinstance(data, bytes | bytearray | memoryview):
-                raise TypeError(f"a transport writes bytes, and not {type(data).__name__}")
-            data = bytes(data)
-        if not data or self._secured.state is not _OPEN:
-            return
+        secured = self._secured
+        if secured.ready and not self._writing and type(data) is bytes and 0 < (nbytes := len(data)) <= RECORD_NBYTES:
+            # `Secured.write`, without what a failure takes: only then one asks libssl's queue of errors, in which
+            # others of this thread may have left some. To empty it before each write costs more than to write once
+            # more after one of the few that fail.
+            if secured.ssl_write(secured.ready, data, nbytes) == nbytes:
+                return
+        elif not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"a transport writes bytes, and not {type(data).__name__}")
+        if data and secured.ready:
+            self._write(bytes(data))
+
+    def _write(self, data: bytes) -> None:
+        """Sends what it can, and queues the rest."""
         if self._queue:
             self._queue += data
-            self._heed_high_water()
-            return
-        try:
-            sent = self._secured.write(data)
-            if sent < len(data):
-                self._queue_rest(data, sent)
-        except OSError as error:
-            self._lose(error)
-
-    def _queue_rest(self, data: bytes, sent: int) -> None:
-        """Goes on with what did not go in the first record. Raises OSError."""
-        self._queue += memoryview(data)[sent:]
-        self._flush(RECORDS_A_TURN - 1 if sent else 0)
-        if self._queue:
-            self._watch_for_room()
-            self._heed_high_water()
+        else:
+            try:
+                sent = self._secured.write(data)
+                if sent == len(data):
+                    return
+                self._queue += memoryview(data)[sent:]
+                self._flush(RECORDS_A_TURN - 1 if sent else 0)
+            except OSError as error:
+                self._lose(error)
+                return
+            if self._queue:
+                self._watch_for_room()
+        self._heed_high_water()
 
     def _flush(self, records: int) -> None:
         """Sends so many records of what is queued. Raises OSError."""
