@@ -288,15 +288,10 @@ class Caller:
             if pending is None:
                 continue
             pending.answerer = lane
-            if kind != _ONE_ITEM:
+            if kind == _ONE_ITEM and pending.reader is not None:
+                pending.reader.add(value)  # `_arrive`, without the price of a call
+            else:
                 self._arrive(pending, _KINDS[kind], value)
-                continue
-            if pending.reader is not None:
-                pending.reader.add(value)
-                continue
-            pending.arrived.append((_ITEM, value))  # `_arrive`, without the price of a call
-            if pending.notify is not None:
-                pending.notify()
         self._rest = None
 
     def _error(self, pending: Pending, value: Any) -> SlabwireError:
