@@ -38,10 +38,12 @@ class ScriptedChat:
         self.asked: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.open = 0
+        self.group: ScriptedStreams  # of all streams
 
     def streams(self, on_items: OnItems | None = None) -> StreamGroup:
         assert on_items is not None
-        return ScriptedStreams(self, on_items)
+        self.group = ScriptedStreams(self, on_items)
+        return self.group
 
     def begin(self, target: str, fields: dict[str, Any]) -> AsyncGenerator[Any, None]:
         self.asked.append({"target": target, **fields})
@@ -76,10 +78,18 @@ class ScriptedStreams(StreamGroup):
     def __init__(self, chat: ScriptedChat, on_items: OnItems) -> None:
         self._chat = chat
         self._on_items = on_items
+        self.begun: list[ScriptedStream] = []
+
+    def bring(self, items: list[list[Any]]) -> None:
+        """One pass: what has come of each of the streams, in the order of their beginnings, beside their scripts."""
+        for stream, each in zip(self.begun, items, strict=True):
+            if not stream.ended:
+                self._on_items(stream, each)
 
     def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> IncomingStream:
         stream = ScriptedStream()
         stream.task = asyncio.ensure_future(self._play(stream, self._chat.begin(target, fields)))
+        self.begun.append(stream)
         if timeout_s is not None:
             asyncio.get_running_loop().call_later(timeout_s, self._expire, stream)
         return stream

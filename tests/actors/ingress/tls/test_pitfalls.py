@@ -263,6 +263,24 @@ def test_errors_that_others_have_left_are_not_taken_for_ours(certificate: Certif
     run(scene)
 
 
+def test_nor_by_a_small_write_for_which_there_is_no_room(certificate: Certificate, terminator: Terminator) -> None:
+    async def scene() -> None:
+        async with met(terminator, certificate, limit=1024) as (protocol, reader, _):
+            transport, sent = protocol.transport, bytearray()
+            while transport.get_write_buffer_size() < 50_000:
+                fail_in_libssl(certificate)
+                sent += b"%07d " % len(sent) * 500
+                transport.write(bytes(sent[-4000:]))
+            assert not transport.is_closing()
+            fail_in_libssl(certificate)
+            assert await reader.readexactly(len(sent)) == sent
+            fail_in_libssl(certificate)
+            transport.write(b"more")
+            assert await reader.readexactly(4) == b"more"
+
+    run(scene)
+
+
 # -- what is not sent or not read yet ---------------------------------------------------------------------------------
 
 
