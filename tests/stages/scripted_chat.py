@@ -83,7 +83,7 @@ class ScriptedStreams(StreamGroup):
     def bring(self, items: list[list[Any]]) -> None:
         """One pass: what has come of each of the streams, in the order of their beginnings, beside their scripts."""
         for stream, each in zip(self.begun, items, strict=True):
-            if not stream.ended:
+            if not stream.is_over:
                 self._on_items(stream, each)
 
     def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> IncomingStream:
@@ -95,9 +95,9 @@ class ScriptedStreams(StreamGroup):
         return stream
 
     def _expire(self, stream: ScriptedStream) -> None:
-        if not stream.ended:
+        if not stream.is_over:
             stream.cancel()
-            stream.failed = DeadlineExceeded("cache.chat did not answer in time")
+            stream.error = DeadlineExceeded("cache.chat did not answer in time")
             self._on_items(stream, [])
 
     async def _play(self, stream: ScriptedStream, items: AsyncGenerator[Any, None]) -> None:
@@ -107,8 +107,8 @@ class ScriptedStreams(StreamGroup):
                     await stream.goes_on.wait()
                     self._on_items(stream, [item])
             except Exception as error:
-                stream.failed = error
-            stream.ended = True
+                stream.error = error
+            stream.is_over = True
             self._on_items(stream, [])
 
     def __len__(self) -> int:
@@ -127,22 +127,14 @@ class ScriptedStreams(StreamGroup):
 class ScriptedStream(IncomingStream):
     def __init__(self) -> None:
         self.tag = None
-        self.failed: Exception | None = None
-        self.ended = False
+        self.is_over = False
+        self.error: BaseException | None = None
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.task: asyncio.Task[None]
 
-    @property
-    def is_over(self) -> bool:
-        return self.ended
-
-    @property
-    def error(self) -> BaseException | None:
-        return self.failed
-
     def cancel(self) -> None:
-        self.ended = True
+        self.is_over = True
         self.task.cancel()
 
     def pause(self) -> None:
