@@ -87,8 +87,9 @@ class Choices:
 
     def close(self) -> None:
         """Ends the streams. Nothing that comes is led anywhere any more."""
-        self._take = self._over = None
+        self._take = self._over = self._pieces_of = None
         for each in self._each:
+            each.stream.tag = each
             each.stream.cancel()
 
     def pause(self) -> None:
