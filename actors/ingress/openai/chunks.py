@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -13,6 +14,8 @@ from ...completion import Alternative, Chosen, Finished, Item
 # "Very unlikely" in OpenAI's interface; JSON has no infinity.
 _LEAST_LOGPROB = -9999.0
 DONE = b"data: [DONE]\n\n"
+_TAIL, _TAIL_WITH_USAGE = "]}\n\n", '],"usage":null}\n\n'
+_AFTER_TEXT = {tail: f'}},"logprobs":null,"finish_reason":null}}{tail}' for tail in (_TAIL, _TAIL_WITH_USAGE)}
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Not the ends of lines to a reader of event streams, but many a client cuts them there.
@@ -34,6 +37,11 @@ def event(body: bytes) -> bytes:
     return b"data: " + body + b"\n\n"
 
 
+@cache
+def _before_text(choice: int) -> str:
+    return f'{{"index":{choice},"delta":{{"content":'
+
+
 class Chunks:
     """Makes the events of one streamed answer; all but what changes is encoded once.
 
@@ -45,7 +53,7 @@ class Chunks:
     def __init__(self, model: str, created: int, *, usage: bool) -> None:
         head = _json({"id": new_id(), "object": "chat.completion.chunk", "created": created, "model": model})
         self._head = f'data: {head[:-1]},"choices":['
-        self._tail = '],"usage":null}\n\n' if usage else "]}\n\n"
+        self._tail = _TAIL_WITH_USAGE if usage else _TAIL
 
     def role(self, choice: int) -> bytes:
         """The first chunk of a choice."""
@@ -63,10 +71,11 @@ class Chunks:
         told = _json(logprobs_of(logprobs)) if logprobs else "null"
         return self._chunk(choice, f'{{"content":{text}}}', told, "null")
 
-    def around(self, choice: int) -> tuple[str, str]:
-        """What `item` has before and behind the text of a piece without logprobs, in quotation marks."""
-        head = f'{self._head}{{"index":{choice},"delta":{{"content":'
-        return head, f'}},"logprobs":null,"finish_reason":null}}{self._tail}'
+    def around(self, choice: int) -> tuple[str, str, str]:
+        """What `item` has before the text of a piece without logprobs, in two parts, and what behind it. But for the
+        first part all answers share them.
+        """
+        return self._head, _before_text(choice), _AFTER_TEXT[self._tail]
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The chunk after all choices."""

@@ -21,7 +21,7 @@ class Narrator:
 
     def __init__(self, asked: ChatRequest, choices: Choices, tally: Tally) -> None:
         self._is_silent = False
-        self._pieces: list[Pieces] = []
+        self._pieces: tuple[Pieces, ...] = ()  # of nearly all answers one, so this is no list, which takes more room
         self._chunks = Chunks(asked.model, int(time.time()), usage=asked.include_usage)
         self._tells_usage = asked.include_usage
         self._choices = choices
@@ -49,7 +49,7 @@ class Narrator:
     def pieces_of(self, choice: Choice) -> Hearer:
         """Tells mere pieces of a choice at a lower price, once something of it was told by `take`."""
         pieces = Pieces(self._body, self._chunks.around(choice.index), choice)
-        self._pieces.append(pieces)
+        self._pieces += (pieces,)
         return pieces
 
     @property

@@ -12,29 +12,32 @@ from .chunks import OTHER_LINE_ENDS
 
 
 class Pieces:
-    """Hears what comes of a choice, and tells it by a body, as events: what is `around` the text (`Chunks.around`) is
+    """Hears what comes of a choice, and tells it by a body, as events: what is `around` the text (`Chunks.around`) was
     made once. What comes together leaves together. All that is no mere piece of text is for `others`.
 
     `is_silent`: whether nothing was told since somebody has set this.
     """
 
-    __slots__ = ("_body", "_head", "_others", "_tail", "is_silent")
+    __slots__ = ("_after", "_before", "_body", "_head", "_others", "is_silent")
 
-    def __init__(self, body: Body, around: tuple[str, str], others: Hearer) -> None:
+    def __init__(self, body: Body, around: tuple[str, str, str], others: Hearer) -> None:
         self.is_silent = False
         self._body = body
-        self._head, self._tail = around
+        self._head, self._before, self._after = around
         self._others = others
 
     def came(self, items: Sequence[Item], is_over: bool) -> None:
         events = ""
         for item in items:
-            if len(item) != 2 or "tokens" not in item or type(text := item.get("text")) is not str or not text:
+            if type(item) is not dict or len(item) != 2 or "tokens" not in item:
+                break
+            text = item.get("text")
+            if type(text) is not str or not text:
                 break
             encoded = encode_basestring(text)
             if not encoded.isascii():
                 encoded = encoded.translate(OTHER_LINE_ENDS)
-            events += f"{self._head}{encoded}{self._tail}"
+            events += f"{self._head}{self._before}{encoded}{self._after}"
         else:
             if not is_over:
                 self._body.write(events.encode("utf-8", "backslashreplace"))

@@ -145,14 +145,15 @@ def test_one_that_does_not_read_is_paused_and_then_gets_all_in_order(certificate
 
 def test_an_item_that_nobody_understands_ends_its_own_stream_alone(certificate: Certificate) -> None:
     async def scene() -> None:
-        async with clients_of(certificate, 3) as at:
-            at.bring([[piece("a")]] * 3)
-            at.bring([[piece("b")], [{"text": 5, "tokens": 1}], [piece("b")]])
-            at.bring([[FINISHED]] * 3)
-            for client in (0, 2):
+        async with clients_of(certificate, 4) as at:
+            at.bring([[piece("a")]] * 4)
+            at.bring([[piece("b")], [{"text": 5, "tokens": 1}], [["text", "tokens"]], [piece("b")]])
+            at.bring([[FINISHED]] * 4)
+            for client in (0, 3):
                 assert await at.texts(client) == ["a", "b"]
-            assert await at.texts(1) == ["a"]
+            for client in (1, 2):
+                assert await at.texts(client) == ["a"]
             told = (await at.ingress.get("/metrics")).body.decode()
-            assert 'slabwire_requests_total{model="smol",status="500"} 1.0' in told
+            assert 'slabwire_requests_total{model="smol",status="500"} 2.0' in told
 
     run(scene)
