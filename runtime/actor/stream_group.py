@@ -8,20 +8,16 @@ from typing import Any, Self
 
 
 class IncomingStream(ABC):
-    """One stream of a `StreamGroup`. `tag` is free for the reader's use."""
+    """One stream of a `StreamGroup`. `tag` is free for the reader's use.
 
-    __slots__ = ("tag",)
+    `is_over`: whether nothing comes any more, but for items that were not taken yet. `error`: what the stream has ended
+    with; None where it goes on, and where it has come to its end. Both are for the reader to read.
+    """
+
+    __slots__ = ("error", "is_over", "tag")
     tag: Any
-
-    @property
-    @abstractmethod
-    def is_over(self) -> bool:
-        """Whether nothing comes any more, but for items that were not taken yet."""
-
-    @property
-    @abstractmethod
-    def error(self) -> BaseException | None:
-        """What the stream has ended with; None where it goes on, and where it has come to its end."""
+    is_over: bool
+    error: BaseException | None
 
     @abstractmethod
     def cancel(self) -> None:

@@ -30,13 +30,16 @@ class Streams(Protocol):
 
 
 class OpenStream(ReplyStream[Any]):
-    """The stream of one input. `producer` and `credit` are there where items go to the caller alone."""
+    """The stream of one input, which `caller` has sent. `producer` and `credit` are there where items go to the caller
+    alone.
+    """
 
-    __slots__ = ("_callbacks", "_streams", "credit", "head", "producer", "work")
+    __slots__ = ("_callbacks", "_streams", "caller", "credit", "head", "producer", "work")
 
     def __init__(self, work: Work, streams: Streams) -> None:
         self.tag = None
         self.work = work
+        self.caller = work.header.reply_to
         self.head = head_of(work.header.request, work.sequence, work.lane)
         self.producer: Producer | None = None
         self.credit: StreamCredit | None = None

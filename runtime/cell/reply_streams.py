@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import Any, cast
@@ -27,9 +28,30 @@ from .work import Work, current
 
 # So many entries of streams that are over may lie among the deadlines of the others.
 _LEAST_SWEPT = 64
-# What is gathered for one caller: of each item its stream, its ordinal, its value, and that packed (empty: an end).
-_Row = tuple[OpenStream, int, Any, bytes]
-_Gathered = dict[int, list[_Row]]
+# An item for one caller: its stream, its value, and that packed (empty: an end); what names the stream in a batch, the
+# ordinal, and the row of the input in the in-flight table. All in one: no exception leaves anything half gathered.
+_Row = tuple[OpenStream, Any, bytes, bytes, int, int]
+
+
+class _Batch:
+    """`is_plain`: none of the `rows` is an end, or of a stream of which others want to know."""
+
+    __slots__ = ("is_plain", "rows")
+
+    def __init__(self) -> None:
+        self.rows: list[_Row] = []
+        self.is_plain = True
+
+    def add(self, stream: OpenStream, value: Any, packed: bytes) -> None:
+        work = stream.work
+        ordinal = work.ordinal
+        if work.reports or not packed:
+            self.is_plain = False
+        self.rows.append((stream, value, packed, stream.head, ordinal, work.row))
+        work.ordinal = ordinal + 1
+
+
+_Gathered = defaultdict[int, _Batch]  # by caller
 
 
 class ReplyStreams(HandlerRunner):
@@ -149,15 +171,15 @@ class ReplyStreams(HandlerRunner):
 
     def publish(self, items: Iterable[tuple[ReplyStream[Any], Any]], ended: Iterable[ReplyStream[Any]] = ()) -> None:
         """What one step has made. An item that cannot be sent fails its own stream alone."""
-        gathered: _Gathered = {}
+        gathered: _Gathered = defaultdict(_Batch)
         try:
             self._gather(gathered, items)
             for stream in ended:
                 if _opened(stream).work.state is RUNNING:
                     self._gather_end(gathered, _opened(stream))
         finally:  # also what came before `items` raised
-            for rows in gathered.values():
-                self._go(rows)
+            for batch in gathered.values():
+                self._go(batch)
 
     def _gather(self, gathered: _Gathered, items: Iterable[tuple[ReplyStream[Any], Any]]) -> None:
         for stream, value in items:
@@ -174,25 +196,13 @@ class ReplyStreams(HandlerRunner):
                 self._alone(gathered, stream, value, is_end=False)
                 continue
             cast(StreamCredit, stream.credit).sent += 1
-            self._row(gathered, stream, value, packed)
+            gathered[stream.caller].add(stream, value, packed)
 
     def _gather_end(self, gathered: _Gathered, stream: OpenStream) -> None:
         if stream.work.outbox or (stream.credit is None and not self._join(stream)):
             self._alone(gathered, stream, None, is_end=True)
         else:
-            self._row(gathered, stream, None, b"")
-
-    @staticmethod
-    def _row(gathered: _Gathered, stream: OpenStream, value: Any, packed: bytes) -> None:
-        """Puts an item into the batch of its caller."""
-        work = stream.work
-        row = stream, work.ordinal, value, packed
-        rows = gathered.get(work.header.reply_to)
-        if rows is None:
-            gathered[work.header.reply_to] = [row]
-        else:
-            rows.append(row)
-        work.ordinal += 1
+            gathered[stream.caller].add(stream, None, b"")
 
     def _may_join(self, stream: OpenStream) -> bool:
         """Whether an item may travel in the next batch: nothing of its stream waits, and its caller has room for it."""
@@ -203,7 +213,7 @@ class ReplyStreams(HandlerRunner):
 
     def _alone(self, gathered: _Gathered, stream: OpenStream, value: Any, *, is_end: bool) -> None:
         """Behind what was gathered of the same caller, so that the order of each stream stays."""
-        before = gathered.pop(stream.work.header.reply_to, None)
+        before = gathered.pop(stream.caller, None)
         if before is not None:
             self._go(before)
         if is_end:
@@ -227,10 +237,10 @@ class ReplyStreams(HandlerRunner):
         stream.credit.sent = max(stream.credit.sent, work.ordinal if work.attempt > 1 else 0)
         return True
 
-    def _go(self, rows: list[_Row]) -> None:
+    def _go(self, batch: _Batch) -> None:
         """Publishes a batch. Without room for it, its items wait in the outboxes of their inputs."""
-        first = rows[0][0]
-        data = packed_batch([each[0].head for each in rows], [each[1] for each in rows], [each[3] for each in rows])
+        rows, first = batch.rows, batch.rows[0][0]
+        data = packed_batch([each[3] for each in rows], [each[4] for each in rows], [each[2] for each in rows])
         try:
             went = self._outlets.publish_batch(cast(Producer, first.producer), data, len(rows), first.work)
         except (OutOfMemory, CorruptLane):
@@ -238,8 +248,8 @@ class ReplyStreams(HandlerRunner):
         if not went:
             self._keep(rows)
             return
-        self._outlets.table.sent_all([(stream.work.row, ordinal + 1) for stream, ordinal, _, _ in rows])
-        for stream, _, value, packed in rows:
+        self._outlets.table.sent_all([(row, ordinal + 1) for _, _, _, _, ordinal, row in rows])
+        for stream, value, packed, *_ in () if batch.is_plain else rows:
             if stream.work.reports:
                 self._outlets.reports.item(stream.work, value) if packed else self._outlets.reports.ended(stream.work)
             if not packed:
@@ -248,12 +258,12 @@ class ReplyStreams(HandlerRunner):
 
     def _keep(self, rows: list[_Row]) -> None:
         """Takes back what was noted of these items, and sends each alone, so that it waits for room."""
-        for stream, _, _, packed in rows:
+        for stream, _, packed, *_ in rows:
             stream.work.ordinal -= 1
             if packed and stream.credit is not None:
                 stream.credit.sent -= 1
-        for stream, _, value, packed in rows:
-            self._alone({}, stream, value, is_end=not packed)
+        for stream, value, packed, *_ in rows:
+            self._alone(defaultdict(_Batch), stream, value, is_end=not packed)
 
     # -- room --------------------------------------------------------------------------------------------------------
 

@@ -289,12 +289,10 @@ class Caller:
             if pending is None:
                 continue
             pending.answerer = lane
-            if kind != _ONE_ITEM:
+            if kind == _ONE_ITEM and pending.reader is not None:
+                pending.reader.add(value)  # `_arrive`, without the price of a call
+            else:
                 self._arrive(pending, _KINDS[kind], value)
-                continue
-            pending.arrived.append((_ITEM, value))  # `_arrive`, without the price of a call
-            if pending.notify is not None:
-                pending.notify()
         self._rest = None
 
     def _error(self, pending: Pending, value: Any) -> SlabwireError:
@@ -306,6 +304,9 @@ class Caller:
     def _arrive(self, pending: Pending, kind: Kind, value: Any) -> None:
         if pending.stream is not None and kind != Kind.ITEM and pending.stream.error is not None:
             kind, value = Kind.ERROR, pending.stream.error  # the caller's own
+        if kind is _ITEM and pending.reader is not None:
+            pending.reader.add(value)
+            return
         pending.arrived.append((kind, value))
         if kind != Kind.ITEM:
             self.finish(pending)

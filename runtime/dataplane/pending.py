@@ -26,54 +26,48 @@ class Answerer(Protocol):
         """Tells how many items of a stream have been read in all."""
 
 
+class Reader(Protocol):
+    """Who reads a stream, and keeps its items until then."""
+
+    def add(self, item: Any, /) -> None:
+        """The next item has come."""
+
+
 class Pending:
     """One call in flight, by the number of its request.
 
     `arrived` holds (kind, value or error) of what has come back, the oldest first; `notify`, where there is one, is
-    called at each arrival. `answerer`, once it is known, is told of items that were read, by the portion; `told` is of
-    how many. `stream` is the one that the call sends, if it sends any.
+    called at each arrival. Where there is a `reader` it gets the items, which are no arrivals then. `answerer`, once it
+    is known, is told by the portion how many items were `read`: `told` is what it knows. `stream` is the one that the
+    call sends, if it sends any.
     """
 
-    __slots__ = ("_items", "answerer", "arrived", "notify", "request", "stream", "told")
+    __slots__ = ("answerer", "arrived", "notify", "read", "reader", "request", "stream", "told")
 
     def __init__(self, request: int, notify: Callable[[], object] | None, answerer: Answerer | None = None) -> None:
         self.request = request
         self.notify = notify
         self.answerer = answerer
+        self.reader: Reader | None = None
         self.stream: SentStream | None = None
         self.arrived: list[tuple[Kind, Any]] = []  # few at a time: so a list, which takes no room while it is empty
-        self._items = self.told = 0
+        self.read = self.told = 0
 
     def next_kind(self) -> Kind:
         """The kind of the oldest that has arrived."""
         return self.arrived[0][0]
 
-    def take_items(self) -> list[Any]:
-        """Takes all items that have arrived; `tell_read` then grants the sender more."""
-        arrived = self.arrived
-        items = [value for kind, value in arrived if kind is _ITEM]
-        self._items += len(items)
-        if len(items) == len(arrived):
-            arrived.clear()
-        else:  # what is no item is the last
-            del arrived[:-1]
-        return items
-
-    def has_ended(self) -> bool:
-        """Whether what has arrived last is the end, an error, or the one answer."""
-        return self.arrived[-1][0] is not _ITEM
-
     def tell_read(self) -> None:
         """Tells the sender how many items have been read, where that is worth telling."""
-        if self._items - self.told >= TELL_EVERY and self.answerer is not None:
-            self.answerer.note_read(self.request, self._items)
-            self.told = self._items
+        if self.read - self.told >= TELL_EVERY and self.answerer is not None:
+            self.answerer.note_read(self.request, self.read)
+            self.told = self.read
 
     def result(self) -> Any:
         """Takes the oldest that has arrived: its value. Raises the error that came in place of one."""
         kind, value = self.arrived.pop(0)
         if kind is _ITEM:
-            self._items += 1
+            self.read += 1
             self.tell_read()
         try:
             if kind is _ERROR:

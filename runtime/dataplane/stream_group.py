@@ -12,7 +12,7 @@ from ..actor.stream_group import IncomingStream, OnItems, StreamGroup
 from ..errors import SlabwireError
 from ..message.header import Kind
 from .async_calls import AsyncCalls
-from .pending import Pending, deadline_of, timed_out
+from .pending import TELL_EVERY, Pending, deadline_of, timed_out
 
 _ERROR, _REPLY = Kind.ERROR, Kind.REPLY
 
@@ -20,26 +20,20 @@ _ERROR, _REPLY = Kind.ERROR, Kind.REPLY
 class GroupedStream(IncomingStream):
     """One of them. `pending` is its call."""
 
-    __slots__ = ("_error", "_group", "deadline_ns", "is_listed", "is_paused", "over", "pending", "target")
+    __slots__ = ("_group", "_items", "deadline_ns", "is_ending", "is_paused", "pending", "target", "untold")
 
     def __init__(self, group: ReadGroup, target: str) -> None:
         self.tag = None
+        self.is_over = False
+        self.error = None
         self.target = target
         self.deadline_ns = 0  # of those that end by themselves then
         self.pending: Pending
-        self.is_listed = False  # among those that something has come of
         self.is_paused = False
-        self.over = False
-        self._error: BaseException | None = None
+        self.untold = 0  # items that were taken, which the sender does not know
         self._group = group
-
-    @property
-    def is_over(self) -> bool:
-        return self.over
-
-    @property
-    def error(self) -> BaseException | None:
-        return self._error
+        self._items: list[Any] | None = None  # that were not taken
+        self.is_ending = False  # behind these
 
     def cancel(self) -> None:
         self._group.cancel(self)
@@ -54,36 +48,48 @@ class GroupedStream(IncomingStream):
     def be_late(self) -> None:
         self._group.expire(self)
 
-    def note(self) -> None:
-        """Something has come."""
-        if not self.is_listed:
-            self.is_listed = True
-            self._group.note(self)
+    def add(self, item: Any) -> None:
+        if self._items is not None:
+            self._items.append(item)
+            return
+        self._items = [item]
+        news = self._group.news  # `_group.note`, without the price of a call
+        news.append(self)
+        if len(news) == 1:
+            self._group.wake()
+
+    def note_end(self) -> None:
+        """Its end, an error or the one answer has arrived."""
+        self.is_ending = True
+        self._group.note(self)
 
     def take(self) -> list[Any]:
-        """The items that have come; `tell_read` then lets the sender send more."""
-        self.is_listed = False
-        if self.over:
-            return []
-        pending = self.pending
-        items = pending.take_items()
-        if pending.arrived:
-            kind, value = pending.arrived.pop(0)
-            self.over = True
-            self._error = value if kind is _ERROR else None
+        """The items that have come; `tell_read` then lets the sender send more. The stream was not over."""
+        items, self._items = self._items or [], None
+        self.untold += len(items)
+        if self.is_ending:
+            kind, value = self.pending.arrived.pop(0)
+            self.is_over = True
+            self.error = value if kind is _ERROR else None
             if kind is _REPLY:
                 items.append(value)
             self._group.forget(self)
         return items
 
     def tell_read(self) -> None:
-        """The items that were taken have been read, unless the stream was paused meanwhile."""
-        if not (self.over or self.is_paused):
+        """The items that were taken have been read, unless the stream was paused meanwhile: the sender is told, where
+        that is worth telling.
+        """
+        if self.untold >= TELL_EVERY and not (self.is_over or self.is_paused):
+            self.pending.read += self.untold
+            self.untold = 0
             self.pending.tell_read()
 
 
 class ReadGroup(StreamGroup):
-    """Its streams take places among the calls of one connection, and share its timer."""
+    """Its streams take places among the calls of one connection, and share its timer. `news` are those that something
+    has come of.
+    """
 
     def __init__(
         self,
@@ -100,7 +106,7 @@ class ReadGroup(StreamGroup):
         self._on_items = on_items
         self._context = copy_context()
         self._streams: set[GroupedStream] = set()
-        self._news: deque[GroupedStream] = deque()
+        self.news: deque[GroupedStream] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
 
@@ -121,7 +127,8 @@ class ReadGroup(StreamGroup):
         and the caller's affair.
         """
         stream = GroupedStream(self, target)
-        stream.pending = self._calls.begin_stream(request, notify=stream.note, **how)
+        stream.pending = self._calls.begin_stream(request, notify=stream.note_end, **how)
+        stream.pending.reader = stream
         self._streams.add(stream)
         return stream
 
@@ -132,32 +139,39 @@ class ReadGroup(StreamGroup):
 
     def note(self, stream: GroupedStream) -> None:
         """Something has come of a stream; the first since the last pass calls for another pass."""
-        self._news.append(stream)
-        if len(self._news) > 1:
-            return
+        self.news.append(stream)
+        if len(self.news) == 1:
+            self.wake()
+
+    def wake(self) -> None:
+        """Calls for a pass."""
         if self._on_items is not None:
             self._loop.call_soon(self._deliver, self._on_items, context=self._context)
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _deliver(self, on_items: OnItems) -> None:
-        news, self._news = self._news, deque()
+        news, self.news = self.news, deque()
         try:
             while news:
                 stream = news.popleft()
-                if stream in self._streams:
-                    items = stream.take()
-                    try:
-                        on_items(stream, items)
-                    except (KeyboardInterrupt, SystemExit):
-                        raise
-                    except BaseException as error:  # of a future that was cancelled, for example
-                        about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
-                        self._loop.call_exception_handler(about)
+                if stream.is_over:
+                    continue
+                items = stream.take()
+                if not (items or stream.is_over):  # taken with those before
+                    continue
+                try:
+                    on_items(stream, items)
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:  # of a future that was cancelled, for example
+                    about = {"message": f"on_items raised for a stream of {stream.target}", "exception": error}
+                    self._loop.call_exception_handler(about)
+                if stream.untold >= TELL_EVERY:
                     stream.tell_read()
         finally:
             if news:  # what ends the process may be caught somewhere
-                self._news = news + self._news
+                self.news = news + self.news
                 self._loop.call_soon(self._deliver, on_items, context=self._context)
 
     def __aiter__(self) -> AsyncIterator[tuple[IncomingStream, list[Any]]]:
@@ -167,12 +181,13 @@ class ReadGroup(StreamGroup):
         if self._on_items is not None:
             raise SlabwireError("this group of streams has a callback, which gets its items")
         while True:
-            while self._news:
-                stream = self._news.popleft()
-                if stream in self._streams:
+            while self.news:
+                stream = self.news.popleft()
+                if not stream.is_over:
                     items = stream.take()
                     stream.tell_read()
-                    return stream, items
+                    if items or stream.is_over:
+                        return stream, items
             if self._is_closed:
                 raise StopAsyncIteration
             if self._waiter is not None:
@@ -195,7 +210,7 @@ class ReadGroup(StreamGroup):
     def cancel(self, stream: GroupedStream) -> None:
         """Nobody wants the rest of a stream."""
         if stream in self._streams:
-            stream.over = True
+            stream.is_over = True
             self.forget(stream)
 
     def close(self) -> None:
@@ -207,8 +222,7 @@ class ReadGroup(StreamGroup):
 
     def expire(self, stream: GroupedStream) -> None:
         """Its time is over."""
-        arrived = stream.pending.arrived
-        if stream in self._streams and not (arrived and stream.pending.has_ended()):
+        if not (stream.is_over or stream.is_ending):
             self._calls.begins.cancel(stream.pending)
             stream.pending.arrived.append((_ERROR, timed_out(stream.target)))
-            stream.note()
+            stream.note_end()

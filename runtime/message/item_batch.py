@@ -44,7 +44,7 @@ def pack_item(value: Any) -> bytes | None:
     """The packed value of an item; None for one that is too large for a batch. Raises MessageError for a value that no
     message carries, with the path to it.
     """
-    if type(value) in _SCALARS:
+    if type(value) in _SCALARS or (type(value) is dict and _is_flat(value)):
         try:
             item: bytes = _pack(value)
         except (OverflowError, ValueError, TypeError):
@@ -55,6 +55,14 @@ def pack_item(value: Any) -> bytes | None:
         except _TooLarge:
             return None
     return item if len(item) <= MOST_ITEM_NBYTES else None
+
+
+def _is_flat(value: dict[Any, Any]) -> bool:
+    """Whether a dict holds nothing but scalars, by names: msgpack alone then does with it as `plain` and `packed`."""
+    for name, each in value.items():  # noqa: SIM110  a generator costs as much again
+        if type(name) is not str or type(each) not in _SCALARS:
+            return False
+    return True
 
 
 def _place(each: NDArray[Any]) -> msgpack.ExtType:

@@ -252,15 +252,22 @@ class Session:
         pending = self._pending.get(delivery.id)
         if pending is None:  # cancelled, while these were on their way
             return
-        pending.arrived.extend((Arrival.ITEM, value) for value in delivery.values)
+        if pending.reader is None:
+            pending.arrived.extend((Arrival.ITEM, value) for value in delivery.values)
+        else:
+            for value in delivery.values:
+                pending.reader.add(value)
         if delivery.is_over:
             self._arrive(pending, Arrival.END, None)
-        elif delivery.values and pending.notify is not None:
+        elif delivery.values and pending.reader is None and pending.notify is not None:
             pending.notify()
 
     def _arrive(self, pending: Pending, kind: Arrival, value: Any) -> None:
         if pending.stream is not None and kind is not Arrival.ITEM and pending.stream.error is not None:
             kind, value = Arrival.ERROR, pending.stream.error  # the caller's own
+        if kind is Arrival.ITEM and pending.reader is not None:
+            pending.reader.add(value)
+            return
         pending.arrived.append((kind, value))
         if kind is not Arrival.ITEM:
             self._finish(pending)

@@ -38,10 +38,12 @@ class ScriptedChat:
         self.asked: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.open = 0
+        self.group: ScriptedStreams  # of all streams
 
     def streams(self, on_items: OnItems | None = None) -> StreamGroup:
         assert on_items is not None
-        return ScriptedStreams(self, on_items)
+        self.group = ScriptedStreams(self, on_items)
+        return self.group
 
     def begin(self, target: str, fields: dict[str, Any]) -> AsyncGenerator[Any, None]:
         self.asked.append({"target": target, **fields})
@@ -76,18 +78,26 @@ class ScriptedStreams(StreamGroup):
     def __init__(self, chat: ScriptedChat, on_items: OnItems) -> None:
         self._chat = chat
         self._on_items = on_items
+        self.begun: list[ScriptedStream] = []
+
+    def bring(self, items: list[list[Any]]) -> None:
+        """One pass: what has come of each of the streams, in the order of their beginnings, beside their scripts."""
+        for stream, each in zip(self.begun, items, strict=True):
+            if not stream.is_over:
+                self._on_items(stream, each)
 
     def begin(self, target: str, /, *args: Any, timeout_s: float | None = None, **fields: Any) -> IncomingStream:
         stream = ScriptedStream()
         stream.task = asyncio.ensure_future(self._play(stream, self._chat.begin(target, fields)))
+        self.begun.append(stream)
         if timeout_s is not None:
             asyncio.get_running_loop().call_later(timeout_s, self._expire, stream)
         return stream
 
     def _expire(self, stream: ScriptedStream) -> None:
-        if not stream.ended:
+        if not stream.is_over:
             stream.cancel()
-            stream.failed = DeadlineExceeded("cache.chat did not answer in time")
+            stream.error = DeadlineExceeded("cache.chat did not answer in time")
             self._on_items(stream, [])
 
     async def _play(self, stream: ScriptedStream, items: AsyncGenerator[Any, None]) -> None:
@@ -97,8 +107,8 @@ class ScriptedStreams(StreamGroup):
                     await stream.goes_on.wait()
                     self._on_items(stream, [item])
             except Exception as error:
-                stream.failed = error
-            stream.ended = True
+                stream.error = error
+            stream.is_over = True
             self._on_items(stream, [])
 
     def __len__(self) -> int:
@@ -117,22 +127,14 @@ class ScriptedStreams(StreamGroup):
 class ScriptedStream(IncomingStream):
     def __init__(self) -> None:
         self.tag = None
-        self.failed: Exception | None = None
-        self.ended = False
+        self.is_over = False
+        self.error: BaseException | None = None
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.task: asyncio.Task[None]
 
-    @property
-    def is_over(self) -> bool:
-        return self.ended
-
-    @property
-    def error(self) -> BaseException | None:
-        return self.failed
-
     def cancel(self) -> None:
-        self.ended = True
+        self.is_over = True
         self.task.cancel()
 
     def pause(self) -> None:

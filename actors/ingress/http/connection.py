@@ -335,12 +335,13 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+        if (body := self._answer and self._answer.body) and body.on_full:
+            body.on_full()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_waiting_for_reader()
-        body = self._answer.body if self._answer is not None else None
-        if body is not None and body.on_room is not None:
+        if (body := self._answer and self._answer.body) and body.on_room:
             body.on_room()
 
     def _stop_waiting_for_reader(self) -> None:

@@ -10,12 +10,15 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 class DirectBody:
     """A `StreamedBody` of a request whose head is out."""
 
-    __slots__ = ("_cycle", "_frames", "on_left", "on_room")
+    __slots__ = ("_cycle", "_frames", "_is_over", "_transport", "on_full", "on_left", "on_room")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
+        self.on_full: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_left: Callable[[], None] | None = None
         self._cycle = cycle
+        self._transport = cycle.transport
+        self._is_over = cycle.disconnected
         self._frames = bool(cycle.chunked_encoding)  # to HTTP/1.0 the body goes as it is
 
     @property
@@ -29,20 +32,20 @@ class DirectBody:
     @property
     def is_open(self) -> bool:
         """Whether its end has not come, and the client is there."""
-        return not (self._cycle.disconnected or self._cycle.response_complete)
+        return not self._is_over
 
     def write(self, data: bytes) -> None:
-        cycle = self._cycle
-        if cycle.disconnected or cycle.response_complete or not data:
+        if self._is_over or not data:
             return
         # One chunk of RFC 9112, section 7.1.
-        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._frames else data)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._frames else data)
 
     def end(self, data: bytes = b"") -> None:
-        if not self.is_open:
+        if self._is_over:
             return
         cycle = self._cycle
-        self.on_room = self.on_left = None
+        self._is_over = True
+        self.on_full = self.on_room = self.on_left = None
         if self._frames:
             data = (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n"
         cycle.transport.write(data)
@@ -55,6 +58,8 @@ class DirectBody:
 
     def lose(self) -> None:
         """The client has left; `end` would come too late."""
-        on_left, self.on_room, self.on_left = self.on_left, None, None
+        on_left = self.on_left
+        self._is_over = True
+        self.on_full = self.on_room = self.on_left = None
         if on_left is not None:
             on_left()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ....runtime.actor.stream_group import IncomingStream, StreamGroup
 from ....runtime.errors import DeadlineExceeded, Interrupted
@@ -15,8 +15,17 @@ from .chat_request import ChatRequest
 Take = Callable[[int, Sequence[Item]], None]
 
 
+class Hearer(Protocol):
+    """The tag of each stream: who hears what comes of it."""
+
+    def came(self, items: Sequence[Item], is_over: bool, /) -> None:
+        """Some of its items, perhaps none where its stream is over."""
+
+
 class Choice:
-    """One stream of a chat port: what it says first, then its pieces, then its end. `came` is told by the group."""
+    """One stream of a chat port: what it says first, then its pieces, then its end. It hears of all that comes, until
+    something has come; then `Choices.lead` may say who hears of mere pieces.
+    """
 
     __slots__ = ("_choices", "ending", "index", "is_accepted", "stream")
 
@@ -27,21 +36,21 @@ class Choice:
         self._choices = choices
         self.index = index
 
-    def came(self, items: list[Any]) -> None:
-        """Some of its items, perhaps none where its stream is over."""
+    def came(self, items: Sequence[Item], is_over: bool = False) -> None:
         if items and not self.is_accepted:
             self.is_accepted = True
-            del items[0]  # the model has taken the request on
+            items = items[1:]  # the model has taken the request on
             self._choices.look()
         if items and self.ending is None:
             for each in items:
                 if "finish_reason" in each:
-                    self.ending = each
+                    self.ending = cast(Finished, each)
                     break
             self._choices.hand_on(self, items)
         if self.ending is not None:
+            self.stream.tag = self
             self._choices.look()
-        elif self.stream.is_over:
+        elif is_over:
             self._choices.fail(self.stream.error)
 
 
@@ -50,7 +59,9 @@ class Choices:
     is held.
     """
 
-    __slots__ = ("_actor", "_due_s", "_each", "_error", "_held", "_over", "_take", "_timeout_s", "_waiter")
+    __slots__ = (
+        *("_actor", "_due_s", "_each", "_error", "_held", "_over", "_pieces_of", "_take", "_timeout_s", "_waiter"),
+    )
 
     def __init__(self, actor: str, timeout_s: float) -> None:
         self._each: list[Choice] = []
@@ -58,8 +69,9 @@ class Choices:
         self._timeout_s = timeout_s
         self._due_s = asyncio.get_running_loop().time() + timeout_s
         self._take: Take | None = None
+        self._pieces_of: Callable[[Choice], Hearer] | None = None
         self._over: Callable[[], None] | None = None
-        self._held: list[tuple[Choice, list[Item]]] | None = []
+        self._held: list[tuple[Choice, Sequence[Item]]] | None = []
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -75,8 +87,9 @@ class Choices:
 
     def close(self) -> None:
         """Ends the streams. Nothing that comes is led anywhere any more."""
-        self._take = self._over = None
+        self._take = self._over = self._pieces_of = None
         for each in self._each:
+            each.stream.tag = each
             each.stream.cancel()
 
     def pause(self) -> None:
@@ -98,22 +111,23 @@ class Choices:
             await self._waiter
         self._waiter = None
 
-    def lead(self, take: Take, over: Callable[[], None]) -> None:
+    def lead(self, take: Take, over: Callable[[], None], pieces_of: Callable[[Choice], Hearer] | None = None) -> None:
         """Hands on the pieces and ends of all, as they come; then calls `over` once, and `endings` tells how it ended.
-        An error of `take` ends them as well. All have been accepted.
+        An error of `take` ends them as well. All have been accepted. `pieces_of` gives who hears what follows of a
+        choice, for a lower price.
         """
         held, self._held = self._held or [], None
-        self._take, self._over = take, over
+        self._take, self._over, self._pieces_of = take, over, pieces_of
+        if held:
+            self.resume()  # before anybody finds that there is no room for these
         for choice, items in held:  # also where an error has come behind them
             self._give(choice, items)
-        if held:
-            self.resume()
         self.look()
 
-    async def follow(self, take: Take) -> list[Finished]:
+    async def follow(self, take: Take, pieces_of: Callable[[Choice], Hearer] | None = None) -> list[Finished]:
         """As `lead`, until they are over. Gives the ends, by choice. Raises what ended one early."""
         over = asyncio.Event()
-        self.lead(take, over.set)
+        self.lead(take, over.set, pieces_of)
         await over.wait()
         return self.endings()
 
@@ -125,7 +139,7 @@ class Choices:
 
     # -- what comes --------------------------------------------------------------------------------------------------
 
-    def hand_on(self, choice: Choice, items: list[Item]) -> None:
+    def hand_on(self, choice: Choice, items: Sequence[Item]) -> None:
         """Items of a choice, to whoever takes them."""
         if self._held is not None:
             self._held.append((choice, items))
@@ -133,11 +147,13 @@ class Choices:
         elif self._error is None:
             self._give(choice, items)
 
-    def _give(self, choice: Choice, items: list[Item]) -> None:
+    def _give(self, choice: Choice, items: Sequence[Item]) -> None:
         if self._take is None:  # they are closed
             return
         try:
             self._take(choice.index, items)
+            if self._pieces_of is not None and choice.stream.tag is choice and choice.ending is None:
+                choice.stream.tag = self._pieces_of(choice)
         except Exception as error:
             self.fail(error)
 
@@ -147,6 +163,8 @@ class Choices:
             text = f"actor '{self._actor}' ended its answer without saying why; see its log"
             is_late = isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() >= self._due_s
             self._error = overdue(self._timeout_s) if is_late else error or Interrupted(text)
+            for each in self._each:
+                each.stream.tag = each
         self.look()
 
     def look(self) -> None:
@@ -168,4 +186,4 @@ def overdue(timeout_s: float) -> DeadlineExceeded:
 
 def came(stream: IncomingStream, items: list[Any]) -> None:
     """For a group of streams that are all of choices: what has come of one."""
-    stream.tag.came(items)
+    stream.tag.came(items, stream.is_over)

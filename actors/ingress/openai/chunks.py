@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -13,15 +14,17 @@ from ...completion import Alternative, Chosen, Finished, Item
 # "Very unlikely" in OpenAI's interface; JSON has no infinity.
 _LEAST_LOGPROB = -9999.0
 DONE = b"data: [DONE]\n\n"
+_TAIL, _TAIL_WITH_USAGE = "]}\n\n", '],"usage":null}\n\n'
+_AFTER_TEXT = {tail: f'}},"logprobs":null,"finish_reason":null}}{tail}' for tail in (_TAIL, _TAIL_WITH_USAGE)}
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Not the ends of lines to a reader of event streams, but many a client cuts them there.
-_OTHER_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+OTHER_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 def _json(value: Any) -> str:
     text = _encode(value)
-    return text if text.isascii() else text.translate(_OTHER_LINE_ENDS)
+    return text if text.isascii() else text.translate(OTHER_LINE_ENDS)
 
 
 def _bytes(text: str) -> bytes:
@@ -32,6 +35,11 @@ def _bytes(text: str) -> bytes:
 def event(body: bytes) -> bytes:
     """A server-sent event of one line."""
     return b"data: " + body + b"\n\n"
+
+
+@cache
+def _before_text(choice: int) -> str:
+    return f'{{"index":{choice},"delta":{{"content":'
 
 
 class Chunks:
@@ -45,7 +53,7 @@ class Chunks:
     def __init__(self, model: str, created: int, *, usage: bool) -> None:
         head = _json({"id": new_id(), "object": "chat.completion.chunk", "created": created, "model": model})
         self._head = f'data: {head[:-1]},"choices":['
-        self._tail = '],"usage":null}\n\n' if usage else "]}\n\n"
+        self._tail = _TAIL_WITH_USAGE if usage else _TAIL
 
     def role(self, choice: int) -> bytes:
         """The first chunk of a choice."""
@@ -56,14 +64,18 @@ class Chunks:
         if "finish_reason" in item:
             return self._chunk(choice, "{}", "null", _json(item["finish_reason"]))
         logprobs, text = item.get("logprobs"), encode_basestring(item["text"])
+        if not (logprobs or item["text"]):
+            return b""
         if not text.isascii():
-            text = text.translate(_OTHER_LINE_ENDS)
-        if not logprobs:  # nearly all
-            if not item["text"]:
-                return b""
-            between = f'{{"index":{choice},"delta":{{"content":{text}}},"logprobs":null,"finish_reason":null}}'
-            return f"{self._head}{between}{self._tail}".encode("utf-8", "backslashreplace")
-        return self._chunk(choice, f'{{"content":{text}}}', _json(logprobs_of(logprobs)), "null")
+            text = text.translate(OTHER_LINE_ENDS)
+        told = _json(logprobs_of(logprobs)) if logprobs else "null"
+        return self._chunk(choice, f'{{"content":{text}}}', told, "null")
+
+    def around(self, choice: int) -> tuple[str, str, str]:
+        """What `item` has before the text of a piece without logprobs, in two parts, and what behind it. But for the
+        first part all answers share them.
+        """
+        return self._head, _before_text(choice), _AFTER_TEXT[self._tail]
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """The chunk after all choices."""

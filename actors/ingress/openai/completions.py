@@ -178,7 +178,7 @@ class ChatCompletions:
 async def _by_asgi(choices: Choices, narrator: Narrator, events: EventStream) -> bytes:
     """Sends all of an answer but its end, which it returns."""
     narrator.begin(events.body)
-    endings = await choices.follow(narrator.take)
+    endings = await choices.follow(narrator.take, narrator.pieces_of)
     await events.send_waiting()
     return narrator.closing(endings)
 

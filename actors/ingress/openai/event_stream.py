@@ -108,6 +108,7 @@ class _WaitingBody:
     """A `Body`: what waits to be sent by ASGI. `came` is set while there is any that nobody sends."""
 
     def __init__(self) -> None:
+        self.on_full: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.came = asyncio.Event()
         self._waiting: list[bytes] = []
@@ -120,9 +121,12 @@ class _WaitingBody:
 
     def write(self, data: bytes) -> None:
         if data:
+            was_full = self.is_full
             self._waiting.append(data)
             self._nbytes += len(data)
             self.came.set()
+            if self.is_full and not was_full and self.on_full is not None:
+                self.on_full()
 
     def data(self) -> bytes:
         """All of it. What is sent must be confirmed by `sent`: a sender may be cancelled, and another one goes on."""

@@ -48,7 +48,7 @@ class StreamedAnswer:
         if self._body.has_left:
             self.leave()
         elif not self._is_over:
-            self._admission.choices.lead(self._narrator.take, self._over)
+            self._admission.choices.lead(self._narrator.take, self._over, self._narrator.pieces_of)
 
     def ping(self) -> None:
         """Breaks a silence that has lasted since the last call of this."""

@@ -16,10 +16,11 @@ EXTENSION = "slabwire.streamed_body"
 
 
 class Body(Protocol):
-    """Of one answer, without a declared length. `on_room`, where there is one, is called whenever it is full no longer.
-    One loop.
+    """Of one answer, without a declared length. `on_full`, where there is one, is called whenever it becomes full,
+    perhaps within `write`, and `on_room` whenever it is full no longer. One loop.
     """
 
+    on_full: Callable[[], None] | None
     on_room: Callable[[], None] | None
 
     @property
@@ -32,7 +33,7 @@ class Body(Protocol):
 
 class StreamedBody(Body, Protocol):
     """A body that the server has handed over. `on_left`, where there is one, is called once the client has left before
-    the end of it. Neither that nor `on_room` is called after the end.
+    the end of it. None of these is called after the end.
     """
 
     on_left: Callable[[], None] | None

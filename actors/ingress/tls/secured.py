@@ -33,15 +33,18 @@ class Secured:
 
     `buffer` has room for a record; all connections of one thread may share it, for what is read is taken out at once.
     `wants_write`: what could not be done waits until the descriptor can be written, and not until it can be read.
+    `ssl_write` is libssl's, and `ready` its SSL as long as the connection is open, 0 before and after: whoever writes
+    very often may do so without `write`, as long as all goes at once.
     """
 
-    __slots__ = ("_buffer", "_library", "_ssl", "state", "wants_write")
+    __slots__ = ("_buffer", "_library", "_ssl", "ready", "ssl_write", "state", "wants_write")
 
     def __init__(self, library: Libssl, buffer: ctypes.Array[ctypes.c_char]) -> None:
         self.state = State.ACCEPTED
         self.wants_write = False
         self._library, self._buffer = library, buffer
-        self._ssl = 0
+        self.ssl_write = library.SSL_write
+        self._ssl = self.ready = 0
 
     def __del__(self) -> None:
         self.free()
@@ -49,6 +52,7 @@ class Secured:
     def meet(self, event: Event) -> State:
         """Goes on to the state that follows, and returns it."""
         self.state = following = CONNECTION.after(self.state, event)
+        self.ready = self._ssl if following is State.OPEN else 0
         return following
 
     def begin(self, context: int, descriptor: int) -> None:
@@ -63,7 +67,7 @@ class Secured:
 
     def free(self) -> None:
         """Gives back what libssl holds. Never from within a call of libssl."""
-        ssl, self._ssl = self._ssl, 0
+        ssl, self._ssl, self.ready = self._ssl, 0, 0
         if ssl:
             self._library.SSL_free(ssl)
 

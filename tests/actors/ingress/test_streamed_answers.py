@@ -314,6 +314,7 @@ class Told:
     """A body that notes what it is told."""
 
     def __init__(self) -> None:
+        self.on_full: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_left: Callable[[], None] | None = None
         self.is_full = self.has_left = False

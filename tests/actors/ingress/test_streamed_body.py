@@ -321,6 +321,7 @@ class _Handed(StreamedBody):
     """A server's body that takes `most` bytes until it is full."""
 
     def __init__(self, most: int) -> None:
+        self.on_full: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_left: Callable[[], None] | None = None
         self.data = b""
@@ -336,7 +337,10 @@ class _Handed(StreamedBody):
         return False
 
     def write(self, data: bytes) -> None:
+        was_full = self.is_full
         self.data += data
+        if self.is_full and not was_full and self.on_full is not None:
+            self.on_full()
 
     def end(self, data: bytes = b"") -> None:
         self.data += data

@@ -9,6 +9,7 @@ import gc
 import random
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,6 +262,48 @@ def test_errors_that_others_have_left_are_not_taken_for_ours(certificate: Certif
             assert door.protocols[0].error is None
 
     run(scene)
+
+
+def test_nor_by_a_small_write_for_which_there_is_no_room(certificate: Certificate, terminator: Terminator) -> None:
+    """The client is in another thread, for what is left in this one's queue would harm it."""
+
+    def leave_an_error() -> None:
+        library = libssl()
+        library.ERR_clear_error()
+        library.SSL_CTX_set_cipher_list(context, b"none of this name")
+
+    def read(address: tuple[str, int], go: threading.Event) -> bytes:
+        with plain_client(address, client_context(certificate)) as client:
+            go.wait()
+            return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+    async def scene() -> None:
+        async with opened(terminator, Notes) as door:
+            go = threading.Event()
+            reading = asyncio.create_task(asyncio.to_thread(read, door.address, go))
+            protocol = await door.secure_next()
+            assert protocol is not None
+            transport, sent = protocol.transport, bytearray()
+            while transport.get_write_buffer_size() < 50_000 and not transport.is_closing():
+                sent += b"%07d " % len(sent) * 500
+                leave_an_error()
+                transport.write(bytes(sent[-4000:]))
+            go.set()
+            assert not transport.is_closing()
+            while transport.get_write_buffer_size():
+                leave_an_error()
+                await asyncio.sleep(0)
+            leave_an_error()
+            transport.write(b"last")
+            transport.close()
+            assert await reading == sent + b"last"
+
+    context = libssl().SSL_CTX_new(libssl().TLS_server_method())
+    try:
+        run(scene)
+    finally:
+        libssl().SSL_CTX_free(context)
+        libssl().ERR_clear_error()
 
 
 # -- what is not sent or not read yet ---------------------------------------------------------------------------------
