@@ -118,9 +118,7 @@ class Caller:
             fields = dict(fields)
             source = fields.pop(stream)
         if not aside and len(self._pending) - len(self._aside) >= self.calls:
-            more = (
-                "or give its actor more: calls=" if self._cause else "use a second client, or Graph(..., client_calls=)"
-            )
+            more = "or give its actor more: calls=" if self._cause else "use a second client, or Graph(client_calls=)"
             raise mark_not_begun(Overloaded(f"{self.calls} calls are in flight already; wait for some, {more}"))
         lanes, port = self.entries.ways.get(route) or self.entries.opened(route)
         entry = lanes[0] if len(lanes) == 1 else self.entries.choose(route, lanes, fields)
