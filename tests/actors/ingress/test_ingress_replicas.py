@@ -25,8 +25,9 @@ from waiting import wait_until, worker_of
 
 ANSWERED = "slabwire_requests_total", "counter", "200"
 TOKENS = "slabwire_completion_tokens_total", "counter"
-# What becomes of a connection that a process had accepted when it was killed.
-CUT = (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected, ssl.SSLError)
+# What becomes of a connection that a process had accepted when it was killed; perhaps an answer's head was out already.
+_NO_ANSWER = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+CUT = (ConnectionResetError, BrokenPipeError, *_NO_ANSWER, ssl.SSLError)
 
 
 @pytest.fixture(autouse=True)
