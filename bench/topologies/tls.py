@@ -141,7 +141,7 @@ def measure_tls(settings: Settings, *, processes: int = 4, round_trip_ms: float 
     titles = {each.name: each.title for each in kinds}
     report = Report("tls", "as each case says", results, titles, left_out=left_out)
     report.baselines = [each for each in _BASELINES if each in titles]
-    report.bars = _bars(report)
+    report.bars = [*_bars(report), *_resumption_bars(resumed)]
     shown = bench.figures()
     report.figures = {"measured": shown, "idle_nbytes": idle, "processes": processes, "resumed": resumed}
     report.tables = [_figures_table(shown, titles), _held_table(titles, idle, resumed, processes)]
@@ -193,6 +193,11 @@ def _bars(report: Report) -> list[Bar]:
                     found.append(Bar(f"{case.text}, {ours} / {peer}", ratio, most=most))
     ratio = report.ratio(_DOWNLOAD, "engine", "nginx")
     return found if ratio is None else [*found, Bar("download, engine / nginx", ratio, most=_MOST_OF_A_DOWNLOAD)]
+
+
+def _resumption_bars(resumed: dict[str, dict[str, float]]) -> list[Bar]:
+    shares = resumed.get(IngressServer.name, {})
+    return [Bar(f"resumed, {when} kill -9 of each", share, least=1.0, percent=True) for when, share in shares.items()]
 
 
 def _figures_table(figures: Sequence[dict[str, Any]], titles: dict[str, str]) -> Table:

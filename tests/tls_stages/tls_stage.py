@@ -130,6 +130,7 @@ async def opened(terminator: Terminator, protocol_factory: Callable[[], Notes] =
                 each.transport.abort()
                 await each.lost.wait()
         await asyncio.sleep(0)
+        terminator.close()
 
 
 def client_context(certificate: Certificate, **options: Any) -> ssl.SSLContext:

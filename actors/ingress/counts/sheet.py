@@ -103,16 +103,15 @@ class Sheet:
 
 
 class _Written:
-    """What the declared families have in common for who writes."""
+    """What the declared families have in common for who writes. Each request and each connection writes several times,
+    so what is usual is done without a further call.
+    """
 
-    __slots__ = ("_declared", "_sheet")
+    __slots__ = ("_declared", "_places", "_sheet")
 
     def __init__(self, sheet: Sheet, declared: _Declared) -> None:
         self._sheet, self._declared = sheet, declared
-
-    def _at(self, labels: tuple[str, ...]) -> int:
-        at = self._declared.places.get(labels)
-        return self._place_of_other(labels) if at is None else at
+        self._places = declared.places
 
     def _place_of_other(self, labels: tuple[str, ...]) -> int:
         known = [{each[index] for each in self._declared.places} for index in range(len(labels))]
@@ -126,7 +125,8 @@ class Counter(_Written):
 
     def inc(self, *labels: str, by: float = 1.0) -> None:
         """Labels in the order in which they were declared; one that was not counts as `OTHER`, if that was."""
-        self._sheet.numbers[self._at(labels)] += by
+        at = self._places.get(labels)
+        self._sheet.numbers[self._place_of_other(labels) if at is None else at] += by
 
 
 class Gauge(_Written):
@@ -134,7 +134,8 @@ class Gauge(_Written):
 
     def set(self, value: float, *labels: str) -> None:
         """Shows the value, from now on."""
-        self._sheet.numbers[self._at(labels)] = value
+        at = self._places.get(labels)
+        self._sheet.numbers[self._place_of_other(labels) if at is None else at] = value
 
 
 class Histogram(_Written):
@@ -142,7 +143,9 @@ class Histogram(_Written):
 
     def observe(self, value: float, *labels: str) -> None:
         """The sum first: whoever is killed in between has left a sum without its count, and no count without a sum."""
-        numbers, at = self._sheet.numbers, self._at(labels)
+        numbers, at = self._sheet.numbers, self._places.get(labels)
+        if at is None:
+            at = self._place_of_other(labels)
         numbers[at] += value
         numbers[at + 1 + bisect_left(self._declared.bounds, value)] += 1.0
 

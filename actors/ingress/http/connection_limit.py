@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from ....runtime.host.descriptors import REMEDY, free_descriptors
 from ..tls.entrance import Entrance
@@ -33,10 +33,16 @@ class ConnectionLimit:
         self._state = state
         self._idle: list[tuple[float, Connection]] = []  # those that were when last looked for, the longest at the end
 
-    async def make(self, entrance: Entrance) -> None:
-        """Comes back when one more connection has its place."""
+    def make(self, entrance: Entrance) -> Awaitable[None] | None:
+        """None where there is room. Else what comes back when one more connection has its place."""
+        return None if self._is_there(entrance) else self._make(entrance)
+
+    def _is_there(self, entrance: Entrance) -> bool:
+        return len(entrance.handshakes) + len(self._state.connections) < self.most
+
+    async def _make(self, entrance: Entrance) -> None:
         going: Connection | None = None
-        while len(entrance.handshakes) + len(self._state.connections) >= self.most:
+        while not self._is_there(entrance):
             wait_s = None
             if going not in self._state.connections:
                 going = self._close_an_idle_one()

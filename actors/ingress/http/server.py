@@ -1,6 +1,7 @@
 """HTTP/1.1 over secured connections: uvicorn's protocol, without its server, on the loop that is running.
 
-Nothing here ticks: while no connection is open nothing runs, and an idle connection has one timer, that of its end.
+Nothing here ticks: while no connection is open nothing runs, but for a time that was set and runs out once. An idle
+connection has one timer, that of its end.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ class HttpServer:
         await self._cut()
         if self._seeing_off is not None:
             self._seeing_off.cancel()
+        self.terminator.close()
 
     async def _hear_the_last(self, within_s: float) -> None:
         """Waits for the requests of those who were let in already."""

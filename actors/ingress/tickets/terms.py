@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import struct
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
 
 from .key import Rules, S, TicketKey
 from .states import State
 
 _HALF_NBYTES = 16
-_FORM = struct.Struct("<BQQ")
-_VERSION = 1
+_FORM = struct.Struct("<BQ")
+_VERSION = 2
+# Clients use few names, but each may use its own, of up to 16 KiB.
+_NAMES = 32
 
 
 class Refusal(StrEnum):
@@ -34,41 +36,27 @@ def policy_of(minimum: str, verify_mode: int, authorities: bytes) -> bytes:
     return sha256(repr((minimum, verify_mode, sha256(authorities).digest())).encode()).digest()[:_HALF_NBYTES]
 
 
-class Binding(NamedTuple):
-    """Whom a session is for: libssl's session id context."""
-
-    name: bytes
-    policy: bytes
-
-    @classmethod
-    def of(cls, server_name: bytes, policy: bytes) -> Binding:
-        """`server_name`: as the client says it, or empty. Names differ in more than their case."""
-        return cls(sha256(server_name.lower()).digest()[:_HALF_NBYTES], policy)
-
-    @classmethod
-    def read(cls, context: bytes) -> Binding:
-        return cls(context[:_HALF_NBYTES], context[_HALF_NBYTES:])
+@lru_cache(_NAMES)
+def binding_of(server_name: bytes, policy: bytes, epoch: int) -> bytes:
+    """Whom a session is for: libssl's session id context, 32 bytes. `server_name`: as the client says it, or empty.
+    Names differ in more than their case.
+    """
+    rules = sha256(policy + epoch.to_bytes(8, "little")).digest()
+    return sha256(server_name.lower()).digest()[:_HALF_NBYTES] + rules[:_HALF_NBYTES]
 
 
-class Terms(NamedTuple):
-    """What we note in a ticket: when the last full handshake was, in seconds since 1970, and the epoch."""
+def packed(full_at: int) -> bytes:
+    """What we note in a ticket that a resumption brings: when the last full handshake was, in seconds since 1970. One
+    that a full handshake brings needs no note, since a session knows when it was made.
+    """
+    return _FORM.pack(_VERSION, full_at)
 
-    full_at: int
-    epoch: int
 
-    def packed(self) -> bytes:
-        return _FORM.pack(_VERSION, *self)
-
-    @classmethod
-    def read(cls, data: bytes) -> Terms | None:
-        """None for what is in no form that we know."""
-        if len(data) != _FORM.size or data[0] != _VERSION:
-            return None
-        return cls(*_FORM.unpack(data)[1:])
-
-    def lifetime_s(self, rules: Rules, now: int) -> int:
-        """For how long a ticket that is given now is good: not beyond the end of the chain."""
-        return max(1, min(rules.lifetime // S, self.full_at + rules.chain // S - now))
+def read(noted: bytes) -> int | None:
+    """When the last full handshake was; None for what is in no form that we know."""
+    if len(noted) != _FORM.size or noted[0] != _VERSION:
+        return None
+    return int(_FORM.unpack(noted)[1])
 
 
 def why_not_opened(key: TicketKey | None, now_ns: int) -> Refusal:
@@ -80,12 +68,11 @@ def why_not_opened(key: TicketKey | None, now_ns: int) -> Refusal:
     return Refusal.EXPIRED if key.expire_at and key.expire_at <= now_ns else Refusal.MALFORMED
 
 
-def why_not_taken(terms: Terms | None, then: Binding, here: Binding, rules: Rules, now: int) -> Refusal | None:
-    """Of a ticket that was opened, given `then` and offered `here`. None: nothing is wrong with it."""
-    if then.policy != here.policy or (terms is not None and terms.epoch != rules.epoch):
-        return Refusal.POLICY_CHANGED
-    if then.name != here.name:
-        return Refusal.OTHER_NAME
-    if terms is None:
+def why_not_taken(full_at: int | None, then: bytes, here: bytes, rules: Rules, now: int) -> Refusal | None:
+    """Of a ticket that was opened, bound to `then` and offered `here`. None: nothing is wrong with it."""
+    if then != here:
+        is_policy = then[_HALF_NBYTES:] != here[_HALF_NBYTES:]
+        return Refusal.POLICY_CHANGED if is_policy else Refusal.OTHER_NAME
+    if full_at is None:
         return Refusal.MALFORMED
-    return Refusal.CHAIN_ENDED if terms.full_at + rules.chain // S <= now else None
+    return Refusal.CHAIN_ENDED if full_at + rules.chain // S <= now else None

@@ -3,94 +3,108 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
 
 logger = logging.getLogger("slabwire")
 
 # An accept that failed, for want of descriptors or memory, is tried again after this time.
 ACCEPT_AGAIN_S = 1.0
-# Of one listener in one turn of the loop: a millisecond.
-ACCEPTS_A_TURN = 16
 # How soon somebody accepts in the place of a replica that has gone. A look costs some 50 µs for each replica.
 LOOK_EVERY_S = 0.2
+# So long the kernel keeps a connection to itself on which nothing has come, as in TLS it is the client who begins: each
+# is a wake-up less.
+SILENT_FOR_S = 1
 
-Take = Callable[[socket.socket], Awaitable[None]]
+_STREAM, _TCP = int(socket.SOCK_STREAM), int(socket.IPPROTO_TCP)
+
+Take = Callable[[socket.socket], Awaitable[None] | None]
 
 
 class Acceptor:
-    """Of one listening socket, non-blocking, which others may accept from as well. On one loop.
+    """Of one listening socket, non-blocking, which others may accept from as well: one connection in a turn of the
+    loop. On one loop.
 
-    `take` is awaited with each connection: until it comes back, no other is taken from the kernel. The connection is
-    its own from then on.
+    `take` is called with each. What it gives is awaited, if it is not None: until it comes back, no other is taken from
+    the kernel. The connection is its own from then on.
     """
 
     def __init__(self, listener: socket.socket, take: Take) -> None:
         self._listener, self._take = listener, take
+        with contextlib.suppress(OSError):  # of other families
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENT_FOR_S)
         self._is_shut = True
-        self._task: asyncio.Task[None] | None = None
-        self._waiting: asyncio.Future[None] | None = None  # for something to come
+        self._is_watching = False
+        self._bringing_in: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None  # after an accept that failed
 
     def open(self) -> None:
         """Begins, or goes on after it was shut."""
         self._is_shut = False
         if not self.is_busy:
-            self._task = asyncio.create_task(self._accept())
+            self._watch()
 
     def shut(self) -> None:
         """Takes no more; one that was taken already is still brought in."""
         self._is_shut = True
-        _wake(self._waiting)
+        self._stop_watching()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     @property
     def is_busy(self) -> bool:
         """Whether it accepts, or still brings somebody in."""
-        return self._task is not None and not self._task.done()
+        is_bringing = self._bringing_in is not None and not self._bringing_in.done()
+        return self._is_watching or is_bringing or self._again is not None
 
     async def close(self) -> None:
         """Whoever is not in by now is turned away. Others that have the socket accept on."""
         self.shut()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._bringing_in is not None:
+            await asyncio.sleep(0)  # one that is cancelled before it has begun could not turn anybody away
+            self._bringing_in.cancel()
+            await asyncio.gather(self._bringing_in, return_exceptions=True)
         self._listener.close()
 
-    async def _accept(self) -> None:
-        while not self._is_shut:
-            for _ in range(ACCEPTS_A_TURN):
-                connection = await self._next()
-                if connection is None:
-                    return
-                await self._take(connection)
-            await asyncio.sleep(0)
-
-    async def _next(self) -> socket.socket | None:
-        """The next connection, however long it takes: what is wrong with one, or with the machine, ends no service.
-        None once it is shut.
-
-        Not by asyncio's sock_accept: one that is cancelled may have taken a connection, which is lost then.
-        """
-        while not self._is_shut:
-            try:
-                return accepted_by(self._listener)
-            except BlockingIOError:
-                await self._comes()
-            except ConnectionError:
-                continue  # gone before we came to it
-            except OSError as error:
-                logger.error("no connection can be accepted: %s", error.strerror)
-                await asyncio.sleep(ACCEPT_AGAIN_S)
-        return None
-
-    async def _comes(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        loop.add_reader(self._listener, _wake, self._waiting)
+    def _accept(self) -> None:
+        """What is wrong with one connection, or with the machine, ends no service."""
         try:
-            await self._waiting
+            connection = accepted_by(self._listener)
+        except (BlockingIOError, ConnectionError):
+            return  # another process has it, or it is gone
+        except OSError as error:
+            logger.error("no connection can be accepted: %s", error.strerror)
+            self._stop_watching()
+            self._again = asyncio.get_running_loop().call_later(ACCEPT_AGAIN_S, self._go_on)
+            return
+        coming = self._take(connection)
+        if coming is not None:
+            self._stop_watching()
+            self._bringing_in = asyncio.create_task(self._bring_in(coming))
+
+    async def _bring_in(self, coming: Awaitable[None]) -> None:
+        try:
+            await coming
         finally:
-            loop.remove_reader(self._listener)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._again = None
+        if not self._is_shut:
+            self._watch()
+
+    def _watch(self) -> None:
+        self._is_watching = True
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+
+    def _stop_watching(self) -> None:
+        if self._is_watching:
+            self._is_watching = False
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
 
 
 class StandIn:
@@ -147,11 +161,8 @@ class StandIn:
 
 def accepted_by(listener: socket.socket) -> socket.socket:
     """A connection that waits there, non-blocking. Raises BlockingIOError where none does."""
-    connection, _ = listener.accept()
+    # What accept() and socket.socket add in Python takes longer than the kernel.
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+    connection: Any = socket.SocketType(-1, _STREAM, _TCP, descriptor)  # the family is the descriptor's
     connection.setblocking(False)
-    return connection
-
-
-def _wake(waiting: asyncio.Future[None] | None) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)
+    return connection  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from ..certificates.certificate import Certificate, CertificateError
@@ -43,10 +44,13 @@ _MODE = MODE_ENABLE_PARTIAL_WRITE | MODE_ACCEPT_MOVING_WRITE_BUFFER | MODE_RELEA
 # RFC 8879, section 7.3, the best first.
 _COMPRESSIONS = {"brotli": 2, "zstd": 3, "zlib": 1}
 
+# There are few lists that clients offer, but each may offer its own.
+_OFFERS = 16
 _NAMES = tuple(name.encode() for name in ALPN)
 _NAME_BUFFERS = {name: ctypes.create_string_buffer(name, len(name)) for name in _NAMES}
 
 
+@lru_cache(_OFFERS)
 def choose_protocol(offered: bytes) -> bytes | None:
     """The first of ours that is offered, in the form of RFC 7301, section 3.1: names behind their lengths."""
     names, at = set(), 0
@@ -116,10 +120,10 @@ class ServerContext:
         return names.split(":")
 
     def _set_tickets(self, tickets: Tickets) -> None:
-        self._tickets = tickets  # which libssl calls for as long as it has the SSL_CTX
+        self.tickets = tickets  # which libssl calls for as long as it has the SSL_CTX
         self._control(CTRL_SET_SESS_CACHE_MODE, 0)  # what a session is lies in its ticket
         self._library.SSL_CTX_set_num_tickets(self.pointer, _TICKETS)
-        tickets.install(self.pointer)
+        tickets.install(self)
 
     def _load(self, certificate: Certificate) -> None:
         """From memory: what was checked. Files may have changed since."""

@@ -1,8 +1,9 @@
-"""Times that all last equally long: one timer for all of them."""
+"""Times that all last equally long: one timer for all of them, which is set once in each such time at most."""
 
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Protocol
 
 
@@ -25,23 +26,18 @@ class Deadlines:
     def add(self, each: Overdue) -> None:
         """Its time begins now, or again."""
         self._due.pop(each, None)
-        self._due[each] = due = self._loop.time() + self.within_s
+        self._due[each] = monotonic() + self.within_s
         if self._timer is None:
-            self._timer = self._loop.call_at(due, self._run_out)
+            self._timer = self._loop.call_later(self.within_s, self._run_out)
 
     def discard(self, each: Overdue) -> None:
-        """Its time does not run out any more. The timer stays where others wait: it would have to be set again."""
+        """Its time does not run out any more. The timer stays: to set it again costs more than when it finds nobody."""
         self._due.pop(each, None)
-        if not self._due and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _run_out(self) -> None:
-        now = self._loop.time()
+        now = monotonic()
         for each in [each for each, due in self._due.items() if due <= now]:
             if self._due.pop(each, None) is not None:  # else one that was called before has taken it out
                 each.overdue()
-        if self._timer is not None:
-            self._timer.cancel()
         first = next(iter(self._due.values()), None)
-        self._timer = None if first is None else self._loop.call_at(first, self._run_out)
+        self._timer = None if first is None else self._loop.call_later(first - monotonic(), self._run_out)

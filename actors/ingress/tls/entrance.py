@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 from .acceptor import Acceptor, StandIn
 from .outcome import Outcome
@@ -14,7 +16,8 @@ from .terminator import Ended, Handshake, ProtocolFactory, Terminator
 class Entrance:
     """Accepts connections and has them secured. Opened and closed on one running loop.
 
-    `make_room` is awaited with a connection in hand: until it comes back, no other is taken from the kernel.
+    `make_room` is asked with a connection in hand: None says that there is room. Else what it gives is awaited, and
+    until that comes back, no other is taken from the kernel.
     `accepted` is called with each that was taken, `ended` whenever a handshake has ended, well or not.
     """
 
@@ -22,11 +25,12 @@ class Entrance:
         self,
         terminator: Terminator,
         protocol_factory: ProtocolFactory,
-        make_room: Callable[[], Awaitable[None]],
+        make_room: Callable[[], Awaitable[None] | None],
         ended: Ended,
         accepted: Callable[[], object] = lambda: None,
     ) -> None:
-        self.handshakes: dict[int, tuple[Handshake, float]] = {}  # with when they began, on the loop's clock
+        # With when they began (time.monotonic). A place is taken before it is known who has it.
+        self.handshakes: dict[int, tuple[Handshake, float] | None] = {}
         self.failed_handshakes = 0
         self.port = 0
         self._terminator = terminator
@@ -64,21 +68,30 @@ class Entrance:
         """Accepts no more, and breaks off handshakes in progress."""
         for each in self._doors:
             await each.close()
-        for handshake, _ in list(self.handshakes.values()):
-            handshake.cancel()
+        for begun in list(self.handshakes.values()):
+            if begun is not None:
+                begun[0].cancel()
         while self.handshakes:
             await asyncio.sleep(0)  # each ends within a few turns of the loop
 
     def slow_handshakes(self) -> Iterator[tuple[float, Callable[[], object]]]:
         """For each handshake in progress the seconds since it began, and how to break it off."""
-        now = asyncio.get_running_loop().time()
-        for handshake, began in self.handshakes.values():
-            yield now - began, handshake.cancel
+        now = time.monotonic()
+        for begun in self.handshakes.values():
+            if begun is not None:
+                yield now - begun[1], begun[0].cancel
 
-    async def _take(self, connection: socket.socket) -> None:
+    def _take(self, connection: socket.socket) -> Awaitable[None] | None:
         self._accepted()
+        coming = self._make_room()
+        if coming is not None:
+            return self._secure_later(connection, coming)
+        self._secure(connection)
+        return None
+
+    async def _secure_later(self, connection: socket.socket, coming: Awaitable[None]) -> None:
         try:
-            await self._make_room()
+            await coming
         except BaseException:
             connection.close()
             raise
@@ -86,10 +99,10 @@ class Entrance:
 
     def _secure(self, connection: socket.socket) -> None:
         self._number = number = self._number + 1
-        handshake = self._terminator.secure(
-            connection, self._protocol_factory, lambda outcome: self._shook_hands(number, outcome)
-        )
-        self.handshakes[number] = handshake, asyncio.get_running_loop().time()
+        self.handshakes[number] = None
+        handshake = self._terminator.secure(connection, self._protocol_factory, partial(self._shook_hands, number))
+        if number in self.handshakes:  # else it has ended already
+            self.handshakes[number] = handshake, time.monotonic()
 
     def _shook_hands(self, number: int, outcome: Outcome) -> None:
         del self.handshakes[number]

@@ -14,20 +14,17 @@ TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 ERROR_SSL, ERROR_WANT_READ, ERROR_WANT_WRITE, ERROR_SYSCALL, ERROR_ZERO_RETURN = 1, 2, 3, 5, 6
 MODE_ENABLE_PARTIAL_WRITE, MODE_ACCEPT_MOVING_WRITE_BUFFER, MODE_AUTO_RETRY, MODE_RELEASE_BUFFERS = 1, 2, 4, 16
 OP_NO_COMPRESSION, OP_PRIORITIZE_CHACHA, OP_CIPHER_SERVER_PREFERENCE = 1 << 17, 1 << 21, 1 << 22
-OP_NO_RENEGOTIATION = 1 << 30
+OP_NO_TICKET, OP_NO_RENEGOTIATION = 1 << 14, 1 << 30
 ALPN_CHOSEN, ALPN_ALERT = 0, 2
 # What the header has as macros over SSL_ctrl and SSL_CTX_ctrl.
 CTRL_MODE, CTRL_SET_SESS_CACHE_MODE, CTRL_CLEAR_MODE, CTRL_SET_GROUPS_LIST = 33, 44, 78, 92
-CTRL_CHAIN_CERT = 89
+CTRL_SET_TICKET_KEYS, CTRL_CHAIN_CERT = 59, 89
 CTRL_SET_MIN_PROTO_VERSION, CTRL_GET_NEGOTIATED_GROUP = 123, 134
 VERIFY_NONE = 0
 HELLO_REFUSED, HELLO_TAKEN = 0, 1
-EXTENSION_SERVER_NAME = 0
+EXTENSION_SERVER_NAME, EXTENSION_SESSION_TICKET, EXTENSION_PRE_SHARED_KEY = 0, 35, 41
 TICKET_EMPTY, TICKET_NOT_OPENED, TICKET_OPENED, TICKET_OPENED_TO_RENEW = 3, 4, 5, 6
 IGNORE_AND_RENEW, USE_TICKET, USE_AND_RENEW = 2, 3, 4
-KEY_UNKNOWN, KEY_TAKEN, KEY_TAKEN_TO_RENEW = 0, 1, 2
-# Of <openssl/params.h>.
-PARAM_TEXT, PARAM_BYTES, PARAM_UNMODIFIED = 4, 5, ctypes.c_size_t(-1).value
 # Of <openssl/sslerr.h>: an end without close_notify. The queue holds it as SSL's error, and not as the system's.
 REASON_UNEXPECTED_EOF = 294
 _REASON_MASK = 0x7FFFFF
@@ -40,25 +37,9 @@ AlpnCallback = ctypes.CFUNCTYPE(
 )
 
 # int (*)(SSL *, int *alert, void *)
-HelloCallback = ctypes.CFUNCTYPE(c_int, c_void_p, ctypes.POINTER(c_int), c_void_p)
-# int (*)(SSL *, unsigned char name[16], unsigned char iv[16], EVP_CIPHER_CTX *, EVP_MAC_CTX *, int sealing)
-TicketKeyCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int)
-# int (*)(SSL *, void *)
-GiveTicketCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
+HelloCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p)
 # SSL_TICKET_RETURN (*)(SSL *, SSL_SESSION *, const unsigned char *name, size_t nbytes, SSL_TICKET_STATUS, void *)
 TakeTicketCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_size_t, c_int, c_void_p)
-
-
-class Param(ctypes.Structure):
-    """OSSL_PARAM. Whoever fills it keeps what `data` points to."""
-
-    _fields_ = (
-        ("key", c_char_p),
-        ("data_type", c_uint),
-        ("data", c_void_p),
-        ("data_size", c_size_t),
-        ("return_size", c_size_t),
-    )
 
 
 # The result, then the arguments.
@@ -74,6 +55,8 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_CTX_new": (c_void_p, c_void_p),
     "SSL_CTX_free": (None, c_void_p),
     "SSL_CTX_ctrl": (c_long, c_void_p, c_int, c_long, c_void_p),
+    "SSL_CTX_set_timeout": (c_long, c_void_p, c_long),
+    "SSL_set_options": (c_uint64, c_void_p, c_uint64),
     "SSL_CTX_set_options": (c_uint64, c_void_p, c_uint64),
     "SSL_CTX_set_cipher_list": (c_int, c_void_p, c_char_p),
     "SSL_CTX_use_certificate": (c_int, c_void_p, c_void_p),
@@ -82,25 +65,15 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_CTX_set_num_tickets": (c_int, c_void_p, c_size_t),
     "SSL_CTX_set_alpn_select_cb": (None, c_void_p, AlpnCallback, c_void_p),
     "SSL_CTX_set_client_hello_cb": (None, c_void_p, HelloCallback, c_void_p),
-    "SSL_CTX_set_tlsext_ticket_key_evp_cb": (c_int, c_void_p, TicketKeyCallback),
-    "SSL_CTX_set_session_ticket_cb": (c_int, c_void_p, GiveTicketCallback, TakeTicketCallback, c_void_p),
+    "SSL_CTX_set_session_ticket_cb": (c_int, c_void_p, c_void_p, TakeTicketCallback, c_void_p),
     "SSL_client_hello_get0_ext": (c_int, c_void_p, c_uint, ctypes.POINTER(c_void_p), ctypes.POINTER(c_size_t)),
     "SSL_set_session_id_context": (c_int, c_void_p, c_char_p, c_uint),
     "SSL_set_num_tickets": (c_int, c_void_p, c_size_t),
-    "SSL_set_ex_data": (c_int, c_void_p, c_int, c_void_p),
-    "SSL_get_ex_data": (c_void_p, c_void_p, c_int),
     "SSL_SESSION_get0_id_context": (c_void_p, c_void_p, ctypes.POINTER(c_uint)),
     "SSL_SESSION_set1_ticket_appdata": (c_int, c_void_p, c_char_p, c_size_t),
     "SSL_SESSION_get0_ticket_appdata": (c_int, c_void_p, ctypes.POINTER(c_void_p), ctypes.POINTER(c_size_t)),
     "SSL_SESSION_get_time": (c_long, c_void_p),
     "SSL_SESSION_get_timeout": (c_long, c_void_p),
-    "SSL_SESSION_set_timeout": (c_long, c_void_p, c_long),
-    "RAND_bytes": (c_int, c_void_p, c_int),
-    "EVP_CIPHER_fetch": (c_void_p, c_void_p, c_char_p, c_char_p),
-    "EVP_CIPHER_free": (None, c_void_p),
-    "EVP_EncryptInit_ex": (c_int, c_void_p, c_void_p, c_void_p, c_char_p, c_void_p),
-    "EVP_DecryptInit_ex": (c_int, c_void_p, c_void_p, c_void_p, c_char_p, c_void_p),
-    "EVP_MAC_CTX_set_params": (c_int, c_void_p, ctypes.POINTER(Param)),
     "SSL_new": (c_void_p, c_void_p),
     "SSL_free": (None, c_void_p),
     "SSL_set_fd": (c_int, c_void_p, c_int),
@@ -116,6 +89,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_CIPHER_get_name": (c_char_p, c_void_p),
     "SSL_CIPHER_get_bits": (c_int, c_void_p, c_void_p),
     "SSL_session_reused": (c_int, c_void_p),
+    "SSL_get_SSL_CTX": (c_void_p, c_void_p),
     "SSL_get_session": (c_void_p, c_void_p),
     "SSL_get0_alpn_selected": (None, c_void_p, ctypes.POINTER(c_void_p), ctypes.POINTER(c_uint)),
     "SSL_ctrl": (c_long, c_void_p, c_int, c_long, c_void_p),

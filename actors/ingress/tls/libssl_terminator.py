@@ -52,6 +52,12 @@ class LibsslTerminator:
             self._shared = Shared(asyncio.get_running_loop(), self._library, self._context)
         return LibsslHandshake(self._shared, connection, protocol_factory, ended)
 
+    def close(self) -> None:
+        """As Terminator says."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.watcher.close()
+
     def swap(self, certificates: Sequence[Certificate]) -> None:
         """As Terminator says. The old SSL_CTX lives for as long as its connections do: each holds a reference."""
         fresh = ServerContext(self._library, certificates, self._minimum, self._tickets)

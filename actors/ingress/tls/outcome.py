@@ -58,10 +58,9 @@ class Facts(Protocol):
 
 
 def agreed_by(facts: Facts, took_s: float) -> Agreed:
-    """What the two have agreed on; the group where the engine tells it."""
-    group = getattr(facts, "group", lambda: None)()
+    """What the two have agreed on, as far as it is told: which group is not."""
     cipher = facts.cipher()
-    return Agreed(facts.version() or "", cipher[0] if cipher else "", group or "", bool(facts.session_reused), took_s)
+    return Agreed(facts.version() or "", cipher[0] if cipher else "", "", bool(facts.session_reused), took_s)
 
 
 def failure_of(error: OSError | None) -> str:

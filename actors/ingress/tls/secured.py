@@ -32,42 +32,45 @@ class Secured:
     """TLS of one accepted connection, and where it stands. After an OSError only `free` may follow.
 
     `buffer` has room for a record; all connections of one thread may share it, for what is read is taken out at once.
-    `wants_write`: what could not be done waits until the descriptor can be written, and not until it can be read.
-    `ssl_write` is libssl's, and `ready` its SSL as long as the connection is open, 0 before and after: whoever writes
-    very often may do so without `write`, as long as all goes at once.
+    `pointer` is libssl's part, 0 while there is none. `wants_write`: what could not be done waits until the descriptor
+    can be written, and not until it can be read. `ssl_write` is libssl's, and `ready` the pointer as long as the
+    connection is open, 0 before and after: whoever writes very often may do so without `write`, as long as all goes at
+    once.
     """
 
-    __slots__ = ("_buffer", "_library", "_ssl", "ready", "ssl_write", "state", "wants_write")
+    __slots__ = ("_buffer", "_library", "pointer", "ready", "ssl_write", "state", "wants_write")
 
     def __init__(self, library: Libssl, buffer: ctypes.Array[ctypes.c_char]) -> None:
         self.state = State.ACCEPTED
         self.wants_write = False
         self._library, self._buffer = library, buffer
         self.ssl_write = library.SSL_write
-        self._ssl = self.ready = 0
+        self.pointer = self.ready = 0
 
     def __del__(self) -> None:
-        self.free()
+        if self.pointer:
+            self.free()
 
     def meet(self, event: Event) -> State:
         """Goes on to the state that follows, and returns it."""
-        self.state = following = CONNECTION.after(self.state, event)
-        self.ready = self._ssl if following is State.OPEN else 0
+        following = CONNECTION.rows[self.state].get(event) or CONNECTION.after(self.state, event)
+        self.state = following
+        self.ready = self.pointer if following is State.OPEN else 0
         return following
 
     def begin(self, context: int, descriptor: int) -> None:
         """Makes libssl's part, by an SSL_CTX: before the first byte has come there is no need of it."""
         library = self._library
         library.ERR_clear_error()
-        self._ssl = library.SSL_new(context) or 0
-        if not self._ssl or library.SSL_set_fd(self._ssl, descriptor) != 1:
+        self.pointer = library.SSL_new(context) or 0
+        if not self.pointer or library.SSL_set_fd(self.pointer, descriptor) != 1:
             raise TLSError(library.next_error()[1])
-        library.SSL_set_accept_state(self._ssl)
+        library.SSL_set_accept_state(self.pointer)
         self.meet(Event.HELLO)
 
     def free(self) -> None:
         """Gives back what libssl holds. Never from within a call of libssl."""
-        ssl, self._ssl, self.ready = self._ssl, 0, 0
+        ssl, self.pointer, self.ready = self.pointer, 0, 0
         if ssl:
             self._library.SSL_free(ssl)
 
@@ -77,7 +80,7 @@ class Secured:
         """Whether it is done now. Raises OSError if it has failed; the peer is told why."""
         library = self._library
         library.ERR_clear_error()
-        result = library.SSL_do_handshake(self._ssl)
+        result = library.SSL_do_handshake(self.pointer)
         if result == 1:
             self.meet(Event.SHOOK_HANDS)
             return True
@@ -89,9 +92,9 @@ class Secured:
         """What one record held; b"" is the peer's good-bye. None: nothing more has come. Raises OSError."""
         library = self._library
         library.ERR_clear_error()
-        nbytes = library.SSL_read(self._ssl, self._buffer, RECORD_NBYTES)
+        nbytes = library.SSL_read(self.pointer, self._buffer, RECORD_NBYTES)
         if nbytes > 0:
-            return ctypes.string_at(self._buffer, nbytes)
+            return bytes(memoryview(self._buffer)[:nbytes])
         return b"" if self._judge(nbytes) == ERROR_ZERO_RETURN else None
 
     def write(self, data: bytes) -> int:
@@ -100,7 +103,7 @@ class Secured:
         """
         library = self._library
         library.ERR_clear_error()
-        nbytes = library.SSL_write(self._ssl, data, min(len(data), RECORD_NBYTES))
+        nbytes = library.SSL_write(self.pointer, data, min(len(data), RECORD_NBYTES))
         if nbytes > 0:
             return int(nbytes)
         if self._judge(nbytes) == ERROR_ZERO_RETURN:
@@ -111,7 +114,7 @@ class Secured:
         """Sends close_notify; whether it has gone out. Raises OSError."""
         library = self._library
         library.ERR_clear_error()
-        result = library.SSL_shutdown(self._ssl)
+        result = library.SSL_shutdown(self.pointer)
         if result >= 0:
             return True
         self._judge(result)
@@ -120,7 +123,7 @@ class Secured:
     def _judge(self, result: int) -> int:
         """What libssl says of a call that did not succeed. Raises OSError if nothing more can come of it."""
         library = self._library
-        judgement: int = library.SSL_get_error(self._ssl, result)
+        judgement: int = library.SSL_get_error(self.pointer, result)
         self.wants_write = judgement == ERROR_WANT_WRITE
         if judgement in (ERROR_WANT_READ, ERROR_WANT_WRITE, ERROR_ZERO_RETURN):
             return judgement
@@ -177,5 +180,5 @@ class Facts:
 
     def _agreed(self) -> tuple[Any, int]:
         """The library, and the SSL; 0 where there is none that may be asked: a getter without a session crashes."""
-        library, ssl = self._secured._library, self._secured._ssl
+        library, ssl = self._secured._library, self._secured.pointer
         return library, ssl if ssl and library.SSL_get_session(ssl) else 0

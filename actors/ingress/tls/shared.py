@@ -6,10 +6,11 @@ import asyncio
 import ctypes
 
 from . import terminator
+from .agreements import Agreements
 from .context import ServerContext
 from .deadlines import Deadlines
 from .libssl import RECORD_NBYTES, Libssl
-from .turns import Turns
+from .watcher import Watcher
 
 # As asyncio's own: for what is queued to go out, and for the peer to answer our good-bye.
 CLOSE_WITHIN_S = 30.0
@@ -25,4 +26,5 @@ class Shared:
         self.buffer = ctypes.create_string_buffer(RECORD_NBYTES)
         self.handshakes = Deadlines(loop, terminator.HANDSHAKE_TIMEOUT_S)
         self.closings = Deadlines(loop, CLOSE_WITHIN_S)
-        self.steps = Turns(loop, HANDSHAKE_STEPS_A_TURN)
+        self.watcher = Watcher(loop, HANDSHAKE_STEPS_A_TURN)
+        self.agreements = Agreements(library)

@@ -55,6 +55,9 @@ class StdlibTerminator:
         took_s = asyncio.get_running_loop().time() - began
         return agreed_by(transport.get_extra_info("ssl_object"), took_s)
 
+    def close(self) -> None:
+        """As Terminator says: there is nothing."""
+
     def swap(self, certificates: Sequence[Certificate]) -> None:
         """As Terminator says. Keys of tickets stay with their context, which can be given certificates and cannot lose
         one: where a kind is there no longer, a fresh one takes its place, and tickets are good for nothing.

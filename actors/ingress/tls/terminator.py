@@ -43,14 +43,17 @@ class Terminator(Protocol):
         """Begins to shake hands on an accepted connection, on the running loop, and connects a protocol to it then.
 
         From now on `connection` is the terminator's, which closes it if the handshake fails or is broken off. `ended`
-        is called once, and never from within here: with what was agreed on, with the error if the handshake has failed
-        or taken too long, or with None if it was broken off. A client that speaks plain HTTP is told so, in words that
-        it understands.
+        is called once, and perhaps before this comes back: with what was agreed on, with the error if the handshake has
+        failed or taken too long, or with None if it was broken off. A client that speaks plain HTTP is told so, in
+        words that it understands.
 
         The protocol's transport must answer `get_extra_info` to "socket", and to "sslcontext" with something true:
         that is how the protocol knows that it is https. To "ssl_object" it answers with what tells `version()`,
         `cipher()`, `selected_alpn_protocol()` and `session_reused` as `ssl.SSLObject` does.
         """
+
+    def close(self) -> None:
+        """Gives back what it holds beside its connections, once there are none. It may be used again."""
 
     def swap(self, certificates: Sequence[Certificate]) -> None:
         """From now on new connections get these. What is open goes on as it is, and tickets are still good.

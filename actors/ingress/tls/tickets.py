@@ -6,106 +6,95 @@ What libssl calls here may raise nothing: it would be printed, and 0 returned. A
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
-from ..tickets.key import NAME_NBYTES, S, TicketKey
+from ..tickets.key import NAME_NBYTES, SECRET_NBYTES, Rules, S, TicketKey
 from ..tickets.memory import Keys
 from ..tickets.ring import Ring
 from ..tickets.states import OPENING, State
-from ..tickets.terms import Binding, Refusal, Terms, why_not_opened, why_not_taken
+from ..tickets.terms import Refusal, binding_of, packed, read, why_not_opened, why_not_taken
 from .libssl import (
+    CTRL_SET_TICKET_KEYS,
+    EXTENSION_PRE_SHARED_KEY,
     EXTENSION_SERVER_NAME,
+    EXTENSION_SESSION_TICKET,
     HELLO_REFUSED,
     HELLO_TAKEN,
     IGNORE_AND_RENEW,
-    KEY_TAKEN,
-    KEY_TAKEN_TO_RENEW,
-    KEY_UNKNOWN,
-    PARAM_BYTES,
-    PARAM_TEXT,
-    PARAM_UNMODIFIED,
+    OP_NO_TICKET,
     TICKET_EMPTY,
     TICKET_OPENED,
     TICKET_OPENED_TO_RENEW,
     TLS_1_3,
     USE_AND_RENEW,
     USE_TICKET,
-    GiveTicketCallback,
     HelloCallback,
     Libssl,
-    Param,
     TakeTicketCallback,
-    TicketKeyCallback,
 )
 from .terminator import Refused
 
-_CIPHER, _MAC_DIGEST = b"AES-256-CBC", b"SHA256"
-_IV_NBYTES = 16
-# Where an SSL keeps what belongs to its application: the first 8 bytes of its name's digest, and no pointer.
-_APPLICATION = 0
 _NAME_SHOWN = 8
+_KEYS_NBYTES = NAME_NBYTES + 2 * SECRET_NBYTES
+# Where a client has its ticket, and at what byte the key's name begins: behind the lengths of all identities and of the
+# first (RFC 8446, section 4.2.11), and in TLS 1.2 at once (RFC 5077, section 3.2).
+_TICKET_EXTENSIONS = ((EXTENSION_PRE_SHARED_KEY, 4), (EXTENSION_SESSION_TICKET, 0))
 
 
-class _Sealer:
-    """A key in the form that libcrypto takes."""
+class Context(Protocol):
+    """An SSL_CTX."""
 
-    __slots__ = ("_kept", "key", "mac")
-
-    def __init__(self, key: TicketKey) -> None:
-        digest, secret = ctypes.create_string_buffer(_MAC_DIGEST), ctypes.create_string_buffer(key.hmac, len(key.hmac))
-        self.key = key
-        self._kept = digest, secret
-        self.mac = (Param * 3)(
-            Param(b"digest", PARAM_TEXT, ctypes.addressof(digest), len(_MAC_DIGEST), PARAM_UNMODIFIED),
-            Param(b"key", PARAM_BYTES, ctypes.addressof(secret), len(key.hmac), PARAM_UNMODIFIED),
-            Param(None, 0, None, 0, 0),
-        )
+    pointer: int
 
 
 class Tickets:
     """What a terminator's contexts give and take as tickets; `policy` is what its clients have to fulfil.
     `refused` is told why a ticket is not taken.
 
-    One thread. It must outlive the handshakes of its contexts.
+    A context seals and opens by the active key without asking: a callback in Python for each would cost 5 % of a
+    handshake. Only while a ticket of another key is opened does it have that one.
+
+    One thread. It must outlive the handshakes of its contexts. Before any step of one `turn_back` is due where `turned`
+    says so: a hello may have ended where nobody asked for its ticket.
     """
 
     def __init__(self, library: Libssl, keys: Keys, policy: bytes, refused: Refused | None = None) -> None:
         self._tell_refused = refused
         self._refused: Counter[Refusal] = Counter()
         self._library, self._keys, self._policy = library, keys, policy
-        self._cipher = library.EVP_CIPHER_fetch(None, _CIPHER, None)
         self._ring: Ring | None = None
-        self._sealer: _Sealer | None = None
-        self._openers: dict[bytes, _Sealer] = {}
+        self._active: TicketKey | None = None
+        self._others: dict[bytes, TicketKey] = {}  # that open tickets, by their names
+        self._contexts: WeakSet[Context] = WeakSet()
+        self._bound = b""  # to whom the session is for whose hello is being read
+        self.turned = 0  # the context that has another key for now
         # Where libssl writes what it is asked for: made once, for making them costs more than the asking.
         self._pointer, self._size, self._length = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_uint()
         self._to_pointer, self._to_size = ctypes.byref(self._pointer), ctypes.byref(self._size)
         self._to_length = ctypes.byref(self._length)
         self._callbacks = (
             HelloCallback(self._bind),
-            TicketKeyCallback(self._use_key),
-            GiveTicketCallback(self._give),
             TakeTicketCallback(self._take),
         )
 
-    def __del__(self) -> None:
-        if cipher := getattr(self, "_cipher", None):
-            self._library.EVP_CIPHER_free(cipher)
-
-    def install(self, context: int) -> None:
-        """Lets an SSL_CTX give and take tickets."""
-        library = self._library
-        bind, use_key, give, take = self._callbacks
-        library.SSL_CTX_set_client_hello_cb(context, bind, None)
-        library.SSL_CTX_set_tlsext_ticket_key_evp_cb(context, use_key)
-        library.SSL_CTX_set_session_ticket_cb(context, give, take, None)
+    def install(self, context: Context) -> None:
+        """Lets an SSL_CTX give and take tickets, for as long as somebody holds it."""
+        library, pointer = self._library, context.pointer
+        bind, take = self._callbacks
+        library.SSL_CTX_set_client_hello_cb(pointer, bind, None)
+        library.SSL_CTX_set_session_ticket_cb(pointer, None, take, None)
+        self.refresh()
+        self._contexts.add(context)
+        self._prepare(pointer)
 
     def describe(self) -> dict[str, Any]:
         """For people: {"key", "key_age_s", "lifetime_s", "refused"}; the first three are None while there is no key."""
-        self._refresh()
-        key, ring = self._sealer.key if self._sealer else None, self._ring
+        self.refresh()
+        key, ring = self._active, self._ring
         return {
             "key": key.name.hex()[:_NAME_SHOWN] if key else None,
             "key_age_s": max(0, time.time_ns() - key.activate_at) / S if key else None,
@@ -113,19 +102,37 @@ class Tickets:
             "refused": {str(each): self._refused[each] for each in Refusal},
         }
 
-    def _refresh(self) -> Ring | None:
-        """The ring as it is now; its keys are at hand then."""
+    def refresh(self) -> None:
+        """Before a hello is read: contexts have the key that is active now."""
+        if self.turned:
+            self.turn_back()
         ring = self._keys.latest()
         if ring is not self._ring:
             self._ring = ring
-            sealers = [_Sealer(each) for each in ring.keys if each.state in OPENING] if ring else []
-            self._openers = {each.key.name: each for each in sealers}
-            self._sealer = next((each for each in sealers if each.key.state is State.ACTIVE), None)
-        return ring
+            keys = [each for each in ring.keys if each.state in OPENING] if ring else []
+            self._active = next((each for each in keys if each.state is State.ACTIVE), None)
+            self._others = {each.name: each for each in keys if each is not self._active}
+            for context in self._contexts:
+                self._prepare(context.pointer)
+
+    def _prepare(self, context: int) -> None:
+        rules = self._ring.rules if self._ring else Rules()
+        self._library.SSL_CTX_set_timeout(context, max(1, min(rules.lifetime, rules.chain) // S))
+        self._use(context, self._active)
+
+    def _use(self, context: int, key: TicketKey | None) -> None:
+        """Without a key what is sealed is good for nothing."""
+        keys = os.urandom(_KEYS_NBYTES) if key is None else key.name + key.hmac + key.aes
+        self._library.SSL_CTX_ctrl(context, CTRL_SET_TICKET_KEYS, len(keys), keys)
+
+    def turn_back(self) -> None:
+        """The context has the active key again."""
+        context, self.turned = self.turned, 0
+        self._use(context, self._active)
 
     # -- what libssl calls -------------------------------------------------------------------------------------------
 
-    def _bind(self, ssl: int, _alert: Any, _argument: int) -> int:
+    def _bind(self, ssl: int, _alert: int, _argument: int) -> int:
         """First of all: whom sessions of this connection are for, so that no other's is resumed (CVE-2025-23419). That
         is no matter of a resumption alone, so a fault ends the connection.
         """
@@ -133,97 +140,75 @@ class Tickets:
             library, name = self._library, b""
             if library.SSL_client_hello_get0_ext(ssl, EXTENSION_SERVER_NAME, self._to_pointer, self._to_size) == 1:
                 name = ctypes.string_at(self._pointer.value or 0, self._size.value)
-            context = b"".join(Binding.of(name, self._policy))
+            ring = self._ring
+            self._bound = context = binding_of(name, self._policy, ring.rules.epoch if ring else 0)
             if library.SSL_set_session_id_context(ssl, context, len(context)) != 1:
                 return HELLO_REFUSED
-            library.SSL_set_ex_data(ssl, _APPLICATION, int.from_bytes(context[:8], "little"))
-            self._refresh()
-            if self._sealer is None:
-                library.SSL_set_num_tickets(ssl, 0)  # an empty ticket is none in TLS 1.3
+            if self._others:
+                self._turn_to_its_key(ssl)
+            if self._active is None:
+                library.SSL_set_num_tickets(ssl, 0)
+                library.SSL_set_options(ssl, OP_NO_TICKET)  # of TLS 1.2
         except BaseException:
             return HELLO_REFUSED
         return HELLO_TAKEN
 
-    def _use_key(self, _ssl: int, name: int, iv: int, cipher: int, mac: int, sealing: int) -> int:
-        """Gives libssl a key, to seal with or to open. -1 would end the connection."""
-        try:
-            self._refresh()
-            return self._seal(name, iv, cipher, mac) if sealing else self._open(name, iv, cipher, mac)
-        except BaseException:
-            return KEY_UNKNOWN
-
-    def _seal(self, name: int, iv: int, cipher: int, mac: int) -> int:
-        library, sealer = self._library, self._sealer
-        if sealer is None:
-            return KEY_UNKNOWN
-        ctypes.memmove(name, sealer.key.name, NAME_NBYTES)
-        is_ready = (
-            library.RAND_bytes(iv, _IV_NBYTES) == 1
-            and library.EVP_EncryptInit_ex(cipher, self._cipher, None, sealer.key.aes, iv) == 1
-            and library.EVP_MAC_CTX_set_params(mac, sealer.mac) == 1
-        )
-        return KEY_TAKEN if is_ready else KEY_UNKNOWN
-
-    def _open(self, name: int, iv: int, cipher: int, mac: int) -> int:
-        library, opener = self._library, self._openers.get(ctypes.string_at(name, NAME_NBYTES))
-        # The keeper may be dead, so nobody would have taken the key away.
-        if opener is None or 0 < opener.key.expire_at <= time.time_ns():
-            return KEY_UNKNOWN
-        begun = library.EVP_DecryptInit_ex(cipher, self._cipher, None, opener.key.aes, iv)
-        if begun != 1 or library.EVP_MAC_CTX_set_params(mac, opener.mac) != 1:
-            return KEY_UNKNOWN
-        return KEY_TAKEN_TO_RENEW if opener.key.state is State.DEPRECATED else KEY_TAKEN
-
-    def _give(self, ssl: int, _argument: int) -> int:
-        """Notes the terms in a session before it is sealed. 0 would end the connection: a ticket without terms is
-        refused when it comes back.
-        """
-        try:
-            library, ring = self._library, self._ring  # of this handshake's hello
-            session, now = library.SSL_get_session(ssl), int(time.time())
-            if ring is not None and session:
-                before = self._terms_of(session) if library.SSL_session_reused(ssl) else None
-                terms = Terms(before.full_at if before else now, ring.rules.epoch)
-                noted = terms.packed()
-                library.SSL_SESSION_set1_ticket_appdata(session, noted, len(noted))
-                library.SSL_SESSION_set_timeout(session, terms.lifetime_s(ring.rules, now))
-        except BaseException:
-            return 1
-        return 1
+    def _turn_to_its_key(self, ssl: int) -> None:
+        """Has the context open this client's ticket, if it is sealed by another key than the active one."""
+        library = self._library
+        for extension, start in _TICKET_EXTENSIONS:
+            if library.SSL_client_hello_get0_ext(ssl, extension, self._to_pointer, self._to_size) != 1:
+                continue
+            if self._size.value < start + NAME_NBYTES:
+                return
+            key = self._others.get(ctypes.string_at((self._pointer.value or 0) + start, NAME_NBYTES))
+            # The keeper may be dead, so nobody would have taken the key away.
+            if key is not None and not 0 < key.expire_at <= time.time_ns():
+                self.turned = library.SSL_get_SSL_CTX(ssl)
+                self._use(self.turned, key)
+            return
 
     def _take(self, ssl: int, session: int, name: int, nbytes: int, status: int, _argument: int) -> int:
         """Whether a ticket is taken that was opened, or was not."""
         try:
-            refusal = self._refusal_of(ssl, session, ctypes.string_at(name, nbytes) if nbytes else b"", status)
+            has_turned = bool(self.turned)
+            if has_turned:
+                self.turn_back()
+            refusal = self._refusal_of(session, name, nbytes, status)
             if refusal is not None:
                 self._refused[refusal] += 1
                 if self._tell_refused is not None:
                     self._tell_refused(refusal)
             elif status in (TICKET_OPENED, TICKET_OPENED_TO_RENEW):
                 # In TLS 1.3 a client is to use each ticket once (RFC 8446, appendix C.4), so it gets another.
-                renews = status == TICKET_OPENED_TO_RENEW or self._library.SSL_version(ssl) == TLS_1_3
+                renews = has_turned or self._library.SSL_version(ssl) == TLS_1_3
                 return USE_AND_RENEW if renews else USE_TICKET
         except BaseException:
             return IGNORE_AND_RENEW
         return IGNORE_AND_RENEW
 
-    def _refusal_of(self, ssl: int, session: int, name: bytes, status: int) -> Refusal | None:
-        library, ring = self._library, self._refresh()
+    def _refusal_of(self, session: int, name: int, nbytes: int, status: int) -> Refusal | None:
+        library, ring = self._library, self._ring
         if status == TICKET_EMPTY:  # TLS 1.2: the client asks for its first
             return None
         if status not in (TICKET_OPENED, TICKET_OPENED_TO_RENEW) or ring is None:
-            key = next((each for each in ring.keys if each.name == name), None) if ring else None
+            named = ctypes.string_at(name, nbytes) if nbytes else b""
+            key = next((each for each in ring.keys if each.name == named), None) if ring else None
             return why_not_opened(key, time.time_ns())
         context = library.SSL_SESSION_get0_id_context(session, self._to_length)
-        then, now = Binding.read(ctypes.string_at(context or 0, self._length.value)), int(time.time())
-        # Of the name here 8 bytes are known: enough to tell why. What keeps the others out is libssl's own comparison.
-        known = (library.SSL_get_ex_data(ssl, _APPLICATION) or 0).to_bytes(8, "little")
-        here = Binding(then.name if then.name[:8] == known else b"", self._policy)
-        refusal = why_not_taken(self._terms_of(session), then, here, ring.rules, now)
+        then, now = ctypes.string_at(context or 0, self._length.value), int(time.time())
+        # What keeps out tickets of others is libssl's own comparison, which tells nobody.
+        refusal = why_not_taken(self._full_at(session), then, self._bound, ring.rules, now)
         over = library.SSL_SESSION_get_time(session) + library.SSL_SESSION_get_timeout(session) < now
         return Refusal.EXPIRED if refusal is None and over else refusal
 
-    def _terms_of(self, session: int) -> Terms | None:
-        if self._library.SSL_SESSION_get0_ticket_appdata(session, self._to_pointer, self._to_size) != 1:
-            return None
-        return Terms.read(ctypes.string_at(self._pointer.value or 0, self._size.value))
+    def _full_at(self, session: int) -> int | None:
+        """When the last full handshake was; it is noted for all resumptions to come, whose tickets are copies."""
+        library = self._library
+        library.SSL_SESSION_get0_ticket_appdata(session, self._to_pointer, self._to_size)
+        if self._size.value:
+            return read(ctypes.string_at(self._pointer.value or 0, self._size.value))
+        full_at = int(library.SSL_SESSION_get_time(session))
+        noted = packed(full_at)
+        library.SSL_SESSION_set1_ticket_appdata(session, noted, len(noted))
+        return full_at

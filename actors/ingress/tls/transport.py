@@ -13,6 +13,7 @@ from .deadlines import Deadlines
 from .libssl import RECORD_NBYTES
 from .secured import Facts, Secured
 from .states import Event, State
+from .watcher import READ, WRITE, Watcher
 
 # What one connection may read or write in one turn of the loop while others wait: 128 KiB, a quarter of a millisecond.
 RECORDS_A_TURN = 8
@@ -32,6 +33,7 @@ class TLSTransport(asyncio.Transport):
         "_closings",
         "_connection",
         "_descriptor",
+        "_events",
         "_high",
         "_loop",
         "_low",
@@ -39,7 +41,7 @@ class TLSTransport(asyncio.Transport):
         "_queue",
         "_reading",
         "_secured",
-        "_writing",
+        "_watcher",
         "_writing_paused",
     )
 
@@ -50,23 +52,25 @@ class TLSTransport(asyncio.Transport):
         connection: socket.socket,
         protocol: asyncio.Protocol,
         closings: Deadlines,
+        watcher: Watcher,
     ) -> None:
         # Nothing of asyncio's own is kept: it would be a dict per connection.
         self._loop, self._secured, self._connection = loop, secured, connection
         self._descriptor = connection.fileno()
         self._protocol = protocol
-        self._closings = closings
+        self._closings, self._watcher = closings, watcher
         self._queue = bytearray()
         self._high, self._low = _HIGH_WATER_NBYTES, _HIGH_WATER_NBYTES // 4
         self._reading = True
-        self._writing = False  # whether the loop watches for room
+        self._events = READ  # that are watched for
         self._writing_paused = False
 
     def start(self) -> None:
-        """Connects the protocol, and begins to read unless it says otherwise."""
+        """Connects the protocol, and begins to read unless it says otherwise. Its descriptor is watched already."""
+        self._watcher.hand_over(self._descriptor, self)
         self._call(self._protocol.connection_made, self)
-        if self._secured.state is not State.CLOSED and (self._reading or self.is_closing()):
-            self._loop.add_reader(self._descriptor, self._readable)
+        if self._events & READ:
+            self._readable()  # what followed on the handshake's end is often here already
 
     # -- what asyncio asks for ---------------------------------------------------------------------------------------
 
@@ -103,12 +107,24 @@ class TLSTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         if self.is_reading():
             self._reading = False
-            self._loop.remove_reader(self._descriptor)
+            self._watch(self._events & ~READ)
 
     def resume_reading(self) -> None:
         if not self._reading and not self.is_closing():
             self._reading = True
-            self._loop.add_reader(self._descriptor, self._readable)
+            self._watch(self._events | READ)
+
+    def _watch(self, events: int) -> None:
+        if events != self._events:
+            self._watcher.change(self._descriptor, self._events, events)
+            self._events = events
+
+    def ready(self, events: int) -> None:
+        """As Watched says."""
+        if events & ~WRITE and self._events & READ:
+            self._readable()
+        if events & ~READ and self._events & WRITE:
+            self._writable()
 
     def _readable(self) -> None:
         """Hands over some records. What is left makes the loop call again: it is in the kernel, and nowhere else."""
@@ -117,23 +133,27 @@ class TLSTransport(asyncio.Transport):
             for _ in range(RECORDS_A_TURN):
                 data = secured.read()
                 if data is None:
-                    break
+                    if secured.wants_write:
+                        self._watch_for_room()
+                    return
                 if not data:
                     self._peer_has_left()
                     return
                 if secured.state is State.OPEN:
-                    self._call(self._protocol.data_received, data)
-                if secured.state is State.CLOSED or not (self._reading or self.is_closing()):
+                    try:
+                        self._protocol.data_received(data)
+                    except Exception as error:
+                        self._blame(self._protocol.data_received, error)
+                if not self._events & READ:
                     return
+                if len(data) < RECORD_NBYTES:
+                    return  # mostly it was the last; if not, the loop calls again
         except OSError as error:
             # Many clients do not answer a good-bye: that is an end like any other.
             self._lose(None if secured.state is State.CLOSING else error)
-            return
-        if secured.wants_write:
-            self._watch_for_room()
 
     def _peer_has_left(self) -> None:
-        self._loop.remove_reader(self._descriptor)  # an end is there to be read for ever
+        self._watch(self._events & ~READ)  # an end is there to be read for ever
         was_open = self._secured.state is State.OPEN
         if self._secured.meet(Event.CLOSED_THERE) is State.CLOSED:
             self._end(None)
@@ -147,7 +167,8 @@ class TLSTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         secured = self._secured
-        if secured.ready and not self._writing and type(data) is bytes and 0 < (nbytes := len(data)) <= RECORD_NBYTES:
+        is_next = type(data) is bytes and not self._events & WRITE  # nothing waits before it
+        if secured.ready and is_next and 0 < (nbytes := len(data)) <= RECORD_NBYTES:
             # `Secured.write`, without what a failure takes: only then one asks libssl's queue of errors, in which
             # others of this thread may have left some. To empty it before each write costs more than to write once
             # more after one of the few that fail.
@@ -187,14 +208,7 @@ class TLSTransport(asyncio.Transport):
             records -= 1
 
     def _watch_for_room(self) -> None:
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._descriptor, self._writable)
-
-    def _stop_watching_for_room(self) -> None:
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._descriptor)
+        self._watch(self._events | WRITE)
 
     def _writable(self) -> None:
         try:
@@ -203,7 +217,7 @@ class TLSTransport(asyncio.Transport):
             self._lose(error)
             return
         if not self._queue:
-            self._stop_watching_for_room()
+            self._watch(self._events & ~WRITE)
         if self._writing_paused and len(self._queue) <= self._low:
             self._writing_paused = False
             self._call(self._protocol.resume_writing)
@@ -240,8 +254,7 @@ class TLSTransport(asyncio.Transport):
             return
         self._secured.meet(Event.CLOSED_HERE)
         self._closings.add(self)
-        if not self._reading:
-            self._loop.add_reader(self._descriptor, self._readable)
+        self._watch(self._events | READ)
         self._go_on()
 
     def abort(self) -> None:
@@ -280,13 +293,13 @@ class TLSTransport(asyncio.Transport):
 
     def _end(self, error: Exception | None) -> None:
         self._closings.discard(self)
-        self._loop.remove_reader(self._descriptor)
-        self._stop_watching_for_room()
+        self._watcher.remove(self._descriptor, self._events)
+        self._events = 0
         self._queue.clear()
-        self._loop.call_soon(self._let_go, error)
+        self._watcher.soon(self._let_go, error)
 
     def _let_go(self, error: Exception | None) -> None:
-        """Called by the loop, and so from within no call of libssl."""
+        """From within no call of libssl, nor of the protocol."""
         try:
             self._protocol.connection_lost(error)
         finally:
@@ -298,6 +311,9 @@ class TLSTransport(asyncio.Transport):
         try:
             method(*arguments)
         except Exception as error:
-            context = {"message": f"{method} failed", "exception": error, "transport": self, "protocol": self._protocol}
-            self._loop.call_exception_handler(context)
-            self._lose(error)
+            self._blame(method, error)
+
+    def _blame(self, method: Callable[..., object], error: Exception) -> None:
+        context = {"message": f"{method} failed", "exception": error, "transport": self, "protocol": self._protocol}
+        self._loop.call_exception_handler(context)
+        self._lose(error)

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
-from typing import cast
 
 from ....actors.ingress.certificates.certificate import read_pair
 from ....actors.ingress.tls.entrance import Entrance
@@ -34,7 +33,7 @@ class Answering(asyncio.Protocol):
         self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport  # type: ignore[assignment]
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -93,7 +92,7 @@ class Echo:
         else:
             certificate = read_pair(Path(self._chain), Path(self._key))
             terminator = LibsslTerminator(libssl(), [certificate])
-            self._entrance = Entrance(terminator, self._protocol, _room_for_all, lambda _: None)
+            self._entrance = Entrance(terminator, self._protocol, lambda: None, lambda _: None)
             self._entrance.open([listener])
         return int(listener.getsockname()[1])
 
@@ -107,7 +106,3 @@ class Echo:
             some[number % len(some)].push(PUSHED)
             if number % _PUSHES_A_TURN == 0:
                 await asyncio.sleep(0)
-
-
-async def _room_for_all() -> None:
-    return

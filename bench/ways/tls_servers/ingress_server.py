@@ -1,4 +1,6 @@
-"""Ours, whole: an ingress, its supervisor and the model that it answers for, which is asked for nothing here."""
+"""Ours, whole: an ingress, the keeper of its tickets' keys, its supervisor, and the model that it answers for, which is
+asked for nothing here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import signal
 import time
 from typing import ClassVar
 
+from ....actors.ingress import TicketKeys
 from ....actors.ingress.certificates.certificate import Certificate
+from ....runtime.launch.graph import Graph
 from ...harness.contestant import BenchError
 from ...harness.load import Load
 from ..served_streams.slabwire_ingress import SlabwireIngress
@@ -25,6 +29,10 @@ class IngressServer(SlabwireIngress):
 
     def __init__(self, certificate: Certificate, processes: int) -> None:
         super().__init__(_ROOM, certificate, processes)
+
+    def _add_keys(self, graph: Graph) -> str:
+        graph.add(TicketKeys, name="keys")
+        return "keys"
 
     def all_pids(self) -> list[int]:
         return [pid for some in self.pids().values() for pid in some]

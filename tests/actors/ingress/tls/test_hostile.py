@@ -125,6 +125,37 @@ async def honest(door: Door, context: ssl.SSLContext) -> None:
 # -- slowly -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ending", ["rest", "end", "reset", "cancel"])
+@pytest.mark.parametrize("nbytes", [1, 5, 100])
+def test_libssl_has_no_part_until_a_hello_is_whole(
+    certificate: Certificate, all_freed: list[int], nbytes: int, ending: str
+) -> None:
+    async def scene() -> None:
+        async with opened(terminator_of("libssl", certificate)) as door:
+            securing = asyncio.create_task(door.secure_next())
+            client = BytesClient(door.address, client_context(certificate))
+            hello = client.hello()
+            client.socket.send(hello[:nbytes])
+            await asyncio.sleep(0.02)
+            assert all_freed == []
+            if ending == "rest":
+                client.socket.send(hello[nbytes:])
+                client.socket.send(await client.finish())
+                assert await securing is not None
+            elif ending == "cancel":
+                securing.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await securing
+                assert await asyncio.get_running_loop().sock_recv(client.socket, 9) == b""  # and no reset
+            else:
+                client.vanish(reset=ending == "reset")
+                with pytest.raises(OSError):  # noqa: PT011
+                    await securing
+            client.vanish()
+
+    run(scene)
+
+
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_records_may_be_cut_at_every_byte(certificate: Certificate, version: str) -> None:
     context = client_context(certificate)
@@ -223,6 +254,7 @@ def test_mutated_hellos_harm_nobody(certificate: Certificate, all_freed: list[in
         async with opened(terminator_of("libssl", certificate, "1.2")) as door:
             serving = asyncio.create_task(door.secure_all())
             context = client_context(certificate)
+            await honest(door, context)  # what is opened once
             descriptors = len(os.listdir("/proc/self/fd"))
             for number in range(count):
                 client = BytesClient(door.address, context)

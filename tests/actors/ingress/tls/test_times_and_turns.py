@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from slabwire.actors.ingress.certificates.development import development_certificate
-from slabwire.actors.ingress.tls import shared
+from slabwire.actors.ingress.tls import watcher as watcher_module
 from slabwire.actors.ingress.tls.deadlines import Deadlines
-from slabwire.actors.ingress.tls.turns import Turns
-from tls_stage import Notes, opened, run, terminator_of
+from slabwire.actors.ingress.tls.watcher import READ, Watcher
+from tls_stage import run
 
 
 class Waits:
@@ -59,79 +60,142 @@ def test_who_is_overdue_may_take_out_others_and_put_in_new_ones() -> None:
     run(scene)
 
 
-def test_no_timer_is_left_where_nobody_waits() -> None:
+def test_one_timer_serves_all_who_come_while_it_runs() -> None:
     async def scene() -> None:
-        loop = asyncio.get_running_loop()
-        deadlines = Deadlines(loop, 3600)
-        deadlines.discard(Waits(deadlines, []))
-        assert all(each.cancelled() for each in loop._scheduled)  # type: ignore[attr-defined]
+        loop, log = asyncio.get_running_loop(), list[Waits]()
+        deadlines = Deadlines(loop, 0.02)
+        for _ in range(100):
+            deadlines.discard(Waits(deadlines, log))
+        assert len(loop._scheduled) == 1  # type: ignore[attr-defined]
+        last = Waits(deadlines, log)
+        while not log:
+            await asyncio.sleep(0.001)
+        assert log == [last]
 
     run(scene)
 
 
-def test_a_turn_has_so_many_and_the_next_one_again() -> None:
-    async def scene() -> None:
-        turns = Turns(asyncio.get_running_loop(), 2)
-        for _ in range(3):
-            assert [turns.take() for _ in range(4)] == [True, True, False, False]
-            await asyncio.sleep(0)
+class Noted:
+    """Reads what has come, unless `stays`, and then does `also`."""
+
+    def __init__(self, log: list[Noted], stays: bool = False) -> None:
+        self.log = log
+        self.here, self.there = socket.socketpair()
+        self.here.setblocking(False)
+        self.stays = stays
+        self.also: Callable[[], object] = lambda: None
+
+    def ready(self, events: int) -> None:
+        assert events & READ
+        self.log.append(self)
+        if not self.stays:
+            self.here.recv(100)
+        self.also()
+
+    def close(self) -> None:
+        self.here.close()
+        self.there.close()
+
+
+@contextmanager
+def watched(steps: int, count: int, stays: bool = False) -> Iterator[tuple[Watcher, list[Noted], list[Noted]]]:
+    """A watcher, what it watches, and who was called."""
+    log = list[Noted]()
+    watcher = Watcher(asyncio.get_running_loop(), steps)
+    every = [Noted(log, stays) for _ in range(count)]
+    for each in every:
+        watcher.add(each.here.fileno(), each)
+    yield watcher, every, log
+    for each in every:
+        watcher.remove(each.here.fileno())
+        each.close()
+    watcher.close()
+
+
+async def turns(count: int) -> None:
+    for _ in range(count + 1):
         await asyncio.sleep(0)
-        assert turns.take()
-
-    run(scene)
 
 
-def test_who_waits_for_a_turn_has_it_in_the_order_of_asking_and_before_others() -> None:
-    async def scene() -> None:
-        turns, done = Turns(asyncio.get_running_loop(), 2), list[int]()
-        assert [turns.take() for _ in range(3)] == [True, True, False]
-        for number in range(3):
-            turns.wait(lambda number=number: done.append(number))  # type: ignore[misc]
-        await asyncio.sleep(0)
-        assert done == [0, 1]
-        assert not turns.take()
-        await asyncio.sleep(0)
-        assert done == [0, 1, 2]
-        assert [turns.take() for _ in range(2)] == [True, False]
-
-    run(scene)
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True])
-def test_of_a_flood_nobody_is_looked_at_in_each_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cancelled: bool
-) -> None:
-    """Else the time that a flood takes would grow with its square."""
-    asked, take = list[bool](), Turns.take
-
-    def counted(self: Turns) -> bool:
-        asked.append(take(self))
-        return asked[-1]
-
-    monkeypatch.setattr(shared, "HANDSHAKE_STEPS_A_TURN", 1)
-    monkeypatch.setattr(Turns, "take", counted)
+def test_a_turn_has_so_many_steps_and_each_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher_module, "CALLS_A_TURN", 3)
 
     async def scene() -> None:
-        certificate = development_certificate("localhost", tmp_path / "tls")
-        async with opened(terminator_of("libssl", certificate), Notes) as door:
-            securing = [asyncio.create_task(door.secure_next()) for _ in range(50)]
-            plains = [socket.create_connection(door.address) for _ in range(50)]
-            for plain in plains:
-                plain.sendall(b"\x16\x03\x01\x00\x05")  # a record begins
-            while len(asked) < len(plains):
+        with watched(2, 5, stays=True) as (watcher, every, log):
+            stepped = list[Noted]()
+
+            def step() -> None:
+                if watcher.steps_left:
+                    watcher.steps_left -= 1
+                    stepped.append(log[-1])
+
+            for each in every:
+                each.also = step
+                each.there.send(b"x")
+            for _ in range(20):
+                looked, done = len(log), len(stepped)
                 await asyncio.sleep(0)
-            if is_cancelled:
-                for each in securing:
-                    each.cancel()
-            else:
-                for plain in plains:
-                    plain.close()
-            ended = await asyncio.gather(*securing, return_exceptions=True)
-            assert all(isinstance(each, (OSError, asyncio.CancelledError)) for each in ended)
-            for _ in range(60):
-                await asyncio.sleep(0)  # those that wait still have their turns
-            assert len(asked) <= 3 * len(plains)
-            for plain in plains:
-                plain.close()
+                assert len(log) <= looked + 3
+                assert len(stepped) <= done + 2
+            assert min(stepped.count(each) for each in every) >= 3
+
+    run(scene)
+
+
+def test_one_that_fails_keeps_no_other_from_its_turn() -> None:
+    async def scene() -> None:
+        failed = list[Any]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context["exception"]))
+        with watched(9, 3) as (_, every, log):
+            every[0].also = lambda: 1 // 0
+            for each in every:
+                each.there.send(b"x")
+            while len(log) < 3:
+                await asyncio.sleep(0)
+            assert [type(each) for each in failed] == [ZeroDivisionError]
+
+    run(scene)
+
+
+def test_what_is_to_be_soon_is_done_when_nobody_is_called() -> None:
+    async def scene() -> None:
+        with watched(9, 2) as (watcher, every, log):
+            done = list[Any]()
+            every[0].also = lambda: watcher.soon(lambda error: done.append((error, len(log))), None)
+            for each in every:
+                each.there.send(b"x")
+            while len(log) < 2:
+                assert not done
+                await asyncio.sleep(0)
+            assert done == [(None, 2)]
+            watcher.soon(done.append, None)
+            assert len(done) == 1
+            await asyncio.sleep(0)
+            assert done[1:] == [None]
+
+    run(scene)
+
+
+def test_who_is_watched_for_nothing_is_not_called_for_its_end() -> None:
+    async def scene() -> None:
+        with watched(9, 1, stays=True) as (watcher, (one,), log):
+            watcher.change(one.here.fileno(), READ, 0)
+            one.there.close()
+            await turns(5)
+            assert log == []
+            watcher.change(one.here.fileno(), 0, READ)
+            while not log:
+                await asyncio.sleep(0)
+
+    run(scene)
+
+
+def test_a_watcher_that_is_closed_waits_for_the_last() -> None:
+    async def scene() -> None:
+        with watched(9, 1) as (watcher, (one,), log):
+            watcher.close()
+            one.there.send(b"x")
+            while not log:
+                await asyncio.sleep(0)
 
     run(scene)
