@@ -17,8 +17,10 @@ from .state import State
 
 logger = logging.getLogger("slabwire")
 
-# Names and values of RFC 9110, sections 5.1 and 5.5; what a value holds, no proxy may take for another line.
-_FIELDS = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n)*")
+# RFC 9110, sections 5.1 and 5.5: what a name is, and what no value holds, lest a proxy takes it for another line. The
+# ends of our own lines are counted.
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_VALUE = bytes({*range(0x20), 0x7F} - set(b"\t\r\n"))
 _CLOSES, _CHUNKED = b"connection: close\r\n", b"transfer-encoding: chunked\r\n"
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Their answers have no body (RFC 9110, section 6.4.1).
@@ -67,7 +69,7 @@ class Answer:
         self.keep_alive = keep_alive
         self.disconnected = False
         # the request
-        self.received = bytearray()  # of its body, and not asked for yet
+        self.received = b""  # of its body, and not asked for yet
         self.more_body = True
         self.message_event = News()  # of it
         self._expects_100 = expects_100
@@ -136,7 +138,7 @@ class Answer:
             self.message_event.clear()
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        body, self.received = bytes(self.received), bytearray()
+        body, self.received = self.received, b""
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
@@ -185,6 +187,8 @@ class Answer:
         parts: list[bytes] = []
         has_encoding = says_close = False
         for name, value in headers:
+            if not _NAME.fullmatch(name):
+                raise _no_header()
             name = name.lower()
             if name == b"content-length" and not has_encoding:
                 self._length = int(value)
@@ -194,8 +198,9 @@ class Answer:
                 self.keep_alive, says_close = False, True
             parts += (name, b": ", value, b"\r\n")
         fields = b"".join(parts)
-        if not _FIELDS.fullmatch(fields) or fields.count(b"\r\n") * 4 != len(parts):
-            raise RuntimeError("an application sent a header with a name or a value that no header may have")
+        ends = {4 * fields.count(b"\r"), 4 * fields.count(b"\n"), len(parts)}
+        if len(ends) > 1 or len(fields.translate(None, _NO_VALUE)) < len(fields):
+            raise _no_header()
         return fields, has_encoding, says_close
 
     def _go_on(self, data: bytes, *, more: bool) -> None:
@@ -224,6 +229,10 @@ class Answer:
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def _no_header() -> RuntimeError:
+    return RuntimeError("an application sent a header with a name or a value that no header may have")
 
 
 def _nobody() -> None:

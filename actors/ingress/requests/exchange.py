@@ -49,9 +49,11 @@ class Exchange:
     ) -> None:
         """A whole answer. `kind`: its Content-Type."""
         fields = [(b"content-length", b"%d" % len(body)), (b"content-type", kind.encode())]
-        fields += [(name.encode(), value.encode("latin-1")) for name, value in headers]
+        for name, value in headers:
+            fields.append((name.encode(), value.encode("latin-1")))
+        fields += self._naming
         self.has_begun = True
-        await self._send({"type": "http.response.start", "status": status, "headers": fields + self._naming})
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": body})
 
     async def answer_json(self, value: Mapping[str, Any], status: int = 200) -> None:

@@ -29,7 +29,7 @@ def names_of(headers: Mapping[bytes, bytes]) -> tuple[Names, list[tuple[bytes, b
     # Nobody gains by guessing one, so it need not come from the kernel.
     request = given if _SAFE.fullmatch(given) else b"req_%032x" % getrandbits(128)
     told = [(b"x-request-id", request)]
-    found = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
+    found = _TRACEPARENT.fullmatch(headers[b"traceparent"]) if b"traceparent" in headers else None
     if found is None:
         return Names(request.decode(), ""), told
     told.append((b"traceparent", b"00-%b-%016x-%b" % (found[1], getrandbits(64) or 1, found[2])))
