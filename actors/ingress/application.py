@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeAlias
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, ExceptionHandler
-
-from ...runtime.errors import SlabwireError
 from ...runtime.spelling import did_you_mean
 from .openai.completions import ChatCompletions
 from .openai.models import Models
@@ -21,13 +14,19 @@ from .probes.page import page
 from .probes.probes import Probes
 from .probes.readiness import Readiness
 from .probes.supervisor import GraphMetrics, Supervisor
+from .requests.asgi import Receive, Scope, Send
+from .requests.exchange import Exchange
 from .requests.limits import Limits
 from .requests.metrics import Metrics
 from .requests.origin_check import Hosts, OriginCheck
 from .requests.parameters import named
-from .requests.problems import Problem, problem_of, response_to
-from .requests.request_id import Identified, request_id
+from .requests.problems import Problem, problem_of
 from .requests.serving import Ask, ServingState
+
+Endpoint: TypeAlias = Callable[[Exchange], Awaitable[None]]
+
+_MODELS = "/v1/models"
+_READS, _POSTS = ("GET", "HEAD"), ("POST",)
 
 
 def build_application(
@@ -41,67 +40,88 @@ def build_application(
     graph: GraphMetrics | None = None,
     seats: Seats | None = None,
     supervisor: Supervisor | None = None,
-) -> ASGIApp:
-    """An ASGI application that answers in OpenAI's interface. `models`: the actor that serves each, by public name.
+) -> Application:
+    """Answers in OpenAI's interface. `models`: the actor that serves each, by public name.
 
     `graph`: what /metrics has beside `metrics`. `supervisor`: whom readiness asks beside the models.
     """
     readiness = Readiness(ask, models, state, metrics.roster, supervisor=supervisor)
     completions = ChatCompletions(ask, models, limits, state, metrics, seats or Seats({}))
-    routes = _routes(completions, Models(models, readiness), Probes(readiness, metrics, graph))
-    handlers: dict[Any, ExceptionHandler] = {
-        HTTPException: _no_such_route([route.path.replace(":path}", "}") for route in routes]),
-        SlabwireError: _failed,
-        Exception: _failed,
-    }
-    application = Starlette(routes=routes, exception_handlers=handlers)
-    application.router.redirect_slashes = False
-    return Identified(OriginCheck(_Contained(application), hosts))
+    return Application(completions, Models(models, readiness), Probes(readiness, metrics, graph), OriginCheck(hosts))
 
 
-def _routes(completions: ChatCompletions, models: Models, probes: Probes) -> list[Route]:
-    return [
-        Route("/v1/chat/completions", completions, methods=["POST"]),
-        Route("/v1/models", models.list),
-        Route("/v1/models/{model:path}", models.one),
-        Route("/livez", probes.live),
-        Route("/readyz", probes.ready),
-        Route("/healthz", probes.ready),
-        Route("/health", probes.ready),
-        Route("/startupz", probes.started),
-        Route("/version", probes.version),
-        Route("/metrics", probes.metrics),
-        Route("/", page),
-    ]
+class Application:
+    """An ASGI application. It answers every request itself, errors among them, and lets none out to the server."""
 
+    def __init__(self, completions: ChatCompletions, models: Models, probes: Probes, origins: OriginCheck) -> None:
+        self._model = models.one
+        self._origins = origins
+        self._posts: dict[str, Endpoint] = {"/v1/chat/completions": completions}
+        self._reads: dict[str, Endpoint] = {
+            _MODELS: models.list,
+            "/livez": probes.live,
+            "/readyz": probes.ready,
+            "/healthz": probes.ready,
+            "/health": probes.ready,
+            "/startupz": probes.started,
+            "/version": probes.version,
+            "/metrics": probes.metrics,
+            "/": page,
+        }
 
-class _Contained:
-    """Lets no error out to the server: Starlette raises again what `_failed` has answered and logged."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _say_no(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
         try:
-            await self._app(scope, receive, send)
-        except Exception:
-            if scope["type"] != "http":
-                raise
+            self._origins.check(exchange)
+            await self._endpoint(_path_in(scope), scope["method"])(exchange)
+        except Exception as error:
+            problem = problem_of(error, exchange.names.request)
+            if not exchange.has_begun:
+                await exchange.answer_problem(problem)
+
+    def _endpoint(self, path: str, method: str) -> Endpoint:
+        reads, posts = self._reads.get(path), self._posts.get(path)
+        if reads is None and path.startswith(f"{_MODELS}/"):
+            reads = partial(self._model, model=path.removeprefix(f"{_MODELS}/"))
+        found = posts if method in _POSTS else reads if method in _READS else None
+        if found is not None:
+            return found
+        if reads is None and posts is None:
+            return _telling(_no_such_path(path, [*self._posts, _MODELS, f"{_MODELS}/{{model}}", *self._reads]))
+        return _telling(_no_such_method(path, method, ", ".join(_POSTS if reads is None else _READS)))
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    return response_to(problem_of(error, request_id(request.scope)))
+def _path_in(scope: Scope) -> str:
+    """Below the path at which a server has mounted the application."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
 
 
-def _no_such_route(paths: list[str]) -> ExceptionHandler:
-    async def answer(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        path, method = named(request.url.path), request.method
-        if error.status_code == 405:
-            allowed = dict(error.headers or {})
-            message = f"{path} does not take {method}; it takes {allowed.get('Allow', 'another method')}."
-            return response_to(Problem(405, message, "method_not_allowed", headers=allowed))
-        hint = did_you_mean(request.url.path[:100], paths) or f"; there are {', '.join(paths)}"
-        return response_to(Problem(404, f"There is no {path} here{hint}", "not_found"))
+def _telling(problem: Problem) -> Endpoint:
+    return lambda exchange: exchange.answer_problem(problem)
 
-    return answer
+
+def _no_such_path(path: str, paths: Iterable[str]) -> Problem:
+    known = list(dict.fromkeys(paths))
+    hint = did_you_mean(path[:100], known) or f"; there are {', '.join(known)}"
+    return Problem(404, f"There is no {named(path)} here{hint}", "not_found")
+
+
+def _no_such_method(path: str, method: str, allowed: str) -> Problem:
+    message = f"{named(path)} does not take {method}; it takes {allowed}."
+    return Problem(405, message, "method_not_allowed", headers={"allow": allowed})
+
+
+async def _say_no(scope: Scope, receive: Receive, send: Send) -> None:
+    """To what is no HTTP. A server's own life is none of the application's business, and there are no WebSockets."""
+    if scope["type"] == "lifespan":
+        for stage in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{stage}.complete"})
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})

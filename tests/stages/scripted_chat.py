@@ -11,9 +11,9 @@ from typing import Any
 
 import openai
 import uvicorn
-from starlette.types import ASGIApp, Message
 
 from slabwire.actors.ingress.application import build_application
+from slabwire.actors.ingress.requests.asgi import Application, Message
 from slabwire.actors.ingress.requests.limits import Limits
 from slabwire.actors.ingress.requests.metrics import Metrics
 from slabwire.actors.ingress.requests.origin_check import Hosts
@@ -152,12 +152,15 @@ class Ingress:
         self.state = ServingState()
         self.metrics = Metrics(MODELS)
         hosts, allowed = Hosts(["chat.example"]), Limits(**limits)
-        self.app: ASGIApp = build_application(
+        self.app: Application = build_application(
             self.chat, MODELS, hosts=hosts, limits=allowed, state=self.state, metrics=self.metrics, graph=graph
         )
 
     async def get(self, path: str, **headers: str) -> Exchange:
         return await Exchange(self.app, "GET", path, b"", headers).done()
+
+    async def exchange(self, path: str, method: str = "GET", **scope: Any) -> Exchange:
+        return await Exchange(self.app, method, path, b"", {}, scope=scope).done()
 
     def begin(self, **body: Any) -> Exchange:
         """A chat request that is on its way."""
@@ -180,7 +183,15 @@ class Exchange:
     """One request over ASGI, as a task that runs while the test looks at what has been sent."""
 
     def __init__(
-        self, app: ASGIApp, method: str, path: str, body: bytes, headers: dict[str, str], *, whole: bool = True
+        self,
+        app: Application,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+        *,
+        whole: bool = True,
+        scope: dict[str, Any] | None = None,
     ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -192,7 +203,7 @@ class Exchange:
         self._incoming.put_nowait({"type": "http.request", "body": halves[0], "more_body": True})
         self._incoming.put_nowait({"type": "http.request", "body": halves[1], "more_body": not whole})
         given = [(name.lower().replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {
+        whole_scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
             "method": method,
@@ -202,8 +213,9 @@ class Exchange:
             "scheme": "https",
             "server": ("localhost", 8443),
             "headers": given,
+            **(scope or {}),
         }
-        self.task = asyncio.ensure_future(app(scope, self._incoming.get, self._send))
+        self.task = asyncio.ensure_future(app(whole_scope, self._incoming.get, self._send))
 
     @property
     def json(self) -> Any:

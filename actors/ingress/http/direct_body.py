@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from .flow import Flow
+
+
+class Cycle(Protocol):
+    """The answer whose body it is."""
+
+    transport: asyncio.Transport
+    flow: Flow
+    chunked_encoding: bool
+    disconnected: bool
+    response_complete: bool
+
+    def finish(self) -> None:
+        """All of it has been written."""
 
 
 class DirectBody:
@@ -12,7 +27,7 @@ class DirectBody:
 
     __slots__ = ("_cycle", "_frames", "_is_over", "_transport", "on_full", "on_left", "on_room")
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
+    def __init__(self, cycle: Cycle) -> None:
         self.on_full: Callable[[], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_left: Callable[[], None] | None = None
@@ -49,12 +64,7 @@ class DirectBody:
         if self._frames:
             data = (b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n"
         cycle.transport.write(data)
-        # As uvicorn's cycle ends an answer.
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            cycle.transport.close()
-        cycle.on_response()
+        cycle.finish()
 
     def lose(self) -> None:
         """The client has left; `end` would come too late."""

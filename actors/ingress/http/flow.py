@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 from httptools import HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # What uvicorn's protocol class keeps of a connection: as slots, for a dict of so many takes 2 KiB.
 OF_UVICORN = (
@@ -18,15 +16,23 @@ OF_UVICORN = (
 )
 
 
-class Flow:
-    """Stands for uvicorn's `FlowControl`, which has an asyncio.Event for each connection, and in it a deque."""
+# A reader that takes nothing for so long, though more waits for it than the kernel and we keep, holds up a model.
+READ_WITHIN_S = 30.0
 
-    __slots__ = ("_room", "_transport", "read_paused", "write_paused")
+
+class Flow:
+    """Stands for uvicorn's `FlowControl`, which has an asyncio.Event for each connection, and in it a deque.
+
+    While writing is paused the reader has a time, after which it loses the connection.
+    """
+
+    __slots__ = ("_patience", "_room", "_transport", "read_paused", "write_paused")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.read_paused = self.write_paused = False
         self._transport = transport
         self._room: asyncio.Event | None = None  # where somebody waits for it
+        self._patience: asyncio.TimerHandle | None = None
 
     async def drain(self) -> None:
         """Waits until writing is paused no longer."""
@@ -46,24 +52,40 @@ class Flow:
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self._patience = asyncio.get_running_loop().call_later(READ_WITHIN_S, self._transport.abort)
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self._room is not None:
             self._room.set()
             self._room = None
 
 
-class Pipeline(list[tuple[RequestResponseCycle, Callable[..., Any]]]):
-    """Requests behind the one that is answered, the latest on the left. They are few, so it need be no deque."""
+class News:
+    """Stands for an `asyncio.Event` of a request, most of which nobody ever waits for."""
 
-    __slots__ = ()
+    __slots__ = ("_event", "_is_set")
 
-    def appendleft(self, request: tuple[RequestResponseCycle, Callable[..., Any]]) -> None:
-        self.insert(0, request)
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: asyncio.Event | None = None  # where somebody waits
 
-    def popleft(self) -> tuple[RequestResponseCycle, Callable[..., Any]]:
-        return self.pop(0)
+    def set(self) -> None:
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    async def wait(self) -> None:
+        if not self._is_set:
+            self._event = self._event or asyncio.Event()
+            await self._event.wait()
 
 
 def new_parser(protocol: HttpToolsProtocol) -> HttpRequestParser:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum, auto
@@ -79,30 +78,40 @@ _NO_UPGRADE = Rejection(
 )
 
 
-def fault_of(method: bytes, url: bytes, version: str, headers: Headers, *, upgrade: bool) -> Rejection | None:
-    """Why a request cannot be taken as its head stands. Header names are in lower case.
+def fault_of(
+    method: bytes, url: bytes, version: str, headers: Headers, *, upgrade: bool, waiting: int
+) -> Rejection | None:
+    """Why a request cannot be taken as its head stands, behind so many that wait. Header names are in lower case.
 
     `upgrade`: the parser takes what follows for another protocol and reads no body. What comes behind the head of such
     a request must never be parsed: a body would be taken for the next request (RFC 9110, section 7.8, lets a server
     ignore Upgrade; where there is no body that is what is done).
     """
-    if len(url) + sum(len(name) + len(value) for name, value in headers) > LARGEST_HEAD_NBYTES:
+    if waiting >= MOST_PIPELINED:
+        return TOO_MANY_WAIT
+    nbytes, hosts, has_body = len(url), 0, False
+    codings: list[bytes] = []
+    for name, value in headers:
+        nbytes += len(name) + len(value)
+        if name == b"host":
+            hosts += 1 if _HOST.fullmatch(value.strip()) else 2
+        elif name == b"transfer-encoding":
+            codings.append(value.strip().lower())
+        elif name == b"content-length":
+            has_body = has_body or bool(value.strip().strip(b"0"))
+    if nbytes > LARGEST_HEAD_NBYTES:
         return HEAD_TOO_LARGE
     if version not in ("1.0", "1.1"):
         return NO_HTTP
     if method == b"CONNECT":
         return _NO_CONNECT
-    hosts = _values(headers, b"host")
-    if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
+    if hosts > 1 or (not hosts and version == "1.1"):
         return _HOST_WANTED
-    codings = [value.lower() for value in _values(headers, b"transfer-encoding")]
     if codings and version == "1.0":
         return NO_HTTP  # RFC 9112, section 6.1: its length cannot be trusted
     if codings not in ([], [b"chunked"]):
         return _ONLY_CHUNKED
-    if upgrade and (codings or any(value.strip(b"0") for value in _values(headers, b"content-length"))):
-        return _NO_UPGRADE
-    return None
+    return _NO_UPGRADE if upgrade and (codings or has_body) else None
 
 
 def with_its_authority(url: bytes, headers: Headers) -> Headers:
@@ -112,7 +121,3 @@ def with_its_authority(url: bytes, headers: Headers) -> Headers:
         return headers
     authority = re.split(rb"[/?#]", rest, maxsplit=1)[0]
     return [(b"host", authority), *(each for each in headers if each[0] != b"host")]
-
-
-def _values(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
-    return [value.strip() for name, value in headers if name == wanted]

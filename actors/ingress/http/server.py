@@ -171,6 +171,7 @@ class HttpServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.state.tasks.difference_update(tasks)  # those that had not begun
 
 
 def _counts_of_its_own() -> Connections:
@@ -194,7 +195,6 @@ def _config(application: Callable[..., Any]) -> Config:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        reset_contextvars=True,  # a pipelined request must not begin with what the one before it has set
     )
     config.load()
     return config

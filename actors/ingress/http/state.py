@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from email.utils import formatdate
 from typing import Any
 
@@ -21,11 +22,20 @@ class State(ServerState):
         self.refused = 0
         self.is_leaving = False  # whether each connection closes behind its next answer
         self.shown: Callable[[int], object] = lambda _: None  # told how many connections there are
-        self._date_s = 0
+        self._date_s, self._date_line = 0, b""
+        self._context: Context | None = None
 
-    def touch_date(self) -> None:
-        """Brings the Date header up to this second; it is made when a request needs it."""
+    def date_line(self) -> bytes:
+        """The Date header of this second; it is made when an answer needs it."""
         now = int(time.time())
         if now != self._date_s:
-            self._date_s = now
-            self.default_headers = [(b"date", formatdate(now, usegmt=True).encode())]
+            self._date_s, self._date_line = now, f"date: {formatdate(now, usegmt=True)}\r\n".encode()
+        return self._date_line
+
+    def new_context(self) -> Context:
+        """For one request: a request must not begin with what the one before it has set. What was set where the server
+        was when the first came is there, such as whose server it is.
+        """
+        if self._context is None:
+            self._context = copy_context()
+        return self._context.copy()

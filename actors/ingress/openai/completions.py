@@ -7,18 +7,15 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from starlette.datastructures import Headers
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
 from ....runtime.errors import Draining, Overloaded
 from ...completion import Item
+from ..requests.asgi import Receive
 from ..requests.body import Bodies
+from ..requests.exchange import Exchange
 from ..requests.limits import Limits, Places
 from ..requests.metrics import Metrics, Tally
-from ..requests.problems import Problem, problem_of, response_to
+from ..requests.problems import Problem, problem_of
 from ..requests.refusals import ClientLeft, Refusal
-from ..requests.request_id import names_in
 from ..requests.serving import Ask, ServingState
 from ..requests.together import beside
 from .admission import Admission
@@ -37,7 +34,7 @@ _FAREWELL_S = 1.0
 
 
 class ChatCompletions:
-    """The endpoint, as an ASGI application.
+    """The endpoint.
 
     The status goes out when the model has taken the request on: what fails before is an HTTP error. A streamed request
     that still waits after `Limits.ping_every_s` gets its headers and pings, so that nobody on the way gives up; from
@@ -64,32 +61,31 @@ class ChatCompletions:
         self._seats = seats
         self._open = OpenAnswers(limits.ping_every_s, state, self._problem, metrics.are_open)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tally = self._metrics.begin(names_in(scope))
+    async def __call__(self, exchange: Exchange) -> None:
+        tally = self._metrics.begin(exchange.names)
         try:
-            status = await self._serve(scope, receive, send, tally)
+            status = await self._serve(exchange, tally)
         except ClientLeft as left:
             status = left.http_status
         except Exception as error:
             problem = self._problem(error, tally)
             status = problem.status
-            await response_to(problem)(scope, receive, send)
+            await exchange.answer_problem(problem)
         if status is not None:
             tally.end(status)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, tally: Tally) -> int | None:
+    async def _serve(self, exchange: Exchange, tally: Tally) -> int | None:
         """Answers, and gives the status; None where the answer goes on by itself, and ends the tally. Raises what
         becomes an HTTP error, and ClientLeft.
         """
         self._check_free()
-        asked = chat_request(await self._bodies.read_json(Headers(scope=scope), receive))
+        asked = chat_request(await self._bodies.read_json(exchange))
         actor = actor_of(self._models, asked.model)
         tally.model, tally.choices = asked.model, asked.n
         self._check_choices(asked)
         if asked.stream:
-            return await self._stream(asked, actor, tally, scope, receive, send)
-        response = await self._whole(asked, actor, tally, receive)
-        await response(scope, receive, send)
+            return await self._stream(asked, actor, tally, exchange)
+        await exchange.answer(await self._whole(asked, actor, tally, exchange.receive))
         return 200
 
     def _check_free(self) -> None:
@@ -111,7 +107,7 @@ class ChatCompletions:
                 "invalid_value",
             )
 
-    async def _whole(self, asked: ChatRequest, actor: str, tally: Tally, receive: Receive) -> Response:
+    async def _whole(self, asked: ChatRequest, actor: str, tally: Tally, receive: Receive) -> bytes:
         whole = Whole(asked.model, int(time.time()), asked.n)
 
         def take(choice: int, items: Sequence[Item]) -> None:
@@ -123,17 +119,15 @@ class ChatCompletions:
             choices = await admission.begin(self._streams, asked)
             endings = await choices.follow(take)
         tally.usage = usage_of(endings)
-        return Response(whole.body(endings, logprobs=asked.logprobs is not None), media_type="application/json")
+        return whole.body(endings, logprobs=asked.logprobs is not None)
 
-    async def _stream(
-        self, asked: ChatRequest, actor: str, tally: Tally, scope: Scope, receive: Receive, send: Send
-    ) -> int | None:
-        events = EventStream(scope, send, self._limits.ping_every_s)
+    async def _stream(self, asked: ChatRequest, actor: str, tally: Tally, exchange: Exchange) -> int | None:
+        events = EventStream(exchange.scope, exchange.send, self._limits.ping_every_s)
         self._metrics.streamed(direct=events.is_direct)
         try:
             async with self._admitted(actor, asked) as admission:
                 narrator = Narrator(asked, admission.choices, tally)
-                async with beside(_leaving(receive), self._state.until_over(), events.keep_up()):
+                async with beside(_leaving(exchange.receive), self._state.until_over(), events.keep_up()):
                     choices = await admission.begin(self._streams, asked)
                     await events.open(narrator.opening())
                     sending = None if events.is_direct else _by_asgi(choices, narrator, events)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from starlette.types import Message, Scope, Send
-
+from ..requests.asgi import Message, Scope, Send
 from ..requests.refusals import ClientLeft
 from ..requests.streamed_body import EXTENSION, Body, StreamedBody
 
@@ -50,10 +49,10 @@ class EventStream:
         """Sends the headers, if they are not out, then events or a comment; nothing once it is closed."""
         async with self._turn:
             if not (self._closed or self.opened):
-                await self._head()
-        if not self._closed:
-            self.body.write(events)
-            self._spoke_at = self._clock()
+                await self._head(events)
+            elif not self._closed:
+                self.body.write(events)
+                self._spoke_at = self._clock()
 
     async def close(self, events: bytes = b"") -> None:
         """Sends the last of it."""
@@ -87,11 +86,13 @@ class EventStream:
                 await self._send({"type": "http.response.body", "body": data, "more_body": True})
                 self._waiting.sent()
 
-    async def _head(self) -> None:
+    async def _head(self, events: bytes = b"") -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         self.opened = True
         if self.is_direct:
-            await self._send({"type": EXTENSION, "use": self._use})
+            await self._send({"type": EXTENSION, "body": events, "use": self._use})
+        else:
+            self._waiting.write(events)
 
     def _use(self, body: StreamedBody) -> None:
         self.direct = body

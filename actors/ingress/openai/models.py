@@ -6,11 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-
 from ....runtime.spelling import did_you_mean
 from ..probes.readiness import Readiness
+from ..requests.exchange import Exchange
 from ..requests.parameters import named
 from ..requests.refusals import ModelNotFound
 
@@ -33,15 +31,14 @@ class Models:
         self._readiness = readiness
         self._began = int(time.time())
 
-    async def list(self, _: Request) -> JSONResponse:
+    async def list(self, exchange: Exchange) -> None:
         await self._know()
-        return JSONResponse({"object": "list", "data": [self._entry(model) for model in self._models]})
+        await exchange.answer_json({"object": "list", "data": [self._entry(model) for model in self._models]})
 
-    async def one(self, request: Request) -> JSONResponse:
-        model = request.path_params["model"]
+    async def one(self, exchange: Exchange, model: str) -> None:
         actor_of(self._models, model)
         await self._know()
-        return JSONResponse(self._entry(model))
+        await exchange.answer_json(self._entry(model))
 
     async def _know(self) -> None:
         if not self._readiness.started:

@@ -8,25 +8,25 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from ..requests.exchange import Exchange
 
 
-async def page(_: Request) -> HTMLResponse:
+async def page(exchange: Exchange) -> None:
     """`GET /`."""
     text, policy = _page_and_policy()
-    return HTMLResponse(text, headers={"content-security-policy": policy, "x-content-type-options": "nosniff"})
+    headers = [("content-security-policy", policy), ("x-content-type-options", "nosniff")]
+    await exchange.answer(text, kind="text/html; charset=utf-8", headers=headers)
 
 
 @cache
-def _page_and_policy() -> tuple[str, str]:
+def _page_and_policy() -> tuple[bytes, str]:
     """The page, and a Content-Security-Policy (level 3) under which nothing but its own text runs."""
     text = files(__package__).joinpath("page.html").read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_hash_of('script', text)}; style-src {_hash_of('style', text)}; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return text, policy
+    return text.encode(), policy
 
 
 def _hash_of(element: str, text: str) -> str:

@@ -7,16 +7,17 @@ import json
 import re
 from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.types import Receive
-
 from ....runtime.errors import Overloaded
+from .asgi import Receive
+from .exchange import JSON, Exchange
 from .limits import Limits
 from .parameters import named
 from .refusals import BodyTooLarge, BodyTooSlow, ClientLeft, Refusal, UnsupportedBody
 
 # Of each body so much is not counted: what most requests need is there, however many large ones come in.
 _SMALL_NBYTES = 64 << 10
+# All that is done with one of so many bytes takes less time than a turn of the loop.
+_AT_ONCE_NBYTES = 8 << 10
 # JSON can name halves of surrogate pairs by themselves; they are no text, and UTF-8 has no bytes for them.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Python takes longer than linearly for longer ones; no number that anybody means has as many.
@@ -34,34 +35,34 @@ class Bodies:
         self._limits = limits
         self._nbytes = 0  # of those that are being read
 
-    async def read_json(self, headers: Headers, receive: Receive) -> dict[str, Any]:
+    async def read_json(self, exchange: Exchange) -> dict[str, Any]:
         """The object that a body holds.
 
         A body that is JSON is taken whatever its Content-Type says: many a client sends none, or that of a form.
         Raises BodyTooLarge, BodyTooSlow, Overloaded, UnsupportedBody, Refusal for what is no JSON object, and
         ClientLeft.
         """
-        encoding = headers.get("content-encoding", "identity")
+        encoding = exchange.header(b"content-encoding") or "identity"
         if encoding.lower() != "identity":
             raise UnsupportedBody(f"Content-Encoding {named(encoding)} is not supported; send the body as plain JSON.")
-        body = await self._read(headers, receive)
+        body = await self._read(exchange)
         try:
             return await parse_json(body)
         except Refusal as error:
-            kind = headers.get("content-type", "application/json")
+            kind = exchange.header(b"content-type") or JSON
             if "json" in kind.lower():
                 raise
             raise UnsupportedBody(
                 f"Content-Type is {named(kind)} and the body is no JSON object either ({error}); send application/json."
             ) from None
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        declared = headers.get("content-length", "")
+    async def _read(self, exchange: Exchange) -> bytes:
+        declared = exchange.header(b"content-length") or ""
         if declared.isdecimal() and int(declared[:20]) > self._limits.body_bytes:
             raise self._too_large()
         try:
             async with asyncio.timeout(self._limits.body_timeout_s):
-                return await self._collect(receive)
+                return await self._collect(exchange.receive)
         except TimeoutError:
             raise BodyTooSlow(
                 f"The request's body did not arrive within {self._limits.body_timeout_s:g} s; "
@@ -147,15 +148,19 @@ class Values:
 async def parse_json(body: bytes) -> dict[str, Any]:
     """The JSON object (RFC 8259) in these bytes. Raises Refusal, with the place where it is none.
 
-    Others have their turn between two steps. In a thread each step would hold them up just as long.
+    Of a long one others have their turn between two steps. In a thread each step would hold them up just as long.
     """
+    is_long = len(body) > _AT_ONCE_NBYTES
     try:
         text = body.decode("utf-8-sig")
-        await asyncio.sleep(0)
+        if is_long:
+            await asyncio.sleep(0)
         has_surrogates = _SURROGATE.search(text)
-        await asyncio.sleep(0)
-        value = json.loads(text, parse_constant=_no_number, parse_int=_integer, parse_float=_decimal)
-        await asyncio.sleep(0)
+        if is_long:
+            await asyncio.sleep(0)
+        value = _decode(text)
+        if is_long:
+            await asyncio.sleep(0)
         if has_surrogates:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
@@ -194,3 +199,7 @@ def _no_number(name: str) -> Any:
 
 def _invalid(why: str) -> Refusal:
     return Refusal(f"The request's body is not valid JSON: {why}.", None, "invalid_json")
+
+
+# Made once: json.loads makes one for each text, where it is told how to read numbers.
+_decode = json.JSONDecoder(parse_constant=_no_number, parse_int=_integer, parse_float=_decimal).decode

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from .exchange import Exchange
 from .parameters import named
-from .problems import problem_of, response_to
-from .refusals import CrossSite, Misdirected, Refusal
-from .request_id import request_id
+from .refusals import CrossSite, Misdirected
 
 # Fetch Metadata Request Headers, section 2.3: set by browsers, and by no page. "none": the visitor asked, not a page.
 _OWN = ("same-origin", "none")
+# Most clients of a server use one or two names for it. A name has as many bytes as a head at most (32 KiB).
+_REMEMBERED = 32
 
 
 class Hosts:
@@ -30,51 +29,51 @@ class Hosts:
 
     def know(self, names: Iterable[str] | None) -> None:
         """Takes these in the place of those that were known."""
-        self._names = None if names is None else frozenset(name.lower() for name in names)
+        known = None if names is None else frozenset(name.lower() for name in names)
+
+        @lru_cache(_REMEMBERED)
+        def has(authority: str) -> bool:
+            return _is_known(_name_in(authority), known)
+
+        self._has: Callable[[str], bool] = has
 
     def __contains__(self, authority: str) -> bool:
-        name = _name_in(authority)
-        if self._names is None or _is_address(name) or name == "localhost" or name.endswith(".localhost"):
-            return True
-        return name in self._names or f"*.{name.partition('.')[2]}" in self._names
+        return self._has(authority)
 
 
 class OriginCheck:
-    """Turns away, before the application inside hears of them, requests to names that are not this server's, and
-    POSTs by pages of other sites. Browsers send both without asking; clients that are no browsers notice nothing.
+    """Turns away requests to names that are not this server's, and POSTs by pages of other sites. Browsers send both
+    without asking; clients that are no browsers notice nothing.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
-        self._app = app
+    def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        if refusal is None:
-            await self._app(scope, receive, send)
-        else:
-            await response_to(problem_of(refusal, request_id(scope)))(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> Refusal | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host")
+    def check(self, exchange: Exchange) -> None:
+        """Raises Misdirected and CrossSite."""
+        host = exchange.header(b"host")
         if host is not None and host not in self._hosts:
-            return Misdirected(
+            raise Misdirected(
                 f"{named(host)} is no name of this server; ask for it by one that its certificate bears, "
                 "or by its address."
             )
-        if scope["method"] == "POST" and not _is_own(headers):
-            return CrossSite("Pages of other sites may not ask this server; ask from its own page, or by a program.")
-        return None
+        if exchange.scope["method"] == "POST" and not _is_own(exchange, host):
+            raise CrossSite("Pages of other sites may not ask this server; ask from its own page, or by a program.")
 
 
-def _is_own(headers: Headers) -> bool:
+def _is_own(exchange: Exchange, host: str | None) -> bool:
     """Whether no page of another origin sends this. Browsers that do not tell the site tell the origin."""
-    site = headers.get("sec-fetch-site")
+    site = exchange.header(b"sec-fetch-site")
     if site is not None:
         return site in _OWN
-    origin = headers.get("origin")
-    return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower()
+    origin = exchange.header(b"origin")
+    return origin is None or origin.partition("://")[2].lower() == (host or "").lower()
+
+
+def _is_known(name: str, known: frozenset[str] | None) -> bool:
+    if known is None or name == "localhost" or name.endswith(".localhost"):
+        return True
+    return name in known or f"*.{name.partition('.')[2]}" in known or _is_address(name)
 
 
 def _name_in(authority: str) -> str:

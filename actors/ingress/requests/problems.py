@@ -7,8 +7,6 @@ import logging
 import traceback
 from dataclasses import dataclass, field
 
-from starlette.responses import Response
-
 from ....runtime.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -69,11 +67,6 @@ def problem_of(error: Exception, request: str, retry_after_s: int = 1) -> Proble
         return Problem(500, message, "internal_error")
     status, headers = _status_of(error), _headers_of(error, retry_after_s)
     return Problem(status, _text_of(error), _code_of(error), _param_of(error), headers)
-
-
-def response_to(problem: Problem) -> Response:
-    """The HTTP response that tells of a problem."""
-    return Response(problem.body(), problem.status, problem.headers, media_type="application/json")
 
 
 def _place_of(error: Exception) -> str:

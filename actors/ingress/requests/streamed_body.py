@@ -1,10 +1,10 @@
 """An ASGI extension: an application that streams writes the body of its answer where the server does, item by item.
 
-A server that has it lists `EXTENSION` among the extensions of a scope. Once the head has gone out by ASGI the
-application sends `{"type": EXTENSION, "use": ...}`, and `use` is called with a `StreamedBody` before that comes back.
-From then on the body goes by that alone. The application may return before its end: then the answer goes on, and with
-it nothing that belonged to the call. A middleware that looks at bodies takes the extension out of the scope; then all
-of the body goes by ASGI.
+A server that has it lists `EXTENSION` among the extensions of a scope. Once the head was sent by ASGI the application
+sends `{"type": EXTENSION, "body": ..., "use": ...}`: `body` is the beginning, which leaves together with the head, and
+`use` is called with a `StreamedBody` before that comes back. From then on the body goes by that alone. The application
+may return before its end: then the answer goes on, and with it nothing that belonged to the call. A middleware that
+looks at bodies takes the extension out of the scope; then all of the body goes by ASGI.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The application of the peers that serve ASGI: Starlette, as the ingress has it."""
+"""The application of the peers that serve ASGI, by Starlette."""
 
 from __future__ import annotations
 

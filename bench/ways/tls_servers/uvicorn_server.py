@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import uvicorn  # noqa: F401  left out where it is not installed
+import starlette  # noqa: F401  left out where it is not installed
+import uvicorn  # noqa: F401
 
 from .command_server import CommandServer
 

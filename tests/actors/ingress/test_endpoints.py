@@ -290,6 +290,36 @@ def test_paths_that_are_not_there_have_openais_errors_too() -> None:
     assert "/v1/models/{model}, " in far
 
 
+def test_what_is_mounted_by_a_server_and_what_is_read_by_its_head_is_found() -> None:
+    async def scenario() -> None:
+        ingress = Ingress()
+        assert (await ingress.exchange("/below/livez", root_path="/below")).json == {"status": "live"}
+        assert (await ingress.exchange("/livez", root_path="/below")).status == 200
+        assert (await ingress.exchange("/belowlivez", root_path="/below")).status == 404
+        assert (await ingress.exchange("/livez", method="HEAD")).status == 200
+        refused = await ingress.exchange("/v1/models/smol", method="DELETE")
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers"),
+    [("websocket", ["websocket.close"]), ("lifespan", ["lifespan.startup.complete", "lifespan.shutdown.complete"])],
+)
+def test_what_is_no_request_is_answered_as_asgi_asks_for(kind: str, answers: list[str]) -> None:
+    sent: list[str] = []
+
+    async def receive() -> Any:
+        return {"type": f"{kind}.something"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(Ingress().app({"type": kind}, receive, send))  # type: ignore[arg-type]
+    assert sent == answers
+
+
 def test_the_page_runs_nothing_but_its_own_script() -> None:
     page = get("/")
     assert page.status == 200

@@ -22,6 +22,7 @@ from http_stage import (
 from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as module
+from slabwire.actors.ingress.http import flow as flow_module
 from slabwire.actors.ingress.http import server as server_module
 
 
@@ -151,7 +152,7 @@ def test_a_client_is_not_blamed_for_an_application_that_does_not_read(
 
 
 def test_a_reader_that_takes_nothing_is_cut_off(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "READ_WITHIN_S", 0.02)
+    monkeypatch.setattr(flow_module, "READ_WITHIN_S", 0.02)
     heard: list[int] = []
 
     async def floods(scope: Any, receive: Any, send: Any) -> None:

@@ -74,9 +74,9 @@ def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     state, seen = State(), []
     for now in (1e9, 1e9 + 0.5, 1e9 + 1):
         monkeypatch.setattr("time.time", lambda now=now: now)
-        state.touch_date()
-        seen.append(state.default_headers[0][1])
-    assert seen == [b"Sun, 09 Sep 2001 01:46:40 GMT"] * 2 + [b"Sun, 09 Sep 2001 01:46:41 GMT"]
+        seen.append(state.date_line())
+    first, then = (b"date: Sun, 09 Sep 2001 01:46:4%d GMT\r\n" % second for second in range(2))
+    assert seen == [first, first, then]
 
 
 def test_pipelined_requests_are_answered_in_order(certificate: Certificate) -> None:

@@ -361,7 +361,10 @@ async def post(ingress: Ingress, body: _Handed | None) -> bytes:
     async def send(message: Any) -> None:
         nonlocal sent
         if message["type"] == EXTENSION:
+            assert body is not None
+            body.write(message["body"])
             message["use"](body)
+            return
         sent += message.get("body", b"")
 
     asked: list[bool] = []

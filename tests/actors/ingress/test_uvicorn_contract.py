@@ -1,6 +1,7 @@
 """What our server relies on in uvicorn: its classes are held here, so that a new minor version shows what has moved.
 
-Everything goes over plain asyncio transports, with uvicorn's own protocol class and not with ours.
+Everything goes over plain asyncio transports. How a connection behaves is asked of uvicorn's own protocol class and of
+ours, which does most of it in another way.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import httptools
 import pytest
 import uvicorn
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from slabwire.actors.ingress.http.flow import OF_UVICORN, Flow, new_parser
+from slabwire.actors.ingress.http.connection import Connection
+from slabwire.actors.ingress.http.flow import OF_UVICORN, Flow
+from slabwire.actors.ingress.http.state import State
 
 GET = b"GET /%s HTTP/1.1\r\nhost: here\r\n\r\n"
+Kind = type[HttpToolsProtocol] | type[Connection]
+both = pytest.mark.parametrize("kind", [HttpToolsProtocol, Connection])
 Application = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
 
@@ -49,14 +53,18 @@ class Served:
 
     server: asyncio.Server
 
-    def __init__(self, application: Application, **options: Any) -> None:
+    def __init__(self, application: Application, kind: Kind, **options: Any) -> None:
         self.config = config_of(application, **options)
-        self.state = ServerState()
+        self.kind = kind
+        self.state = State()
         self.protocols: list[HttpToolsProtocol] = []
         self.writers: list[asyncio.StreamWriter] = []
 
     def protocol(self) -> HttpToolsProtocol:
-        self.protocols.append(HttpToolsProtocol(self.config, self.state, {}, asyncio.get_running_loop()))
+        if self.kind is Connection:
+            self.protocols.append(Connection(self.config, self.state))
+        else:
+            self.protocols.append(HttpToolsProtocol(self.config, self.state, {}, asyncio.get_running_loop()))
         return self.protocols[-1]
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -81,8 +89,8 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(application: Application, **options: Any) -> AsyncIterator[Served]:
-    served = Served(application, **options)
+async def serving(application: Application, kind: Kind, **options: Any) -> AsyncIterator[Served]:
+    served = Served(application, kind, **options)
     served.server = await asyncio.get_running_loop().create_server(served.protocol, "127.0.0.1", 0)
     try:
         yield served
@@ -144,13 +152,11 @@ def test_constructors_take_what_we_give() -> None:
         ("resume_writing", []),
         ("on_message_begin", []),
         ("on_headers_complete", []),
+        ("on_url", ["url"]),
+        ("on_header", ["name", "value"]),
+        ("on_body", ["body"]),
         ("on_message_complete", []),
-        ("on_response_complete", []),
-        ("send_400_response", ["msg"]),
         ("shutdown", []),
-        ("timeout_keep_alive_handler", []),
-        ("_unset_keepalive_if_required", []),
-        ("_start_asgi_task", ["cycle", "app"]),
     ],
 )
 def test_what_we_override_or_call_is_there(method: str, parameters: list[str]) -> None:
@@ -159,34 +165,25 @@ def test_what_we_override_or_call_is_there(method: str, parameters: list[str]) -
 
 def test_attributes_are_there() -> None:
     async def scene() -> None:
-        async with serving(echo) as served:
+        async with serving(echo, HttpToolsProtocol) as served:
             reader, writer = await served.connect()
             await served.until(lambda: served.state.connections)
             (protocol,) = served.protocols
-            before: list[Any] = [
-                protocol.cycle,
-                protocol.timeout_keep_alive_task,
-                list(protocol.pipeline),
-                protocol.loop,
-            ]
-            assert before == [None, None, [], asyncio.get_running_loop()]
-            assert protocol.flow.read_paused is False
+            assert vars(protocol)["cycle"] is vars(protocol)["timeout_keep_alive_task"] is None
+            assert protocol.loop is asyncio.get_running_loop()
+            assert protocol.server == served.address
+            assert (protocol.client, protocol.scheme) == (writer.get_extra_info("sockname"), "http")
             writer.write(GET % b"")
             await answer_from(reader)
-            cycle = protocol.cycle
-            assert isinstance(cycle, RequestResponseCycle)
-            assert (cycle.response_started, cycle.response_complete, cycle.disconnected) == (True, True, False)
-            assert isinstance(cycle.message_event, asyncio.Event)
-            assert protocol.headers == [(b"host", b"here")]
-            assert protocol.url == b"/"
-            assert protocol.timeout_keep_alive_task is not None
+            assert (protocol.headers, protocol.url) == ([(b"host", b"here")], b"/")
+            assert protocol.cycle.response_complete
 
     run(scene)
 
 
 def test_the_state_is_shared_and_counts() -> None:
     async def scene() -> None:
-        async with serving(echo) as served:
+        async with serving(echo, HttpToolsProtocol) as served:
             reader, writer = await served.connect()
             writer.write(GET % b"")
             await answer_from(reader)
@@ -203,94 +200,9 @@ def test_loading_leaves_the_application_as_it_is() -> None:
     assert config_of(echo).loaded_app is echo
 
 
-def test_default_headers_are_read_anew_for_each_request() -> None:
-    async def scene() -> None:
-        async with serving(echo) as served:
-            reader, writer = await served.connect()
-            for value in (b"one", b"two"):
-                served.state.default_headers = [(b"x-now", value)]
-                writer.write(GET % b"")
-                assert b"x-now: " + value in await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(2)
-
-    run(scene)
-
-
-def test_what_an_answer_says_of_its_end_can_be_changed_from_outside() -> None:
-    protocols: list[list[HttpToolsProtocol]] = []
-
-    async def changes(scope: Any, receive: Any, send: Any) -> None:
-        cycle = protocols[0][-1].cycle
-        assert (cycle.more_body, cycle.keep_alive) == (True, True)
-        cycle.keep_alive = False
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        cycle.keep_alive = True
-        await send({"type": "http.response.body", "body": b"early"})
-
-    async def scene() -> None:
-        async with serving(changes) as served:
-            protocols.append(served.protocols)
-            reader, writer = await served.connect()
-            writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n")
-            assert b"connection: close" in await reader.readuntil(b"\r\n\r\n")
-            assert await reader.readexactly(15) == b"5\r\nearly\r\n0\r\n\r\n"
-            await served.until(lambda: served.protocols[0].cycle.response_complete)
-            assert not served.protocols[0].transport.is_closing()
-
-    run(scene)
-
-
-def test_an_answer_can_be_kept_from_being_chunked() -> None:
-    protocols: list[list[HttpToolsProtocol]] = []
-
-    async def unchunked(scope: Any, receive: Any, send: Any) -> None:
-        cycle = protocols[0][-1].cycle
-        assert (cycle.chunked_encoding, cycle.expected_content_length) == (None, 0)
-        cycle.chunked_encoding = False
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for body, more in ((b"one", True), (b"two", False)):
-            cycle.expected_content_length = len(body)
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def scene() -> None:
-        async with serving(unchunked) as served:
-            protocols.append(served.protocols)
-            reader, writer = await served.connect()
-            writer.write(b"GET / HTTP/1.0\r\n\r\n")
-            assert (await reader.read()).endswith(b"\r\n\r\nonetwo")
-
-    run(scene)
-
-
-def test_the_latest_of_those_that_wait_stands_on_the_left_and_shares_its_headers() -> None:
-    go = asyncio.Event()
-    hosts: list[bytes] = []
-
-    async def waits(scope: Any, receive: Any, send: Any) -> None:
-        hosts.append(dict(scope["headers"])[b"host"])
-        await receive()
-        await go.wait()
-        await answer(send, scope["path"].encode())
-
-    async def scene() -> None:
-        async with serving(waits) as served:
-            reader, writer = await served.connect()
-            writer.write(GET % b"a" + GET % b"b" + GET % b"c")
-            await served.until(lambda: served.protocols and len(served.protocols[0].pipeline) == 2)
-            (protocol,) = served.protocols
-            assert [cycle.scope["path"] for cycle, _ in protocol.pipeline] == ["/c", "/b"]
-            assert protocol.pipeline[0][0] is protocol.cycle
-            protocol.headers[:] = [(b"host", b"there")]
-            go.set()
-            assert [await answer_from(reader) for _ in range(3)] == [b"/a", b"/b", b"/c"]
-            assert hosts == [b"here", b"here", b"there"]
-
-    run(scene)
-
-
 def test_behind_an_upgrade_the_parser_reads_no_body() -> None:
     async def scene() -> None:
-        async with serving(echo) as served:
+        async with serving(echo, HttpToolsProtocol) as served:
             reader, writer = await served.connect()
             writer.write(
                 b"POST /a HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: x\r\ncontent-length: 2\r\n\r\n"
@@ -299,23 +211,6 @@ def test_behind_an_upgrade_the_parser_reads_no_body() -> None:
             assert served.protocols[0].parser.should_upgrade()
             assert served.protocols[0].parser.get_method() == b"POST"
             assert served.protocols[0].parser.get_http_version() == "1.1"
-
-    run(scene)
-
-
-def test_an_error_in_a_parsers_callback_ends_in_send_400_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: HttpToolsProtocol) -> None:
-        raise httptools.HttpParserError
-
-    said: list[str] = []
-    monkeypatch.setattr(HttpToolsProtocol, "on_headers_complete", refuse)
-    monkeypatch.setattr(HttpToolsProtocol, "send_400_response", lambda self, msg: said.append(msg))
-
-    async def scene() -> None:
-        async with serving(echo) as served:
-            _, writer = await served.connect()
-            writer.write(GET % b"")
-            await served.until(lambda: said)
 
     run(scene)
 
@@ -340,70 +235,13 @@ def test_our_flow_stands_for_uvicorns() -> None:
     run(scene)
 
 
-def test_of_what_is_to_run_nothing_is_asked_but_that_it_runs() -> None:
-    ran: list[Any] = []
-
-    class Runs:
-        __slots__ = ()
-
-        async def run_asgi(self, application: Any) -> None:
-            ran.append(application)
-
-    async def scene() -> None:
-        protocol = HttpToolsProtocol(
-            config_of(echo, reset_contextvars=True), ServerState(), {}, asyncio.get_running_loop()
-        )
-        protocol._start_asgi_task(Runs(), echo)  # type: ignore[arg-type]
-        (task,) = protocol.tasks
-        await task
-        assert ran == [echo]
-
-    run(scene)
-
-
-def test_a_call_whose_client_has_left_may_return_without_an_end(caplog: pytest.LogCaptureFixture) -> None:
-    protocols: list[list[HttpToolsProtocol]] = []
-
-    async def returns(scope: Any, receive: Any, send: Any) -> None:
-        cycle = protocols[0][-1].cycle
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        on_responses.append(cycle.on_response)
-        cycle.disconnected = True
-
-    on_responses: list[Any] = []
-
-    async def scene() -> None:
-        async with serving(returns) as served:
-            protocols.append(served.protocols)
-            reader, writer = await served.connect()
-            writer.write(GET % b"")
-            await reader.readuntil(b"\r\n\r\n")
-            await served.until(lambda: not served.state.tasks)
-            (protocol,) = served.protocols
-            cycle = protocol.cycle
-            assert not protocol.transport.is_closing()
-            assert on_responses == [protocol.on_response_complete]
-            # So it can go on as if the call had not returned, with another parser for the next request.
-            cycle.disconnected, cycle.on_response = False, on_responses[0]
-            cycle.scope, cycle.message_event = {}, asyncio.Event()  # type: ignore[typeddict-item]
-            protocol.parser = new_parser(protocol)
-            protocol.transport.write(b"2\r\nhi\r\n0\r\n\r\n")
-            cycle.response_complete = True
-            cycle.on_response()
-            assert await reader.readuntil(b"0\r\n\r\n") == b"2\r\nhi\r\n0\r\n\r\n"
-            writer.write(GET % b"")
-            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
-
-    run(scene)
-    assert not caplog.messages
-
-
 # -- behaviour --------------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_is_kept_alive_and_closed_when_it_was_idle_too_long() -> None:
+@both
+def test_a_connection_is_kept_alive_and_closed_when_it_was_idle_too_long(kind: Kind) -> None:
     async def scene() -> None:
-        async with serving(echo, timeout_keep_alive=0.02) as served:
+        async with serving(echo, kind, timeout_keep_alive=0.02) as served:
             reader, writer = await served.connect()
             for path in (b"a", b"b"):
                 writer.write(GET % path)
@@ -413,7 +251,8 @@ def test_a_connection_is_kept_alive_and_closed_when_it_was_idle_too_long() -> No
     run(scene)
 
 
-def test_pipelined_requests_are_answered_one_after_the_other() -> None:
+@both
+def test_pipelined_requests_are_answered_one_after_the_other(kind: Kind) -> None:
     running: list[str] = []
 
     async def one_by_one(scope: Any, receive: Any, send: Any) -> None:
@@ -424,7 +263,7 @@ def test_pipelined_requests_are_answered_one_after_the_other() -> None:
         running.remove(scope["path"])
 
     async def scene() -> None:
-        async with serving(one_by_one) as served:
+        async with serving(one_by_one, kind) as served:
             reader, writer = await served.connect()
             writer.write(b"".join(GET % (b"%d" % n) for n in range(5)))
             assert [await answer_from(reader) for _ in range(5)] == [b"/%d" % n for n in range(5)]
@@ -432,7 +271,8 @@ def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     run(scene)
 
 
-def test_an_application_hears_that_its_client_has_left_in_the_middle_of_an_answer() -> None:
+@both
+def test_an_application_hears_that_its_client_has_left_in_the_middle_of_an_answer(kind: Kind) -> None:
     heard: list[Any] = []
 
     async def endless(scope: Any, receive: Any, send: Any) -> None:
@@ -443,7 +283,7 @@ def test_an_application_hears_that_its_client_has_left_in_the_middle_of_an_answe
         await send({"type": "http.response.body", "body": b"to nobody", "more_body": True})
 
     async def scene() -> None:
-        async with serving(endless) as served:
+        async with serving(endless, kind) as served:
             reader, writer = await served.connect()
             writer.write(GET % b"")
             assert (await reader.readuntil(b"\r\n\r\n")).endswith(b"transfer-encoding: chunked\r\n\r\n")
@@ -455,9 +295,10 @@ def test_an_application_hears_that_its_client_has_left_in_the_middle_of_an_answe
     run(scene)
 
 
-def test_a_client_that_expects_100_is_told_to_go_on_when_its_body_is_asked_for() -> None:
+@both
+def test_a_client_that_expects_100_is_told_to_go_on_when_its_body_is_asked_for(kind: Kind) -> None:
     async def scene() -> None:
-        async with serving(echo) as served:
+        async with serving(echo, kind) as served:
             reader, writer = await served.connect()
             writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n")
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -467,7 +308,8 @@ def test_a_client_that_expects_100_is_told_to_go_on_when_its_body_is_asked_for()
     run(scene)
 
 
-def test_a_large_chunked_body_comes_in_whole_though_it_is_asked_for_late() -> None:
+@both
+def test_a_large_chunked_body_comes_in_whole_though_it_is_asked_for_late(kind: Kind) -> None:
     ask = asyncio.Event()
 
     async def late(scope: Any, receive: Any, send: Any) -> None:
@@ -475,7 +317,7 @@ def test_a_large_chunked_body_comes_in_whole_though_it_is_asked_for_late() -> No
         await answer(send, b"%d" % len(await body_of(receive)))
 
     async def scene() -> None:
-        async with serving(late) as served:
+        async with serving(late, kind) as served:
             reader, writer = await served.connect()
             writer.write(b"POST / HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n")
             writer.write((b"10000\r\n" + b"x" * 65536 + b"\r\n") * 64 + b"0\r\n\r\n")
@@ -487,7 +329,8 @@ def test_a_large_chunked_body_comes_in_whole_though_it_is_asked_for_late() -> No
     run(scene)
 
 
-def test_a_slow_reader_holds_the_application_up() -> None:
+@both
+def test_a_slow_reader_holds_the_application_up(kind: Kind) -> None:
     sent: list[int] = []
 
     async def flood(scope: Any, receive: Any, send: Any) -> None:
@@ -497,7 +340,7 @@ def test_a_slow_reader_holds_the_application_up() -> None:
             sent.append(n)
 
     async def scene() -> None:
-        async with serving(flood) as served:
+        async with serving(flood, kind) as served:
             _, writer = await served.connect()  # asyncio stops reading by itself when nobody takes what has come
             writer.write(GET % b"")
             await served.until(lambda: served.protocols and served.protocols[0].flow)
@@ -507,7 +350,8 @@ def test_a_slow_reader_holds_the_application_up() -> None:
     run(scene)
 
 
-def test_shutdown_closes_what_is_idle_and_lets_what_runs_end() -> None:
+@both
+def test_shutdown_closes_what_is_idle_and_lets_what_runs_end(kind: Kind) -> None:
     go = asyncio.Event()
 
     async def waits(scope: Any, receive: Any, send: Any) -> None:
@@ -515,7 +359,7 @@ def test_shutdown_closes_what_is_idle_and_lets_what_runs_end() -> None:
         await answer(send, b"done")
 
     async def scene() -> None:
-        async with serving(waits) as served:
+        async with serving(waits, kind) as served:
             idle, _ = await served.connect()
             await served.until(lambda: len(served.state.connections) == 1)
             served.protocols[0].shutdown()
@@ -530,7 +374,8 @@ def test_shutdown_closes_what_is_idle_and_lets_what_runs_end() -> None:
     run(scene)
 
 
-def test_a_pipelined_request_begins_without_what_the_one_before_it_has_set() -> None:
+@both
+def test_a_pipelined_request_begins_without_what_the_one_before_it_has_set(kind: Kind) -> None:
     variable: ContextVar[str] = ContextVar("variable", default="unset")
     seen: list[str] = []
 
@@ -540,7 +385,7 @@ def test_a_pipelined_request_begins_without_what_the_one_before_it_has_set() -> 
         await answer(send, b"ok")
 
     async def scene() -> None:
-        async with serving(sets, reset_contextvars=True) as served:
+        async with serving(sets, kind, reset_contextvars=True) as served:
             reader, writer = await served.connect()
             writer.write(GET % b"a" + GET % b"b")
             assert [await answer_from(reader) for _ in range(2)] == [b"ok", b"ok"]
@@ -549,6 +394,7 @@ def test_a_pipelined_request_begins_without_what_the_one_before_it_has_set() -> 
     run(scene)
 
 
+@both
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -559,9 +405,9 @@ def test_a_pipelined_request_begins_without_what_the_one_before_it_has_set() -> 
         b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n\r\n",
     ],
 )
-def test_what_is_no_http_or_says_two_things_about_its_length_is_refused(request_bytes: bytes) -> None:
+def test_what_is_no_http_or_says_two_things_about_its_length_is_refused(kind: Kind, request_bytes: bytes) -> None:
     async def scene() -> None:
-        async with serving(echo) as served:
+        async with serving(echo, kind) as served:
             reader, writer = await served.connect()
             writer.write(request_bytes)
             assert (await reader.read()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
