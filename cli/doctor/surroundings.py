@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...runtime.host import kernel_tls
 from ...shm.cgroup import CgroupLimits, read_limits, read_text
 
 # A worker has a handful of threads: its own, ZeroMQ's two, and those of its libraries.
@@ -44,6 +45,7 @@ def examine_surroundings(root: Path, base: Path, port: int) -> Iterator[Finding]
     disk = os.statvfs(nearest)
     yield judge_disk(base, disk.f_bavail * disk.f_frsize)
     yield judge_libssl(*find_libssl(), ssl.OPENSSL_VERSION, ssl.HAS_TLSv1_3)
+    yield judge_kernel_tls(kernel_tls.why_not())
     yield judge_port(port, try_port(port), int(read_text(root / _LOWEST_PRIVILEGED_PORT) or 1024))
 
 
@@ -144,6 +146,12 @@ def judge_libssl(version: str, missing: str, of_python: str, has_tls13: bool) ->
         return Finding("libssl", "note", f"{missing}; Python's ssl is {of_python} without TLS 1.3", fix)
     fix = "an ingress works, with some 250 KiB more per connection: install OpenSSL 3 (libssl3)"
     return Finding("libssl", "note", f"{missing}; Python's ssl is {of_python}", fix)
+
+
+def judge_kernel_tls(refusal: str) -> Finding:
+    """Whether the kernel could encrypt what an ingress sends. Nothing is lost without it."""
+    text = f"{refusal}: libssl encrypts" if refusal else "the kernel can encrypt: Ingress(kernel_tls=True)"
+    return Finding("kernel TLS", "ok", text)
 
 
 def try_port(port: int) -> int:

@@ -27,6 +27,7 @@ from slabwire.cli.doctor.surroundings import (
     judge_cgroup,
     judge_disk,
     judge_governors,
+    judge_kernel_tls,
     judge_libssl,
     judge_port,
     judge_processes,
@@ -160,6 +161,13 @@ def test_libssl(version: str, missing: str, tls13: bool, state: str) -> None:
     finding = judge_libssl(version, missing, "OpenSSL 1.1.1w  11 Sep 2023", tls13)
     assert (finding.state, bool(finding.fix)) == (state, state != "ok")
     assert missing in finding.found
+
+
+@pytest.mark.parametrize(("refusal", "words"), [("", "kernel_tls=True"), ("no module tls", "no module tls")])
+def test_kernel_tls_is_no_matter_of_health(refusal: str, words: str) -> None:
+    finding = judge_kernel_tls(refusal)
+    assert (finding.state, finding.fix) == ("ok", "")
+    assert words in finding.found
 
 
 def test_libssl_is_looked_for_where_the_ingress_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,8 @@ class LibsslHandshake:
         shared.handshakes.discard(self)
         if self._events != READ:
             self._watch_for(READ)
+        if self._context.asks_kernel:
+            shared.in_kernel += self._secured.is_in_kernel()
         agreed = shared.agreements.of(self._secured, monotonic() - self._began)
         try:
             protocol = self._protocol_factory()
