@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 # v1 writes "no limit" as the largest multiple of a page below 2**63; nothing above this can be meant as a limit.
 UNLIMITED_BYTES = 1 << 60
+_READ_NBYTES = 1 << 14
 # What a group says its limits in, v2 first.
 _CPU_FILES = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
 _MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
@@ -27,12 +29,18 @@ class CgroupLimits:
     memory_bytes: int | None = None
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | str) -> str:
     """The stripped text of a file of /proc or /sys; empty where it is missing or may not be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a file object makes eight system calls of these three
     except OSError:
         return ""
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, _READ_NBYTES), b"")).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from time import monotonic
 from ...shm.cgroup import memory_group, read_text
 
 ROOT = Path("/")
+_OOM_KILL = re.compile(r"^oom_kill +(\d+)\s*$", re.MULTILINE)
 # A process that the kernel has chosen is dead as soon as its memory is given back.
 _DIES_WITHIN_S = 5.0
 
@@ -74,8 +76,5 @@ def kills_in_machine(root: Path = ROOT) -> int:
 
 
 def _kills(path: Path) -> int:
-    for line in read_text(path).splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill" and value.strip().isdigit():
-            return int(value)
-    return 0
+    found = _OOM_KILL.search(read_text(path))
+    return int(found[1]) if found is not None else 0

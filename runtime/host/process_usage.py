@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from ...shm.cgroup import read_text
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -36,8 +38,4 @@ def is_stopped(pid: int) -> bool:
 
 def stat_fields(pid: int) -> list[str]:
     """What /proc/PID/stat has of a process, from its state (field 3 of proc(5)) on; nothing if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()
-    except OSError:
-        return []
+    return read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()

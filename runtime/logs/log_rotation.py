@@ -11,13 +11,15 @@ from .log_times import times_aside, times_of
 # Two of these a worker at most.
 LOG_NBYTES = 16 << 20
 
+Logs = dict[Path, os.stat_result]
+
 
 def aside(path: Path) -> Path:
     """Where the older part of a log lies."""
     return path.with_suffix(".log.1")
 
 
-def logs_in(folder: Path) -> dict[Path, os.stat_result]:
+def logs_in(folder: Path) -> Logs:
     """The logs in a folder, each with its length and the time of its last line."""
     try:
         with os.scandir(folder) as entries:
@@ -26,9 +28,9 @@ def logs_in(folder: Path) -> dict[Path, os.stat_result]:
         return {}
 
 
-def long_logs(folder: Path, nbytes: int = LOG_NBYTES) -> list[Path]:
-    """The logs in a folder that are longer than they may be."""
-    return [path for path, status in logs_in(folder).items() if status.st_size > nbytes]
+def long_logs(logs: Logs, nbytes: int = LOG_NBYTES) -> list[Path]:
+    """Those that are longer than they may be."""
+    return [path for path, status in logs.items() if status.st_size > nbytes]
 
 
 def put_aside(path: Path) -> None:

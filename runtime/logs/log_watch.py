@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .log_rotation import logs_in, long_logs, put_aside
+from .log_rotation import Logs, logs_in, long_logs, put_aside
 from .log_times import row, times_of, write_times
 
 logger = logging.getLogger("slabwire")
@@ -27,7 +27,8 @@ class LogWatch:
         """For ever. Files are written in a thread: a slow disk must not hold up the loop."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            rows, long = self.look(), long_logs(self._folder)
+            logs = logs_in(self._folder)
+            rows, long = self.grown(logs), long_logs(logs)
             try:
                 if rows or long:
                     await asyncio.to_thread(_write, rows, long)
@@ -35,10 +36,10 @@ class LogWatch:
                 for path in long:
                     logger.warning("%s cannot be put aside now: %s", path, error)
 
-    def look(self) -> dict[Path, bytes]:
+    def grown(self, logs: Logs) -> dict[Path, bytes]:
         """A row for each log that has grown."""
         rows = {}
-        for path, status in logs_in(self._folder).items():
+        for path, status in logs.items():
             if status.st_size != self._lengths.get(path):
                 self._lengths[path] = status.st_size
                 rows[times_of(path)] = row(status.st_size, status.st_mtime_ns)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +18,8 @@ logger = logging.getLogger("slabwire")
 
 # How long a new certificate may wait to be seen. A look takes the processor for less than a millisecond.
 LOOK_EVERY_S = 1.0
+# How long dates and what else is to be seen now and then may wait, where no file has changed.
+ROUSE_EVERY_S = 10.0
 # Files that have looked the same for so long are not being written any more.
 SETTLED_AFTER_S = 0.2
 # As long before the end as there is still time to get a new one.
@@ -34,7 +38,7 @@ class CertificateWatch:
     new are read once they have settled, and used if all of them are in order; until then, and where they are not, the
     ones in use go on. Each process of an ingress does this by itself: they read the same files, and call what they
     have read by the same name. What is used is also kept, for a process that starts anew where the files will not do.
-    `looked` is called at each look, for what else is to be seen now and then.
+    `looked` is called now and then, and whenever files have changed.
 
     Raises CertificateError if the source has none that can be used, and none are kept. `start` and `stop` are called on
     one running loop.
@@ -62,6 +66,7 @@ class CertificateWatch:
         self.swaps = 0
         self._days_warned: int | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_over = threading.Event()
         try:
             self._use(source.read())
         except CertificateError as error:
@@ -88,6 +93,7 @@ class CertificateWatch:
 
     async def stop(self) -> None:
         """Watches no more."""
+        self._is_over.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -104,14 +110,27 @@ class CertificateWatch:
         }
 
     async def _watch(self, take: Take) -> None:
+        settled = True
         while True:
-            look = await asyncio.to_thread(self._source.look)  # a file system that hangs holds up no connection
+            look = await asyncio.to_thread(self._next_look, settled)
             settled, self._last = look == self._last, look
             if settled and (look != self._taken or self.refusal):
                 await self._try(look, take)
             self._warn()
             self._looked()
-            await asyncio.sleep(LOOK_EVERY_S if settled else SETTLED_AFTER_S)
+
+    def _next_look(self, settled: bool) -> tuple[Look, ...]:
+        """Waits for one that is worth the loop's attention. In a thread: a file system that hangs holds up nobody, and
+        a loop that sleeps is not woken for nothing. A process that ends does not wait for the thread for long.
+        """
+        until_s = time.monotonic() + ROUSE_EVERY_S
+        while True:
+            is_over = self._is_over.wait(LOOK_EVERY_S if settled else SETTLED_AFTER_S)
+            look, is_known = self._source.look(), settled and not self.refusal
+            if is_over or not threading.main_thread().is_alive() or time.monotonic() >= until_s:
+                return look
+            if not is_known or look != self._last or look != self._taken:
+                return look
 
     async def _try(self, look: tuple[Look, ...], take: Take) -> None:
         reason, self._taken = _reason(self._taken, look), look

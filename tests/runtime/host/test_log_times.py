@@ -19,7 +19,7 @@ import slabwire
 from slabwire import Actor, Graph
 from slabwire.cli.rendering.logfile import Line, LogFile, date
 from slabwire.runtime.launch.running import Running
-from slabwire.runtime.logs.log_rotation import put_aside
+from slabwire.runtime.logs.log_rotation import logs_in, put_aside
 from slabwire.runtime.logs.log_times import Seen, read_times, times_aside, times_of, write_times
 from slabwire.runtime.logs.log_watch import LogWatch
 from slabwire.runtime.logs.stamped_output import Stamped, _Place
@@ -190,14 +190,14 @@ def test_looks_find_what_has_grown_and_go_aside_with_the_log(tmp_path: Path) -> 
         with path.open("a") as log:
             log.write(f"{text}\n")
         os.utime(path, (at_s, at_s))
-        write_times(times.look())
+        write_times(times.grown(logs_in(path.parent)))
 
     write("one", 100)
     write("two\nand", 200)
-    assert times.look() == {}
+    assert times.grown(logs_in(path.parent)) == {}
     with path.open("a") as log:
         log.write("three\n")
-    write_times(times.look())
+    write_times(times.grown(logs_in(path.parent)))
     os.truncate(times_of(path), times_of(path).stat().st_size - 3)  # killed while it wrote
     put_aside(path)
     assert times_aside(path).exists()

@@ -11,7 +11,7 @@ import pytest
 from slabwire.cli.rendering.logfile import LogFile, LogFolder
 from slabwire.runtime.logs import log_watch
 from slabwire.runtime.logs.full_disk import Output
-from slabwire.runtime.logs.log_rotation import aside, long_logs, put_aside
+from slabwire.runtime.logs.log_rotation import aside, logs_in, long_logs, put_aside
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def test_a_long_log_is_put_aside_under_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "scale.log"
     with path.open("ab", buffering=0) as writer:
         writer.write(b"one\ntwo\n")
-        assert long_logs(tmp_path, 8) == []
-        assert long_logs(tmp_path, 7) == [path]
+        assert long_logs(logs_in(tmp_path), 8) == []
+        assert long_logs(logs_in(tmp_path), 7) == [path]
         put_aside(path)
         writer.write(b"three\n")
     assert (aside(path).read_text(), path.read_text()) == ("one\ntwo\n", "three\n")
     put_aside(path)
     assert (aside(path).read_text(), path.read_text()) == ("three\n", "")
-    assert long_logs(tmp_path / "gone", 0) == []
+    assert long_logs(logs_in(tmp_path / "gone"), 0) == []
 
 
 def test_a_follower_reads_on_in_what_was_put_aside(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_logs_are_put_aside_again_when_threads_can_be_started_again(
         raise asyncio.CancelledError
 
     monkeypatch.setattr(log_watch, "LOOK_EVERY_S", 0)
-    monkeypatch.setattr(log_watch, "long_logs", lambda folder: [folder / "one.log"])
+    monkeypatch.setattr(log_watch, "long_logs", lambda _: [tmp_path / "one.log"])
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(log_watch.LogWatch(tmp_path).watch())

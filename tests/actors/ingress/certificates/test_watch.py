@@ -37,6 +37,7 @@ NOW = datetime.now(UTC)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_EVERY_S", 0.02)
     monkeypatch.setattr(module, "SETTLED_AFTER_S", 0.01)
+    monkeypatch.setattr(module, "ROUSE_EVERY_S", 0.05)
 
 
 @pytest.fixture(params=ENGINES)

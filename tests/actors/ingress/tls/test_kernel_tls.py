@@ -41,9 +41,9 @@ def test_it_is_asked_for_and_what_comes_of_it_is_told(tmp_path: Path) -> None:
         assert answer.read().endswith(b"data: [DONE]\n\n")
         connection.close()
         told = running.client.call("ingress.describe")["tls"]["kernel"]
+        logged = (tmp_path / "run" / "counting" / "logs" / "ingress.log").read_text()
     assert told["refusal"] == (refusal or None)
     assert not (refusal and told["connections"])
-    logged = (tmp_path / "run" / "counting" / "logs" / "ingress.log").read_text()
     assert ("kernel_tls=True is not to be had" in logged) is bool(refusal)
 
 
