@@ -90,6 +90,7 @@ def test_a_program_that_is_absent_is_left_out() -> None:
     assert absent.value.name == "nowhere"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_bench_sets_all_servers_beside_each_other() -> None:
     arguments = ("bench", "tls", "--quick", "--processes", "2", "--format", "json")

@@ -68,6 +68,7 @@ def test_embedded_serves_its_own_clients() -> None:
     assert answers == [{"the": 3, "and": 2, "cat": 1}, {"news": 2, "no": 1, "is": 1}, {"one": 1}]
 
 
+@pytest.mark.long
 def test_the_demo_ends_by_itself_where_there_is_no_terminal(
     run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
