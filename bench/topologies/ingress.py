@@ -139,6 +139,9 @@ def measure_ingress(
     over TLS 1.3: CPU time of all processes of the server, as the kernel counts it. Then how soon the first token of a
     new answer comes while 1,000 streams run.
 
+    In a step each stream gets a token. More than 1,000 streams are in batches, as several engines decode them: these
+    have their steps one after the other, evenly spread over the time of a step.
+
     With --knee how late tokens come as there are more and more of them, up to the rate that a server does not keep up
     with.
     """

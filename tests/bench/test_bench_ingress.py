@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic_ns
 
 import pytest
 
@@ -24,12 +26,14 @@ from slabwire.bench.harness.load import Load
 from slabwire.bench.harness.peers import importable
 from slabwire.bench.harness.process import descendants
 from slabwire.bench.topologies.ingress import _SERVERS
-from slabwire.bench.ways.many_streams.item import mark_of, stamp_of
+from slabwire.bench.ways.many_streams import pacing
+from slabwire.bench.ways.many_streams.item import made_ns, mark_of, stamp_of
+from slabwire.bench.ways.many_streams.pacing import BatchedPacing, batches_of
 from slabwire.bench.ways.served_streams.asgi_server import AsgiServer
 from slabwire.bench.ways.served_streams.first_tokens import FirstTokens
 from slabwire.bench.ways.served_streams.opening import open_all, trust_in
 from slabwire.bench.ways.served_streams.server import Server
-from slabwire.bench.ways.served_streams.source_messages import open_message
+from slabwire.bench.ways.served_streams.source_messages import close_message, open_message, read_message
 from slabwire.bench.ways.served_streams.streams import CountedStream, TimedStream
 from slabwire.bench.ways.served_streams.token_records import TokenRecords, WrongRecord
 from slabwire.bench.ways.served_streams.token_source import SourceApart
@@ -100,7 +104,7 @@ def test_a_server_that_does_not_keep_up_gets_no_higher_rate(certificate: Certifi
 
 def test_a_source_apart_leaves_out_a_server_that_reads_nothing(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    source = SourceApart(path, "nobody")
+    source = SourceApart(path, "nobody", 1)
     with closing(source), socket.socket(socket.AF_UNIX) as server:
         server.connect(str(path))
         source.await_connected(1, lambda: None)
@@ -108,6 +112,74 @@ def test_a_source_apart_leaves_out_a_server_that_reads_nothing(tmp_path: Path) -
             server.sendall(open_message(number, briefly=False))
         wait_until(lambda: source.steps(100, 1000.0).missed > 0)
         assert source.steps(1, 1000.0).missed == 2000
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+class Noted(BatchedPacing):
+    """Notes which batch had its step when."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__(batches)
+        self.made: list[tuple[int, int]] = []
+
+    def _step_batch(self, batch: int, stamp: str) -> None:
+        self.made.append((batch, made_ns(stamp)))
+
+
+def test_no_batch_has_more_streams_than_an_engine() -> None:
+    assert [batches_of(each) for each in (1, 100, 1000, 1001, 10_000)] == [1, 1, 1, 2, 10]
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_batches_have_their_steps_evenly_spread(batches: int) -> None:
+    noted = Noted(batches)
+    for _ in range(2):  # the second time from the first batch on, too
+        noted.made.clear()
+        before_ns = monotonic_ns()
+        told = asyncio.run(noted.steps(3, 25.0))
+        assert [batch for batch, _ in noted.made] == [*range(batches)] * 3
+        for number, (_, began_ns) in enumerate(noted.made):
+            assert began_ns >= before_ns + number * 40_000_000 // batches
+        assert before_ns < told["began_ns"] <= noted.made[0][1]
+        assert told["ended_ns"] - told["began_ns"] == 3 * 40_000_000
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+def test_every_stream_of_every_batch_gets_a_token_a_step(
+    server: type[Server], certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "MOST_IN_BATCH", 40)
+    figures = visit(server, LOAD, 0.3, certificate)
+    assert (figures.tokens, figures.missed, figures.errors) == (103 * 3, 0, 0)
+    assert len(figures.latencies_us) == 52 * 3
+    assert len(figures.gaps_us) == 52 * 2
+    assert figures.took_ns >= 0.3e9
+
+
+def test_a_source_apart_sends_batch_after_batch(tmp_path: Path) -> None:
+    async def read(connection: socket.socket, messages: int) -> list[tuple[list[int], list[str]]]:
+        reader, _ = await asyncio.open_unix_connection(sock=connection.dup())
+        return [await read_message(reader) for _ in range(messages)]
+
+    path = tmp_path / "socket"
+    source = SourceApart(path, "nobody", 3)
+    with closing(source), socket.socket(socket.AF_UNIX) as server:
+        server.connect(str(path))
+        source.await_connected(1, lambda: None)
+        for number in range(8):
+            server.sendall(open_message(number, briefly=False))
+        server.sendall(close_message(4) + open_message(9, briefly=True))
+        ((numbers, _),) = asyncio.run(read(server, 1))  # it has read what came before
+        assert numbers == [9]
+        assert source.steps(2, 50.0).missed == 0
+        came = asyncio.run(read(server, 6))
+    assert [numbers for numbers, _ in came] == [[0, 3, 6], [1, 7], [2, 5]] * 2
+    moments = [{made_ns(each) for each in texts} for _, texts in came]
+    assert all(len(each) == 1 for each in moments)  # that at which the batch was made
+    began = [each.pop() for each in moments]
+    assert began == sorted(set(began))
 
 
 @pytest.mark.parametrize(("peer", "module"), [("uvloop", "uvloop_server"), ("granian", "granian_server")])

@@ -9,7 +9,7 @@ ITEM_NBYTES = _STAMP_DIGITS + _NUMBER_DIGITS + 2
 
 
 def stamp_of(now_ns: int) -> str:
-    """The first part, the same for all items of a step; the moment is one of `time.monotonic_ns`."""
+    """The first part, the same for all items of a step, or of its batch; the moment is one of `time.monotonic_ns`."""
     return f"{now_ns:0{_STAMP_DIGITS}d}"
 
 

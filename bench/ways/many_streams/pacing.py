@@ -1,4 +1,6 @@
-"""What all sources do alike: an item for every open stream a step, as a model does that decodes all of them at once."""
+"""What all sources do alike: an item for every open stream a step, as a model does that decodes all of them at once, or
+as several do that have a part of the streams each.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,14 @@ from .item import stamp_of
 
 _LOOK_EVERY_S = 0.0005
 _WAIT_S = 60.0
+# Of the streams of a batch. An engine decodes some hundreds of sequences a step; whoever serves more runs several of
+# them, and these begin their steps at different moments.
+MOST_IN_BATCH = 1000
+
+
+def batches_of(streams: int) -> int:
+    """How many batches so many streams are in."""
+    return -(-streams // MOST_IN_BATCH)
 
 
 class Queued(NamedTuple):
@@ -57,6 +67,32 @@ class Pacing:
         raise NotImplementedError
 
     def _open_streams(self) -> int:
+        raise NotImplementedError
+
+
+class BatchedPacing(Pacing):
+    """A source whose streams are in batches, by their numbers modulo `batches`. Each batch has its step at a moment of
+    its own; these are evenly spread over the time of a step.
+    """
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self._batches, self._next = batches, 0
+
+    async def steps(self, count: int, pace: float | None = None) -> dict[str, Any]:
+        """Makes so many steps for each batch, `pace` a second, and gives what `Pacing.steps` does. The first batch has
+        its first step at once, and all have had their last one before the first batch would have the next.
+        """
+        self._next = 0
+        return await super().steps(count * self._batches, (pace or self.pace) * self._batches)
+
+    def _step(self, stamp: str) -> None:
+        """The batches take turns."""
+        self._step_batch(self._next, stamp)
+        self._next = (self._next + 1) % self._batches
+
+    def _step_batch(self, batch: int, stamp: str) -> None:
+        """An item for each open stream of this batch."""
         raise NotImplementedError
 
 

@@ -21,6 +21,8 @@ from .server import PATH
 
 # The socket of whom each process of a server has to do with.
 SOCKET = "BENCH_INGRESS_SOCKET"
+# How many batches the streams of all processes are in.
+BATCHES = "BENCH_INGRESS_BATCHES"
 # What comes at a time is larger than what asyncio takes by default.
 _READ_NBYTES = 1 << 22
 

@@ -20,7 +20,8 @@ from ....actors.ingress.certificates.certificate import Certificate
 from ...harness.contestant import BenchError
 from ...harness.load import Load
 from ...harness.process import descendants
-from .application import SOCKET
+from ..many_streams.pacing import batches_of
+from .application import BATCHES, SOCKET
 from .server import SPARE, Pids, Steps
 from .token_source import TokenSource
 
@@ -55,7 +56,8 @@ class AsgiServer:
         self._folder = TemporaryDirectory(prefix="slabwire-bench-")
         self.port = free_port()
         path, self._pace = Path(self._folder.name) / "socket", load.pace
-        self._source = self.source(path, self.title)
+        batches = batches_of(load.streams)
+        self._source = self.source(path, self.title, batches)
         chain, key = str(certificate.public), str(certificate.key)
         served = Served(self.port, chain, key, processes, load.streams + SPARE, self.source.target)
         command = [sys.executable, "-m", f"{__package__}.serving", f".{self.module}"]
@@ -65,7 +67,7 @@ class AsgiServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the parent alone, which decides what it means
-            env={**os.environ, SOCKET: str(path)},
+            env={**os.environ, SOCKET: str(path), BATCHES: str(batches)},
         )
         try:
             self._await_processes(processes)

@@ -19,8 +19,8 @@ Pids = dict[str, list[int]]
 
 
 class Steps(NamedTuple):
-    """So many steps, made for all open streams: when the first began and when the next one would, on the clock of
-    `monotonic_ns`; and the tokens that streams without room went without.
+    """So many steps, made for all open streams, batch after batch: when the first began and when the next one would, on
+    the clock of `monotonic_ns`; and the tokens that streams without room went without.
     """
 
     began_ns: int

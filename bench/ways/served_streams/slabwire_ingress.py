@@ -18,7 +18,7 @@ from ....runtime.launch.running import start
 from ...harness.load import Load
 from ...harness.process import processes_of
 from ..many_streams.item import mark_of, stamp_of
-from ..many_streams.pacing import Pacing
+from ..many_streams.pacing import BatchedPacing, batches_of
 from .asked import asked_by
 from .server import MODEL, SPARE, Pids, Steps
 
@@ -26,13 +26,13 @@ from .server import MODEL, SPARE, Pids, Steps
 _numbers = count()
 
 
-class Source(Pacing, Actor):
-    """A chat model that answers everybody at once, a token each a step."""
+class Source(BatchedPacing, Actor):
+    """A chat model that answers everybody, a token each a step."""
 
-    def __init__(self, pace: float) -> None:
-        super().__init__()
+    def __init__(self, pace: float, batches: int) -> None:
+        super().__init__(batches)
         self.pace = pace
-        self._open: dict[ReplyStream[dict[str, Any]], None] = {}
+        self._open: list[dict[ReplyStream[dict[str, Any]], None]] = [{} for _ in range(batches)]
 
     def chat(
         self,
@@ -52,21 +52,20 @@ class Source(Pacing, Actor):
             stream.send({"finish_reason": "length", "prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0})
             stream.end()
         else:
-            stream.add_done_callback(self._forget)
-            self._open[stream] = None
+            batch = self._open[asked.number % len(self._open)]
+            stream.add_done_callback(batch.pop)
+            batch[stream] = None
         return stream
 
     def describe(self) -> dict[str, Any]:
-        return {"model": MODEL, "created": 1, "running": len(self._open), "waiting": 0, "slots": len(self._open) + 1}
+        running = sum(map(len, self._open))
+        return {"model": MODEL, "created": 1, "running": running, "waiting": 0, "slots": running + 1}
 
-    def _forget(self, stream: ReplyStream[dict[str, Any]]) -> None:
-        del self._open[stream]
-
-    def _step(self, stamp: str) -> None:
+    def _step_batch(self, batch: int, stamp: str) -> None:
         self.publish(
             [
                 (each, {"text": stamp + each.tag, "tokens": 1})
-                for each in self._open
+                for each in self._open[batch]
                 if each.room or self._misses(each.tag)
             ]
         )
@@ -85,7 +84,13 @@ class SlabwireIngress:
     def __init__(self, load: Load, certificate: Certificate, processes: int) -> None:
         graph, places = Graph(f"bench-ingress-{os.getpid()}-{next(_numbers)}"), load.streams + SPARE
         # New connections are not shared out evenly: each process has room for all of them, also at the source.
-        source = graph.add(Source, name="source", pace=load.pace, concurrency=places * processes)
+        source = graph.add(
+            Source,
+            name="source",
+            pace=load.pace,
+            batches=batches_of(load.streams),
+            concurrency=places * processes,
+        )
         ingress = graph.add(
             Ingress,
             name="ingress",

@@ -1,6 +1,6 @@
 """What the peers' servers and the process of their source say to each other: msgpack behind its length.
 
-A server says which streams are open, and the source a step at a time which texts came for which of them.
+A server says which streams are open, and the source a batch at a time which texts came for which of them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Self
 from ....actors.ingress.certificates.certificate import Certificate
 from ...harness.load import Load
 from ...harness.party import Party
+from ..many_streams.pacing import batches_of
 from .server import Pids, Steps
 from .token_source import together
 
@@ -25,7 +26,8 @@ class SslWriteLoop:
         del processes
         self._pace = load.pace
         chain, key = str(certificate.chain), str(certificate.key)
-        self._party = Party("ways.served_streams.ssl_writes:SslWrites", chain=chain, key=key)
+        batches = batches_of(load.streams)
+        self._party = Party("ways.served_streams.ssl_writes:SslWrites", chain=chain, key=key, batches=batches)
         try:
             self.port: int = self._party.ask("listen")
         except BaseException:

@@ -15,7 +15,7 @@ from ....actors.ingress.tls.context import ServerContext
 from ....actors.ingress.tls.libssl import RECORD_NBYTES, libssl
 from ....actors.ingress.tls.tickets import Tickets
 from ..many_streams.item import mark_of, stamp_of
-from ..many_streams.pacing import Pacing
+from ..many_streams.pacing import BatchedPacing
 from .asked import asked_by
 from .narration import Narration
 
@@ -26,24 +26,24 @@ _STAMP = stamp_of(0)
 class _Stream(NamedTuple):
     """What stands around the stamp of a step is made once."""
 
+    connection: socket.socket
     ssl: int
     before: bytes
     after: bytes
     nbytes: int
 
 
-class SslWrites(Pacing):
+class SslWrites(BatchedPacing):
     """Waits for each client within its handshake and its request, and for none within a step."""
 
-    def __init__(self, chain: str, key: str) -> None:
-        super().__init__()
+    def __init__(self, chain: str, key: str, batches: int) -> None:
+        super().__init__(batches)
         self._library = libssl()
         tickets = Tickets(self._library, OwnKeys(), b"")
         self._context = ServerContext(self._library, [read_pair(Path(chain), Path(key))], "1.3", tickets)
         self._buffer = ctypes.create_string_buffer(RECORD_NBYTES)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._connections: list[socket.socket] = []
-        self._streams: list[_Stream] = []
+        self._streams: list[list[_Stream]] = [[] for _ in range(batches)]
 
     def listen(self) -> int:
         """At this port."""
@@ -62,14 +62,13 @@ class SslWrites(Pacing):
             connection.close()
             return
         request = json.loads(self._request(ssl).partition(b"\r\n\r\n")[2])
-        narration, mark = Narration(), mark_of(asked_by(request["messages"][0]["content"]).number)
+        narration, number = Narration(), asked_by(request["messages"][0]["content"]).number
         beginning = _HEAD + _chunk(narration.opening)
         library.SSL_write(ssl, beginning, len(beginning))
         connection.setblocking(False)
-        token = _chunk(narration.before + json.dumps(_STAMP + mark) + narration.after)
+        token = _chunk(narration.before + json.dumps(_STAMP + mark_of(number)) + narration.after)
         before, after = token.split(_STAMP.encode())
-        self._connections.append(connection)
-        self._streams.append(_Stream(ssl, before, after, len(token)))
+        self._streams[number % len(self._streams)].append(_Stream(connection, ssl, before, after, len(token)))
 
     def _request(self, ssl: int) -> bytes:
         came = b""
@@ -78,14 +77,11 @@ class SslWrites(Pacing):
             came += ctypes.string_at(self._buffer, max(0, nbytes))
         return came
 
-    def _step(self, stamp: str) -> None:
+    def _step_batch(self, batch: int, stamp: str) -> None:
         now, write = stamp.encode(), self._library.SSL_write
-        for number, (ssl, before, after, nbytes) in enumerate(self._streams):
+        for connection, ssl, before, after, nbytes in self._streams[batch]:
             if write(ssl, before + now + after, nbytes) <= 0:
-                self._connections[number].close()  # its socket is full, or nobody is there: the client sees the end
-
-    def _open_streams(self) -> int:
-        return len(self._streams)
+                connection.close()  # its socket is full, or nobody is there: the client sees the end
 
 
 def _chunk(event: str) -> bytes:

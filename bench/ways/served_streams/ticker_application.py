@@ -7,25 +7,35 @@ are made once.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from json.encoder import encode_basestring
 from time import monotonic_ns
 
 from ...harness.party import answer
 from ..many_streams.item import mark_of, stamp_of
-from ..many_streams.pacing import Pacing
-from .application import application_of
+from ..many_streams.pacing import BatchedPacing
+from .application import BATCHES, application_of
 from .asked import Asked
 from .narration import Narration
 
 
-class Ticker(Pacing):
-    """Wakes all streams of this process at each step."""
+class _Batch:
+    """So many streams, and what those of them wait for that have room."""
+
+    __slots__ = ("open", "waiting")
 
     def __init__(self) -> None:
-        super().__init__()
-        self._open = 0
-        self._waiting: list[asyncio.Future[str]] = []
+        self.open = 0
+        self.waiting: list[asyncio.Future[str]] = []
+
+
+class Ticker(BatchedPacing):
+    """Wakes all streams of this process that are in a batch at its step."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__(batches)
+        self._streams = [_Batch() for _ in range(batches)]
 
     async def events(self, asked: Asked) -> AsyncIterator[str]:
         """Those of one answer. What stands around the stamp of a step is put together once."""
@@ -36,24 +46,26 @@ class Ticker(Pacing):
             yield before + stamp_of(monotonic_ns()) + after
             yield narration.end
             return
-        self._open += 1
+        batch = self._streams[asked.number % len(self._streams)]
+        batch.open += 1
         try:
             while True:
                 step = loop.create_future()
-                self._waiting.append(step)
+                batch.waiting.append(step)
                 yield before + await step + after
         finally:
-            self._open -= 1
+            batch.open -= 1
 
-    def _step(self, stamp: str) -> None:
-        waiting, self._waiting = self._waiting, []
-        self.missed[0] += self._open - len(waiting)
+    def _step_batch(self, batch: int, stamp: str) -> None:
+        streams = self._streams[batch]
+        waiting, streams.waiting = streams.waiting, []
+        self.missed[0] += streams.open - len(waiting)
         for each in waiting:
             if not each.done():
                 each.set_result(stamp)
 
 
-_ticker = Ticker()
+_ticker = Ticker(int(os.environ[BATCHES]))
 
 
 async def _obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,11 +19,13 @@ Check = Callable[[], None]
 
 
 class TokenSource(Protocol):
-    """Of one server. Its processes run `target`, and connect to the socket at `path`."""
+    """Of one server. Its processes run `target`, connect to the socket at `path`, and find in `BATCHES` how many
+    batches their streams are in.
+    """
 
     target: ClassVar[str]
 
-    def __init__(self, path: Path, title: str) -> None: ...
+    def __init__(self, path: Path, title: str, batches: int) -> None: ...
 
     def await_connected(self, processes: int, check: Check) -> None:
         """Until so many processes of the server have connected."""
@@ -32,7 +34,7 @@ class TokenSource(Protocol):
         """Processes of its own."""
 
     def steps(self, count: int, pace: float) -> Steps:
-        """Makes so many steps, so many a second."""
+        """Makes so many steps for each batch, so many a second."""
 
     def close(self) -> None:
         """Its end is that of the processes that serve, too."""
@@ -43,7 +45,7 @@ class Tickers:
 
     target: ClassVar[str] = f"{__package__}.ticker_application:application"
 
-    def __init__(self, path: Path, title: str) -> None:
+    def __init__(self, path: Path, title: str, batches: int) -> None:  # noqa: ARG002  a ticker reads `BATCHES`
         self._title = title
         self._lines: list[Line] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -80,8 +82,8 @@ class SourceApart:
 
     target: ClassVar[str] = f"{__package__}.fed_application:application"
 
-    def __init__(self, path: Path, title: str) -> None:  # noqa: ARG002  its process says itself what it fails at
-        self._party = Party("ways.served_streams.source_process:Source", path=str(path))
+    def __init__(self, path: Path, title: str, batches: int) -> None:  # noqa: ARG002  its process says what it fails at
+        self._party = Party("ways.served_streams.source_process:Source", path=str(path), batches=batches)
         self._party.ask("listen")
 
     def await_connected(self, processes: int, check: Check) -> None:

@@ -21,7 +21,7 @@ _WARM_UP_S = 1.0
 _LEAST_STEPS = 2
 # After the last step: a server that is far behind may have this much to send.
 _COMES_WITHIN_S = 30.0
-# Of the tokens, so many have to come before the next step begins.
+# Of the tokens, so many have to come before the next step of their stream begins.
 _IN_TIME = 0.99
 
 
@@ -64,7 +64,7 @@ class Figures:
 
     @property
     def share_in_time(self) -> float:
-        """Of the tokens whose latency was measured: those that came before the next step began."""
+        """Of the tokens whose latency was measured: those that came before their stream's next step began."""
         return sum(each <= self.step_us for each in self.latencies_us) / len(self.latencies_us)
 
     @property
