@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from ..runtime.clients.client import Client
     from ..runtime.clients.control import Control
 
-_INGRESS, _PORT = "Ingress", "describe"
+# The module and the class: users may have an Ingress of their own.
+_INGRESS, _PORT = ("slabwire.actors.ingress.ingress", "Ingress"), "describe"
 # Whoever looks at a graph that hangs is to see that soon.
 _ANSWER_WITHIN_S = 1.0
 _SHOWN = ("replicas", "ways", "handshaken")
@@ -28,7 +29,7 @@ class Ingresses:
         self._may_be_asked = {
             each["name"]: {"actor": each["name"], "port": _PORT} in exposed
             for each in spec["actors"]
-            if each["code"]["qualname"] == _INGRESS
+            if (each["code"]["origin"], each["code"]["qualname"]) == _INGRESS
         }
         self._client: Client | None = None
 
@@ -53,6 +54,8 @@ class Ingresses:
         except SlabwireError as error:
             self.close()
             return {**unknown, "unknown": str(error)}
+        if not isinstance(told, dict) or not told.keys() >= set(_SHOWN):
+            return {**unknown, "unknown": "it answers otherwise than this version of slabwire"}
         return {"unknown": "", **{each: told[each] for each in _SHOWN}}
 
     def _connected(self) -> Client:

@@ -38,7 +38,7 @@ class Ingress(Actor):
     `requests` are the answers in flight at most, no more than its `calls` (128), `body_bytes` the largest body,
     `connections` those that are open at most. `minimum_tls="1.2"` also lets clients in that do not speak TLS 1.3.
     `tickets` names an actor `TicketKeys`, so that a session that began at one process is resumed at each; without it
-    each has keys of its own. `kernel_tls` lets the kernel encrypt what is sent, where it can.
+    each has keys of its own.
 
     `certificate`, `key`: PEM files, the chain and its private key, which may lie in one file; or a directory in which
     both lie; or lists of these, for a certificate of each kind of key (ECDSA, Ed25519, RSA). Where they change, new
@@ -69,7 +69,6 @@ class Ingress(Actor):
         connections: int = CONNECTIONS,
         minimum_tls: Literal["1.3", "1.2"] = "1.3",
         tickets: str | None = None,
-        kernel_tls: bool = False,
     ) -> None:
         self.__check__(
             models,
@@ -80,14 +79,13 @@ class Ingress(Actor):
             connections=connections,
             minimum_tls=minimum_tls,
             tickets=tickets,
-            kernel_tls=kernel_tls,
         )
         self.models = models
         self.host, self.port = host, port
         self.certificate, self.key = certificate, key
         self.requests, self.body_bytes, self.connections = requests, body_bytes, connections
         self.minimum_tls = minimum_tls
-        self.tickets, self.kernel_tls = tickets, kernel_tls
+        self.tickets = tickets
         self.server: HttpServer | None = None
         self.metrics: Metrics | None = None
         self._watch: CertificateWatch | None = None
@@ -105,7 +103,6 @@ class Ingress(Actor):
         connections: int = 1,
         minimum_tls: str = "1.3",
         tickets: str | None = None,
-        kernel_tls: bool = False,
         settings: Mapping[str, Any] | None = None,
         **_: Any,
     ) -> None:
@@ -124,8 +121,6 @@ class Ingress(Actor):
             problems.append(f'an Ingress was given minimum_tls={minimum_tls!r}; it must be "1.3" or "1.2"')
         if tickets is not None and not isinstance(tickets, str):
             problems.append(f"an Ingress was given tickets={tickets!r}; it must be the name of an actor TicketKeys")
-        if not isinstance(kernel_tls, bool):
-            problems.append(f"an Ingress was given kernel_tls={kernel_tls!r}; it must be True or False")
         if problems:
             raise GraphError(*problems)
 
@@ -198,10 +193,10 @@ class Ingress(Actor):
         keys = None if self.tickets is None else RingReader(self.keep(f"{self.tickets}.{RING_NAME}", RING))
         options = self.minimum_tls, keys, metrics.connections.resumption_refused
         try:
-            return terminator_for(watch.certificates, *options, kernel_tls=self.kernel_tls)
+            return terminator_for(watch.certificates, *options)
         except CertificateError as error:
             watch.fall_back(error)
-            return terminator_for(watch.certificates, *options, kernel_tls=self.kernel_tls)
+            return terminator_for(watch.certificates, *options)
 
     def on_drain(self) -> None:
         from .counts.roster import Stage

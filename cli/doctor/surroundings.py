@@ -149,8 +149,8 @@ def judge_libssl(version: str, missing: str, of_python: str, has_tls13: bool) ->
 
 
 def judge_kernel_tls(refusal: str) -> Finding:
-    """Whether the kernel could encrypt what an ingress sends. Nothing is lost without it."""
-    text = f"{refusal}: libssl encrypts" if refusal else "the kernel can encrypt: Ingress(kernel_tls=True)"
+    """Whether the kernel could encrypt what an ingress sends. An ingress has libssl do it in either case."""
+    text = refusal or "offered, and not used: libssl would send from memory that has moved"
     return Finding("kernel TLS", "ok", text)
 
 

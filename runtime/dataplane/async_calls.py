@@ -88,7 +88,8 @@ class AsyncCalls:
             pending = self.begins.begin(request, deadline_ns=deadline_ns, notify=wait.wake, **how)
             await wait.future
         finally:
-            has_come = pending is not None and pending.arrived  # the one answer: nothing is left to cancel
+            # The one answer: nothing is left to cancel.
+            has_come = pending is not None and pending.arrived and pending.arrived[-1][0] is not Kind.ITEM
             self._end(None if has_come else pending, wait, places)
             if pending is not None and pending.stream is not None:
                 await pending.stream.closed()

@@ -110,24 +110,32 @@ class CertificateWatch:
         }
 
     async def _watch(self, take: Take) -> None:
-        settled = True
-        while True:
-            look = await asyncio.to_thread(self._next_look, settled)
-            settled, self._last = look == self._last, look
-            if settled and (look != self._taken or self.refusal):
-                await self._try(look, take)
-            self._warn()
-            self._looked()
+        settled, fault = True, ""
+        try:
+            while True:
+                try:
+                    look = await asyncio.to_thread(self._next_look, settled)
+                    settled, self._last = look == self._last, look
+                    if settled and (look != self._taken or self.refusal):
+                        await self._try(look, take)
+                    self._warn()
+                    self._looked()
+                except Exception as error:  # what is in use goes on, and so does the watch
+                    if str(error) != fault:
+                        logger.exception("the certificates' files were not looked at; it is tried again")
+                    fault = str(error)
+        finally:
+            self._is_over.set()  # a process that ends waits for the thread
 
     def _next_look(self, settled: bool) -> tuple[Look, ...]:
         """Waits for one that is worth the loop's attention. In a thread: a file system that hangs holds up nobody, and
-        a loop that sleeps is not woken for nothing. A process that ends does not wait for the thread for long.
+        a loop that sleeps is not woken for nothing.
         """
         until_s = time.monotonic() + ROUSE_EVERY_S
         while True:
             is_over = self._is_over.wait(LOOK_EVERY_S if settled else SETTLED_AFTER_S)
             look, is_known = self._source.look(), settled and not self.refusal
-            if is_over or not threading.main_thread().is_alive() or time.monotonic() >= until_s:
+            if is_over or time.monotonic() >= until_s:
                 return look
             if not is_known or look != self._last or look != self._taken:
                 return look

@@ -42,10 +42,8 @@ LINGER_S = 2.0
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol, held to times and sizes that it does not know.
-
-    It also tells the request that is being answered, and not only the last one that came in, when the client has left.
-    While the body of an answer goes on after its call, little is kept but what writes it.
+    """The frame of uvicorn's protocol, held to times and sizes. The request that is being answered is told that its
+    client has left. While the body of an answer goes on after its call, little is kept but what writes it.
     """
 
     __slots__ = (
@@ -203,7 +201,7 @@ class Connection(HttpToolsProtocol):
             return  # fields behind a body are for nobody, and there may be any number of them
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
+            self.expect_100_continue = self.parser.get_http_version() != "1.0"  # RFC 9110, section 10.1.1
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -275,6 +273,8 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
             if self.pipeline:
                 self._start(self.pipeline.pop(0))
+            elif self._part is Part.HEAD:
+                self._watch_request()  # the next one has begun
             else:
                 self._is_kept = True
                 self._deadline.set(self.quiet_since + self.timeout_keep_alive, self.hang_up)

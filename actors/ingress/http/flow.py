@@ -16,7 +16,7 @@ OF_UVICORN = (
 )
 
 
-# A reader that takes nothing for so long, though more waits for it than the kernel and we keep, holds up a model.
+# A reader for which more waits than the kernel and we keep holds up a model. It has so long until it has caught up.
 READ_WITHIN_S = 30.0
 
 

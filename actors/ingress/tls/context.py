@@ -23,7 +23,6 @@ from .libssl import (
     MODE_ENABLE_PARTIAL_WRITE,
     MODE_RELEASE_BUFFERS,
     OP_CIPHER_SERVER_PREFERENCE,
-    OP_ENABLE_KTLS,
     OP_NO_COMPRESSION,
     OP_NO_RENEGOTIATION,
     OP_PRIORITIZE_CHACHA,
@@ -82,23 +81,16 @@ class ServerContext:
     """An SSL_CTX for certificates of different kinds, of which each client gets one that it can verify. Raises
     CertificateError if libssl does not take them.
 
-    What one context gives out as `tickets`, every other of the same takes. `asks_kernel`: to encrypt what is sent.
+    What one context gives out as `tickets`, every other of the same takes.
     """
 
     def __init__(
-        self,
-        library: Libssl,
-        certificates: Sequence[Certificate],
-        minimum: Minimum,
-        tickets: Tickets,
-        *,
-        asks_kernel: bool = False,
+        self, library: Libssl, certificates: Sequence[Certificate], minimum: Minimum, tickets: Tickets
     ) -> None:
         self.pointer = library.SSL_CTX_new(library.TLS_server_method()) or 0
         self._library = library
         if not self.pointer:
             raise MemoryError("libssl makes no SSL_CTX")
-        self.asks_kernel = asks_kernel
         self._set_protocol(minimum)
         self.groups = self._set_groups()
         self._set_tickets(tickets)
@@ -115,7 +107,7 @@ class ServerContext:
         library = self._library
         self._control(CTRL_SET_MIN_PROTO_VERSION, TLS_1_2 if minimum == "1.2" else TLS_1_3)
         library.SSL_CTX_set_cipher_list(self.pointer, SUITES_OF_1_2.encode())
-        library.SSL_CTX_set_options(self.pointer, _OPTIONS | OP_ENABLE_KTLS * self.asks_kernel)
+        library.SSL_CTX_set_options(self.pointer, _OPTIONS)
         self._control(CTRL_MODE, _MODE)
         self._control(CTRL_CLEAR_MODE, MODE_AUTO_RETRY)
         library.SSL_CTX_set_alpn_select_cb(self.pointer, _select_protocol, None)

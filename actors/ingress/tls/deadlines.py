@@ -36,8 +36,10 @@ class Deadlines:
 
     def _run_out(self) -> None:
         now = monotonic()
-        for each in [each for each, due in self._due.items() if due <= now]:
-            if self._due.pop(each, None) is not None:  # else one that was called before has taken it out
-                each.overdue()
-        first = next(iter(self._due.values()), None)
-        self._timer = None if first is None else self._loop.call_later(first - monotonic(), self._run_out)
+        try:
+            for each in [each for each, due in self._due.items() if due <= now]:
+                if self._due.pop(each, None) is not None:  # else one that was called before has taken it out
+                    each.overdue()
+        finally:
+            first = next(iter(self._due.values()), None)
+            self._timer = None if first is None else self._loop.call_later(first - monotonic(), self._run_out)

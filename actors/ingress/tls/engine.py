@@ -21,8 +21,6 @@ def terminator_for(
     minimum: Minimum = "1.3",
     keys: Keys | None = None,
     refused: Refused | None = None,
-    *,
-    kernel_tls: bool = False,
 ) -> Terminator:
     """For certificates of different kinds of keys. Raises CertificateError if the engine does not take them. What is
     lost without libssl is logged: the `keys` of tickets, too. `refused` is told of each ticket that is not taken, and
@@ -33,4 +31,4 @@ def terminator_for(
     except LibsslMissing as error:
         logger.warning("TLS by Python's ssl, for no libssl can be used (%s): %s", error, LOST)
         return StdlibTerminator(certificates, minimum)
-    return LibsslTerminator(library, certificates, minimum, keys, refused, kernel_tls=kernel_tls)
+    return LibsslTerminator(library, certificates, minimum, keys, refused)

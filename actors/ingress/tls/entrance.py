@@ -100,7 +100,12 @@ class Entrance:
     def _secure(self, connection: socket.socket) -> None:
         self._number = number = self._number + 1
         self.handshakes[number] = None
-        handshake = self._terminator.secure(connection, self._protocol_factory, partial(self._shook_hands, number))
+        try:
+            handshake = self._terminator.secure(connection, self._protocol_factory, partial(self._shook_hands, number))
+        except OSError as error:  # the kernel watches no more descriptors
+            connection.close()
+            self._shook_hands(number, error)
+            return
         if number in self.handshakes:  # else it has ended already
             self.handshakes[number] = handshake, time.monotonic()
 

@@ -13,14 +13,13 @@ from ....runtime.host.libssl import LibsslMissing, open_libssl, version_of
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 ERROR_SSL, ERROR_WANT_READ, ERROR_WANT_WRITE, ERROR_SYSCALL, ERROR_ZERO_RETURN = 1, 2, 3, 5, 6
 MODE_ENABLE_PARTIAL_WRITE, MODE_ACCEPT_MOVING_WRITE_BUFFER, MODE_AUTO_RETRY, MODE_RELEASE_BUFFERS = 1, 2, 4, 16
-OP_ENABLE_KTLS, OP_NO_COMPRESSION, OP_PRIORITIZE_CHACHA, OP_CIPHER_SERVER_PREFERENCE = 1 << 3, 1 << 17, 1 << 21, 1 << 22
+OP_NO_COMPRESSION, OP_PRIORITIZE_CHACHA, OP_CIPHER_SERVER_PREFERENCE = 1 << 17, 1 << 21, 1 << 22
 OP_NO_TICKET, OP_NO_RENEGOTIATION = 1 << 14, 1 << 30
 ALPN_CHOSEN, ALPN_ALERT = 0, 2
 # What the header has as macros over SSL_ctrl and SSL_CTX_ctrl.
 CTRL_MODE, CTRL_SET_SESS_CACHE_MODE, CTRL_CLEAR_MODE, CTRL_SET_GROUPS_LIST = 33, 44, 78, 92
 CTRL_SET_TICKET_KEYS, CTRL_CHAIN_CERT = 59, 89
 CTRL_SET_MIN_PROTO_VERSION, CTRL_GET_NEGOTIATED_GROUP = 123, 134
-BIO_CTRL_GET_KTLS_SEND = 73
 VERIFY_NONE = 0
 HELLO_REFUSED, HELLO_TAKEN = 0, 1
 EXTENSION_SERVER_NAME, EXTENSION_SESSION_TICKET, EXTENSION_PRE_SHARED_KEY = 0, 35, 41
@@ -78,8 +77,6 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "SSL_new": (c_void_p, c_void_p),
     "SSL_free": (None, c_void_p),
     "SSL_set_fd": (c_int, c_void_p, c_int),
-    "SSL_get_wbio": (c_void_p, c_void_p),
-    "BIO_ctrl": (c_long, c_void_p, c_int, c_long, c_void_p),
     "SSL_set_accept_state": (None, c_void_p),
     "SSL_do_handshake": (c_int, c_void_p),
     "SSL_read": (c_int, c_void_p, c_void_p, c_int),

@@ -53,8 +53,8 @@ class LibsslHandshake:
         self._events = READ  # that are watched for
         self._awaited = 0  # bytes before which the kernel tells of nothing
         self._began = 0.0  # when a hello had come
-        shared.handshakes.add(self)
         shared.watcher.add(self._descriptor, self)
+        shared.handshakes.add(self)
         self.ready(READ)  # the hello is often here already
 
     def cancel(self) -> None:
@@ -75,9 +75,11 @@ class LibsslHandshake:
         try:
             if secured.state is State.ACCEPTED and not self._begins():
                 return
-            if self._context.tickets.turned:
-                self._context.tickets.turn_back()
-            is_done = secured.handshake()
+            try:
+                is_done = secured.handshake()
+            finally:  # as long as this holds the context
+                if self._context.tickets.turned:
+                    self._context.tickets.turn_back()
         except OSError as error:
             self._fail(error)
             return
@@ -115,8 +117,6 @@ class LibsslHandshake:
         shared.handshakes.discard(self)
         if self._events != READ:
             self._watch_for(READ)
-        if self._context.asks_kernel:
-            shared.in_kernel += self._secured.is_in_kernel()
         agreed = shared.agreements.of(self._secured, monotonic() - self._began)
         try:
             protocol = self._protocol_factory()

@@ -11,7 +11,6 @@ import ctypes
 from typing import Any
 
 from .libssl import (
-    BIO_CTRL_GET_KTLS_SEND,
     CTRL_GET_NEGOTIATED_GROUP,
     ERROR_SSL,
     ERROR_SYSCALL,
@@ -110,11 +109,6 @@ class Secured:
         if self._judge(nbytes) == ERROR_ZERO_RETURN:
             raise ConnectionResetError("the client has taken its leave")
         return 0
-
-    def is_in_kernel(self) -> bool:
-        """Whether the kernel encrypts what is sent. After the handshake alone."""
-        library = self._library
-        return bool(library.BIO_ctrl(library.SSL_get_wbio(self.pointer), BIO_CTRL_GET_KTLS_SEND, 0, None))
 
     def say_goodbye(self) -> bool:
         """Sends close_notify; whether it has gone out. Raises OSError."""

@@ -28,4 +28,3 @@ class Shared:
         self.closings = Deadlines(loop, CLOSE_WITHIN_S)
         self.watcher = Watcher(loop, HANDSHAKE_STEPS_A_TURN)
         self.agreements = Agreements(library)
-        self.in_kernel = 0  # connections whose records the kernel has encrypted

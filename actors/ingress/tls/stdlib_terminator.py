@@ -19,8 +19,8 @@ from .terminator import ALPN, SUITES_OF_1_2, Ended, Minimum, ProtocolFactory
 # What is lost with this engine: said at start.
 LOST = (
     "an idle connection takes 264 KiB and not 20, the groups of the key exchange cannot be chosen, the certificate is "
-    "not compressed, the kernel is not asked to encrypt, session tickets are good for one process alone, and a client "
-    "that speaks another protocol only (ALPN) is not told so"
+    "not compressed, session tickets are good for one process alone, and a client that speaks another protocol only "
+    "(ALPN) is not told so"
 )
 
 

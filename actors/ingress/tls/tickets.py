@@ -58,8 +58,8 @@ class Tickets:
     A context seals and opens by the active key without asking: a callback in Python for each would cost 5 % of a
     handshake. Only while a ticket of another key is opened does it have that one.
 
-    One thread. It must outlive the handshakes of its contexts. Before any step of one `turn_back` is due where `turned`
-    says so: a hello may have ended where nobody asked for its ticket.
+    One thread. It must outlive the handshakes of its contexts. Behind each step of one, while its context is held,
+    `turn_back` is due where `turned` says so: a hello may have ended where nobody asked for its ticket.
     """
 
     def __init__(self, library: Libssl, keys: Keys, policy: bytes, refused: Refused | None = None) -> None:
@@ -104,8 +104,6 @@ class Tickets:
 
     def refresh(self) -> None:
         """Before a hello is read: contexts have the key that is active now."""
-        if self.turned:
-            self.turn_back()
         ring = self._keys.latest()
         if ring is not self._ring:
             self._ring = ring

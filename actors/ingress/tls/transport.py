@@ -172,8 +172,11 @@ class TLSTransport(asyncio.Transport):
             # `Secured.write`, without what a failure takes: only then one asks libssl's queue of errors, in which
             # others of this thread may have left some. To empty it before each write costs more than to write once
             # more after one of the few that fail.
-            if secured.ssl_write(secured.ready, data, nbytes) == nbytes:
+            sent = secured.ssl_write(secured.ready, data, nbytes)
+            if sent == nbytes:
                 return
+            if sent > 0:
+                data = data[sent:]  # this client takes short records alone (RFC 6066, section 4)
         elif not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"a transport writes bytes, and not {type(data).__name__}")
         if data and secured.ready:

@@ -110,6 +110,41 @@ def test_a_head_has_its_time_however_steadily_it_trickles(
     run(scene)
 
 
+def test_half_a_head_behind_a_request_has_its_time_from_the_answer_on(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEAD_WITHIN_S", 0.05)
+
+    async def scene() -> None:
+        async with serving(echo, certificate) as served:
+            client = await served.connect()
+            client.say(GET % b"first", b"GET / HTTP/1.1\r\n")
+            assert await client.answer() == b"/first 0"
+            assert (await client.refusal())[0] == 408
+
+    run(scene)
+
+
+@pytest.mark.parametrize(("version", "first"), [(b"1.1", b"HTTP/1.1 100 "), (b"1.0", b"HTTP/1.1 200 ")])
+def test_who_waits_for_the_word_to_go_on_gets_it_unless_its_http_knows_none(
+    certificate: Certificate, version: bytes, first: bytes
+) -> None:
+    async def scene() -> None:
+        async with serving(echo, certificate) as served:
+            client = await served.connect()
+            client.say(b"POST / HTTP/%b\r\nhost: here\r\nexpect: 100-Continue\r\ncontent-length: 3\r\n\r\n" % version)
+            if version == b"1.0":
+                client.say(b"abc")
+            head = await client.head()
+            assert head.startswith(first)
+            if version == b"1.1":
+                client.say(b"abc")
+                assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+            assert await client.reader.readexactly(3) == b"/ 3"
+
+    run(scene)
+
+
 def test_a_body_has_its_time_and_the_application_hears_of_it(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

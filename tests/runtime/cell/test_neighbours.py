@@ -469,8 +469,10 @@ def test_no_client_ends_the_calls_of_another(tmp_path: Path) -> None:
         victim = lanes_of(running.client)
         (pending,) = victim.caller._pending.values()
         head = (0, 0, 0, victim.endpoint.identifier, 0, pending.request, 0, 0, 0, 0, 0, 0, 0)
+        never = bad.stream("lasts.last", str(tmp_path / "never"))  # before: who is parted with connects anew
+        assert next(never)
         Payload(None, lanes_of(bad).endpoint.pool).publish(entry_of(bad), Kind.CANCEL, 0, head)
         with pytest.raises(slabwire.Disconnected):
-            list(bad.stream("lasts.last", str(tmp_path / "never")))
+            next(never)
         (tmp_path / "good.go").touch()
         assert list(items) == []

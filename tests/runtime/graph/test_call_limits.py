@@ -45,7 +45,7 @@ def test_a_client_has_as_many_calls_in_flight_as_the_graph_allows() -> None:
     graph.expose(slow.wait, slow.tell)
     with graph.run() as running, slabwire.connect(running.name) as client:
         streams = [client._connection.begin("slow.wait", (n,), {}, 0, "", stream=False) for n in range(300)]
-        with pytest.raises(Overloaded, match=r"300 calls are in flight already; .* Graph\(\.\.\., client_calls=\)"):
+        with pytest.raises(Overloaded, match=r"300 calls are in flight already; .* Graph\(client_calls=\)"):
             client.call("slow.tell")
         client._connection.cancel(streams.pop())
         client.call("slow.tell")

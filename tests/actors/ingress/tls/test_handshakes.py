@@ -237,6 +237,37 @@ def test_a_ticket_is_taken_again(certificate: Certificate, engine: str, version:
 # -- other clients ----------------------------------------------------------------------------------------------------
 
 
+NUMBERED = b"".join(b"%05d " % number for number in range(9000))
+
+
+class SaysAll(Notes):
+    """Says what is numbered, in pieces of many lengths, and leaves."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        at = 0
+        for nbytes in (1, 511, 512, 513, 2000, 4097, 16384, len(NUMBERED)):
+            self.transport.write(NUMBERED[at : at + nbytes])
+            at += nbytes
+        self.transport.close()
+
+
+@needs_openssl
+@pytest.mark.parametrize("version", ["-tls1_3", "-tls1_2"])
+@pytest.mark.parametrize("length", [512, 4096])
+def test_a_client_that_takes_short_records_gets_each_byte_once(
+    certificate: Certificate, version: str, length: int
+) -> None:
+    async def scene() -> None:
+        async with opened(terminator_of("libssl", certificate, "1.2"), SaysAll) as door:
+            securing = asyncio.create_task(door.secure_next())
+            said = await said_by(*s_client(door, certificate), version, "-quiet", "-maxfraglen", str(length))
+            await securing
+            assert NUMBERED in said
+
+    run(scene)
+
+
 def s_client(door: Door, certificate: Certificate) -> list[str]:
     trust = ["-CAfile", str(certificate.public), "-verify_return_error", "-verify_hostname", "localhost"]
     return ["openssl", "s_client", "-connect", "{}:{}".format(*door.address), "-servername", "localhost", *trust]

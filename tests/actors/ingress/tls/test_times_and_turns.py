@@ -45,6 +45,24 @@ def test_times_run_out_in_order_and_only_for_those_that_still_wait() -> None:
     run(scene)
 
 
+def test_one_that_fails_takes_no_time_from_the_others() -> None:
+    class Fails(Waits):
+        def overdue(self) -> None:
+            super().overdue()
+            raise RuntimeError
+
+    async def scene() -> None:
+        log: list[Waits] = []
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        deadlines = Deadlines(asyncio.get_running_loop(), 0.01)
+        waits = [kind(deadlines, log) for kind in (Fails, Waits, Fails, Waits)]
+        while len(log) < len(waits):
+            await asyncio.sleep(0.001)
+        assert log == waits
+
+    run(scene)
+
+
 def test_who_is_overdue_may_take_out_others_and_put_in_new_ones() -> None:
     async def scene() -> None:
         log: list[Waits] = []
