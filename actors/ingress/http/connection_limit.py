@@ -23,9 +23,9 @@ _OTHER_FILES = 128
 class ConnectionLimit:
     """Keeps connections, and the handshakes on the way to be one, at `most`.
 
-    When they are, the connection that has been idle the longest makes room. If none is idle, that request or handshake
-    does which has been incomplete the longest, once `PATIENCE_S` have passed: whoever sends slowly, or nothing, cannot
-    keep others out. Where all are being answered new ones wait.
+    When they are, the connection that has been idle the longest makes room. If none is idle, that request, handshake or
+    end does which has been incomplete the longest, once `PATIENCE_S` have passed: whoever sends slowly, or nothing, or
+    does not answer our good-bye, cannot keep others out. Where all are being answered new ones wait.
     """
 
     def __init__(self, most: int, state: State) -> None:
@@ -86,9 +86,11 @@ class ConnectionLimit:
 
     def _requests(self) -> Iterator[tuple[float, Callable[[], object]]]:
         for each in self._state.connections:
-            overdue_s = each.overdue_s
+            transport, overdue_s = each.transport, each.overdue_s
             if overdue_s is not None:
                 yield overdue_s, each.make_room
+            elif transport.is_closing() and not transport.get_write_buffer_size():
+                yield each.quiet_s, transport.abort
 
 
 def _is_idle(connection: Connection) -> bool:

@@ -24,6 +24,7 @@ from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.certificates.development import development_certificate
 from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.http import connection_limit as room_module
+from slabwire.actors.ingress.tls import shared
 from slabwire.actors.ingress.tls.acceptor import accepted_by
 
 
@@ -124,6 +125,29 @@ def test_where_none_is_idle_the_request_that_is_late_makes_room(
             newest.say(GET % b"new")
             assert await newest.answer() == b"/new 0"
             assert not later.reader.at_eof()
+
+    run(scene)
+
+
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"]
+)
+def test_so_does_who_does_not_answer_our_good_bye(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(room_module, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(shared, "CLOSE_WITHIN_S", 3600.0)
+
+    async def scene() -> None:
+        async with serving(echo, certificate, connections=2) as served:
+            for rude in [await served.connect() for _ in range(2)]:
+                rude.say(said)
+                transport: Any = rude.writer.transport
+                transport._ssl_protocol._transport.pause_reading()
+            await until(lambda: served.server.stats()["requests"] == 2)
+            client = await served.connect()
+            client.say(GET % b"")
+            assert await client.answer() == b"/ 0"
 
     run(scene)
 
