@@ -145,8 +145,9 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def hang_up(self) -> None:
-        """Says good-bye, and does not wait long for the other side to do so, too."""
-        self._close(0.0 if self.quiet_s > GOODBYE_WITHIN_S else GOODBYE_WITHIN_S)
+        """Says good-bye, and does not wait long for the other side to do so, too. What is still to be read is read."""
+        is_late = self.quiet_s > GOODBYE_WITHIN_S and not self.transport.get_write_buffer_size()
+        self._close(0.0 if is_late else GOODBYE_WITHIN_S)
 
     def make_room(self) -> None:
         """Turns away the request that is overdue, and leaves at once."""
@@ -159,7 +160,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         if not goodbye_s:
             self.transport.abort()
-        elif not self.flow.write_paused:
+        elif not self.transport.get_write_buffer_size():  # else the transport gives it 30 s
             self._deadline.set(self.loop.time() + goodbye_s, self.transport.abort)
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -336,8 +337,6 @@ class Connection(HttpToolsProtocol):
             self.hang_up()
         else:
             self._refuse(OVERDUE)
-
-    # -- slow readers ------------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         super().pause_writing()

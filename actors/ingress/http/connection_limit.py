@@ -94,7 +94,8 @@ class ConnectionLimit:
 
 
 def _is_idle(connection: Connection) -> bool:
-    return connection.is_idle and not connection.transport.is_closing()
+    transport = connection.transport
+    return connection.is_idle and not (transport.is_closing() or transport.get_write_buffer_size())
 
 
 def affordable(connections: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from http_stage import GET, Served, echo, run, send_answer, serving
 from slabwire.actors.ingress.certificates.certificate import Certificate
 from slabwire.actors.ingress.certificates.development import development_certificate
+from slabwire.actors.ingress.http import connection as module
 from slabwire.actors.ingress.requests.streamed_body import EXTENSION
 
 _RECORD_HEAD_NBYTES, _DATA = 5, 23
@@ -70,6 +71,32 @@ async def records_of(served: Served) -> Records:
     client = Records(reader, writer, served.context)
     await client.shake_hands()
     return client
+
+
+LARGE = b"".join(b"%07d " % number for number in range(1 << 20))
+
+
+@pytest.mark.parametrize("end", [b"", b"connection: close\r\n"])
+def test_an_end_waits_for_who_still_reads(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(module, "GOODBYE_WITHIN_S", 0.01)
+    monkeypatch.setattr(module, "FRESH_WITHIN_S", 0.01)
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        await send_answer(send, LARGE)
+
+    async def scene() -> None:
+        async with serving(large, certificate) as served:
+            client = await served.connect()
+            client.say(b"GET / HTTP/1.1\r\nhost: here\r\n%b\r\n" % end)
+            await client.head()
+            await asyncio.sleep(0.1)  # what fits into buffers is on its way, the rest waits here
+            served.server.leave()
+            await asyncio.sleep(0.2)
+            assert await client.reader.readexactly(len(LARGE)) == LARGE
+
+    run(scene)
 
 
 def test_head_and_body_leave_in_one_record(certificate: Certificate) -> None:
