@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...runtime.host import kernel_tls
+from ...runtime.host.libssl import LOST
 from ...shm.cgroup import CgroupLimits, read_limits, read_text
 
 # A worker has a handful of threads: its own, ZeroMQ's two, and those of its libraries.
@@ -144,7 +145,7 @@ def judge_libssl(version: str, missing: str, of_python: str, has_tls13: bool) ->
     if not has_tls13:
         fix = "the ingress needs TLS 1.3: install OpenSSL 3, or use a Python that is built with 1.1.1 or later"
         return Finding("libssl", "note", f"{missing}; Python's ssl is {of_python} without TLS 1.3", fix)
-    fix = "an ingress works, with some 250 KiB more per connection: install OpenSSL 3 (libssl3)"
+    fix = f"install OpenSSL 3 (libssl3): an ingress works without it, but {', '.join(LOST.values())}"
     return Finding("libssl", "note", f"{missing}; Python's ssl is {of_python}", fix)
 
 

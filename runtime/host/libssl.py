@@ -12,6 +12,14 @@ VARIABLE = "SLABWIRE_LIBSSL"
 NONE_OF_THEM = "stdlib"
 # By soname, since ctypes.util.find_library needs ldconfig or a compiler, and finds nothing on musl.
 SONAMES = ("libssl.so.3", "libssl.so.4")
+# What an ingress does without where there is none, by a name for machines.
+LOST = {
+    "slim_connections": "an idle connection takes 264 KiB and not 20",
+    "groups": "the groups of the key exchange cannot be chosen",
+    "certificate_compression": "the certificate is not compressed",
+    "shared_tickets": "session tickets are good for one process alone",
+    "alpn_alert": "a client that speaks another protocol only (ALPN) is not told so",
+}
 _OLDEST = 0x30000000  # what OpenSSL_version_num() says of 3.0.0
 
 

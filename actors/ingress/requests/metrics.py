@@ -204,6 +204,10 @@ class Metrics(Collector):
         about = Family("slabwire_tls", "gauge", "What secures the connections; always 1.")
         about.add(1, {name: described[name] for name in ("engine", "library", "minimum")})
         yield about
+        lost = Family("slabwire_tls_features_lost", "gauge", "What cannot be done without libssl; always 1.")
+        for each in described.get("lost", ()):
+            lost.add(1, {"feature": each})
+        yield lost
         certificates = Family("slabwire_tls_certificates", "gauge", "Which are in use; always 1.")
         certificates.add(1, {"generation": described["generation"]})
         yield certificates

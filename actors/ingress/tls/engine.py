@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ....runtime.host.libssl import LibsslMissing
+from ....runtime.host.libssl import LOST, LibsslMissing
 from ..certificates.certificate import Certificate
 from ..tickets.memory import Keys
 from .libssl import libssl
 from .libssl_terminator import LibsslTerminator
-from .stdlib_terminator import LOST, StdlibTerminator
+from .stdlib_terminator import StdlibTerminator
 from .terminator import Minimum, Refused, Terminator
 
 logger = logging.getLogger("slabwire")
@@ -29,6 +29,6 @@ def terminator_for(
     try:
         library = libssl()
     except LibsslMissing as error:
-        logger.warning("TLS by Python's ssl, for no libssl can be used (%s): %s", error, LOST)
+        logger.warning("TLS by Python's ssl, for no libssl can be used (%s): %s", error, ", ".join(LOST.values()))
         return StdlibTerminator(certificates, minimum)
     return LibsslTerminator(library, certificates, minimum, keys, refused)

@@ -10,18 +10,12 @@ import ssl
 from collections.abc import Sequence
 from typing import Any
 
+from ....runtime.host.libssl import LOST
 from ..certificates.certificate import Certificate, CertificateError, describe_certificates
 from . import terminator
 from .hello import check_hello
 from .outcome import Agreed, Outcome, agreed_by
 from .terminator import ALPN, SUITES_OF_1_2, Ended, Minimum, ProtocolFactory
-
-# What is lost with this engine: said at start.
-LOST = (
-    "an idle connection takes 264 KiB and not 20, the groups of the key exchange cannot be chosen, the certificate is "
-    "not compressed, session tickets are good for one process alone, and a client that speaks another protocol only "
-    "(ALPN) is not told so"
-)
 
 
 class StdlibTerminator:
@@ -70,12 +64,13 @@ class StdlibTerminator:
         self._certificates = certificates
 
     def describe(self) -> dict[str, Any]:
-        """As Terminator says."""
+        """As Terminator says; and by their names the features that are `lost`."""
         return {
             "engine": "stdlib",
             "library": ssl.OPENSSL_VERSION,
             "minimum": f"TLSv{self._minimum}",
             "alpn": list(ALPN),
+            "lost": list(LOST),
             **describe_certificates(self._certificates),
         }
 
