@@ -87,9 +87,11 @@ class Deadlines:
     def _look(self) -> None:
         now = now_ns()
         self._timer = None
-        while self._waits and (self._waits[0][0] <= now or self._waits[0][2].is_over):
-            each = heappop(self._waits)[2]
-            if not each.is_over:
-                each.be_late()  # whereupon others may be forgotten, or added
-        if self._waits:
-            self._set_timer()
+        try:
+            while self._waits and (self._waits[0][0] <= now or self._waits[0][2].is_over):
+                each = heappop(self._waits)[2]
+                if not each.is_over:
+                    each.be_late()  # whereupon others may be forgotten, or added
+        finally:  # one that fails takes no time from the others
+            if self._waits:
+                self._set_timer()

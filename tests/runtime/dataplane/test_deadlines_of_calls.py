@@ -105,6 +105,26 @@ def test_waits_that_are_over_are_neither_late_nor_kept() -> None:
     asyncio.run(scene())
 
 
+def test_one_that_fails_takes_no_time_from_the_others() -> None:
+    class Fails(Wait):
+        def be_late(self) -> None:
+            super().be_late()
+            raise RuntimeError
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        deadlines = Deadlines(loop)
+        waits = [kind(deadline_of(timeout_s), loop) for kind, timeout_s in ((Fails, 0.01), (Wait, 0.02), (Fails, 0.03))]
+        for each in waits:
+            deadlines.add(each)
+        for each in waits:
+            await each.future
+        assert all(each.is_late for each in waits)
+
+    asyncio.run(scene())
+
+
 def test_places_are_given_in_order_and_none_is_lost_with_a_task_that_is_cancelled() -> None:
     async def scene() -> None:
         places, got = Places(1), list[int]()
